@@ -1,0 +1,142 @@
+/*
+ * pull-on-demand filter: destination side of disk post-copy
+ *
+ * The filter is put above a disk whose contents still arrive from elsewhere
+ * ("the source").  It knows which blocks are missing, asks for those that
+ * somebody reads, and takes in what arrives.  How blocks are asked for and how
+ * they get here is the business of the user, see BdrvPullOps.
+ *
+ *   append -> write()*, set_missing()* -> seal -> store()* -> complete -> drop
+ *             `---- guest stopped ----'        `- guest runs -'
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef PULL_ON_DEMAND_H
+#define PULL_ON_DEMAND_H
+
+#include "block/block-common.h"
+#include "block/graph-lock.h"
+
+/*
+ * All callbacks may come from any thread, in or outside of a coroutine, and
+ * concurrently.  They must neither block nor yield, nor call the functions
+ * below.  No lock of the filter is held.  None is called after
+ * bdrv_pull_drop() has returned.
+ *
+ * Ranges are whole blocks, the last one clipped at the size of the disk.
+ */
+typedef struct BdrvPullOps {
+    /*
+     * Somebody waits for this range: ask the source for it.  Called once for
+     * each block, until bdrv_pull_repeat().  Can be late: the block may
+     * arrive, or be overwritten by the guest (have() is called), at the same
+     * time.
+     */
+    void (*pull)(void *opaque, int64_t offset, int64_t bytes);
+
+    /*
+     * The guest has overwritten or zeroed this range, which was missing: it
+     * need not be sent any more.
+     */
+    void (*have)(void *opaque, int64_t offset, int64_t bytes);
+
+    /*
+     * The filter is sealed and nothing is missing.  Called exactly once, and
+     * after the have() of the request that was the last; pull() and have() of
+     * other, concurrent requests may still follow.
+     */
+    void (*complete)(void *opaque);
+} BdrvPullOps;
+
+/* Bytes, unless said otherwise.  The last block counts with its real size. */
+typedef struct BdrvPullStats {
+    int64_t missing;
+    int64_t pulled;         /* stored, and somebody had asked for it */
+    int64_t pushed;         /* stored unasked */
+    int64_t overwritten;    /* was missing when the guest overwrote it */
+    int64_t dropped;        /* arrived, but was not missing any more */
+    unsigned waiting;       /* number of requests that wait for a block */
+} BdrvPullStats;
+
+/*
+ * Insert a filter above @bs, for all its parents.  Nothing is missing: the
+ * filter passes everything through.  @bs must be active (bdrv_activate()) and
+ * writable.  @granularity: size of a block, a power of two, at least 512.
+ * @ops and @opaque must stay valid until bdrv_pull_drop() has returned.
+ * Return the filter, which the caller gives back with bdrv_pull_drop(), or
+ * NULL.
+ */
+BlockDriverState *bdrv_pull_append(BlockDriverState *bs, uint32_t granularity,
+                                   const BdrvPullOps *ops, void *opaque,
+                                   Error **errp);
+
+/*
+ * Remove the filter and free it.  Requests that wait for a block fail with
+ * -ECANCELED, so do bdrv_pull_write() and bdrv_pull_store(), for whose end is
+ * waited; the caller begins no new ones.  If blocks are missing, the disk
+ * below has holes with old contents: the guest must not run.
+ */
+void GRAPH_UNLOCKED bdrv_pull_drop(BlockDriverState *filter);
+
+/*
+ * The source holds the only current copy of these whole blocks.  Any thread.
+ * The caller has checked the range.  Not after bdrv_pull_seal().
+ */
+void bdrv_pull_set_missing(BlockDriverState *filter, int64_t offset,
+                           int64_t bytes);
+
+/*
+ * All that is missing has been told; the guest may run from now on.  Any
+ * thread.  Calls complete() before it returns if nothing is missing.  Return
+ * -EBUSY, and do nothing, if a bdrv_pull_write() is not yet finished.
+ */
+int bdrv_pull_seal(BlockDriverState *filter);
+
+/*
+ * Pre-copy: write unconditionally.  @buf NULL means zeroes; they are
+ * skipped where the disk reads as zero anyway (thin disks stay thin), and
+ * *@skipped (may be NULL) tells how much that was.  Any range inside the disk.
+ * Waits while the node is drained.  Return 0, -EINVAL for a bad range,
+ * -EPERM after bdrv_pull_seal(), -ECANCELED, or the error of the write.
+ * May be called from any AioContext.
+ */
+int coroutine_fn GRAPH_UNLOCKED
+bdrv_pull_write(BlockDriverState *filter, int64_t offset, int64_t bytes,
+                const void *buf, int64_t *skipped);
+
+/*
+ * Post-copy: of these whole blocks, store those that are still missing; what
+ * the guest has overwritten meanwhile is dropped.  @buf NULL means zeroes.
+ * *@stored (may be NULL, also valid on failure) tells how much was stored.
+ *
+ * On failure what is not stored stays missing, and whoever waits for it goes
+ * on waiting and does not ask again: call this again, or bdrv_pull_repeat()
+ * later, or bdrv_pull_set_error().
+ *
+ * Waits while the node is drained and no request waits for a block.  Return
+ * 0, -EINVAL for a bad range, -EPERM before bdrv_pull_seal(), -ECANCELED, or
+ * the error of the write.  May be called from any AioContext.
+ */
+int coroutine_fn GRAPH_UNLOCKED
+bdrv_pull_store(BlockDriverState *filter, int64_t offset, int64_t bytes,
+                const void *buf, int64_t *stored);
+
+/*
+ * Call pull() again for every missing block that some request waits for, as
+ * after a reconnect.  Any thread, not from a coroutine.
+ */
+void bdrv_pull_repeat(BlockDriverState *filter);
+
+/*
+ * @ret < 0: requests that need a missing block fail with @ret from now on,
+ * those that wait already as well.  For a source that is lost, and to let
+ * drained sections end (stop, quit) while the source cannot be reached.
+ * 0: they wait again.  Any thread.
+ */
+void bdrv_pull_set_error(BlockDriverState *filter, int ret);
+
+/* Any thread.  The figures fit together. */
+void bdrv_pull_get_stats(BlockDriverState *filter, BdrvPullStats *stats);
+
+#endif /* PULL_ON_DEMAND_H */
