@@ -1,0 +1,624 @@
+/*
+ * Whole-system migration: messages on a block channel
+ *
+ * Nothing that comes from the wire is trusted: each decoder checks every
+ * field before it hands anything out, and allocates nothing whose size the
+ * peer could choose beyond the limits in protocol.h.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bitops.h"
+#include "qemu/bswap.h"
+#include "qemu/host-utils.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "protocol.h"
+
+#define WSM_MAX_EPOCH           1
+#define WSM_MIN_CHANNELS        2       /* urgent channel + 1 */
+#define WSM_START_SIZE          28      /* bytes of a START before its disks */
+#define WSM_START_DISK_SIZE     12      /* bytes of a disk before its path */
+#define WSM_SECTOR_SIZE         512
+
+/* Any size can be rounded up to whole blocks and still be an int64_t */
+#define WSM_MAX_DISK_SIZE       QEMU_ALIGN_DOWN(INT64_MAX, WSM_MAX_GRANULARITY)
+
+/* Properties of a message type */
+enum {
+    FROM_SOURCE = BIT(0),       /* sent by the source, else the destination */
+    ANY_SESSION = BIT(1),       /* does not need a session to be agreed on */
+    ON_URGENT   = BIT(2),       /* comes on channel 0 only */
+    HAS_RANGE   = BIT(3),       /* about a range: @disk, @offset, @bytes */
+    HAS_OFFSET  = BIT(4),       /* @offset is a number without bound */
+    HAS_BYTES   = BIT(5),       /* @bytes is a number without bound */
+    HAS_DATA    = BIT(6),       /* the payload is the content of the range */
+};
+
+typedef struct WsmMsgRule {
+    const char *name;
+    unsigned flags;
+    uint32_t min_length, max_length;    /* of the payload */
+    uint64_t max_bytes;                 /* of the range, if HAS_RANGE */
+} WsmMsgRule;
+
+static const WsmMsgRule rules[WSM_MSG__MAX] = {
+    [WSM_MSG_HELLO] = {
+        .name = "HELLO", .flags = FROM_SOURCE | ANY_SESSION,
+        .min_length = WSM_HELLO_SIZE, .max_length = WSM_HELLO_SIZE,
+    },
+    [WSM_MSG_WELCOME] = {
+        .name = "WELCOME", .flags = ANY_SESSION,
+    },
+    [WSM_MSG_REFUSE] = {
+        .name = "REFUSE", .flags = ANY_SESSION,
+        .max_length = WSM_MAX_TEXT,
+    },
+    [WSM_MSG_DATA] = {
+        .name = "DATA", .flags = FROM_SOURCE | HAS_RANGE | HAS_DATA,
+        .max_length = WSM_MAX_DATA, .max_bytes = WSM_MAX_DATA,
+    },
+    [WSM_MSG_ZERO] = {
+        .name = "ZERO", .flags = FROM_SOURCE | HAS_RANGE,
+        .max_bytes = WSM_MAX_ZERO,
+    },
+    [WSM_MSG_ACK] = {
+        .name = "ACK", .flags = HAS_RANGE,
+        .max_bytes = WSM_MAX_ZERO,
+    },
+    [WSM_MSG_FAIL] = {
+        .name = "FAIL", .flags = HAS_RANGE,
+        .max_length = WSM_MAX_TEXT, .max_bytes = WSM_MAX_ZERO,
+    },
+    [WSM_MSG_SYNC] = {
+        .name = "SYNC", .flags = FROM_SOURCE | ON_URGENT | HAS_OFFSET,
+    },
+    [WSM_MSG_SYNC_ACK] = {
+        .name = "SYNC_ACK", .flags = ON_URGENT | HAS_OFFSET | HAS_BYTES,
+    },
+    [WSM_MSG_READY] = {
+        .name = "READY", .flags = ON_URGENT,
+    },
+    [WSM_MSG_GO] = {
+        .name = "GO", .flags = FROM_SOURCE | ON_URGENT,
+    },
+    [WSM_MSG_ABORT] = {
+        .name = "ABORT", .flags = FROM_SOURCE | ON_URGENT,
+    },
+    [WSM_MSG_PULL] = {
+        .name = "PULL", .flags = ON_URGENT | HAS_RANGE,
+        .max_bytes = WSM_MAX_ZERO,
+    },
+    [WSM_MSG_HAVE] = {
+        .name = "HAVE", .flags = ON_URGENT | HAS_RANGE,
+        .max_bytes = WSM_MAX_ZERO,
+    },
+};
+
+static const WsmMsgRule *find_rule(uint16_t type)
+{
+    return type < WSM_MSG__MAX && rules[type].name ? &rules[type] : NULL;
+}
+
+const char *wsm_msg_name(uint16_t type)
+{
+    const WsmMsgRule *rule = find_rule(type);
+
+    return rule ? rule->name : "unknown";
+}
+
+/*
+ * Header
+ */
+
+void wsm_msg_encode(const WsmMsg *msg, uint8_t *buf)
+{
+    assert(find_rule(msg->type));
+
+    stl_be_p(buf, WSM_HEADER_MAGIC);
+    stw_be_p(buf + 4, msg->type);
+    stw_be_p(buf + 6, msg->disk);
+    stl_be_p(buf + 8, msg->epoch);
+    stl_be_p(buf + 12, msg->length);
+    stq_be_p(buf + 16, msg->offset);
+    stq_be_p(buf + 24, msg->bytes);
+}
+
+static WsmMsg parse_header(const uint8_t *buf)
+{
+    return (WsmMsg) {
+        .type = lduw_be_p(buf + 4),
+        .disk = lduw_be_p(buf + 6),
+        .epoch = ldl_be_p(buf + 8),
+        .length = ldl_be_p(buf + 12),
+        .offset = ldq_be_p(buf + 16),
+        .bytes = ldq_be_p(buf + 24),
+    };
+}
+
+/* May this type come from this peer on this channel? */
+static bool check_place(const WsmMsgRule *rule, const WsmLimits *limits,
+                        Error **errp)
+{
+    bool from_source = rule->flags & FROM_SOURCE;
+
+    if (!limits) {
+        if (!(rule->flags & ANY_SESSION)) {
+            error_setg(errp, "comes before a session is agreed on");
+            return false;
+        }
+        return true;
+    }
+    if (from_source != limits->from_source) {
+        error_setg(errp, "comes from the %s, but only the %s sends it",
+                   limits->from_source ? "source" : "destination",
+                   from_source ? "source" : "destination");
+        return false;
+    }
+    if ((rule->flags & ON_URGENT) && limits->channel != 0) {
+        error_setg(errp, "comes on channel %u, but belongs on channel 0",
+                   limits->channel);
+        return false;
+    }
+    return true;
+}
+
+static bool check_length(const WsmMsgRule *rule, const WsmMsg *msg,
+                         Error **errp)
+{
+    if (msg->length < rule->min_length) {
+        error_setg(errp, "length %" PRIu32 " is below %" PRIu32,
+                   msg->length, rule->min_length);
+        return false;
+    }
+    if (msg->length > rule->max_length) {
+        error_setg(errp, "length %" PRIu32 " is above %" PRIu32,
+                   msg->length, rule->max_length);
+        return false;
+    }
+    if ((rule->flags & HAS_DATA) && msg->length != msg->bytes) {
+        error_setg(errp, "length %" PRIu32 " differs from bytes %" PRIu64,
+                   msg->length, msg->bytes);
+        return false;
+    }
+    return true;
+}
+
+static bool check_unused(const char *field, uint64_t value, Error **errp)
+{
+    if (value != 0) {
+        error_setg(errp, "%s is %" PRIu64 ", but must be 0", field, value);
+        return false;
+    }
+    return true;
+}
+
+/* The fields of a message that is not about a range */
+static bool check_numbers(const WsmMsgRule *rule, const WsmMsg *msg,
+                          Error **errp)
+{
+    return check_unused("disk", msg->disk, errp) &&
+           ((rule->flags & HAS_OFFSET) ||
+            check_unused("offset", msg->offset, errp)) &&
+           ((rule->flags & HAS_BYTES) ||
+            check_unused("bytes", msg->bytes, errp));
+}
+
+/* Is the range made of whole blocks?  It is known to be within the disk. */
+static bool check_alignment(const WsmMsg *msg, uint32_t granularity,
+                            uint64_t size, Error **errp)
+{
+    if (msg->offset % granularity) {
+        error_setg(errp, "offset 0x%" PRIx64 " is not a multiple of the "
+                   "granularity %" PRIu32, msg->offset, granularity);
+        return false;
+    }
+    if (msg->bytes % granularity && msg->offset + msg->bytes != size) {
+        error_setg(errp, "bytes %" PRIu64 " is not a multiple of the "
+                   "granularity %" PRIu32 " and offset 0x%" PRIx64
+                   " + bytes is not the end of disk %u of size %" PRIu64,
+                   msg->bytes, granularity, msg->offset, msg->disk, size);
+        return false;
+    }
+    return true;
+}
+
+static bool check_range(const WsmMsgRule *rule, const WsmLimits *limits,
+                        const WsmMsg *msg, Error **errp)
+{
+    uint64_t size;
+
+    if (msg->disk >= limits->disks) {
+        error_setg(errp, "disk %u is not below the number of disks %u",
+                   msg->disk, limits->disks);
+        return false;
+    }
+    if (msg->bytes == 0 || msg->bytes > rule->max_bytes) {
+        error_setg(errp, "bytes %" PRIu64 " is not between 1 and %" PRIu64,
+                   msg->bytes, rule->max_bytes);
+        return false;
+    }
+    size = limits->disk_size[msg->disk];
+    if (msg->bytes > size || msg->offset > size - msg->bytes) {
+        error_setg(errp, "offset 0x%" PRIx64 " + bytes %" PRIu64
+                   " is beyond disk %u of size %" PRIu64,
+                   msg->offset, msg->bytes, msg->disk, size);
+        return false;
+    }
+    return check_alignment(msg, limits->granularity, size, errp);
+}
+
+static bool check_msg(const WsmMsgRule *rule, const WsmLimits *limits,
+                      const WsmMsg *msg, Error **errp)
+{
+    if (!check_place(rule, limits, errp)) {
+        return false;
+    }
+    if (msg->epoch > WSM_MAX_EPOCH) {
+        error_setg(errp, "epoch %" PRIu32 " is above %d",
+                   msg->epoch, WSM_MAX_EPOCH);
+        return false;
+    }
+    if (rule->flags & HAS_RANGE) {
+        return check_range(rule, limits, msg, errp) &&
+               check_length(rule, msg, errp);
+    }
+    return check_numbers(rule, msg, errp) && check_length(rule, msg, errp);
+}
+
+static bool decode_header(const uint8_t *buf, const WsmLimits *limits,
+                          WsmMsg *msg, Error **errp)
+{
+    ERRP_GUARD();
+    uint32_t magic = ldl_be_p(buf);
+    WsmMsg m = parse_header(buf);
+    const WsmMsgRule *rule = find_rule(m.type);
+
+    if (magic != WSM_HEADER_MAGIC) {
+        error_setg(errp, "magic 0x%08" PRIx32 " is not 0x%08x",
+                   magic, WSM_HEADER_MAGIC);
+        return false;
+    }
+    if (!rule) {
+        error_setg(errp, "type %u is unknown", m.type);
+        return false;
+    }
+    if (!check_msg(rule, limits, &m, errp)) {
+        error_prepend(errp, "%s: ", rule->name);
+        return false;
+    }
+    *msg = m;
+    return true;
+}
+
+bool wsm_msg_decode(const uint8_t *buf, const WsmLimits *limits, WsmMsg *msg,
+                    Error **errp)
+{
+    ERRP_GUARD();
+
+    if (decode_header(buf, limits, msg, errp)) {
+        return true;
+    }
+    if (limits) {
+        error_prepend(errp, "block channel %u: ", limits->channel);
+    } else {
+        error_prepend(errp, "block channel: ");
+    }
+    return false;
+}
+
+/*
+ * HELLO
+ */
+
+static bool check_version(uint16_t version, Error **errp)
+{
+    if (version != WSM_PROTOCOL_VERSION) {
+        error_setg(errp, "protocol version %u is not supported, "
+                   "this QEMU has %u", version, WSM_PROTOCOL_VERSION);
+        return false;
+    }
+    return true;
+}
+
+static bool check_channels(uint16_t channels, Error **errp)
+{
+    if (channels < WSM_MIN_CHANNELS || channels > WSM_MAX_CHANNELS) {
+        error_setg(errp, "channels %u is not between %u and %u",
+                   channels, WSM_MIN_CHANNELS, WSM_MAX_CHANNELS);
+        return false;
+    }
+    return true;
+}
+
+void wsm_hello_encode(const WsmHello *hello, uint8_t *buf)
+{
+    memcpy(buf, hello->session.data, sizeof(hello->session.data));
+    stw_be_p(buf + 16, hello->version);
+    stw_be_p(buf + 18, hello->channel);
+    stw_be_p(buf + 20, hello->channels);
+    stw_be_p(buf + 22, 0);
+}
+
+static bool check_hello(const WsmHello *hello, uint16_t reserved, Error **errp)
+{
+    if (!check_version(hello->version, errp) ||
+        !check_channels(hello->channels, errp)) {
+        return false;
+    }
+    if (hello->channel >= hello->channels) {
+        error_setg(errp, "channel %u is not below channels %u",
+                   hello->channel, hello->channels);
+        return false;
+    }
+    return check_unused("reserved", reserved, errp);
+}
+
+bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp)
+{
+    ERRP_GUARD();
+    WsmHello h = {
+        .version = lduw_be_p(buf + 16),
+        .channel = lduw_be_p(buf + 18),
+        .channels = lduw_be_p(buf + 20),
+    };
+
+    memcpy(h.session.data, buf, sizeof(h.session.data));
+    if (!check_hello(&h, lduw_be_p(buf + 22), errp)) {
+        error_prepend(errp, "HELLO: ");
+        return false;
+    }
+    *hello = h;
+    return true;
+}
+
+/*
+ * START
+ */
+
+static void append_u16(GByteArray *out, uint16_t value)
+{
+    uint8_t buf[sizeof(value)];
+
+    stw_be_p(buf, value);
+    g_byte_array_append(out, buf, sizeof(buf));
+}
+
+static void append_u32(GByteArray *out, uint32_t value)
+{
+    uint8_t buf[sizeof(value)];
+
+    stl_be_p(buf, value);
+    g_byte_array_append(out, buf, sizeof(buf));
+}
+
+static void append_u64(GByteArray *out, uint64_t value)
+{
+    uint8_t buf[sizeof(value)];
+
+    stq_be_p(buf, value);
+    g_byte_array_append(out, buf, sizeof(buf));
+}
+
+static void append_disk(GByteArray *out, const WsmDiskDesc *disk)
+{
+    size_t path_len = strlen(disk->path), name_len = strlen(disk->name);
+
+    assert(path_len > 0 && path_len <= WSM_MAX_PATH);
+    assert(name_len > 0 && name_len <= WSM_MAX_PATH);
+
+    append_u64(out, disk->size);
+    append_u16(out, path_len);
+    append_u16(out, name_len);
+    g_byte_array_append(out, (const uint8_t *)disk->path, path_len);
+    g_byte_array_append(out, (const uint8_t *)disk->name, name_len);
+}
+
+GByteArray *wsm_start_encode(const WsmStart *start)
+{
+    GByteArray *out = g_byte_array_new();
+
+    assert(start->ndisks <= WSM_MAX_DISKS);
+
+    append_u16(out, start->version);
+    append_u16(out, start->channels);
+    append_u32(out, start->granularity);
+    g_byte_array_append(out, start->session.data, sizeof(start->session.data));
+    append_u16(out, start->ndisks);
+    append_u16(out, 0);
+    for (unsigned i = 0; i < start->ndisks; i++) {
+        append_disk(out, &start->disk[i]);
+    }
+    return out;
+}
+
+/* What is left to decode */
+typedef struct WsmCursor {
+    const uint8_t *p;
+    size_t left;
+} WsmCursor;
+
+/* Returns the next @bytes bytes, or NULL if there are not so many */
+static const uint8_t *take(WsmCursor *c, size_t bytes, const char *what,
+                           Error **errp)
+{
+    const uint8_t *p = c->p;
+
+    if (bytes > c->left) {
+        error_setg(errp, "%s needs %zu bytes, but only %zu follow",
+                   what, bytes, c->left);
+        return NULL;
+    }
+    c->p += bytes;
+    c->left -= bytes;
+    return p;
+}
+
+static char *take_string(WsmCursor *c, uint16_t length, const char *what,
+                         Error **errp)
+{
+    const uint8_t *p;
+
+    if (length == 0 || length > WSM_MAX_PATH) {
+        error_setg(errp, "length %u of %s is not between 1 and %u",
+                   length, what, WSM_MAX_PATH);
+        return NULL;
+    }
+    p = take(c, length, what, errp);
+    if (!p) {
+        return NULL;
+    }
+    if (memchr(p, 0, length)) {
+        error_setg(errp, "%s contains a NUL byte", what);
+        return NULL;
+    }
+    return g_strndup((const char *)p, length);
+}
+
+static bool check_disk_size(uint64_t size, Error **errp)
+{
+    if (size == 0 || size > WSM_MAX_DISK_SIZE) {
+        error_setg(errp, "size %" PRIu64 " is not between 1 and %" PRIu64,
+                   size, (uint64_t)WSM_MAX_DISK_SIZE);
+        return false;
+    }
+    if (size % WSM_SECTOR_SIZE) {
+        error_setg(errp, "size %" PRIu64 " is not a multiple of %d",
+                   size, WSM_SECTOR_SIZE);
+        return false;
+    }
+    return true;
+}
+
+static bool take_disk(WsmCursor *c, WsmDiskDesc *disk, Error **errp)
+{
+    const uint8_t *p = take(c, WSM_START_DISK_SIZE, "description", errp);
+
+    if (!p) {
+        return false;
+    }
+    disk->size = ldq_be_p(p);
+    if (!check_disk_size(disk->size, errp)) {
+        return false;
+    }
+    disk->path = take_string(c, lduw_be_p(p + 8), "path", errp);
+    if (!disk->path) {
+        return false;
+    }
+    disk->name = take_string(c, lduw_be_p(p + 10), "name", errp);
+    return disk->name;
+}
+
+static bool check_path_is_new(const WsmStart *start, unsigned index,
+                              Error **errp)
+{
+    for (unsigned i = 0; i < index; i++) {
+        if (!strcmp(start->disk[i].path, start->disk[index].path)) {
+            error_setg(errp, "path '%s' is that of disk %u already",
+                       start->disk[index].path, i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool take_disks(WsmCursor *c, WsmStart *start, Error **errp)
+{
+    ERRP_GUARD();
+
+    start->disk = g_new0(WsmDiskDesc, start->ndisks);
+    for (unsigned i = 0; i < start->ndisks; i++) {
+        if (!take_disk(c, &start->disk[i], errp) ||
+            !check_path_is_new(start, i, errp)) {
+            error_prepend(errp, "disk %u: ", i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_granularity(uint32_t granularity, Error **errp)
+{
+    if (granularity < WSM_MIN_GRANULARITY ||
+        granularity > WSM_MAX_GRANULARITY || !is_power_of_2(granularity)) {
+        error_setg(errp, "granularity %" PRIu32 " is not a power of two "
+                   "between %u and %u", granularity,
+                   WSM_MIN_GRANULARITY, (unsigned)WSM_MAX_GRANULARITY);
+        return false;
+    }
+    return true;
+}
+
+static bool check_ndisks(unsigned ndisks, Error **errp)
+{
+    if (ndisks > WSM_MAX_DISKS) {
+        error_setg(errp, "number of disks %u is above %u",
+                   ndisks, WSM_MAX_DISKS);
+        return false;
+    }
+    return true;
+}
+
+/* The part of fixed size.  A START of another version may have no more. */
+static bool take_start_head(WsmCursor *c, WsmStart *start, Error **errp)
+{
+    const uint8_t *p;
+
+    if (c->left >= sizeof(uint16_t) &&
+        !check_version(lduw_be_p(c->p), errp)) {
+        return false;
+    }
+    p = take(c, WSM_START_SIZE, "header", errp);
+    if (!p) {
+        return false;
+    }
+    start->version = lduw_be_p(p);
+    start->channels = lduw_be_p(p + 2);
+    start->granularity = ldl_be_p(p + 4);
+    memcpy(start->session.data, p + 8, sizeof(start->session.data));
+    start->ndisks = lduw_be_p(p + 24);
+
+    return check_channels(start->channels, errp) &&
+           check_granularity(start->granularity, errp) &&
+           check_ndisks(start->ndisks, errp) &&
+           check_unused("reserved", lduw_be_p(p + 26), errp);
+}
+
+static bool take_start(WsmCursor *c, WsmStart *start, Error **errp)
+{
+    if (!take_start_head(c, start, errp) || !take_disks(c, start, errp)) {
+        return false;
+    }
+    if (c->left) {
+        error_setg(errp, "%zu bytes follow the last disk", c->left);
+        return false;
+    }
+    return true;
+}
+
+bool wsm_start_decode(const uint8_t *buf, size_t size, WsmStart *start,
+                      Error **errp)
+{
+    ERRP_GUARD();
+    WsmCursor c = { .p = buf, .left = size };
+    WsmStart s = {};
+
+    *start = (WsmStart) {};
+    if (!take_start(&c, &s, errp)) {
+        error_prepend(errp, "START: ");
+        wsm_start_destroy(&s);
+        return false;
+    }
+    *start = s;
+    return true;
+}
+
+void wsm_start_destroy(WsmStart *start)
+{
+    for (unsigned i = 0; start->disk && i < start->ndisks; i++) {
+        g_free(start->disk[i].path);
+        g_free(start->disk[i].name);
+    }
+    g_free(start->disk);
+    *start = (WsmStart) {};
+}

@@ -1,0 +1,125 @@
+/*
+ * Whole-system migration: messages on a block channel
+ *
+ * Pure encoding, decoding and checking; no I/O, no state.  The same text
+ * for people who read bytes is docs/protocol.md.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_PROTOCOL_H
+#define MIGRATION_WSM_PROTOCOL_H
+
+#include "qemu/units.h"
+#include "qemu/uuid.h"
+
+#define WSM_PROTOCOL_VERSION    1
+
+/* What a block channel sends first, in clear, even if TLS follows */
+#define WSM_PREAMBLE            0x57534d42      /* "WSMB" */
+#define WSM_PREAMBLE_SIZE       4
+
+#define WSM_HEADER_MAGIC        0x57534d31      /* "WSM1" */
+#define WSM_HEADER_SIZE         32
+#define WSM_HELLO_SIZE          24
+#define WSM_MAX_CHANNELS        17              /* urgent channel + 16 */
+#define WSM_MAX_DISKS           256
+#define WSM_MAX_PATH            512             /* bytes of a disk's QOM path */
+#define WSM_MIN_GRANULARITY     4096
+#define WSM_MAX_GRANULARITY     (1 * MiB)
+#define WSM_MAX_DATA            (1 * MiB)       /* bytes of a DATA message */
+#define WSM_MAX_ZERO            (64 * MiB)      /* bytes of a ZERO message */
+#define WSM_MAX_TEXT            1024            /* bytes of a REFUSE or FAIL */
+
+/*
+ * Directions: S source, D destination.  @epoch is 0 before and 1 after the
+ * freeze; a DATA, ZERO or ACK of an older epoch is dropped by its receiver.
+ */
+typedef enum WsmMsgType {
+    WSM_MSG_HELLO = 1,  /* S->D  payload WsmHello; first on each channel */
+    WSM_MSG_WELCOME,    /* D->S  answer to HELLO */
+    WSM_MSG_REFUSE,     /* D->S  answer to HELLO; payload: text for a human */
+    WSM_MSG_DATA,       /* S->D  payload: @bytes bytes of the disk */
+    WSM_MSG_ZERO,       /* S->D  the range reads as zeroes */
+    WSM_MSG_ACK,        /* D->S  the range of a DATA or ZERO was written */
+    WSM_MSG_FAIL,       /* D->S  as ACK, but it was not; payload: text */
+    WSM_MSG_SYNC,       /* S->D  flush all disks; @offset is a serial number */
+    WSM_MSG_SYNC_ACK,   /* D->S  done; @offset as in SYNC, @bytes missing */
+    WSM_MSG_READY,      /* D->S  all state is loaded, the guest could run */
+    WSM_MSG_GO,         /* S->D  the guest is yours: the handover */
+    WSM_MSG_ABORT,      /* S->D  there will be no GO, the source runs on */
+    WSM_MSG_PULL,       /* D->S  send this range now, ahead of all others */
+    WSM_MSG_HAVE,       /* D->S  the guest has overwritten this range */
+    WSM_MSG__MAX
+} WsmMsgType;
+
+/* The header of each message, host byte order */
+typedef struct WsmMsg {
+    uint16_t type;      /* WsmMsgType */
+    uint16_t disk;      /* index into the disk list; 0 if not about a disk */
+    uint32_t epoch;
+    uint32_t length;    /* payload bytes that follow the header */
+    uint64_t offset;    /* bytes on the disk */
+    uint64_t bytes;     /* length of the range on the disk */
+} WsmMsg;
+
+typedef struct WsmHello {
+    QemuUUID session;
+    uint16_t version;
+    uint16_t channel;   /* 0: urgent and control; from 1: bulk */
+    uint16_t channels;  /* how many there will be in all */
+} WsmHello;
+
+/* What was agreed on; a received message is checked against it */
+typedef struct WsmLimits {
+    bool from_source;           /* the messages to check come from the source */
+    uint16_t channel;           /* number of the channel they come on */
+    unsigned disks;
+    const int64_t *disk_size;   /* @disks elements, bytes */
+    uint32_t granularity;       /* bytes, power of two */
+} WsmLimits;
+
+/* One disk in the list that opens the "wsm" section of the main stream */
+typedef struct WsmDiskDesc {
+    char *path;                 /* canonical QOM path of the guest device */
+    char *name;                 /* for people */
+    uint64_t size;              /* bytes */
+} WsmDiskDesc;
+
+typedef struct WsmStart {
+    QemuUUID session;
+    uint16_t version;
+    uint16_t channels;          /* as in WsmHello: 2..WSM_MAX_CHANNELS */
+    uint32_t granularity;
+    unsigned ndisks;
+    WsmDiskDesc *disk;          /* @ndisks elements, owned */
+} WsmStart;
+
+const char *wsm_msg_name(uint16_t type);
+
+/* Both: @buf has WSM_HEADER_SIZE bytes */
+void wsm_msg_encode(const WsmMsg *msg, uint8_t *buf);
+
+/*
+ * Decode and check a header against @limits (NULL: only what holds for all
+ * sessions, which allows nothing but HELLO, WELCOME and REFUSE).
+ * Returns false and sets @errp, naming the field and its value, if a
+ * well-behaved peer would not have sent it.
+ */
+bool wsm_msg_decode(const uint8_t *buf, const WsmLimits *limits, WsmMsg *msg,
+                    Error **errp);
+
+/* Both: @buf has WSM_HELLO_SIZE bytes */
+void wsm_hello_encode(const WsmHello *hello, uint8_t *buf);
+bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp);
+
+/*
+ * The START part of the "wsm" section.  Encoding returns a new array.
+ * Decoding fails, naming field and value, unless @buf is one whole START;
+ * free the result with wsm_start_destroy().
+ */
+GByteArray *wsm_start_encode(const WsmStart *start);
+bool wsm_start_decode(const uint8_t *buf, size_t size, WsmStart *start,
+                      Error **errp);
+void wsm_start_destroy(WsmStart *start);
+
+#endif

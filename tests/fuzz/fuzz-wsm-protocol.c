@@ -1,0 +1,186 @@
+/*
+ * libFuzzer target: everything of whole-system migration that parses bytes
+ * of the peer
+ *
+ * The first byte of the input chooses the parser, the rest depends on it; see
+ * seeds.py, which writes such inputs.  Whatever a parser accepts must be
+ * within the limits and encode to the same bytes again.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/host-utils.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "migration/wsm/protocol.h"
+#include "migration/wsm/runs.h"
+
+static const int64_t disk_size[] = {
+    1 * GiB, 10 * MiB + 512, 512, INT64_MAX - MiB + 1,
+};
+
+/* Half of the inputs want no error text, like a caller who passes NULL */
+static Error **errp_or_null(Error **err, bool want)
+{
+    return want ? err : NULL;
+}
+
+static void check_error(Error *err, bool ok, bool want)
+{
+    g_assert(!!err == (!ok && want));
+    if (err) {
+        g_assert(*error_get_pretty(err));
+        error_free(err);
+    }
+}
+
+static void check_msg(const WsmMsg *msg, const WsmLimits *limits)
+{
+    g_assert(msg->type > 0 && msg->type < WSM_MSG__MAX);
+    g_assert(msg->length <= WSM_MAX_DATA);
+    if (msg->type == WSM_MSG_DATA || msg->type == WSM_MSG_ZERO ||
+        msg->type == WSM_MSG_ACK || msg->type == WSM_MSG_FAIL ||
+        msg->type == WSM_MSG_PULL || msg->type == WSM_MSG_HAVE) {
+        g_assert(limits && msg->disk < limits->disks);
+        g_assert(msg->bytes > 0 && msg->bytes <= WSM_MAX_ZERO);
+        g_assert(msg->offset <= INT64_MAX);
+        g_assert(msg->offset + msg->bytes <= limits->disk_size[msg->disk]);
+        g_assert(QEMU_IS_ALIGNED(msg->offset, limits->granularity));
+    }
+}
+
+/* A byte of options, a header */
+static void fuzz_msg(const uint8_t *data, size_t size)
+{
+    uint8_t options, buf[WSM_HEADER_SIZE], again[WSM_HEADER_SIZE];
+    WsmLimits limits, *given;
+    Error *err = NULL;
+    bool ok, want;
+    WsmMsg msg;
+
+    if (size != 1 + WSM_HEADER_SIZE) {
+        return;
+    }
+    options = data[0];
+    memcpy(buf, data + 1, sizeof(buf));
+    want = options & 1;
+    limits = (WsmLimits) {
+        .from_source = options & 4,
+        .channel = options & 8 ? 3 : 0,
+        .disks = options & 16 ? ARRAY_SIZE(disk_size) : 1,
+        .disk_size = disk_size,
+        .granularity = WSM_MIN_GRANULARITY << (options >> 5),
+    };
+    given = options & 2 ? &limits : NULL;
+    ok = wsm_msg_decode(buf, given, &msg, errp_or_null(&err, want));
+    check_error(err, ok, want);
+    if (ok) {
+        check_msg(&msg, given);
+        wsm_msg_encode(&msg, again);
+        g_assert(!memcmp(buf, again, sizeof(buf)));
+    }
+}
+
+/* A HELLO */
+static void fuzz_hello(const uint8_t *data, size_t size)
+{
+    uint8_t buf[WSM_HELLO_SIZE], again[WSM_HELLO_SIZE];
+    Error *err = NULL;
+    WsmHello hello;
+    bool ok;
+
+    if (size != WSM_HELLO_SIZE) {
+        return;
+    }
+    memcpy(buf, data, sizeof(buf));
+    ok = wsm_hello_decode(buf, &hello, &err);
+    check_error(err, ok, true);
+    if (ok) {
+        g_assert(hello.channel < hello.channels);
+        g_assert(hello.channels <= WSM_MAX_CHANNELS);
+        wsm_hello_encode(&hello, again);
+        g_assert(!memcmp(buf, again, sizeof(buf)));
+    }
+}
+
+static void check_start(const WsmStart *start)
+{
+    g_assert(start->ndisks <= WSM_MAX_DISKS);
+    g_assert(start->channels <= WSM_MAX_CHANNELS);
+    g_assert(is_power_of_2(start->granularity));
+    for (unsigned i = 0; i < start->ndisks; i++) {
+        const WsmDiskDesc *disk = &start->disk[i];
+
+        g_assert(disk->size > 0 && disk->size <= INT64_MAX);
+        g_assert(strlen(disk->path) > 0 && strlen(disk->path) <= WSM_MAX_PATH);
+        g_assert(strlen(disk->name) > 0 && strlen(disk->name) <= WSM_MAX_PATH);
+    }
+}
+
+/* A START */
+static void fuzz_start(const uint8_t *data, size_t size)
+{
+    /* Of exactly this size, so that the sanitizer sees each overrun */
+    g_autofree uint8_t *buf = g_memdup2(data, size);
+    Error *err = NULL;
+    WsmStart start;
+    bool ok;
+
+    ok = wsm_start_decode(buf, size, &start, &err);
+    check_error(err, ok, true);
+    if (ok) {
+        g_autoptr(GByteArray) again = wsm_start_encode(&start);
+
+        check_start(&start);
+        g_assert(again->len == size);
+        g_assert(!memcmp(buf, again->data, size));
+    }
+    wsm_start_destroy(&start);
+}
+
+/* The number of blocks, a list of runs */
+static void fuzz_runs(const uint8_t *data, size_t size)
+{
+    g_autoptr(GByteArray) again = g_byte_array_new();
+    g_autofree uint8_t *buf = NULL;
+    uint64_t blocks, first, count, end = 0;
+    Error *err = NULL;
+    WsmRunsDecoder d;
+    WsmRunsEncoder e;
+    int ret;
+
+    if (size < sizeof(blocks)) {
+        return;
+    }
+    blocks = ldq_be_p(data);
+    size -= sizeof(blocks);
+    buf = g_memdup2(data + sizeof(blocks), size);
+
+    wsm_runs_encode_init(&e, again);
+    wsm_runs_decode_init(&d, buf, size, blocks);
+    while ((ret = wsm_runs_decode(&d, &first, &count, &err)) == 1) {
+        g_assert(first >= end && first < blocks);
+        g_assert(count > 0 && count <= blocks - first);
+        end = first + count;
+        wsm_runs_encode(&e, first, count);
+    }
+    g_assert(ret == 0 || ret == -EINVAL);
+    check_error(err, ret == 0, true);
+    g_assert(again->len <= size);
+    g_assert(ret < 0 || again->len == size);
+    g_assert(again->len == 0 || !memcmp(buf, again->data, again->len));
+}
+
+/* The entry that libFuzzer calls; there is no header with its prototype */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static void (*const parsers[])(const uint8_t *data, size_t size) = {
+        fuzz_msg, fuzz_hello, fuzz_start, fuzz_runs,
+    };
+
+    if (size > 0) {
+        parsers[data[0] % ARRAY_SIZE(parsers)](data + 1, size - 1);
+    }
+    return 0;
+}

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Seeds and regression inputs of fuzz-wsm-protocol.
+
+An input is one byte for the parser (0 message header, 1 HELLO, 2 START,
+3 list of runs) and what that parser takes.
+"""
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+MSG, HELLO, START, RUNS = range(4)
+MAGIC = 0x57534D31
+SESSION = bytes(range(16))
+
+# Bits of the options byte of MSG
+WANT_ERROR, HAVE_LIMITS, FROM_SOURCE, BULK_CHANNEL, ALL_DISKS = (
+    1 << n for n in range(5))
+
+
+def header(kind: int, disk: int = 0, epoch: int = 0, length: int = 0,
+           offset: int = 0, size: int = 0) -> bytes:
+    return struct.pack(">IHHIIQQ", MAGIC, kind, disk, epoch, length, offset,
+                       size)
+
+
+def message_seeds() -> Iterator[bytes]:
+    headers = [
+        header(1, length=24), header(2), header(3, length=10),
+        header(4, 1, 1, 8192, 0x30000, 8192),
+        header(5, 0, 0, 0, 0x1000, 1 << 26), header(6, 1, 1, 0, 10 << 20, 512),
+        header(7, 3, 0, 5, (1 << 63) - (1 << 20) - 4096, 4096),
+        header(8, offset=3), header(9, 0, 1, 0, 3, 1 << 20),
+        header(10, epoch=1), header(11, epoch=1), header(12),
+        header(13, 2, 1, 0, 0, 512), header(14, 0, 1, 0, 4096, 4096),
+        header(15), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
+    ]
+    base = WANT_ERROR | HAVE_LIMITS | ALL_DISKS
+    for bytes_ in headers:
+        for options in (WANT_ERROR, base, base | FROM_SOURCE,
+                        base | FROM_SOURCE | BULK_CHANNEL):
+            yield bytes([MSG, options]) + bytes_
+
+
+def hello_seeds() -> Iterator[bytes]:
+    for numbers in (1, 0, 3, 0), (1, 16, 17, 0), (2, 0, 3, 0), (1, 3, 3, 0):
+        yield bytes([HELLO]) + SESSION + struct.pack(">4H", *numbers)
+
+
+def start_bytes(disks: list[tuple[str, str, int]], version: int = 1) -> bytes:
+    out = struct.pack(">HHI16sHH", version, 3, 4096, SESSION, len(disks), 0)
+    for path, name, size in disks:
+        out += struct.pack(">QHH", size, len(path), len(name))
+        out += path.encode() + name.encode()
+    return out
+
+
+def start_seeds() -> Iterator[bytes]:
+    disks = [(f"/machine/peripheral/vd{n}/virtio-backend", f"vd{n}",
+              (n + 1) << 30) for n in range(3)]
+    for count in range(4):
+        yield bytes([START]) + start_bytes(disks[:count])
+    for wanted in disks + disks[:1], disks[::-1]:
+        yield bytes([START]) + start_bytes(wanted)
+    yield bytes([START]) + start_bytes(disks, version=2)
+    yield bytes([START]) + start_bytes(disks)[:-1]
+
+
+def leb128(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes([value])
+
+
+def runs_seeds() -> Iterator[bytes]:
+    lists: tuple[tuple[int, list[int]], ...] = (
+        (0, []), (1, [0, 1]), (1 << 18, [2, 3, 127, 128, 16384, 16384]),
+        ((1 << 64) - 1, [(1 << 64) - 2, 1]), (100, [99, 2]), (100, [5, 0]),
+        (100, [(1 << 64) - 1, 2]), (100, [1 << 64, 1]),
+    )
+    for blocks, numbers in lists:
+        yield (bytes([RUNS]) + struct.pack(">Q", blocks) +
+               b"".join(map(leb128, numbers)))
+
+
+def regressions(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each line "NAME HEX..." that is not a comment."""
+    for line in path.read_text(encoding="ascii").splitlines():
+        if line and not line.startswith("#"):
+            name, _, digits = line.partition(" ")
+            yield name, bytes.fromhex(digits)
+
+
+def write(folder: Path, inputs: Iterator[tuple[str, bytes]]) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for name, data in inputs:
+        (folder / name).write_bytes(data)
+        count += 1
+    return count
+
+
+def seeds() -> Iterator[tuple[str, bytes]]:
+    for name, makers in (("msg", message_seeds), ("hello", hello_seeds),
+                         ("start", start_seeds), ("runs", runs_seeds)):
+        for index, data in enumerate(makers()):
+            yield f"{name}-{index:02}", data
