@@ -1,0 +1,57 @@
+/*
+ * Whole-system migration: what the rest of QEMU calls
+ *
+ * Every function here does nothing, or returns false or 0, unless the
+ * capability 'whole-system' is on.  All run in the main thread with the BQL
+ * held unless they say otherwise.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_H
+#define MIGRATION_WSM_H
+
+#include "io/channel-socket.h"
+#include "qapi/qapi-types-migration.h"
+
+/* Any thread */
+bool migrate_whole_system(void);
+
+/* Once, from migration_object_init() */
+void wsm_mig_init(void);
+
+/* QEMU quits: let go of all block nodes, whatever state a migration is in */
+void wsm_shutdown(void);
+
+/* Do the capabilities @new_caps go together with whole-system? */
+bool wsm_caps_check(const bool *new_caps, Error **errp);
+
+/* Can block channels be opened beside a main stream to @addr? */
+bool wsm_transport_check(const MigrationAddress *addr, Error **errp);
+
+/* How many connections more than usual may come in at about the same time */
+int wsm_incoming_connections(void);
+
+/*
+ * A connection was accepted.  Returns true if it is taken care of: it is
+ * looked at when its first bytes are there, and then becomes a block channel,
+ * goes the way of other migration connections, or is closed.
+ */
+bool wsm_incoming_accept(QIOChannelSocket *sioc);
+
+/*
+ * All state of the guest has been loaded: let the guest run by scheduling
+ * @cb(@opaque) with migration_bh_schedule(), at once without, else when
+ * the source has handed the guest over.  Main thread, load coroutine.
+ */
+void wsm_incoming_schedule_run(QEMUBHFunc *cb, void *opaque);
+
+/* If the source's guest was not running, set its run state and return true */
+bool wsm_incoming_stays_stopped(void);
+
+/*
+ * May the destination wait for a new main stream?  True from the moment it
+ * has told the source that it is ready to run the guest.  Any thread.
+ */
+bool wsm_incoming_recoverable(void);
+
+#endif

@@ -1,0 +1,138 @@
+/*
+ * Whole-system migration: a block channel
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "io/channel.h"
+#include "qemu/lockable.h"
+#include "migration/yank_functions.h"
+#include "channel.h"
+#include "trace.h"
+
+void wsm_channel_init(WsmChannel *c, unsigned id, bool yank)
+{
+    c->id = id;
+    c->yank = yank;
+    c->ioc = NULL;
+    qemu_co_mutex_init(&c->send_lock);
+    qemu_mutex_init(&c->lock);
+}
+
+void wsm_channel_destroy(WsmChannel *c)
+{
+    assert(!c->ioc);
+    qemu_mutex_destroy(&c->lock);
+}
+
+void wsm_channel_attach(WsmChannel *c, QIOChannel *ioc)
+{
+    assert(!c->ioc);
+    qio_channel_set_blocking(ioc, false, NULL);
+    qio_channel_set_follow_coroutine_ctx(ioc, true);
+    qio_channel_set_delay(ioc, false);
+    if (c->yank) {
+        migration_ioc_register_yank(ioc);
+    }
+    WITH_QEMU_LOCK_GUARD(&c->lock) {
+        c->ioc = ioc;
+    }
+}
+
+void wsm_channel_detach(WsmChannel *c)
+{
+    QIOChannel *ioc;
+
+    WITH_QEMU_LOCK_GUARD(&c->lock) {
+        ioc = g_steal_pointer(&c->ioc);
+    }
+    if (ioc) {
+        if (c->yank) {
+            migration_ioc_unregister_yank(ioc);
+        }
+        qio_channel_close(ioc, NULL);
+        object_unref(OBJECT(ioc));
+    }
+}
+
+void wsm_channel_shutdown(WsmChannel *c)
+{
+    QEMU_LOCK_GUARD(&c->lock);
+
+    if (c->ioc) {
+        qio_channel_shutdown(c->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+    }
+}
+
+int coroutine_fn wsm_channel_send(WsmChannel *c, const WsmMsg *msg,
+                                  const void *payload)
+{
+    uint8_t header[WSM_HEADER_SIZE];
+    struct iovec iov[2] = {
+        { .iov_base = header, .iov_len = sizeof(header) },
+        { .iov_base = (void *)payload, .iov_len = msg->length },
+    };
+    Error *err = NULL;
+    int ret = -ENOTCONN;
+
+    wsm_msg_encode(msg, header);
+
+    qemu_co_mutex_lock(&c->send_lock);
+    if (c->ioc) {
+        ret = qio_channel_writev_all(c->ioc, iov, msg->length ? 2 : 1, &err);
+    }
+    qemu_co_mutex_unlock(&c->send_lock);
+
+    trace_wsm_channel_send(c->id, wsm_msg_name(msg->type), msg->disk,
+                           msg->epoch, msg->offset, msg->bytes, ret);
+    if (err) {
+        trace_wsm_channel_error(c->id, error_get_pretty(err));
+        error_free(err);
+        return -EIO;
+    }
+    return ret;
+}
+
+int coroutine_fn wsm_channel_recv(WsmChannel *c, const WsmLimits *limits,
+                                  WsmMsg *msg, Error **errp)
+{
+    uint8_t header[WSM_HEADER_SIZE];
+    int ret;
+
+    ret = qio_channel_read_all_eof(c->ioc, (char *)header, sizeof(header),
+                                   errp);
+    if (ret <= 0) {
+        return ret;
+    }
+    if (!wsm_msg_decode(header, limits, msg, errp)) {
+        return -1;
+    }
+    trace_wsm_channel_recv(c->id, wsm_msg_name(msg->type), msg->disk,
+                           msg->epoch, msg->offset, msg->bytes);
+    return 1;
+}
+
+bool coroutine_fn wsm_channel_recv_payload(WsmChannel *c, void *buf,
+                                           size_t length, Error **errp)
+{
+    return qio_channel_read_all(c->ioc, buf, length, errp) == 0;
+}
+
+char *coroutine_fn wsm_channel_recv_text(WsmChannel *c, size_t length,
+                                         Error **errp)
+{
+    g_autofree char *text = g_malloc(length + 1);
+
+    if (!wsm_channel_recv_payload(c, text, length, errp)) {
+        return NULL;
+    }
+    text[length] = '\0';
+    /* It is shown to people: no control characters from strangers */
+    for (size_t i = 0; i < length; i++) {
+        if ((unsigned char)text[i] < ' ') {
+            text[i] = ' ';
+        }
+    }
+    return g_steal_pointer(&text);
+}

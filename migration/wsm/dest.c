@@ -1,0 +1,419 @@
+/*
+ * Whole-system migration: the destination, from start to stop
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "block/aio-wait.h"
+#include "block/block.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "migration/misc.h"
+#include "migration/migration.h"
+#include "dest.h"
+#include "disk.h"
+#include "runs.h"
+#include "trace.h"
+
+/*
+ * The filter's callbacks: any thread
+ */
+
+static void wsm_dest_say_range(WsmDestDisk *disk, WsmMsgType type,
+                               int64_t offset, int64_t bytes)
+{
+    while (bytes) {
+        WsmMsg msg = {
+            .type = type,
+            .disk = disk->index,
+            .epoch = 1,
+            .offset = offset,
+            .bytes = MIN(bytes, WSM_MAX_ZERO),
+        };
+
+        wsm_dest_say(disk->d, &msg);
+        offset += msg.bytes;
+        bytes -= msg.bytes;
+    }
+}
+
+static void wsm_dest_pull(void *opaque, int64_t offset, int64_t bytes)
+{
+    wsm_dest_say_range(opaque, WSM_MSG_PULL, offset, bytes);
+}
+
+static void wsm_dest_have(void *opaque, int64_t offset, int64_t bytes)
+{
+    wsm_dest_say_range(opaque, WSM_MSG_HAVE, offset, bytes);
+}
+
+static void wsm_dest_close_bh(void *opaque)
+{
+    WsmDest *d = opaque;
+    WsmDestConn *conn;
+
+    d->closed = true;
+    if (qatomic_read(&d->quit)) {
+        QTAILQ_FOREACH(conn, &d->conns, next) {
+            wsm_channel_shutdown(&conn->c);
+        }
+    }
+}
+
+/* Main thread.  The coroutines in the IOThread use filters no more after it. */
+static void wsm_dest_drop_filters(WsmDest *d)
+{
+    aio_wait_bh_oneshot(d->ctx, wsm_dest_close_bh, d);
+    for (unsigned i = 0; i < d->ndisks; i++) {
+        WsmDestDisk *disk = &d->disk[i];
+
+        if (disk->filter) {
+            bdrv_pull_get_stats(disk->filter, &disk->last);
+            bdrv_pull_drop(g_steal_pointer(&disk->filter));
+        }
+    }
+    qatomic_set(&d->filters_gone, true);
+    wsm_dest_kick(d);
+}
+
+/* Main thread: if all is there and the guest is ours, the filters may go */
+static void wsm_dest_drop_filters_bh(void *opaque)
+{
+    WsmDest *d = opaque;
+    bool go;
+
+    WITH_QEMU_LOCK_GUARD(&d->lock) {
+        go = d->go;
+    }
+    if (go && !d->incomplete && !d->stopped && !d->filters_gone) {
+        wsm_dest_drop_filters(d);
+    }
+}
+
+static void wsm_dest_complete(void *opaque)
+{
+    WsmDestDisk *disk = opaque;
+
+    trace_wsm_dest_complete(disk->name);
+    if (qatomic_dec_fetch(&disk->d->incomplete) == 0) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(),
+                                wsm_dest_drop_filters_bh, disk->d);
+    }
+}
+
+static const BdrvPullOps wsm_dest_pull_ops = {
+    .pull = wsm_dest_pull,
+    .have = wsm_dest_have,
+    .complete = wsm_dest_complete,
+};
+
+/*
+ * Main thread: start and stop
+ */
+
+static bool wsm_dest_check_disk(const WsmDiskDesc *desc, WsmDisk *ours,
+                                Error **errp)
+{
+    int64_t size;
+
+    if (!ours) {
+        error_setg(errp, "disk '%s': the destination has no disk at '%s'; "
+                   "start it with the same devices", desc->name, desc->path);
+        return false;
+    }
+    if (!blk_supports_write_perm(ours->blk)) {
+        error_setg(errp, "disk '%s': it is read-only at the destination; "
+                   "make it writable there", desc->name);
+        return false;
+    }
+    size = blk_getlength(ours->blk);
+    if (size < 0) {
+        error_setg_errno(errp, -size, "disk '%s': the destination cannot get "
+                         "its size", desc->name);
+        return false;
+    }
+    if (size != desc->size) {
+        error_setg(errp, "disk '%s': destination is %" PRId64 " bytes, source "
+                   "is %" PRIu64 "; create it with the same size",
+                   desc->name, size, desc->size);
+        return false;
+    }
+    return true;
+}
+
+static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
+                              Error **errp)
+{
+    ERRP_GUARD();
+    const WsmDiskDesc *desc = &d->start.disk[i];
+    WsmDisk *ours = wsm_disk_find(all, desc->path);
+    WsmDestDisk *disk = &d->disk[i];
+    BlockDriverState *bs;
+
+    if (!wsm_dest_check_disk(desc, ours, errp)) {
+        return false;
+    }
+    disk->d = d;
+    disk->index = i;
+    disk->size = d->disk_size[i] = desc->size;
+    disk->name = disk->our_name = g_strdup(ours->name);
+
+    bs = blk_bs(ours->blk);
+    if (bdrv_activate(bs, errp) < 0) {
+        error_prepend(errp, "disk '%s': destination: ", desc->name);
+        return false;
+    }
+    disk->filter = bdrv_pull_append(bs, d->start.granularity,
+                                    &wsm_dest_pull_ops, disk, errp);
+    if (!disk->filter) {
+        error_prepend(errp, "disk '%s': destination: ", desc->name);
+        return false;
+    }
+    d->ndisks = i + 1;
+    return true;
+}
+
+static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
+{
+    g_autoptr(GArray) all = wsm_disk_list();
+
+    d->disk = g_new0(WsmDestDisk, d->start.ndisks);
+    d->disk_size = g_new0(int64_t, d->start.ndisks);
+    for (unsigned i = 0; i < d->start.ndisks; i++) {
+        if (!wsm_dest_add_disk(d, all, i, errp)) {
+            return false;
+        }
+    }
+    d->incomplete = d->ndisks;
+    return true;
+}
+
+static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
+{
+    WsmDest *d = g_new0(WsmDest, 1);
+
+    d->w = w;
+    d->start = *start;
+    *start = (WsmStart) {};
+    d->nchannels = d->start.channels;
+    d->channel = g_new0(WsmDestChannel, d->nchannels);
+    d->queue = g_queue_new();
+    QTAILQ_INIT(&d->conns);
+    qemu_co_queue_init(&d->gone);
+    qemu_co_queue_init(&d->control);
+    qemu_co_queue_init(&d->dropped);
+    qemu_mutex_init(&d->lock);
+    return d;
+}
+
+WsmDest *wsm_dest_start(Wsm *w, WsmStart *start)
+{
+    WsmDest *d = wsm_dest_new(w, start);
+    Error *err = NULL;
+
+    assert(!w->dest);
+    w->dest = d;
+    wsm_begin(w, WSM_ROLE_DESTINATION, &d->start.session);
+
+    d->iothread = iothread_create("wsm-destination", &error_abort);
+    d->ctx = iothread_get_aio_context(d->iothread);
+    if (!wsm_dest_add_disks(d, &err)) {
+        d->refusal = g_strdup(error_get_pretty(err));
+        wsm_set_error(w, err);
+        error_report_err(err);
+    }
+    wsm_dest_start_control(d);
+    wsm_incoming_adopt(d);
+    return d;
+}
+
+void wsm_dest_stop(WsmDest *d)
+{
+    if (d->stopped) {
+        return;
+    }
+    d->stopped = true;
+    qatomic_set(&d->quit, true);
+    wsm_dest_drop_filters(d);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&d->coroutines) > 0);
+    iothread_destroy(d->iothread);
+}
+
+void wsm_dest_free(WsmDest *d)
+{
+    assert(d->stopped);
+    for (unsigned i = 0; i < d->start.ndisks; i++) {
+        g_free(d->disk[i].our_name);
+    }
+    g_free(d->disk);
+    g_free(d->disk_size);
+    g_free(d->channel);
+    g_free(d->refusal);
+    g_queue_free_full(d->queue, g_free);
+    wsm_start_destroy(&d->start);
+    qemu_mutex_destroy(&d->lock);
+    g_free(d);
+}
+
+/*
+ * The freeze and the handover
+ */
+
+int64_t wsm_dest_missing(WsmDest *d)
+{
+    int64_t missing = 0;
+
+    for (unsigned i = 0; i < d->ndisks && !d->closed; i++) {
+        BdrvPullStats stats;
+
+        bdrv_pull_get_stats(d->disk[i].filter, &stats);
+        missing += stats.missing;
+    }
+    return missing;
+}
+
+bool wsm_dest_set_missing(WsmDest *d, unsigned disk, const uint8_t *runs,
+                          size_t size, Error **errp)
+{
+    WsmDestDisk *dd = &d->disk[disk];
+    int64_t granularity = d->start.granularity;
+    uint64_t first, count;
+    WsmRunsDecoder dec;
+    int ret;
+
+    wsm_runs_decode_init(&dec, runs, size,
+                         DIV_ROUND_UP(dd->size, granularity));
+    while ((ret = wsm_runs_decode(&dec, &first, &count, errp)) > 0) {
+        int64_t offset = first * granularity;
+        int64_t end = MIN(offset + count * granularity, dd->size);
+
+        bdrv_pull_set_missing(dd->filter, offset, end - offset);
+    }
+    return ret == 0;
+}
+
+bool wsm_dest_seal(WsmDest *d, Error **errp)
+{
+    WITH_QEMU_LOCK_GUARD(&d->lock) {
+        d->frozen_at = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    }
+    qatomic_set(&d->epoch, 1);
+    for (unsigned i = 0; i < d->ndisks; i++) {
+        int ret = bdrv_pull_seal(d->disk[i].filter);
+
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "disk '%s': blocks are still being "
+                             "written", d->disk[i].name);
+            return false;
+        }
+    }
+    return true;
+}
+
+void wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque)
+{
+    WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
+
+    WITH_QEMU_LOCK_GUARD(&d->lock) {
+        d->run = run;
+        d->run_opaque = opaque;
+        d->loaded = true;
+    }
+    wsm_dest_say(d, &ready);
+}
+
+/* Main thread: the guest is ours */
+static void wsm_dest_go_bh(void *opaque)
+{
+    WsmDest *d = opaque;
+    int64_t ns;
+
+    if (d->stopped) {
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&d->lock) {
+        ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - d->frozen_at;
+    }
+    WITH_QEMU_LOCK_GUARD(&d->w->lock) {
+        d->w->downtime_ns = ns;
+    }
+    d->run(d->run_opaque);
+    wsm_enter(d->w, WSM_PHASE_POSTCOPY);
+    wsm_dest_drop_filters_bh(d);
+}
+
+void wsm_dest_go(WsmDest *d)
+{
+    WITH_QEMU_LOCK_GUARD(&d->lock) {
+        if (d->go || !d->loaded) {
+            return;
+        }
+        d->go = true;
+    }
+    migration_bh_schedule(wsm_dest_go_bh, d);
+}
+
+/* Main thread: the source lets the guest run on, so it must never run here */
+static void wsm_dest_abort_bh(void *opaque)
+{
+    error_report("The source has taken the guest back before the handover; "
+                 "it runs on there");
+    exit(EXIT_FAILURE);
+}
+
+void wsm_dest_abort(WsmDest *d)
+{
+    bool go;
+
+    WITH_QEMU_LOCK_GUARD(&d->lock) {
+        go = d->go;
+    }
+    if (!go) {
+        migration_bh_schedule(wsm_dest_abort_bh, d);
+    }
+}
+
+/*
+ * What query-wsm tells
+ */
+
+static WsmDiskInfo *wsm_dest_disk_info(WsmDestDisk *disk)
+{
+    WsmDiskInfo *info = g_new0(WsmDiskInfo, 1);
+    BdrvPullStats stats = disk->last;
+
+    if (disk->filter) {
+        bdrv_pull_get_stats(disk->filter, &stats);
+    }
+    info->name = g_strdup(disk->name);
+    info->path = g_strdup(disk->d->start.disk[disk->index].path);
+    info->size = disk->size;
+    info->sent = stat64_get(&disk->received);
+    info->zero = stat64_get(&disk->zero);
+    info->skipped = stat64_get(&disk->skipped);
+    info->missing = stats.missing;
+    info->pushed = stats.pushed;
+    info->pulled = stats.pulled;
+    info->waiting_reads = stats.waiting;
+    return info;
+}
+
+void wsm_dest_info(WsmDest *d, WsmInfo *info)
+{
+    for (int i = d->ndisks - 1; i >= 0; i--) {
+        QAPI_LIST_PREPEND(info->disks, wsm_dest_disk_info(&d->disk[i]));
+    }
+    for (int i = d->nchannels - 1; i >= 0; i--) {
+        WsmDestChannel *c = &d->channel[i];
+        WsmChannelInfo *ci = g_new(WsmChannelInfo, 1);
+        unsigned connections = qatomic_read(&c->connections);
+
+        ci->id = i;
+        ci->connected = qatomic_read(&c->up);
+        ci->reconnects = connections ? connections - 1 : 0;
+        QAPI_LIST_PREPEND(info->channels, ci);
+    }
+}

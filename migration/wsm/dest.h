@@ -1,0 +1,143 @@
+/*
+ * Whole-system migration: the destination
+ *
+ * The main thread sets up disks and takes away filters; the main stream is
+ * loaded in the main thread, from the freeze on in a thread of QEMU's; the
+ * coroutines in an IOThread of our own receive blocks; the guest's
+ * requests come from any thread, through the filter's callbacks.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_DEST_H
+#define MIGRATION_WSM_DEST_H
+
+#include "block/pull-on-demand.h"
+#include "qemu/stats64.h"
+#include "system/block-backend.h"
+#include "system/iothread.h"
+#include "channel.h"
+#include "protocol.h"
+#include "wsm.h"
+
+typedef struct WsmDestDisk {
+    /* Set in start, never changed */
+    WsmDest *d;
+    unsigned index;
+    int64_t size;               /* bytes */
+    const char *name;           /* of our device */
+    char *our_name;
+
+    BlockDriverState *filter;   /* BQL, or IOThread unless closed */
+    BdrvPullStats last;         /* BQL; of @filter when it was dropped */
+
+    Stat64 received, zero, skipped;
+} WsmDestDisk;
+
+/* One connection of a block channel; IOThread */
+typedef struct WsmDestConn {
+    QTAILQ_ENTRY(WsmDestConn) next;
+    WsmDest *d;
+    WsmChannel c;
+    QIOChannel *ioc;            /* until attached */
+    QEMUTimer *timer;           /* until HELLO */
+    unsigned writes;            /* coroutines that write what it received */
+    int64_t outstanding;        /* bytes that they hold */
+    CoQueue progress;           /* a write has ended */
+} WsmDestConn;
+
+typedef struct WsmDestChannel {
+    WsmDestConn *conn;          /* IOThread; NULL: down */
+    bool up;                    /* atomic */
+    unsigned connections;       /* atomic: how many there were */
+} WsmDestChannel;
+
+struct WsmDest {
+    /* Set in start, never changed */
+    Wsm *w;
+    WsmStart start;             /* what the source told */
+    char *refusal;              /* why we cannot take the guest, or NULL */
+    unsigned ndisks;
+    WsmDestDisk *disk;
+    int64_t *disk_size;         /* as WsmLimits wants it */
+    unsigned nchannels;
+    WsmDestChannel *channel;
+    IOThread *iothread;
+    AioContext *ctx;
+
+    /* IOThread */
+    QTAILQ_HEAD(, WsmDestConn) conns;
+    unsigned nconns;
+    CoQueue gone;               /* a connection has ended */
+    CoQueue control;            /* there is something to say on channel 0 */
+    CoQueue dropped;            /* waits for @filters_gone */
+    bool closed;                /* the filters must not be called any more */
+
+    unsigned coroutines;        /* atomic: how many there are */
+    bool quit;                  /* atomic: they are to end */
+    uint32_t epoch;             /* atomic */
+    unsigned incomplete;        /* atomic: disks that may miss blocks */
+    bool filters_gone;          /* atomic: all disks complete, filters off */
+    bool stopped;               /* BQL */
+
+    QemuMutex lock;
+    /* @lock */
+    GQueue *queue;              /* of WsmMsg: what to say on channel 0 */
+    bool loaded;                /* the guest could run */
+    bool go;                    /* the source has handed it over */
+    int64_t frozen_at;          /* ns */
+    QEMUBHFunc *run;            /* lets it run */
+    void *run_opaque;
+};
+
+/* --- dest.c --- */
+
+/*
+ * Main thread, not in a coroutine: @start (taken) came.  What is wrong with
+ * our disks is kept for the source, see @refusal.
+ */
+WsmDest *wsm_dest_start(Wsm *w, WsmStart *start);
+
+/* Main thread.  Ends all coroutines, drops the filters.  Callable twice. */
+void wsm_dest_stop(WsmDest *d);
+void wsm_dest_free(WsmDest *d);
+
+void wsm_dest_info(WsmDest *d, WsmInfo *info);
+
+/* Missing bytes of all disks.  IOThread. */
+int64_t wsm_dest_missing(WsmDest *d);
+
+/*
+ * The freeze: these blocks of @disk are missing; and: those were all.
+ * Main thread.  Return false and set @errp.
+ */
+bool wsm_dest_set_missing(WsmDest *d, unsigned disk, const uint8_t *runs,
+                          size_t size, Error **errp);
+bool wsm_dest_seal(WsmDest *d, Error **errp);
+
+/* Main thread: all state is loaded; @run with @opaque after the handover */
+void wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque);
+
+/* GO has come, perhaps for the second time; ABORT has come.  IOThread. */
+void wsm_dest_go(WsmDest *d);
+void wsm_dest_abort(WsmDest *d);
+
+/* --- dest-channel.c --- */
+
+/* A block channel came in; takes the reference of @ioc.  Main thread. */
+void wsm_dest_new_channel(WsmDest *d, QIOChannel *ioc);
+
+/* Start the coroutine that says what is in the queue.  Main thread. */
+void wsm_dest_start_control(WsmDest *d);
+
+/* Say something on the urgent channel.  Any thread; does not block. */
+void wsm_dest_say(WsmDest *d, const WsmMsg *msg);
+
+/* Wake all coroutines that wait for something of ours.  Any thread. */
+void wsm_dest_kick(WsmDest *d);
+
+/* --- incoming.c --- */
+
+/* Block channels that came before START.  Main thread. */
+void wsm_incoming_adopt(WsmDest *d);
+
+#endif

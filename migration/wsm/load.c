@@ -1,0 +1,241 @@
+/*
+ * Whole-system migration: the destination's part of the main stream
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "block/aio.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/units.h"
+#include "migration/global_state.h"
+#include "migration/migration.h"
+#include "migration/qemu-file.h"
+#include "system/runstate.h"
+#include "dest.h"
+#include "section.h"
+#include "trace.h"
+
+typedef struct WsmLoadStart {
+    Wsm *w;
+    WsmStart *start;
+    Coroutine *co;
+} WsmLoadStart;
+
+static void wsm_load_start_bh(void *opaque)
+{
+    WsmLoadStart *ls = opaque;
+
+    wsm_dest_start(ls->w, ls->start);
+    aio_co_wake(ls->co);
+}
+
+/* Read @size bytes, which the stream has yet to bring.  NULL on failure. */
+static uint8_t *wsm_load_bytes(QEMUFile *f, size_t size)
+{
+    g_autofree uint8_t *buf = g_try_malloc(size);
+
+    if (size && !buf) {
+        error_report("section 'wsm': no memory for %zu bytes", size);
+        return NULL;
+    }
+    return qemu_get_buffer(f, buf, size) == size ? g_steal_pointer(&buf)
+                                                 : NULL;
+}
+
+/* START comes in the main thread, in the coroutine that loads the stream */
+static int wsm_load_start(QEMUFile *f, Wsm *w)
+{
+    g_autofree uint8_t *buf = NULL;
+    size_t size = qemu_get_be32(f);
+    Error *err = NULL;
+    WsmStart start;
+
+    if (size > WSM_MAX_START_SIZE) {
+        error_report("section 'wsm': START has %zu bytes, at most %" PRIu64
+                     " are allowed", size, (uint64_t)WSM_MAX_START_SIZE);
+        return -EINVAL;
+    }
+    buf = wsm_load_bytes(f, size);
+    if (!buf) {
+        return -EIO;
+    }
+    if (!wsm_start_decode(buf, size, &start, &err)) {
+        error_prepend(&err, "section 'wsm': ");
+        error_report_err(err);
+        return -EINVAL;
+    }
+    if (w->dest || !qemu_in_coroutine()) {
+        error_report("section 'wsm': START came twice");
+        wsm_start_destroy(&start);
+        return -EINVAL;
+    }
+
+    /* Block nodes can be changed only outside of coroutines */
+    WsmLoadStart ls = {
+        .w = w, .start = &start, .co = qemu_coroutine_self(),
+    };
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_start_bh, &ls);
+    qemu_coroutine_yield();
+    return 0;
+}
+
+/* All that was missing is here, or the source would not say so */
+static int wsm_load_end(Wsm *w)
+{
+    if (!w->dest || !qatomic_read(&w->dest->filters_gone)) {
+        error_report("section 'wsm': END came, but blocks are missing");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* Called with the BQL before the freeze, without it later */
+int wsm_load_state(QEMUFile *f, void *opaque, int version_id)
+{
+    Wsm *w = opaque;
+    int tag = qemu_get_byte(f);
+
+    if (!migrate_whole_system()) {
+        error_report("Capability 'whole-system' is on at the source, but off "
+                     "here; switch it on at both");
+        return -EINVAL;
+    }
+    switch (tag) {
+    case WSM_SECTION_START:
+        return wsm_load_start(f, w);
+    case WSM_SECTION_PART:
+        return 0;
+    case WSM_SECTION_END:
+        return wsm_load_end(w);
+    default:
+        error_report("section 'wsm': unknown part %d", tag);
+        return -EINVAL;
+    }
+}
+
+static int wsm_load_residue(QEMUFile *f, WsmDest *d, unsigned disk)
+{
+    g_autofree uint8_t *buf = NULL;
+    size_t size = qemu_get_be32(f);
+    Error *err = NULL;
+
+    /* No list of runs needs more than three bytes for every two blocks */
+    if (size > 2 * DIV_ROUND_UP(d->disk[disk].size, d->start.granularity) +
+               10) {
+        error_report("section 'wsm-freeze': disk %u: %zu bytes are too many "
+                     "for its size", disk, size);
+        return -EINVAL;
+    }
+    buf = wsm_load_bytes(f, size);
+    if (size && !buf) {
+        return -EIO;
+    }
+    if (!wsm_dest_set_missing(d, disk, buf, size, &err)) {
+        error_prepend(&err, "section 'wsm-freeze': disk %u: ", disk);
+        error_report_err(err);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int wsm_load_freeze(QEMUFile *f, Wsm *w)
+{
+    WsmDest *d = w->dest;
+    unsigned ndisks = qemu_get_be16(f);
+    Error *err = NULL;
+    int ret;
+
+    if (!d || d->refusal || ndisks != d->ndisks) {
+        error_report("section 'wsm-freeze': %u disks, but %u were agreed on",
+                     ndisks, d ? d->ndisks : 0);
+        return -EINVAL;
+    }
+    for (unsigned i = 0; i < ndisks; i++) {
+        ret = wsm_load_residue(f, d, i);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    /* The other phases need no message; so the freeze may be the first */
+    if (wsm_phase(w) == WSM_PHASE_DISK_PRECOPY) {
+        wsm_enter(w, WSM_PHASE_RAM_PRECOPY);
+    }
+    wsm_enter(w, WSM_PHASE_FREEZE);
+    if (!wsm_dest_seal(d, &err)) {
+        error_report_err(err);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static void wsm_load_cleanup_bh(void *opaque)
+{
+    Wsm *w = opaque;
+    WsmDest *d = w->dest;
+
+    if (!d) {
+        return;
+    }
+    wsm_dest_stop(d);
+    wsm_remember(w);
+    w->dest = NULL;
+    wsm_dest_free(d);
+}
+
+/* Called with the BQL, in the main thread or in that of post-copy */
+int wsm_load_cleanup(void *opaque)
+{
+    Wsm *w = opaque;
+    WsmDest *d = w->dest;
+
+    if (d) {
+        bool done = qatomic_read(&d->filters_gone) &&
+                    wsm_phase(w) == WSM_PHASE_POSTCOPY;
+
+        wsm_enter(w, done ? WSM_PHASE_COMPLETED : WSM_PHASE_FAILED);
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_cleanup_bh,
+                                w);
+    }
+    return 0;
+}
+
+/*
+ * Hooks in QEMU's own loading
+ */
+
+void wsm_incoming_schedule_run(QEMUBHFunc *cb, void *opaque)
+{
+    WsmDest *d = wsm_get()->dest;
+
+    if (d) {
+        wsm_dest_loaded(d, cb, opaque);
+    } else {
+        migration_bh_schedule(cb, opaque);
+    }
+}
+
+bool wsm_incoming_stays_stopped(void)
+{
+    RunState state = global_state_received() ? global_state_get_runstate()
+                                             : RUN_STATE_RUNNING;
+
+    if (!wsm_get()->dest || runstate_is_live(state)) {
+        return false;
+    }
+    runstate_set(state);
+    return true;
+}
+
+bool wsm_incoming_recoverable(void)
+{
+    WsmDest *d = wsm_get()->dest;
+
+    if (!d) {
+        return false;
+    }
+    QEMU_LOCK_GUARD(&d->lock);
+    return d->loaded;
+}

@@ -1,0 +1,259 @@
+/*
+ * Whole-system migration: the source's part of the main stream
+ *
+ * How the phases fit into QEMU's migration: until the disks are copied,
+ * wsm_save_iterate() keeps the migration thread waiting, so that memory, which
+ * changes faster, comes last.  Then memory is copied as ever.  When it
+ * has become small enough, wsm_save_pending_exact() starts QEMU's post-copy
+ * state, as a user's migrate-start-postcopy would.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/units.h"
+#include "exec/ramlist.h"
+#include "migration/misc.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/qemu-file.h"
+#include "migration/ram.h"
+#include "system/runstate.h"
+#include "section.h"
+#include "source.h"
+#include "trace.h"
+
+/* More than any downtime limit lets QEMU send with the guest stopped */
+#define WSM_PENDING_HOLD        (1 * PiB)
+#define WSM_POLL_MS             10
+#define WSM_POSTCOPY_POLL_MS    100
+
+/* Called with the BQL; the guest runs */
+int wsm_save_prepare(void *opaque, Error **errp)
+{
+    Wsm *w = opaque;
+
+    if (runstate_check(RUN_STATE_SAVE_VM)) {
+        error_setg(errp, "Capability 'whole-system' does not go together "
+                   "with snapshots; switch it off first");
+        return -EINVAL;
+    }
+    if (migrate_mode() != MIG_MODE_NORMAL) {
+        error_setg(errp, "Capability 'whole-system' does not go together with "
+                   "migration mode '%s'", MigMode_str(migrate_mode()));
+        return -EINVAL;
+    }
+    return wsm_source_check(w, errp) ? 0 : -EINVAL;
+}
+
+/* Called with the BQL */
+int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
+{
+    Wsm *w = opaque;
+    g_autoptr(GByteArray) start = NULL;
+
+    if (!w->source) {
+        error_setg(errp, "Capability 'whole-system' was switched on while a "
+                   "migration was about to start");
+        return -EINVAL;
+    }
+    start = wsm_start_encode(&w->source->start);
+    qemu_put_byte(f, WSM_SECTION_START);
+    qemu_put_be32(f, start->len);
+    qemu_put_buffer(f, start->data, start->len);
+    return 0;
+}
+
+/* The final word on a migration that is over, well or not */
+static void wsm_save_finish(Wsm *w)
+{
+    MigrationState *ms = migrate_get_current();
+    WsmPhase phase = WSM_PHASE_FAILED;
+
+    if (ms->state == MIGRATION_STATUS_COMPLETED) {
+        phase = WSM_PHASE_COMPLETED;
+    } else if (ms->state == MIGRATION_STATUS_CANCELLING ||
+               ms->state == MIGRATION_STATUS_CANCELLED) {
+        phase = WSM_PHASE_CANCELLED;
+    }
+    if (phase == WSM_PHASE_FAILED && ms->error) {
+        wsm_set_error(w, ms->error);
+    }
+    wsm_enter(w, phase);
+}
+
+/* Called with the BQL in the main thread, also if there was no setup */
+void wsm_save_cleanup(void *opaque)
+{
+    Wsm *w = opaque;
+    WsmSource *s = w->source;
+
+    if (!s) {
+        return;
+    }
+    wsm_source_stop(s);
+    wsm_save_finish(w);
+    wsm_remember(w);
+    w->source = NULL;
+    wsm_source_free(s);
+}
+
+/* Memory is as good as done; something else must be waited for */
+static bool wsm_save_is_waiting(WsmSource *s, WsmPhase phase)
+{
+    return phase == WSM_PHASE_RAM_PRECOPY && ram_bytes_remaining() == 0;
+}
+
+/* Called without the BQL, in the migration thread */
+int wsm_save_iterate(QEMUFile *f, void *opaque)
+{
+    Wsm *w = opaque;
+    WsmSource *s = w->source;
+    WsmPhase phase = wsm_phase(w);
+    int ret = 0;
+
+    qemu_put_byte(f, WSM_SECTION_PART);
+    switch (phase) {
+    case WSM_PHASE_SETUP:
+        /* The destination needs our START before it lets channels in */
+        qemu_fflush(f);
+        ret = wsm_source_disk_phase(s);
+        break;
+    case WSM_PHASE_POSTCOPY:
+        /* Write something now and then, to notice a broken stream */
+        qemu_fflush(f);
+        wsm_source_interrupted(s);
+        wsm_source_wait_all_there(s, ram_bytes_remaining() ? 0 :
+                                     WSM_POSTCOPY_POLL_MS);
+        break;
+    default:
+        wsm_source_interrupted(s);
+        if (wsm_save_is_waiting(s, phase)) {
+            wsm_source_wait_all_there(s, WSM_POLL_MS);
+        }
+        break;
+    }
+    /* An error is in the stream already if the migration shall fail of it */
+    return ret < 0 && !qemu_file_get_error(f) &&
+           migrate_get_current()->state != MIGRATION_STATUS_CANCELLING ?
+           ret : 1;
+}
+
+/* QEMU must go by the post-copy state: only there the residue is sent */
+int wsm_save_complete_precopy(QEMUFile *f, void *opaque)
+{
+    return -EINVAL;
+}
+
+/* Called with the BQL: nothing is missing, memory neither */
+int wsm_save_complete_postcopy(QEMUFile *f, void *opaque)
+{
+    qemu_put_byte(f, WSM_SECTION_END);
+    return 0;
+}
+
+/*
+ * Called without the BQL.  @must_precopy has memory's part already, as our
+ * handlers are registered after those of memory.  @converged: it is so small
+ * that it could be sent with the guest stopped.
+ */
+static void wsm_save_pending(Wsm *w, bool exact, uint64_t *must_precopy,
+                             uint64_t *can_postcopy)
+{
+    MigrationState *ms = migrate_get_current();
+    uint64_t pending = *must_precopy + *can_postcopy;
+    bool converged = exact && pending < MAX(ms->threshold_size, 1);
+    /* The user wants memory post-copy now; without it memory must converge */
+    bool started = migrate_postcopy_ram() && qatomic_read(&ms->start_postcopy);
+
+    switch (wsm_phase(w)) {
+    case WSM_PHASE_SETUP:
+    case WSM_PHASE_DISK_PRECOPY:
+        *must_precopy += WSM_PENDING_HOLD;
+        break;
+    case WSM_PHASE_RAM_PRECOPY:
+        if (!converged && !started) {
+            break;
+        }
+        if (!wsm_source_prepare_freeze(w->source)) {
+            *must_precopy += WSM_PENDING_HOLD;
+            break;
+        }
+        qatomic_set(&ms->start_postcopy, true);
+        *can_postcopy += WSM_PENDING_HOLD;
+        break;
+    case WSM_PHASE_POSTCOPY:
+        if (!wsm_source_wait_all_there(w->source, 0)) {
+            *can_postcopy += WSM_PENDING_HOLD;
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+void wsm_save_pending_estimate(void *opaque, uint64_t *must_precopy,
+                               uint64_t *can_postcopy)
+{
+    wsm_save_pending(opaque, false, must_precopy, can_postcopy);
+}
+
+void wsm_save_pending_exact(void *opaque, uint64_t *must_precopy,
+                            uint64_t *can_postcopy)
+{
+    wsm_save_pending(opaque, true, must_precopy, can_postcopy);
+}
+
+/* Called with the BQL; the guest is stopped and its images are inactive */
+int wsm_save_freeze(QEMUFile *f, Wsm *w)
+{
+    WsmSource *s = w->source;
+
+    if (wsm_phase(w) != WSM_PHASE_FREEZE) {
+        wsm_source_freeze(s);
+    }
+    qemu_put_be16(f, s->ndisks);
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        g_autoptr(GByteArray) runs = wsm_source_residue(s, i);
+
+        trace_wsm_save_freeze(s->disk[i].name, runs->len,
+                              bdrv_get_dirty_count(s->disk[i].bitmap));
+        qemu_put_be32(f, runs->len);
+        qemu_put_buffer(f, runs->data, runs->len);
+    }
+    return 0;
+}
+
+/* The package with the guest's state was sent; may the destination run it? */
+static void wsm_save_handover(Wsm *w)
+{
+    MigrationState *ms = migrate_get_current();
+    g_autoptr(Error) err = NULL;
+
+    qemu_fflush(ms->to_dst_file);
+    if (!wsm_source_handover(w->source, &err)) {
+        migrate_set_error(ms, err);
+        wsm_set_error(w, err);
+        qemu_file_set_error(ms->to_dst_file, -ETIMEDOUT);
+    }
+}
+
+/* Called with the BQL: PRECOPY_SETUP in the main, others in any thread */
+int wsm_save_notify(Wsm *w, MigrationEvent *e, Error **errp)
+{
+    switch (e->type) {
+    case MIG_EVENT_PRECOPY_SETUP:
+        if (migrate_whole_system() && !wsm_source_start(w, errp)) {
+            return -EINVAL;
+        }
+        break;
+    case MIG_EVENT_PRECOPY_DONE:
+        if (w->source && wsm_phase(w) == WSM_PHASE_FREEZE) {
+            wsm_save_handover(w);
+        }
+        break;
+    default:
+        break;
+    }
+    return 0;
+}

@@ -1,0 +1,49 @@
+/*
+ * Whole-system migration: its part of the main stream
+ *
+ * The section "wsm" has one byte that says what follows: WSM_SECTION_START
+ * with the length and a START (protocol.h), or one of the others and
+ * nothing.  The section "wsm-freeze" comes with the device state.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_SECTION_H
+#define MIGRATION_WSM_SECTION_H
+
+#include "migration/register.h"
+#include "migration/vmstate.h"
+#include "wsm.h"
+
+#define WSM_SECTION_VERSION     1
+#define WSM_MAX_START_SIZE      (1 * MiB)
+
+enum {
+    WSM_SECTION_PART = 0,
+    WSM_SECTION_START = 1,
+    WSM_SECTION_END = 2,
+};
+
+/* save.c: the source's handlers */
+int wsm_save_prepare(void *opaque, Error **errp);
+int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp);
+void wsm_save_cleanup(void *opaque);
+int wsm_save_iterate(QEMUFile *f, void *opaque);
+int wsm_save_complete_precopy(QEMUFile *f, void *opaque);
+int wsm_save_complete_postcopy(QEMUFile *f, void *opaque);
+void wsm_save_pending_estimate(void *opaque, uint64_t *must_precopy,
+                               uint64_t *can_postcopy);
+void wsm_save_pending_exact(void *opaque, uint64_t *must_precopy,
+                            uint64_t *can_postcopy);
+
+/* Freeze section: the source writes it with the BQL */
+int wsm_save_freeze(QEMUFile *f, Wsm *w);
+
+/* Before and after the handover; see migration/misc.h for the events */
+int wsm_save_notify(Wsm *w, MigrationEvent *e, Error **errp);
+
+/* load.c: the destination's handlers */
+int wsm_load_state(QEMUFile *f, void *opaque, int version_id);
+int wsm_load_cleanup(void *opaque);
+int wsm_load_freeze(QEMUFile *f, Wsm *w);
+
+#endif

@@ -1,0 +1,322 @@
+/*
+ * Whole-system migration: the source's walk through the phases
+ *
+ * What the migration thread does, and how it has the coroutines in the
+ * IOThread do their part: it schedules a bottom half there, and waits on
+ * WsmSource.cond for what comes of it.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "migration/qemu-file.h"
+#include "runs.h"
+#include "source.h"
+#include "trace.h"
+
+#define WSM_WAIT_MS             100     /* look for cancel this often */
+#define WSM_FLUSH_FRESH_NS      NANOSECONDS_PER_SECOND
+
+static int64_t wsm_now(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+static bool wsm_source_handed_over(WsmSource *s)
+{
+    WsmPhase phase = wsm_phase(s->w);
+
+    return phase == WSM_PHASE_POSTCOPY || phase == WSM_PHASE_COMPLETED;
+}
+
+bool wsm_source_interrupted(WsmSource *s)
+{
+    MigrationState *ms = migrate_get_current();
+    g_autoptr(Error) fatal = NULL;
+
+    if (qatomic_read(&s->quit) || !migration_is_running() ||
+        ms->state == MIGRATION_STATUS_CANCELLING ||
+        qemu_file_get_error(ms->to_dst_file)) {
+        return true;
+    }
+    if (!wsm_source_handed_over(s)) {
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            fatal = s->fatal ? error_copy(s->fatal) : NULL;
+        }
+    }
+    if (fatal) {
+        migrate_set_error(ms, fatal);
+    }
+    /* The return path's thread may have seen the stream break before us */
+    if (migrate_has_error(ms)) {
+        qemu_file_set_error(ms->to_dst_file, -EIO);
+        return true;
+    }
+    return false;
+}
+
+/* Wait until *@flag (protected by @lock).  Returns 0 or -errno. */
+static int wsm_source_wait(WsmSource *s, const bool *flag)
+{
+    for (;;) {
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            if (!*flag) {
+                qemu_cond_timedwait(&s->cond, &s->lock, WSM_WAIT_MS);
+            }
+            if (*flag) {
+                return 0;
+            }
+        }
+        if (wsm_source_interrupted(s)) {
+            return -ECANCELED;
+        }
+    }
+}
+
+static int wsm_source_wait_channels(WsmSource *s)
+{
+    for (;;) {
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            if (s->welcome < s->nchannels) {
+                qemu_cond_timedwait(&s->cond, &s->lock, WSM_WAIT_MS);
+            }
+            if (s->welcome == s->nchannels) {
+                return 0;
+            }
+        }
+        if (wsm_source_interrupted(s)) {
+            return -ECANCELED;
+        }
+    }
+}
+
+static int64_t wsm_source_sent(WsmSource *s)
+{
+    int64_t sent = 0;
+
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        sent += stat64_get(&s->disk[i].sent);
+    }
+    return sent;
+}
+
+static void wsm_source_begin_pass_bh(void *opaque)
+{
+    wsm_source_begin_pass(opaque, 0);
+}
+
+/* Send what is dirty once.  Returns 0 or -errno; *@sent in bytes. */
+static int wsm_source_pass(WsmSource *s, int64_t *sent, int64_t *ns)
+{
+    int64_t begin = wsm_now(), sent_before = wsm_source_sent(s);
+    int ret;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->pass_done = false;
+    }
+    aio_bh_schedule_oneshot(s->ctx, wsm_source_begin_pass_bh, s);
+    ret = wsm_source_wait(s, &s->pass_done);
+    *ns = MAX(wsm_now() - begin, 1);
+    *sent = wsm_source_sent(s) - sent_before;
+    return ret;
+}
+
+static void wsm_source_sync_bh(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    s->sync_wanted = true;
+    wsm_source_wake(s);
+}
+
+/*
+ * Passes over the disks until what is left would take less than the option
+ * max-residue, or no longer shrinks to less than a half: then the
+ * guest dirties blocks about as fast as they can be sent, and sending them
+ * before the freeze is in vain.
+ */
+static int wsm_source_passes(WsmSource *s)
+{
+    int64_t dirty, sent, ns, before = INT64_MAX;
+    double left_ms;
+    int ret;
+
+    for (;;) {
+        ret = wsm_source_pass(s, &sent, &ns);
+        if (ret < 0) {
+            return ret;
+        }
+        dirty = wsm_source_dirty(s);
+        left_ms = sent ? (double)dirty / sent * ns / SCALE_MS : 0;
+        trace_wsm_source_pass(sent, ns / SCALE_MS, dirty, left_ms);
+        if (left_ms <= wsm_option_max_residue(s->w) ||
+            dirty > MIN(before, sent) / 2) {
+            return 0;
+        }
+        before = dirty;
+    }
+}
+
+int wsm_source_disk_phase(WsmSource *s)
+{
+    int ret;
+
+    wsm_source_open_channels(s);
+    ret = wsm_source_wait_channels(s);
+    if (ret < 0) {
+        return ret;
+    }
+    wsm_enter(s->w, WSM_PHASE_DISK_PRECOPY);
+    ret = wsm_source_passes(s);
+    if (ret < 0) {
+        return ret;
+    }
+    wsm_enter(s->w, WSM_PHASE_RAM_PRECOPY);
+    /* It flushes while RAM goes on: what it has is durable before the freeze */
+    aio_bh_schedule_oneshot(s->ctx, wsm_source_sync_bh, s);
+    return 0;
+}
+
+static void coroutine_fn wsm_source_flush_co(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        int ret = blk_co_flush(s->disk[i].blk);
+
+        if (ret < 0) {
+            trace_wsm_source_flush_fail(s->disk[i].name, ret);
+        }
+    }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->flushing = false;
+        s->flushed_at = wsm_now();
+        qemu_cond_broadcast(&s->cond);
+    }
+    qatomic_dec(&s->coroutines);
+    aio_wait_kick();
+}
+
+/*
+ * Stopping the guest flushes its disks; that is quick if it has just been
+ * done.  A failure is reported when the guest is stopped.
+ */
+bool wsm_source_prepare_freeze(WsmSource *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+
+    if (!s->synced) {
+        return false;
+    }
+    if (s->flushed_at && wsm_now() - s->flushed_at < WSM_FLUSH_FRESH_NS) {
+        return true;
+    }
+    if (!s->flushing) {
+        s->flushing = true;
+        qatomic_inc(&s->coroutines);
+        aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_flush_co, s));
+    }
+    return false;
+}
+
+void wsm_source_freeze(WsmSource *s)
+{
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->frozen_at = wsm_now();
+    }
+    wsm_enter(s->w, WSM_PHASE_FREEZE);
+}
+
+GByteArray *wsm_source_residue(WsmSource *s, unsigned disk)
+{
+    WsmSourceDisk *d = &s->disk[disk];
+    GByteArray *runs = g_byte_array_new();
+    int64_t granularity = s->start.granularity;
+    int64_t offset = 0, bytes;
+    WsmRunsEncoder e;
+
+    wsm_runs_encode_init(&e, runs);
+    while (bdrv_dirty_bitmap_next_dirty_area(d->bitmap, offset, d->size,
+                                             INT64_MAX, &offset, &bytes)) {
+        wsm_runs_encode(&e, offset / granularity,
+                        DIV_ROUND_UP(bytes, granularity));
+        offset += bytes;
+    }
+    return runs;
+}
+
+static void wsm_source_go_bh(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    s->epoch = 1;
+    s->go_wanted = true;
+    wsm_source_wake(s);
+    wsm_source_begin_pass(s, 1);
+}
+
+static void wsm_source_abort_bh(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    s->abort_wanted = true;
+    wsm_source_wake(s);
+}
+
+/* The destination has loaded everything and waits for our word */
+static bool wsm_source_wait_ready(WsmSource *s)
+{
+    int64_t deadline = wsm_now() +
+                       wsm_option_switchover_timeout(s->w) * SCALE_MS;
+
+    while (wsm_now() < deadline) {
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            if (!s->ready) {
+                qemu_cond_timedwait(&s->cond, &s->lock, WSM_WAIT_MS);
+            }
+            if (s->ready) {
+                return true;
+            }
+        }
+        if (wsm_source_interrupted(s)) {
+            return false;
+        }
+    }
+    return false;
+}
+
+bool wsm_source_handover(WsmSource *s, Error **errp)
+{
+    int64_t ns;
+
+    if (!wsm_source_wait_ready(s)) {
+        aio_bh_schedule_oneshot(s->ctx, wsm_source_abort_bh, s);
+        error_setg(errp, "the destination did not say that it has loaded the "
+                   "guest within %" PRId64 " ms (option switchover-timeout); "
+                   "the guest runs on here",
+                   wsm_option_switchover_timeout(s->w));
+        return false;
+    }
+
+    /* From here on the guest is the destination's, whatever happens */
+    ns = wsm_now() - s->frozen_at;
+    WITH_QEMU_LOCK_GUARD(&s->w->lock) {
+        s->w->downtime_ns = ns;
+    }
+    wsm_enter(s->w, WSM_PHASE_POSTCOPY);
+    aio_bh_schedule_oneshot(s->ctx, wsm_source_go_bh, s);
+    return true;
+}
+
+bool wsm_source_wait_all_there(WsmSource *s, int ms)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+
+    if (!s->all_there && ms) {
+        qemu_cond_timedwait(&s->cond, &s->lock, ms);
+    }
+    return s->all_there;
+}

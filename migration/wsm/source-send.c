@@ -1,0 +1,434 @@
+/*
+ * Whole-system migration: the source sends blocks
+ *
+ * A few sender coroutines for each bulk channel take the next run of dirty
+ * blocks, clear its bits, read it and send it.  The request is kept until the
+ * destination has acknowledged it; if that never happens, the bits are set
+ * again.  So at each moment a block that the destination lacks is dirty or in
+ * exactly one request.
+ *
+ * Everything here runs in the IOThread of the migration.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/memalign.h"
+#include "qemu/units.h"
+#include "qapi/qapi-types-migration.h"
+#include "migration/options.h"
+#include "source.h"
+#include "trace.h"
+
+#define WSM_SENDERS             4               /* per bulk channel */
+#define WSM_CHUNK               (256 * KiB)     /* bytes of a message */
+#define WSM_PUSH_CHUNK          (64 * KiB)      /* same, in post-copy */
+#define WSM_WINDOW              (32 * MiB)      /* unacked, all channels */
+#define WSM_PUSH_WINDOW         (1 * MiB)       /* same, in post-copy */
+#define WSM_MAX_PULLS           1024            /* at a time */
+#define WSM_STATUS_MIN          (64 * KiB)      /* look for holes from here */
+#define WSM_SLICE_NS            (100 * SCALE_MS)
+
+static WsmReq *wsm_req_new(WsmSourceChannel *c, WsmSourceDisk *d,
+                           int64_t offset, int64_t bytes)
+{
+    WsmReq *req = g_new(WsmReq, 1);
+
+    *req = (WsmReq) {
+        .disk = d,
+        .offset = offset,
+        .bytes = bytes,
+        .epoch = c->s->epoch,
+        .connection = c->connection,
+        .busy = true,
+    };
+    bdrv_reset_dirty_bitmap(d->bitmap, offset, bytes);
+    QTAILQ_INSERT_TAIL(&c->reqs, req, next);
+    c->in_flight += bytes;
+    c->s->nreqs++;
+    return req;
+}
+
+/* Give back what is beyond the first @bytes of a request */
+static void wsm_req_shrink(WsmSourceChannel *c, WsmReq *req, int64_t bytes)
+{
+    WsmSourceDisk *d = req->disk;
+
+    if (bytes < req->bytes) {
+        bdrv_set_dirty_bitmap(d->bitmap, req->offset + bytes,
+                              req->bytes - bytes);
+        d->cursor = MIN(d->cursor, req->offset + bytes);
+        c->in_flight -= req->bytes - bytes;
+        req->bytes = bytes;
+        wsm_source_wake(c->s);
+    }
+}
+
+static void wsm_req_set_zero(WsmSourceChannel *c, WsmReq *req)
+{
+    c->in_flight -= req->bytes;
+    req->zero = true;
+    wsm_source_wake(c->s);
+}
+
+static void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived)
+{
+    WsmSource *s = c->s;
+
+    if (!arrived) {
+        bdrv_set_dirty_bitmap(req->disk->bitmap, req->offset, req->bytes);
+    }
+    QTAILQ_REMOVE(&c->reqs, req, next);
+    c->in_flight -= req->zero ? 0 : req->bytes;
+    s->nreqs--;
+    g_free(req);
+    wsm_source_wake(s);
+    wsm_source_check_pass(s);
+}
+
+void wsm_source_restore(WsmSourceChannel *c)
+{
+    WsmReq *req, *next;
+
+    QTAILQ_FOREACH_SAFE(req, &c->reqs, next, next) {
+        if (!req->busy) {
+            wsm_req_end(c, req, false);
+        }
+    }
+}
+
+bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
+                    Error **errp)
+{
+    WsmReq *req;
+
+    QTAILQ_FOREACH(req, &c->reqs, next) {
+        if (req->disk->index == msg->disk && req->offset == msg->offset &&
+            req->bytes == msg->bytes && req->epoch == msg->epoch &&
+            !req->acked) {
+            break;
+        }
+    }
+    if (!req) {
+        error_setg(errp, "block channel %u: %s: range 0x%" PRIx64 "+0x%" PRIx64
+                   " of disk %u is not in flight", c->c.id,
+                   wsm_msg_name(msg->type), msg->offset, msg->bytes, msg->disk);
+        return false;
+    }
+    if (req->busy && ok) {
+        req->acked = true;
+    } else if (!req->busy) {
+        wsm_req_end(c, req, ok);
+    }
+    return true;
+}
+
+void wsm_source_begin_pass(WsmSource *s, uint32_t epoch)
+{
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        s->disk[i].cursor = 0;
+        s->disk[i].data_until = 0;
+    }
+    s->epoch = epoch;
+    s->sending = true;
+    wsm_source_wake(s);
+    wsm_source_check_pass(s);
+}
+
+void wsm_source_check_pass(WsmSource *s)
+{
+    if (!s->sending || s->nreqs) {
+        return;
+    }
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        WsmSourceDisk *d = &s->disk[i];
+
+        if (d->cursor < d->size &&
+            bdrv_dirty_bitmap_next_dirty(d->bitmap, d->cursor,
+                                         d->size - d->cursor) >= 0) {
+            return;
+        }
+    }
+
+    trace_wsm_source_pass_done(s->epoch, wsm_source_dirty(s));
+    if (s->epoch && wsm_source_dirty(s)) {
+        /* A channel broke and what it carried is dirty again */
+        wsm_source_begin_pass(s, s->epoch);
+        return;
+    }
+    s->sending = false;
+    if (s->epoch) {
+        s->sync_wanted = true;
+        wsm_source_wake(s);
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->pass_done = true;
+        qemu_cond_broadcast(&s->cond);
+    }
+}
+
+/* Make a request of the hole or of the data that @req begins with */
+static void coroutine_fn wsm_req_fit(WsmSourceChannel *c, WsmReq *req)
+{
+    WsmSourceDisk *d = req->disk;
+    int64_t chunk = req->epoch ? WSM_PUSH_CHUNK : WSM_CHUNK;
+    int64_t granularity = c->s->start.granularity;
+    int64_t bytes = req->bytes, pnum;
+    int ret;
+
+    chunk = MAX(chunk, granularity);
+    if (req->bytes < WSM_STATUS_MIN || req->offset < d->data_until) {
+        wsm_req_shrink(c, req, MIN(chunk, req->bytes));
+        return;
+    }
+
+    ret = blk_co_block_status_above(d->blk, NULL, req->offset, req->bytes,
+                                    &pnum, NULL, NULL);
+    if (ret >= 0 && (ret & BDRV_BLOCK_ZERO)) {
+        bytes = pnum < req->bytes ? QEMU_ALIGN_DOWN(pnum, granularity) : pnum;
+        if (bytes) {
+            wsm_req_shrink(c, req, bytes);
+            wsm_req_set_zero(c, req);
+            return;
+        }
+    } else if (ret >= 0) {
+        d->data_until = req->offset + pnum;
+        bytes = QEMU_ALIGN_UP(pnum, granularity);
+    }
+    /* No status is no harm: read it and see */
+    bytes = MAX(bytes, granularity);
+    wsm_req_shrink(c, req, MIN(MIN(bytes, chunk), req->bytes));
+}
+
+/* Is there room for more on @c, and is it our turn? */
+static bool wsm_may_send(WsmSourceChannel *c)
+{
+    WsmSource *s = c->s;
+    int64_t window = s->epoch ? WSM_PUSH_WINDOW : WSM_WINDOW;
+
+    return s->sending && c->up && !qatomic_read(&s->quit) &&
+           c->in_flight < window / (s->nchannels - 1);
+}
+
+/* Returns NULL if there is nothing to do for now */
+static WsmReq *coroutine_fn wsm_next_req(WsmSourceChannel *c)
+{
+    WsmSource *s = c->s;
+
+    if (!wsm_may_send(c)) {
+        return NULL;
+    }
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        WsmSourceDisk *d = &s->disk[i];
+        int64_t offset, bytes;
+        WsmReq *req;
+
+        if (d->cursor >= d->size ||
+            !bdrv_dirty_bitmap_next_dirty_area(d->bitmap, d->cursor, d->size,
+                                               WSM_MAX_ZERO, &offset,
+                                               &bytes)) {
+            d->cursor = d->size;
+            continue;
+        }
+        d->cursor = offset + bytes;
+        req = wsm_req_new(c, d, offset, bytes);
+        wsm_req_fit(c, req);
+        return req;
+    }
+    wsm_source_check_pass(s);
+    return NULL;
+}
+
+static void coroutine_fn wsm_sleep(WsmSource *s, int64_t ns)
+{
+    while (ns > 0 && !qatomic_read(&s->quit)) {
+        int64_t slice = MIN(ns, WSM_SLICE_NS);
+
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, slice);
+        ns -= slice;
+    }
+}
+
+/* Bytes per second; the lower of our limit and that of migration */
+static uint64_t wsm_bandwidth(WsmSource *s)
+{
+    uint64_t ours = wsm_option_bandwidth(s->w);
+    uint64_t all = s->epoch ? migrate_max_postcopy_bandwidth()
+                            : migrate_max_bandwidth();
+
+    return MIN_NON_ZERO(ours, all);
+}
+
+static void coroutine_fn wsm_throttle(WsmSource *s, WsmReq *req)
+{
+    uint64_t speed = wsm_bandwidth(s);
+
+    if (req->pull || req->zero) {
+        return;
+    }
+    if (req->epoch) {
+        wsm_sleep(s, wsm_option_push_delay(s->w) * SCALE_MS);
+    }
+    if (speed) {
+        ratelimit_set_speed(&s->limit, speed, WSM_SLICE_NS);
+        wsm_sleep(s, ratelimit_calculate_delay(&s->limit, req->bytes));
+    }
+}
+
+/* Read errors end the migration while that can be done, else are retried */
+static void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret)
+{
+    Error *err = NULL;
+
+    trace_wsm_source_read_fail(req->disk->name, req->offset, req->bytes, ret);
+    error_setg_errno(&err, -ret, "disk '%s': cannot read 0x%" PRIx64
+                     " bytes at 0x%" PRIx64, req->disk->name, req->bytes,
+                     req->offset);
+    wsm_source_fail(s, err);
+    wsm_sleep(s, NANOSECONDS_PER_SECOND);
+}
+
+static void wsm_req_count(WsmReq *req)
+{
+    WsmSourceDisk *d = req->disk;
+
+    stat64_add(req->zero ? &d->zero : &d->sent, req->bytes);
+    if (req->epoch) {
+        stat64_add(req->pull ? &d->pulled : &d->pushed, req->bytes);
+    }
+}
+
+static int coroutine_fn wsm_req_transmit(WsmSourceChannel *c, WsmReq *req,
+                                         void *buf)
+{
+    WsmMsg msg = {
+        .type = req->zero ? WSM_MSG_ZERO : WSM_MSG_DATA,
+        .disk = req->disk->index,
+        .epoch = req->epoch,
+        .length = req->zero ? 0 : req->bytes,
+        .offset = req->offset,
+        .bytes = req->bytes,
+    };
+    int ret;
+
+    c->users++;
+    ret = wsm_channel_send(&c->c, &msg, buf);
+    c->users--;
+    qemu_co_queue_restart_all(&c->idle);
+    return ret;
+}
+
+/*
+ * Read and send one request.  If it could have got onto the wire, it
+ * stays in flight until it is acknowledged or the channel is opened again:
+ * only then it is certain that the destination will not write it late.
+ */
+static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req,
+                                         void *buf)
+{
+    WsmSource *s = c->s;
+    int ret = 0;
+
+    wsm_throttle(s, req);
+    if (!req->zero) {
+        ret = blk_co_pread(req->disk->blk, req->offset, req->bytes, buf, 0);
+        if (ret < 0) {
+            wsm_read_failed(s, req, ret);
+        } else if (buffer_is_zero(buf, req->bytes)) {
+            wsm_req_set_zero(c, req);
+        }
+    }
+    if (ret < 0 || !c->up || req->connection != c->connection) {
+        wsm_req_end(c, req, false);
+        return;
+    }
+
+    ret = wsm_req_transmit(c, req, buf);
+    req->busy = false;
+    if (ret == 0) {
+        wsm_req_count(req);
+    }
+    if (req->acked) {
+        wsm_req_end(c, req, true);
+    }
+}
+
+static void coroutine_fn wsm_sender_co(void *opaque)
+{
+    WsmSourceChannel *c = opaque;
+    WsmSource *s = c->s;
+    size_t size = MAX(WSM_CHUNK, s->start.granularity);
+    void *buf = qemu_memalign(qemu_real_host_page_size(), size);
+
+    while (!qatomic_read(&s->quit)) {
+        WsmReq *req = wsm_next_req(c);
+
+        if (req) {
+            wsm_req_process(c, req, buf);
+        } else {
+            qemu_co_queue_wait(&s->work, NULL);
+        }
+    }
+    qemu_vfree(buf);
+    qatomic_dec(&s->coroutines);
+    aio_wait_kick();
+}
+
+void wsm_source_start_senders(WsmSourceChannel *c)
+{
+    for (int i = 0; i < WSM_SENDERS; i++) {
+        qatomic_inc(&c->s->coroutines);
+        aio_co_schedule(c->s->ctx, qemu_coroutine_create(wsm_sender_co, c));
+    }
+}
+
+typedef struct WsmPull {
+    WsmSourceChannel *c;
+    WsmReq *req;
+} WsmPull;
+
+static void coroutine_fn wsm_pull_co(void *opaque)
+{
+    WsmPull *pull = opaque;
+    WsmSource *s = pull->c->s;
+    void *buf = qemu_memalign(qemu_real_host_page_size(), pull->req->bytes);
+
+    wsm_req_process(pull->c, pull->req, buf);
+    qemu_vfree(buf);
+    g_free(pull);
+    qatomic_dec(&s->coroutines);
+    aio_wait_kick();
+}
+
+/*
+ * What is dirty in the range goes out now.  The rest is in flight, or the
+ * guest has overwritten it and HAVE was faster.
+ */
+bool wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg, Error **errp)
+{
+    WsmSource *s = c->s;
+    WsmSourceDisk *d = &s->disk[msg->disk];
+    int64_t end = msg->offset + msg->bytes;
+    int64_t offset = msg->offset, bytes;
+
+    while (bdrv_dirty_bitmap_next_dirty_area(d->bitmap, offset, end, WSM_CHUNK,
+                                             &offset, &bytes)) {
+        WsmPull *pull = g_new(WsmPull, 1);
+
+        if (s->nreqs >= WSM_MAX_PULLS) {
+            g_free(pull);
+            error_setg(errp, "block channel %u: PULL: more than %d blocks are "
+                       "asked for at a time", c->c.id, WSM_MAX_PULLS);
+            return false;
+        }
+        pull->c = c;
+        pull->req = wsm_req_new(c, d, offset, bytes);
+        pull->req->pull = true;
+        offset += bytes;
+        qatomic_inc(&s->coroutines);
+        qemu_coroutine_enter(qemu_coroutine_create(wsm_pull_co, pull));
+    }
+    return true;
+}

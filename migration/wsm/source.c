@@ -1,0 +1,359 @@
+/*
+ * Whole-system migration: the source, from start to stop
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "block/aio-wait.h"
+#include "block/block.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "migration/migration.h"
+#include "migration/qemu-file.h"
+#include "disk.h"
+#include "source.h"
+#include "trace.h"
+
+/*
+ * Main thread: start and stop
+ */
+
+static GPtrArray *wsm_source_select(Wsm *w, GArray *all,
+                                    WsmExcludedDiskList **excluded,
+                                    Error **errp)
+{
+    GPtrArray *selected = wsm_disk_select(all, w->options->disks, excluded,
+                                          errp);
+
+    if (selected && selected->len > WSM_MAX_DISKS) {
+        error_setg(errp, "the guest has %u disks, at most %d can be migrated",
+                   selected->len, WSM_MAX_DISKS);
+        g_ptr_array_unref(selected);
+        return NULL;
+    }
+    return selected;
+}
+
+bool wsm_source_check(Wsm *w, Error **errp)
+{
+    g_autoptr(GArray) all = wsm_disk_list();
+    g_autoptr(GPtrArray) selected = NULL;
+    WsmExcludedDiskList *excluded = NULL;
+
+    selected = wsm_source_select(w, all, &excluded, errp);
+    qapi_free_WsmExcludedDiskList(excluded);
+    return selected;
+}
+
+/* Nobody may resize the disk while we have it */
+static BlockBackend *wsm_source_open_disk(BlockDriverState *bs, Error **errp)
+{
+    BlockBackend *blk = blk_new(bdrv_get_aio_context(bs),
+                                BLK_PERM_CONSISTENT_READ,
+                                BLK_PERM_ALL & ~BLK_PERM_RESIZE);
+
+    blk_set_allow_aio_context_change(blk, true);
+    if (blk_insert_bs(blk, bs, errp) < 0) {
+        blk_unref(blk);
+        return NULL;
+    }
+    return blk;
+}
+
+static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
+{
+    ERRP_GUARD();
+    unsigned i = s->ndisks;
+    WsmSourceDisk *d = &s->disk[i];
+    int64_t size = blk_getlength(disk->blk);
+
+    if (size < 0) {
+        error_setg_errno(errp, -size, "disk '%s': cannot get its size",
+                         disk->name);
+        return false;
+    }
+    if (strlen(disk->path) > WSM_MAX_PATH) {
+        error_setg(errp, "disk '%s': its path has more than %d bytes",
+                   disk->name, WSM_MAX_PATH);
+        return false;
+    }
+    d->blk = wsm_source_open_disk(blk_bs(disk->blk), errp);
+    if (!d->blk) {
+        error_prepend(errp, "disk '%s': ", disk->name);
+        return false;
+    }
+    d->index = i;
+    d->size = s->disk_size[i] = size;
+    s->start.disk[i] = (WsmDiskDesc) {
+        .path = g_strdup(disk->path),
+        .name = g_strdup(disk->name),
+        .size = size,
+    };
+    d->name = s->start.disk[i].name;
+    s->start.ndisks = s->ndisks = i + 1;
+    return true;
+}
+
+static bool wsm_source_add_disks(WsmSource *s, Error **errp)
+{
+    g_autoptr(GArray) all = wsm_disk_list();
+    g_autoptr(GPtrArray) selected = NULL;
+
+    selected = wsm_source_select(s->w, all, &s->excluded, errp);
+    if (!selected) {
+        return false;
+    }
+    s->disk = g_new0(WsmSourceDisk, selected->len);
+    s->disk_size = g_new0(int64_t, selected->len);
+    s->start.disk = g_new0(WsmDiskDesc, selected->len);
+    for (unsigned i = 0; i < selected->len; i++) {
+        if (!wsm_source_add_disk(s, g_ptr_array_index(selected, i), errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * A write that began before its disk has a bitmap and ends after the block was
+ * read would be lost; so nothing may be in flight when tracking begins.
+ */
+static bool wsm_source_track(WsmSource *s, Error **errp)
+{
+    bool ok = true;
+
+    bdrv_drain_all_begin();
+    for (unsigned i = 0; i < s->ndisks && ok; i++) {
+        WsmSourceDisk *d = &s->disk[i];
+
+        d->bitmap = bdrv_create_dirty_bitmap(blk_bs(d->blk),
+                                             s->start.granularity, NULL, errp);
+        ok = d->bitmap;
+        if (ok) {
+            bdrv_set_dirty_bitmap(d->bitmap, 0, d->size);
+        }
+    }
+    bdrv_drain_all_end();
+    return ok;
+}
+
+static void wsm_source_add_channels(WsmSource *s)
+{
+    s->channel = g_new0(WsmSourceChannel, s->nchannels);
+    for (unsigned i = 0; i < s->nchannels; i++) {
+        WsmSourceChannel *c = &s->channel[i];
+
+        c->s = s;
+        wsm_channel_init(&c->c, i, true);
+        wsm_connector_init(&c->connector);
+        qemu_co_queue_init(&c->idle);
+        QTAILQ_INIT(&c->reqs);
+    }
+}
+
+static WsmSource *wsm_source_new(Wsm *w)
+{
+    WsmSource *s = g_new0(WsmSource, 1);
+
+    s->w = w;
+    s->start.version = WSM_PROTOCOL_VERSION;
+    s->start.granularity = w->options->granularity;
+    qemu_uuid_generate(&s->start.session);
+    s->nchannels = s->start.channels = 1 + w->options->channels;
+    qemu_co_queue_init(&s->work);
+    qemu_co_queue_init(&s->control);
+    ratelimit_init(&s->limit);
+    qemu_mutex_init(&s->lock);
+    qemu_cond_init(&s->cond);
+    wsm_source_add_channels(s);
+    return s;
+}
+
+bool wsm_source_start(Wsm *w, Error **errp)
+{
+    WsmSource *s = wsm_source_new(w);
+
+    assert(!w->source);
+    w->source = s;
+    wsm_begin(w, WSM_ROLE_SOURCE, &s->start.session);
+
+    /* On failure migration_cleanup() calls the save_cleanup handler */
+    s->iothread = iothread_create("wsm-source", errp);
+    if (!s->iothread) {
+        return false;
+    }
+    s->ctx = iothread_get_aio_context(s->iothread);
+    return wsm_source_add_disks(s, errp) && wsm_source_track(s, errp);
+}
+
+static void wsm_source_wake_bh(void *opaque)
+{
+    wsm_source_wake(opaque);
+}
+
+static void wsm_source_stop_coroutines(WsmSource *s)
+{
+    qatomic_set(&s->quit, true);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        qemu_cond_broadcast(&s->cond);
+    }
+    for (unsigned i = 0; i < s->nchannels; i++) {
+        wsm_connector_quit(&s->channel[i].connector);
+        wsm_channel_shutdown(&s->channel[i].c);
+    }
+    aio_bh_schedule_oneshot(s->ctx, wsm_source_wake_bh, s);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&s->coroutines) > 0);
+}
+
+void wsm_source_stop(WsmSource *s)
+{
+    if (s->stopped) {
+        return;
+    }
+    s->stopped = true;
+    if (s->iothread) {
+        wsm_source_stop_coroutines(s);
+        iothread_destroy(s->iothread);
+    }
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        WsmSourceDisk *d = &s->disk[i];
+
+        if (d->bitmap) {
+            bdrv_release_dirty_bitmap(d->bitmap);
+        }
+        blk_unref(d->blk);
+        d->bitmap = NULL;
+        d->blk = NULL;
+    }
+}
+
+void wsm_source_free(WsmSource *s)
+{
+    assert(s->stopped);
+    for (unsigned i = 0; i < s->nchannels; i++) {
+        WsmSourceChannel *c = &s->channel[i];
+        WsmReq *req, *next;
+
+        QTAILQ_FOREACH_SAFE(req, &c->reqs, next, next) {
+            g_free(req);
+        }
+        wsm_channel_destroy(&c->c);
+        wsm_connector_destroy(&c->connector);
+    }
+    g_free(s->channel);
+    g_free(s->disk);
+    g_free(s->disk_size);
+    wsm_start_destroy(&s->start);
+    qapi_free_WsmExcludedDiskList(s->excluded);
+    error_free(s->fatal);
+    ratelimit_destroy(&s->limit);
+    qemu_cond_destroy(&s->cond);
+    qemu_mutex_destroy(&s->lock);
+    g_free(s);
+}
+
+/*
+ * Main thread: what query-wsm tells
+ */
+
+int64_t wsm_source_dirty(WsmSource *s)
+{
+    int64_t dirty = 0;
+
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        if (s->disk[i].bitmap) {
+            dirty += bdrv_get_dirty_count(s->disk[i].bitmap);
+        }
+    }
+    return dirty;
+}
+
+static WsmDiskInfo *wsm_source_disk_info(WsmSource *s, WsmSourceDisk *d)
+{
+    WsmDiskInfo *info = g_new0(WsmDiskInfo, 1);
+    bool postcopy = wsm_phase(s->w) == WSM_PHASE_POSTCOPY;
+
+    info->name = g_strdup(d->name);
+    info->path = g_strdup(s->start.disk[d->index].path);
+    info->size = d->size;
+    info->sent = stat64_get(&d->sent);
+    info->zero = stat64_get(&d->zero);
+    info->dirty = d->bitmap ? bdrv_get_dirty_count(d->bitmap) : 0;
+    info->missing = postcopy ? info->dirty : 0;
+    info->pushed = stat64_get(&d->pushed);
+    info->pulled = stat64_get(&d->pulled);
+    return info;
+}
+
+/* The allocated part of the disks bounds what the first pass has to send */
+static int64_t wsm_source_expected_bytes(WsmSource *s)
+{
+    int64_t total = 0;
+
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        WsmSourceDisk *d = &s->disk[i];
+        int64_t dirty, allocated;
+
+        if (!d->bitmap) {
+            continue;
+        }
+        dirty = bdrv_get_dirty_count(d->bitmap);
+        allocated = bdrv_get_allocated_file_size(blk_bs(d->blk));
+        if (allocated > 0) {
+            int64_t left = allocated - (int64_t)stat64_get(&d->sent);
+
+            dirty = MIN(dirty, MAX(left, allocated / 100));
+        }
+        total += dirty;
+    }
+    return total;
+}
+
+static void wsm_source_expect(WsmSource *s, WsmInfo *info)
+{
+    int64_t ms = 0, sent = 0, rate;
+
+    for (WsmPhaseTimeList *t = info->phases; t; t = t->next) {
+        if (t->value->phase == WSM_PHASE_DISK_PRECOPY ||
+            t->value->phase == WSM_PHASE_POSTCOPY) {
+            ms += t->value->ms;
+        }
+    }
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        sent += stat64_get(&s->disk[i].sent);
+    }
+    rate = ms ? sent * 1000 / ms : 0;
+    if (rate && (info->phase == WSM_PHASE_DISK_PRECOPY ||
+                 info->phase == WSM_PHASE_POSTCOPY)) {
+        info->has_expected_seconds = true;
+        info->expected_seconds =
+            DIV_ROUND_UP(wsm_source_expected_bytes(s), rate);
+    }
+}
+
+void wsm_source_info(WsmSource *s, WsmInfo *info)
+{
+    for (int i = s->ndisks - 1; i >= 0; i--) {
+        QAPI_LIST_PREPEND(info->disks, wsm_source_disk_info(s, &s->disk[i]));
+    }
+    for (WsmExcludedDiskList *e = s->excluded; e; e = e->next) {
+        WsmExcludedDisk *copy = g_new(WsmExcludedDisk, 1);
+
+        copy->name = g_strdup(e->value->name);
+        copy->reason = g_strdup(e->value->reason);
+        QAPI_LIST_PREPEND(info->excluded, copy);
+    }
+    for (int i = s->nchannels - 1; i >= 0; i--) {
+        WsmSourceChannel *c = &s->channel[i];
+        WsmChannelInfo *ci = g_new(WsmChannelInfo, 1);
+        unsigned connection = qatomic_read(&c->connection);
+
+        ci->id = i;
+        ci->connected = qatomic_read(&c->up);
+        ci->reconnects = connection ? connection - 1 : 0;
+        QAPI_LIST_PREPEND(info->channels, ci);
+    }
+    wsm_source_expect(s, info);
+}

@@ -1,0 +1,191 @@
+/*
+ * Whole-system migration: the source
+ *
+ * Three parties meet here.  The migration thread walks through the phases; the
+ * main thread starts and stops; the coroutines in an IOThread of our own send
+ * blocks.  The thread and the coroutines meet in the fields under @lock
+ * and in the functions below, and nowhere else.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_SOURCE_H
+#define MIGRATION_WSM_SOURCE_H
+
+#include "block/dirty-bitmap.h"
+#include "migration/migration.h"
+#include "qemu/ratelimit.h"
+#include "qemu/stats64.h"
+#include "system/block-backend.h"
+#include "system/iothread.h"
+#include "channel.h"
+#include "connect.h"
+#include "protocol.h"
+#include "wsm.h"
+
+typedef struct WsmSourceChannel WsmSourceChannel;
+
+typedef struct WsmSourceDisk {
+    /* Set in start, never changed */
+    unsigned index;
+    int64_t size;               /* bytes */
+    const char *name;           /* in WsmSource.start */
+    BlockBackend *blk;
+    /*
+     * Blocks whose copy at the destination is not current, but for those in
+     * a request.  Has a lock of its own.
+     */
+    BdrvDirtyBitmap *bitmap;
+
+    /* IOThread */
+    int64_t cursor;             /* the pass has come here, bytes */
+    int64_t data_until;         /* no holes between @cursor and here */
+
+    /* Bytes */
+    Stat64 sent, zero, pushed, pulled;
+} WsmSourceDisk;
+
+/*
+ * A range on its way to the destination: its bits in the bitmap are clear,
+ * and it is not yet acknowledged.  IOThread.
+ */
+typedef struct WsmReq {
+    QTAILQ_ENTRY(WsmReq) next;
+    WsmSourceDisk *disk;
+    int64_t offset, bytes;
+    uint32_t epoch;
+    unsigned connection;        /* of the channel, when the request began */
+    bool pull;                  /* the guest waits for it */
+    bool zero;
+    bool busy;                  /* a coroutine reads or sends it */
+    bool acked;                 /* acknowledged while @busy */
+} WsmReq;
+
+struct WsmSourceChannel {
+    WsmSource *s;
+    WsmChannel c;
+    WsmConnector connector;
+
+    /* IOThread; the first three are read by query-wsm (atomic) */
+    bool up;
+    unsigned connection;        /* number of connections there were */
+    bool refused;               /* the destination does not want us */
+    unsigned users;             /* coroutines that are sending */
+    CoQueue idle;               /* waits for @users to be 0 */
+    QTAILQ_HEAD(, WsmReq) reqs;
+    int64_t in_flight;          /* bytes of @reqs, 0 for zeroes */
+};
+
+struct WsmSource {
+    /* Set in start, never changed */
+    Wsm *w;
+    WsmStart start;             /* what the destination is told */
+    unsigned ndisks;
+    WsmSourceDisk *disk;
+    int64_t *disk_size;         /* as WsmLimits wants it */
+    unsigned nchannels;         /* with the urgent one, which is 0 */
+    WsmSourceChannel *channel;
+    WsmExcludedDiskList *excluded;
+    IOThread *iothread;
+    AioContext *ctx;
+
+    /* IOThread */
+    CoQueue work;               /* senders wait for something to send */
+    CoQueue control;            /* control coroutine: something to say */
+    bool sending;
+    uint32_t epoch;
+    unsigned nreqs;
+    uint64_t sync_serial;
+    bool sync_wanted;           /* a SYNC is to be sent */
+    bool sync_awaited;          /* its answer has not come */
+    bool go_wanted, abort_wanted;
+    RateLimit limit;            /* has a lock of its own */
+
+    unsigned coroutines;        /* atomic: how many there are */
+    bool quit;                  /* atomic: they are to end */
+    bool stopped;               /* BQL: they have, and nodes are released */
+
+    QemuMutex lock;
+    QemuCond cond;              /* something below has changed */
+    /* @lock */
+    unsigned welcome;           /* channels that are or were up */
+    bool pass_done;
+    bool synced;                /* the destination has flushed */
+    bool all_there;             /* the destination misses nothing */
+    bool ready;                 /* the destination could run the guest */
+    Error *fatal;               /* before the handover: give up */
+    bool flushing;
+    int64_t flushed_at;         /* ns, when our images were flushed last */
+    int64_t frozen_at;          /* ns, 0: not */
+};
+
+/* --- source.c: main thread, BQL --- */
+
+/* Returns false and sets @errp if the disks or options do not allow it */
+bool wsm_source_check(Wsm *w, Error **errp);
+
+/* Begin to track writes and open block channels */
+bool wsm_source_start(Wsm *w, Error **errp);
+
+/* End all coroutines, release all block nodes.  Can be called twice. */
+void wsm_source_stop(WsmSource *s);
+
+void wsm_source_free(WsmSource *s);
+
+void wsm_source_info(WsmSource *s, WsmInfo *info);
+
+/* --- source-phases.c: migration thread, no BQL unless it says so --- */
+
+/* Is there a reason to stop waiting?  Sets an error on the stream then. */
+bool wsm_source_interrupted(WsmSource *s);
+
+/* Wait for block channels, then copy disks.  0 or -errno; sets the error. */
+int wsm_source_disk_phase(WsmSource *s);
+
+/* Return true if all is set for the freeze, else set about it */
+bool wsm_source_prepare_freeze(WsmSource *s);
+
+/* BQL: the guest stands still.  The runs that are missing, for all disks. */
+void wsm_source_freeze(WsmSource *s);
+GByteArray *wsm_source_residue(WsmSource *s, unsigned disk);
+
+/* BQL: all state is sent.  True: the guest is the destination's now. */
+bool wsm_source_handover(WsmSource *s, Error **errp);
+
+/* Wait up to @ms for a change; is everything at the destination? */
+bool wsm_source_wait_all_there(WsmSource *s, int ms);
+
+int64_t wsm_source_dirty(WsmSource *s);
+
+/* --- source-channel.c --- */
+
+/* Start the coroutines of all channels.  Main thread. */
+void wsm_source_open_channels(WsmSource *s);
+
+/* Give up, unless the guest was handed over.  @err is taken.  IOThread. */
+void wsm_source_fail(WsmSource *s, Error *err);
+
+/* Wake all coroutines that wait for work.  IOThread. */
+void wsm_source_wake(WsmSource *s);
+
+/* --- source-send.c --- */
+
+/* Start the coroutines that send on bulk channel @c.  Main thread. */
+void wsm_source_start_senders(WsmSourceChannel *c);
+
+/* Begin a pass over all disks.  IOThread. */
+void wsm_source_begin_pass(WsmSource *s, uint32_t epoch);
+
+/* The destination asks for a range.  IOThread. */
+bool wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg, Error **errp);
+
+/* The destination has written, or not (@ok), what we sent.  IOThread. */
+bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
+                    Error **errp);
+
+/* What was in flight on @c is to be sent again.  IOThread. */
+void wsm_source_restore(WsmSourceChannel *c);
+
+/* See if the pass is over.  IOThread. */
+void wsm_source_check_pass(WsmSource *s);
+
+#endif

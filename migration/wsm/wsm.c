@@ -1,0 +1,251 @@
+/*
+ * Whole-system migration: what both sides share, and the ties to QEMU
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-events-wsm.h"
+#include "qapi/qapi-types-migration.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "migration/vmstate.h"
+#include "system/runstate.h"
+#include "dest.h"
+#include "section.h"
+#include "source.h"
+#include "trace.h"
+#include "wsm.h"
+
+/* Hooks in QEMU have no opaque pointer; everything else is passed this one */
+static Wsm *the_wsm;
+
+Wsm *wsm_get(void)
+{
+    return the_wsm;
+}
+
+bool migrate_whole_system(void)
+{
+    return migrate_get_current()->
+           capabilities[MIGRATION_CAPABILITY_WHOLE_SYSTEM];
+}
+
+static int64_t wsm_now(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+static void wsm_announce(Wsm *w, WsmRole role, const QemuUUID *session,
+                         WsmPhase phase)
+{
+    g_autofree char *uuid = qemu_uuid_unparse_strdup(session);
+
+    trace_wsm_phase(WsmRole_str(role), WsmPhase_str(phase));
+    qapi_event_send_wsm_phase(role, uuid, phase);
+}
+
+void wsm_begin(Wsm *w, WsmRole role, const QemuUUID *session)
+{
+    WITH_QEMU_LOCK_GUARD(&w->lock) {
+        w->role = role;
+        w->session = *session;
+        w->downtime_ns = -1;
+        g_clear_pointer(&w->error, g_free);
+        wsm_phase_init(&w->phases, wsm_now());
+        wsm_phase_enter(&w->phases, WSM_PHASE_SETUP, wsm_now());
+    }
+    wsm_announce(w, role, session, WSM_PHASE_SETUP);
+}
+
+void wsm_enter(Wsm *w, WsmPhase phase)
+{
+    QemuUUID session;
+    WsmRole role;
+
+    WITH_QEMU_LOCK_GUARD(&w->lock) {
+        if (!wsm_phase_enter(&w->phases, phase, wsm_now())) {
+            return;
+        }
+        role = w->role;
+        session = w->session;
+    }
+    wsm_announce(w, role, &session, phase);
+}
+
+WsmPhase wsm_phase(Wsm *w)
+{
+    QEMU_LOCK_GUARD(&w->lock);
+    return w->phases.phase;
+}
+
+void wsm_set_error(Wsm *w, const Error *err)
+{
+    QEMU_LOCK_GUARD(&w->lock);
+    g_free(w->error);
+    w->error = g_strdup(error_get_pretty(err));
+}
+
+/* The guest stops: that is the freeze if the migration stops it */
+static void wsm_vm_change_state(void *opaque, bool running, RunState state)
+{
+    Wsm *w = opaque;
+
+    if (state == RUN_STATE_FINISH_MIGRATE && w->source &&
+        wsm_phase(w) == WSM_PHASE_RAM_PRECOPY) {
+        wsm_source_freeze(w->source);
+    }
+}
+
+static int wsm_notify(NotifierWithReturn *n, MigrationEvent *e, Error **errp)
+{
+    return wsm_save_notify(container_of(n, Wsm, notifier), e, errp);
+}
+
+static bool wsm_is_active(void *opaque)
+{
+    return migrate_whole_system();
+}
+
+static bool wsm_has_postcopy(void *opaque)
+{
+    return true;
+}
+
+static int wsm_resume_prepare(MigrationState *s, void *opaque)
+{
+    /* Block channels are opened again on their own */
+    return 0;
+}
+
+static const SaveVMHandlers wsm_handlers = {
+    .save_prepare = wsm_save_prepare,
+    .save_setup = wsm_save_setup,
+    .save_cleanup = wsm_save_cleanup,
+    .save_live_complete_precopy = wsm_save_complete_precopy,
+    .save_live_complete_postcopy = wsm_save_complete_postcopy,
+    .is_active = wsm_is_active,
+    .has_postcopy = wsm_has_postcopy,
+    .save_live_iterate = wsm_save_iterate,
+    .state_pending_estimate = wsm_save_pending_estimate,
+    .state_pending_exact = wsm_save_pending_exact,
+    .load_state = wsm_load_state,
+    .load_cleanup = wsm_load_cleanup,
+    .resume_prepare = wsm_resume_prepare,
+};
+
+static int wsm_freeze_put(QEMUFile *f, void *pv, size_t size,
+                          const VMStateField *field, JSONWriter *vmdesc)
+{
+    return wsm_save_freeze(f, wsm_get());
+}
+
+static int wsm_freeze_get(QEMUFile *f, void *pv, size_t size,
+                          const VMStateField *field)
+{
+    return wsm_load_freeze(f, wsm_get());
+}
+
+static const VMStateInfo wsm_freeze_info = {
+    .name = "wsm residue",
+    .put = wsm_freeze_put,
+    .get = wsm_freeze_get,
+};
+
+static bool wsm_freeze_needed(void *opaque)
+{
+    Wsm *w = opaque;
+
+    return w->source && migrate_whole_system();
+}
+
+static const VMStateDescription wsm_vmstate_freeze = {
+    .name = "wsm-freeze",
+    .version_id = WSM_SECTION_VERSION,
+    .minimum_version_id = WSM_SECTION_VERSION,
+    .needed = wsm_freeze_needed,
+    .fields = (const VMStateField[]) {
+        {
+            .name = "residue",
+            .info = &wsm_freeze_info,
+            .flags = VMS_SINGLE,
+        },
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+void wsm_mig_init(void)
+{
+    Wsm *w = g_new0(Wsm, 1);
+
+    qemu_mutex_init(&w->lock);
+    w->options = wsm_options_new();
+    wsm_phase_init(&w->phases, wsm_now());
+    the_wsm = w;
+
+    register_savevm_live("wsm", 0, WSM_SECTION_VERSION, &wsm_handlers, w);
+    vmstate_register(NULL, 0, &wsm_vmstate_freeze, w);
+    migration_add_notifier(&w->notifier, wsm_notify);
+    qemu_add_vm_change_state_handler(wsm_vm_change_state, w);
+}
+
+void wsm_shutdown(void)
+{
+    Wsm *w = wsm_get();
+
+    if (w->source) {
+        wsm_source_stop(w->source);
+    }
+    if (w->dest) {
+        wsm_dest_stop(w->dest);
+    }
+}
+
+bool wsm_caps_check(const bool *new_caps, Error **errp)
+{
+    static const MigrationCapability conflicts[] = {
+        MIGRATION_CAPABILITY_X_COLO,
+        MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
+        MIGRATION_CAPABILITY_MAPPED_RAM,
+        MIGRATION_CAPABILITY_POSTCOPY_PREEMPT,
+    };
+
+    if (!new_caps[MIGRATION_CAPABILITY_WHOLE_SYSTEM]) {
+        return true;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(conflicts); i++) {
+        if (new_caps[conflicts[i]]) {
+            error_setg(errp, "Capabilities 'whole-system' and '%s' do not go "
+                       "together; switch one of them off",
+                       MigrationCapability_str(conflicts[i]));
+            return false;
+        }
+    }
+    return true;
+}
+
+bool wsm_transport_check(const MigrationAddress *addr, Error **errp)
+{
+    SocketAddressType type;
+
+    if (!migrate_whole_system()) {
+        return true;
+    }
+    if (addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET) {
+        type = addr->u.socket.type;
+        if (type == SOCKET_ADDRESS_TYPE_INET ||
+            type == SOCKET_ADDRESS_TYPE_UNIX ||
+            type == SOCKET_ADDRESS_TYPE_VSOCK) {
+            return true;
+        }
+    }
+    error_setg(errp, "Capability 'whole-system' needs a transport that more "
+               "connections can be opened to: 'tcp:', 'unix:' or 'vsock:'");
+    return false;
+}

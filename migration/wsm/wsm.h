@@ -1,0 +1,67 @@
+/*
+ * Whole-system migration: what both sides share
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_WSM_H
+#define MIGRATION_WSM_WSM_H
+
+#include "migration/wsm.h"
+#include "qapi/qapi-types-wsm.h"
+#include "qemu/notify.h"
+#include "qemu/thread.h"
+#include "qemu/uuid.h"
+#include "phase.h"
+
+typedef struct WsmSource WsmSource;
+typedef struct WsmDest WsmDest;
+
+/*
+ * One per QEMU.  Lives as long as QEMU; the parts of a migration are made
+ * when it starts and freed when it is over, only @last remains.
+ */
+typedef struct Wsm {
+    WsmOptions *options;        /* all members present; @lock */
+
+    QemuMutex lock;             /* protects the fields below */
+    WsmRole role;
+    QemuUUID session;
+    WsmPhaseLog phases;
+    int64_t downtime_ns;        /* -1: not known */
+    char *error;                /* the last one, or NULL */
+
+    /* BQL */
+    WsmSource *source;          /* NULL unless a migration from here runs */
+    WsmDest *dest;              /* NULL unless a migration to here runs */
+    WsmInfo *last;              /* final state of the last migration */
+
+    NotifierWithReturn notifier;
+} Wsm;
+
+/* The object that wsm_mig_init() made; any thread */
+Wsm *wsm_get(void);
+
+/* Begin a new attempt: phase "setup", no error.  Any thread. */
+void wsm_begin(Wsm *w, WsmRole role, const QemuUUID *session);
+
+/* Enter a phase and tell the world.  Any thread, not under @lock. */
+void wsm_enter(Wsm *w, WsmPhase phase);
+
+WsmPhase wsm_phase(Wsm *w);
+
+/* Keep the final state for query-wsm.  BQL. */
+void wsm_remember(Wsm *w);
+
+/* Remember @err (not owned) as the last error.  Any thread. */
+void wsm_set_error(Wsm *w, const Error *err);
+
+/* All members present, with their defaults */
+WsmOptions *wsm_options_new(void);
+
+/* Milliseconds or bytes per second of an option that can change live */
+int64_t wsm_option_max_residue(Wsm *w);
+int64_t wsm_option_switchover_timeout(Wsm *w);
+int64_t wsm_option_push_delay(Wsm *w);
+uint64_t wsm_option_bandwidth(Wsm *w);
+
+#endif
