@@ -1,0 +1,141 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent inside the demo's guest.
+
+It needs nothing but python3-minimal. Two services run it:
+
+``agent.py echo``
+    answers every UDP packet at once: the heartbeat that a client outside
+    the guest measures.
+
+``agent.py control``
+    runs one of a fixed set of jobs for each TCP connection. The client
+    sends one line (name and arguments), the agent answers with lines:
+    ``| text`` for each line of output, and at the end ``= exit-code``. A
+    further line from the client, or its going away, ends the job.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+ECHO_PORT = 7001
+CONTROL_PORT = 7002
+
+BALANCES = """
+select 'accounts', sum(abalance) from pgbench_accounts
+union all select 'branches', sum(bbalance) from pgbench_branches
+union all select 'tellers', sum(tbalance) from pgbench_tellers
+union all select 'history', coalesce(sum(delta), 0) from pgbench_history
+union all select 'transactions', count(*) from pgbench_history
+"""
+
+
+def as_postgres(*command: str) -> list[str]:
+    """Returns the command line that runs command as the database's owner."""
+    return ["setpriv", "--reuid=postgres", "--regid=postgres",
+            "--init-groups", "env", "-C", "/", *command]
+
+
+def job_command(name: str, args: list[str]) -> list[str]:
+    """Returns the command line of a job.
+
+    :raise KeyError: there is no such job.
+    :raise ValueError: an argument is not a number.
+    """
+    binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
+    version = binaries.split("/")[4]
+    numbers = [str(int(arg)) for arg in args]
+    jobs = {
+        "hello": ["uname", "-sr"],
+        "ready": as_postgres(f"{binaries}/pg_isready", "-t", "0"),
+        "pgbench": as_postgres(
+            f"{binaries}/pgbench", "-n", "-P", "1",
+            "-c", *numbers[:1], "-j", *numbers[:1], "-T", *numbers[1:2],
+            "pgbench"),
+        "balances": as_postgres(
+            "psql", "-X", "-A", "-t", "-F", " ", "-c", BALANCES, "pgbench"),
+        "amcheck": as_postgres(
+            f"{binaries}/pg_amcheck", "--install-missing",
+            "--heapallindexed", "--verbose", "pgbench"),
+        "stop-database": [
+            "pg_ctlcluster", version, "main", "stop", "-m", "fast"],
+        "checksums": as_postgres(
+            f"{binaries}/pg_checksums", "--check",
+            "-D", f"/var/lib/postgresql/{version}/main"),
+        "poweroff": ["systemctl", "poweroff", "--no-block"],
+    }
+    return jobs[name]
+
+
+def serve_job(connection: socket.socket) -> None:
+    """Runs the job that the client of connection asks for."""
+    with connection:
+        request = connection.makefile("r").readline().split()
+        try:
+            command = job_command(request[0], request[1:])
+        except (IndexError, KeyError, ValueError) as error:
+            connection.sendall(f"| bad request: {error}\n= 127\n".encode())
+            return
+        job = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT,
+                               start_new_session=True)
+        try:
+            code = relay_output(connection, job)
+            connection.sendall(f"= {code}\n".encode())
+        except OSError:
+            pass
+        finally:
+            if job.poll() is None:
+                os.killpg(job.pid, signal.SIGINT)
+                job.wait()
+
+
+def relay_output(connection: socket.socket,
+                 job: subprocess.Popen[bytes]) -> int:
+    """Sends the job's output to the client until one of them ends."""
+    assert job.stdout is not None
+    output = job.stdout.fileno()
+    rest = b""
+    while True:
+        ready, _, _ = select.select([output, connection], [], [])
+        if connection in ready:
+            os.killpg(job.pid, signal.SIGINT)
+            return job.wait()
+        data = os.read(output, 65536)
+        if not data:
+            return job.wait()
+        *lines, rest = (rest + data).split(b"\n")
+        if lines:
+            connection.sendall(b"".join(b"| %s\n" % line for line in lines))
+
+
+def serve_control() -> None:
+    """Serves jobs for ever, each in a thread."""
+    with socket.create_server(("0.0.0.0", CONTROL_PORT)) as server:
+        while True:
+            connection, _ = server.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=serve_job, args=(connection,),
+                             daemon=True).start()
+
+
+def serve_echo() -> None:
+    """Answers UDP packets for ever."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("0.0.0.0", ECHO_PORT))
+        while True:
+            data, sender = server.recvfrom(64)
+            server.sendto(data, sender)
+
+
+if __name__ == "__main__":
+    {"echo": serve_echo, "control": serve_control}[sys.argv[1]]()

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two QEMU processes of the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from common import Failure
+from lib.host import Host
+from lib.qmp import Qmp, QmpClosed
+
+from .image import Guest
+from .network import GUEST_MAC
+
+MEMORY_MIB = 512
+DISK_ID = "vd0"
+START_SECONDS = 30
+KERNEL_LINE = ("root=/dev/vda rootfstype=ext4 ro console=ttyS0 quiet "
+               "net.ifnames=0 mitigations=off no_timer_check tsc=reliable "
+               "panic=-1 systemd.show_status=0")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for both machines."""
+
+    qemu: Path
+    guest: Guest
+
+
+class Machine:
+    """One QEMU process in the namespace of one host."""
+
+    def __init__(self, name: str, plan: Plan, host: Host, folder: Path,
+                 disk: Path, incoming: bool) -> None:
+        self.name = name
+        self.disk = disk
+        self._folder = folder
+        self._stderr = folder / f"{name}.stderr"
+        socket_path = folder / f"{name}.qmp"
+        # QEMU dies with the demo, even if that is killed.
+        command = host.prefix() + ["setpriv", "--pdeathsig", "KILL"]
+        command += _command(name, plan, folder, disk, socket_path, incoming)
+        (folder / f"{name}.command").write_text(" ".join(command) + "\n")
+        with (open(self._stderr, "wb") as stderr,
+              socket.socket(socket.AF_UNIX) as listener):
+            listener.bind(str(socket_path))
+            listener.listen(1)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=stderr,
+                stderr=stderr, start_new_session=True)
+            try:
+                self.qmp = Qmp(self._accept(listener))
+            except BaseException:
+                self.close()
+                raise
+
+    def _accept(self, listener: socket.socket) -> socket.socket:
+        deadline = time.monotonic() + START_SECONDS
+        listener.settimeout(0.2)
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                return listener.accept()[0]
+            except TimeoutError:
+                pass
+        raise Failure(f"QEMU ({self.name}) did not start: {self.stderr()}"
+                      f"\nIts command line is in {self._folder}")
+
+    def stderr(self) -> str:
+        """Returns what QEMU had to say."""
+        return self._stderr.read_text(errors="replace").strip()
+
+    def exit_status(self) -> Optional[int]:
+        """Returns QEMU's exit status, None while it runs."""
+        return self._process.poll()
+
+    def quit(self) -> None:
+        """Ends QEMU in good order."""
+        try:
+            self.qmp.cmd("quit")
+        except QmpClosed:
+            pass
+        self.wait_exit(START_SECONDS)
+
+    def wait_exit(self, seconds: float) -> None:
+        """Waits until QEMU ended by itself, with success."""
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"QEMU ({self.name}) did not end within "
+                          f"{seconds:.0f} s") from None
+        if status:
+            raise Failure(f"QEMU ({self.name}) ended with status {status}: "
+                          f"{self.stderr()}")
+
+    def close(self) -> None:
+        """Ends QEMU at once if it still runs."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        if hasattr(self, "qmp"):
+            self.qmp.close()
+
+
+def _command(name: str, plan: Plan, folder: Path, disk: Path,
+             qmp: Path, incoming: bool) -> list[str]:
+    node = {"driver": "raw", "node-name": f"node-{DISK_ID}",
+            "discard": "unmap",
+            "file": {"driver": "file", "filename": str(disk),
+                     "discard": "unmap"}}
+    device = {"driver": "virtio-blk-pci", "id": DISK_ID,
+              "drive": f"node-{DISK_ID}"}
+    # One core of a small machine is left to the migration and its client.
+    processors = "2" if (os.cpu_count() or 1) >= 4 else "1"
+    command = [
+        str(plan.qemu), "-name", name,
+        "-nodefaults", "-no-user-config", "-display", "none",
+        "-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "qemu64",
+        "-smp", processors, "-m", str(MEMORY_MIB),
+        "-kernel", str(plan.guest.kernel), "-initrd", str(plan.guest.initrd),
+        "-append", KERNEL_LINE, "-no-reboot",
+        "-serial", f"file:{folder / name}.console",
+        "-chardev", f"socket,id=qmp,path={qmp}",
+        "-mon", "chardev=qmp,mode=control",
+        "-blockdev", json.dumps(node), "-device", json.dumps(device),
+        "-netdev", "tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off",
+        "-device", f"virtio-net-pci,netdev=net0,mac={GUEST_MAC},romfile="]
+    if incoming:
+        command += ["-incoming", "defer"]
+    return command

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The demo from beginning to end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import Failure
+
+from .client import Heartbeat, Job, Load, Result, run_job
+from .image import DISK_BYTES, Guest
+from .machine import Machine, Plan
+from .migrate import Migration, migrate, require_capability
+from .network import Network, make_network
+from .progress import progress_line
+from .report import Findings, report
+from .steps import LiveLine
+
+BOOT_SECONDS = 150.0
+DATABASE_SECONDS = 60.0
+WARM_UP_SECONDS = 12.0
+PGBENCH_CLIENTS = 2
+PGBENCH_SECONDS = 1800
+SETTLE_SECONDS = 1.0
+SHUTDOWN_SECONDS = 60.0
+PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user may choose."""
+
+    qemu: Path
+    folder: Path                    # of this run: images, logs
+    link_megabits: int
+    seconds: float                  # of pgbench before, and after
+
+
+def tell_story(settings: Settings, guest: Guest) -> bool:
+    """Boots, migrates, checks, reports; returns whether all is well."""
+    folder = settings.folder
+    with ExitStack() as stack:
+        network = stack.enter_context(
+            make_network(f"{settings.link_megabits}mbit"))
+        disks = _make_disks(folder, guest)
+        for disk in disks:
+            stack.callback(disk.unlink)
+        plan = Plan(settings.qemu, guest)
+        source = stack.enter_context(closing(Machine(
+            "source", plan, network.source, folder, disks[0], False)))
+        require_capability(source)
+        heartbeat = stack.enter_context(closing(Heartbeat(network)))
+        _wait_for_database(network, source, heartbeat)
+        load = Load(network, PGBENCH_CLIENTS, PGBENCH_SECONDS)
+        stack.callback(load.job.close)
+        steady = _measure("pgbench before the migration", load,
+                          WARM_UP_SECONDS, settings.seconds)
+
+        destination = stack.enter_context(closing(Machine(
+            "destination", plan, network.destination, folder, disks[1],
+            True)))
+        wire = network.source.sent_bytes()
+        migration = _migrate(source, destination, network, load, heartbeat)
+        wire = network.source.sent_bytes() - wire
+        allocated = [_allocated(disk) for disk in disks]
+        source.quit()
+        print("The source's QEMU was ended: it is needed no more.")
+        _measure("pgbench after the migration", load, SETTLE_SECONDS,
+                 settings.seconds)
+
+        findings = _collect(migration, load, heartbeat, steady)
+        findings.link_megabits = settings.link_megabits
+        findings.link_bytes = wire
+        findings.source_bytes, findings.destination_bytes = allocated
+        _check_migration(findings, load)
+        _check_guest(findings, network, destination, load)
+        _check_file_system(findings, disks[1])
+    print(report(findings))
+    return findings.well
+
+
+def _make_disks(folder: Path, guest: Guest) -> tuple[Path, Path]:
+    """Makes the source's copy of the guest's disk, and a blank one."""
+    source, destination = folder / "source.raw", folder / "destination.raw"
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto",
+                    guest.disk, source], check=True)
+    with open(destination, "wb") as blank:
+        blank.truncate(DISK_BYTES)
+    return source, destination
+
+
+def _allocated(disk: Path) -> int:
+    return disk.stat().st_blocks * 512
+
+
+def _wait_for_database(network: Network, source: Machine,
+                       heartbeat: Heartbeat) -> None:
+    """Waits until the guest's agent answers and its database is ready."""
+    line = LiveLine()
+    begin = time.monotonic()
+    while not heartbeat.last():
+        elapsed = time.monotonic() - begin
+        if source.exit_status() is not None or elapsed > BOOT_SECONDS:
+            raise Failure("the guest did not boot; its console and QEMU's "
+                          f"messages are beside its disk: {source.disk}")
+        line.show(f"Booting Debian: {elapsed:4.0f} s")
+        time.sleep(0.2)
+    while time.monotonic() < begin + BOOT_SECONDS + DATABASE_SECONDS:
+        line.show(f"Starting PostgreSQL: {time.monotonic() - begin:4.0f} s")
+        try:
+            if Job(network, "ready").wait(30).code == 0:
+                break
+        except OSError:
+            pass    # the agent is not there yet
+        time.sleep(0.5)
+    else:
+        raise Failure("PostgreSQL did not start in the guest; the guest's "
+                      f"console is beside its disk: {source.disk}")
+    run_job(network, "balances")    # reads all tables: warms the caches
+    kernel = " ".join(run_job(network, "hello").lines)
+    line.keep(f"Guest is up after {time.monotonic() - begin:.0f} s: Debian, "
+              f"{kernel}, PostgreSQL answers")
+
+
+def _measure(title: str, load: Load, skip: float, seconds: float) -> float:
+    """Lets pgbench run; returns when the measured time began."""
+    line = LiveLine()
+    begin = time.monotonic() + skip
+    while (now := time.monotonic()) < begin + seconds:
+        if not load.job.running():
+            raise Failure("pgbench ended in the guest; its last words: "
+                          + " / ".join(load.job.wait(1).lines[-3:]))
+        rate = f"{load.samples[-1].rate:.0f} tps" if load.samples else "-"
+        line.show(f"{title}: {max(0.0, now - begin):3.0f} s, {rate}")
+        time.sleep(0.2)
+    line.keep(f"{title}: {seconds:.0f} s measured")
+    return begin
+
+
+def _migrate(source: Machine, destination: Machine, network: Network,
+             load: Load, heartbeat: Heartbeat) -> Migration:
+    """Migrates with a live progress line."""
+    line = LiveLine(PROGRESS_SECONDS)
+
+    def on_poll(migration: Migration) -> None:
+        now = time.monotonic()
+        line.show(progress_line(
+            now - migration.begin, migration.source, migration.destination,
+            migration.status.get("ram", {}).get("remaining", 0),
+            load.samples[-1].rate if load.samples else None,
+            now - heartbeat.last()))
+
+    def on_phase(migration: Migration, phase: str, moment: float) -> None:
+        line.keep(f"{moment - migration.begin:6.1f} s  === {phase} ===")
+
+    print("Migrating with one command: migrate", flush=True)
+    return migrate(source, destination, network.destination, on_poll,
+                   on_phase)
+
+
+def _collect(migration: Migration, load: Load, heartbeat: Heartbeat,
+             steady: float) -> Findings:
+    """Puts together what the clients measured."""
+    begin, end = migration.begin, migration.end
+    now = time.monotonic()
+    worst_begin, worst = heartbeat.worst(begin, end + SETTLE_SECONDS)
+    return Findings(
+        migration=migration, link_megabits=0, link_bytes=0, source_bytes=0,
+        destination_bytes=0, gaps_before=heartbeat.gaps(steady, begin),
+        worst_gap=worst, worst_gap_begin=worst_begin,
+        before=load.overlapping(steady, begin),
+        during=load.overlapping(begin, end),
+        after=load.overlapping(end, now))
+
+
+def _check_migration(findings: Findings, load: Load) -> None:
+    source = findings.migration.source
+    destination = findings.migration.destination
+    findings.check("both sides completed the migration",
+                   source.get("phase") == "completed"
+                   and destination.get("phase") == "completed",
+                   f"source {source.get('phase')}, destination "
+                   f"{destination.get('phase')}")
+    missing = sum(disk.get("missing", 0)
+                  for disk in destination.get("disks", []))
+    findings.check("no block is missing", missing == 0,
+                   f"{missing} bytes" if missing else "")
+    findings.check("the client's TCP connection lived on",
+                   load.job.running())
+    findings.check("transactions after the migration",
+                   sum(sample.transactions for sample in findings.after) > 0)
+
+
+def _check_guest(findings: Findings, network: Network, machine: Machine,
+                 load: Load) -> None:
+    """Ends the load, has the guest check its data, and shuts it down."""
+    line = LiveLine()
+    load.job.stop()
+    load.job.wait(SHUTDOWN_SECONDS)
+
+    def job(title: str, name: str) -> Result:
+        line.show(f"In the guest: {title}")
+        return run_job(network, name)
+
+    balances = job("sums of all balances", "balances")
+    values = dict(text.split() for text in balances.lines if " " in text)
+    transactions = values.pop("transactions", "0")
+    findings.check("all balances of pgbench agree",
+                   balances.code == 0 and len(values) == 4
+                   and len(set(values.values())) == 1,
+                   f"{transactions} transactions in the history")
+    result = job("pg_amcheck", "amcheck")
+    findings.check("pg_amcheck (tables, and each index against its table)",
+                   result.code == 0, _bad_lines(result))
+    result = job("stopping PostgreSQL", "stop-database")
+    findings.check("PostgreSQL stopped in good order", result.code == 0,
+                   _bad_lines(result))
+    result = job("pg_checksums --check", "checksums")
+    numbers = dict(text.split(":", 1) for text in result.lines if ":" in text)
+    findings.check("pg_checksums",
+                   result.code == 0
+                   and numbers.get("Bad checksums", "").strip() == "0",
+                   f"{numbers.get('Blocks scanned', '?').strip()} pages, "
+                   f"{numbers.get('Bad checksums', '?').strip()} bad")
+    line.show("Shutting the guest down")
+    with closing(Job(network, "poweroff")):
+        machine.wait_exit(SHUTDOWN_SECONDS)
+    line.keep("The guest checked its data and was shut down.")
+
+
+def _bad_lines(result: Result) -> str:
+    return "" if result.code == 0 else " / ".join(result.lines[-3:])
+
+
+def _check_file_system(findings: Findings, disk: Path) -> None:
+    done = subprocess.run(["e2fsck", "-f", "-n", disk], check=False,
+                          text=True, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    findings.check("e2fsck on the destination's disk", done.returncode == 0,
+                   "" if done.returncode == 0
+                   else " / ".join(done.stdout.splitlines()[-5:]))
+
+
+def folder_for_run(top: Path) -> Path:
+    """Returns the folder for this run's files, empty."""
+    folder = top / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        os.unlink(path)
+    return folder
