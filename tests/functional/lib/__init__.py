@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the functional tests, the demo and the benchmarks have in common."""

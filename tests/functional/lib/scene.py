@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The stage of one test: a source, destinations, the guest, the wire."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Optional
+
+from .common import GUEST_BUILD, QEMU, TestFailure, require, wait_until
+from .guest import Guest
+from .host import Link
+from .image import Image
+from .qmp import Json, QmpClosed, QmpError
+from .relay import Relay
+from .vm import MachineConfig, Vm
+
+WSM = 'whole-system'
+TEMPLATES = GUEST_BUILD / 'templates'
+TRANSIENT_THREADS = ('worker', 'iou-', 'CPU ')
+
+
+class Scene:
+    """Everything a test makes; close() removes it, also after a failure."""
+
+    def __init__(self, config: Optional[MachineConfig] = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix='wsm-test-'))
+        self.config = config or MachineConfig()
+        self.guest = Guest(self.folder / 'guest')
+        self.vms: list[Vm] = []
+        self.relays: list[Relay] = []
+        self.link: Optional[Link] = None
+
+    def close(self, keep: bool = False) -> None:
+        for vm in self.vms:
+            vm.close()
+        for relay in self.relays:
+            relay.close()
+        self.guest.close()
+        if self.link:
+            self.link.close()
+        if not keep:
+            shutil.rmtree(self.folder)
+
+    def report(self) -> str:
+        """How each QEMU is and what it printed."""
+        return '\n'.join(f'--- {vm.name}: {describe(vm)}\n'
+                         f'{vm.stderr().strip()}' for vm in self.vms)
+
+    # Setting up
+
+    def make_link(self, rate: Optional[str] = None) -> Link:
+        """Run source and destinations in namespaces of their own."""
+        self.link = Link(rate)
+        return self.link
+
+    def make_relay(self, destination: Vm) -> Relay:
+        relay = Relay(destination.listen_port())
+        self.relays.append(relay)
+        return relay
+
+    def new_images(self, where: str,
+                   config: Optional[MachineConfig] = None) -> list[Image]:
+        return [Image(self.folder / f'{where}-{disk.id}.{disk.fmt}', disk.fmt,
+                      disk.size).create()
+                for disk in (config or self.config).disks]
+
+    def _new_vm(self, name: str, config: MachineConfig, images: list[Image],
+                incoming: Optional[str]) -> Vm:
+        vm = Vm(name, self.folder / name, config, images, self.guest,
+                incoming=incoming)
+        if self.link:
+            at_b = name.startswith('destination')
+            vm.host = self.link.b if at_b else self.link.a
+        self.vms.append(vm)
+        return vm
+
+    def source(self, boot: bool = False) -> Vm:
+        """A VM with blank disks in which the guest's workload runs.
+
+        Unless @boot, it starts from the saved state of a guest that was
+        booted once with the same devices.
+        """
+        state = None if boot else template(self.config)
+        vm = self._new_vm('source', self.config, self.new_images('source'),
+                          None if boot else 'defer')
+        vm.start()
+        if state:
+            load_state(vm, state)
+        self.guest.wait_ready()
+        vm.baseline = footprint(vm)
+        return vm
+
+    def destination(self, uri: Optional[str] = None, wsm: bool = True,
+                    config: Optional[MachineConfig] = None,
+                    images: Optional[list[Image]] = None,
+                    name: str = 'destination', **options: Any) -> Vm:
+        """A VM that waits for a migration, on a port of its own choice.
+
+        @options go to wsm-set-options.
+        """
+        config = config or self.config
+        vm = self._new_vm(name, config,
+                          images or self.new_images(name, config), 'defer')
+        vm.start()
+        if wsm:
+            enable(vm, **options)
+        vm.set_caps('events')
+        if uri != 'defer':
+            address = self.link.b.address if self.link else '127.0.0.1'
+            vm.qmp.cmd('migrate-incoming', uri=uri or f'tcp:{address}:0')
+        return vm
+
+    def uri(self, destination: Vm) -> str:
+        address = self.link.b.address if self.link else '127.0.0.1'
+        return f'tcp:{address}:{destination.listen_port()}'
+
+
+# Templates: booting costs seconds, loading a booted guest does not
+
+def template(config: MachineConfig) -> Path:
+    """The saved state of a booted guest with these devices."""
+    inputs = [repr((config.iothreads, config.memory, config.smp,
+                    config.machine, config.accel, config.extra))]
+    inputs += [repr((disk.id, disk.size, disk.device, disk.read_only,
+                     disk.extra)) for disk in config.disks]
+    for name in ('vmlinuz', 'initrd.img'):
+        stat = (GUEST_BUILD / name).stat()
+        inputs.append(f'{stat.st_mtime_ns} {stat.st_size}')
+    key = hashlib.sha256('\n'.join(inputs).encode()).hexdigest()[:16]
+    path = TEMPLATES / key
+    if not path.exists():
+        TEMPLATES.mkdir(parents=True, exist_ok=True)
+        make_template(config, path)
+    return path
+
+
+def make_template(config: MachineConfig, path: Path) -> None:
+    scene = Scene(config)
+    try:
+        vm = scene.source(boot=True)
+        partial = path.with_suffix(f'.{os.getpid()}')
+        vm.qmp.cmd('stop')
+        vm.qmp.cmd('migrate', uri=f'file:{partial}')
+        vm.wait_migration('completed')
+        vm.quit()
+        partial.rename(path)
+    finally:
+        scene.close()
+
+
+def load_state(vm: Vm, state: Path) -> None:
+    vm.qmp.cmd('migrate-incoming', uri=f'file:{state}')
+    vm.wait_migration('completed')
+    vm.qmp.cmd('cont')
+
+
+def describe(vm: Vm) -> str:
+    """The state of a QEMU, for whoever reads about a failure."""
+    if vm.process is None:
+        return 'not started'
+    if not vm.alive():
+        return f'ended with status {vm.process.returncode}'
+    answers = []
+    for command in ('query-status', 'query-migrate', 'query-wsm'):
+        try:
+            answers.append(f'{command}: {vm.qmp.cmd(command)}')
+        except (QmpError, QmpClosed, TestFailure) as err:
+            answers.append(f'{command}: {err}')
+    return '\n'.join(answers)
+
+
+# Whole-system migration
+
+def enable(vm: Vm, **options: Any) -> None:
+    vm.set_caps(WSM)
+    if options:
+        vm.qmp.cmd('wsm-set-options', None, **options)
+
+
+def has_wsm(vm: Vm) -> bool:
+    return any(entry['capability'] == WSM
+               for entry in vm.qmp.cmd('query-migrate-capabilities'))
+
+
+def supports_wsm() -> bool:
+    """Whether the tested QEMU knows the capability at all."""
+    with open(QEMU, 'rb') as binary:
+        return b'wsm-set-options' in binary.read()
+
+
+def begin(source: Vm, uri: str, **options: Any) -> None:
+    """Start the migration at the source; options go to wsm-set-options."""
+    enable(source, **options)
+    source.set_caps('events')
+    source.qmp.cmd('migrate', uri=uri)
+
+
+def wait_phase(vm: Vm, phase: str) -> None:
+    vm.qmp.event('WSM_PHASE', lambda data: bool(data['phase'] == phase))
+
+
+def query(vm: Vm) -> Json:
+    info: Json = vm.qmp.cmd('query-wsm')
+    return info
+
+
+def disk_total(vm: Vm, *names: str) -> int:
+    """Sum of these counters of query-wsm over all disks."""
+    return sum(disk.get(name, 0) for disk in query(vm)['disks']
+               for name in names)
+
+
+def wait_total(vm: Vm, name: str, at_least: int = 1) -> int:
+    return wait_until(lambda: (disk_total(vm, name) >= at_least
+                               and disk_total(vm, name)),
+                      f'{vm.name}: {name} >= {at_least}')
+
+
+def finish(source: Vm, destination: Vm) -> None:
+    """Wait until all is over, and nothing of it is left on either side."""
+    source.wait_migration('completed')
+    destination.wait_migration('completed')
+    for vm in (source, destination):
+        require(query(vm)['phase'] == 'completed',
+                f'{vm.name}: phase is {query(vm)["phase"]}')
+    expect_clean(source)
+    expect_clean(destination)
+
+
+def footprint(vm: Vm) -> Json:
+    """What must be the same again after a migration that failed."""
+    return {'threads': lasting_threads(vm), 'nodes': vm.nodes(),
+            'bitmaps': vm.bitmaps(), 'sockets': vm.sockets()}
+
+
+def lasting_threads(vm: Vm) -> list[str]:
+    return [name for name in vm.threads()
+            if not name.startswith(TRANSIENT_THREADS)]
+
+
+def expect_clean(vm: Vm) -> None:
+    """No bitmap, filter node, thread or socket of a migration is left."""
+    def leftovers() -> list[str]:
+        found = [f'bitmap {bitmap}' for bitmap in vm.bitmaps()]
+        found += [f'thread {name}' for name in vm.threads()
+                  if 'wsm' in name or name.startswith('mig/')]
+        found += [f'node {node["node-name"]}' for node in
+                  vm.qmp.cmd('query-named-block-nodes', flat=True)
+                  if node['drv'] == 'pull-on-demand']
+        if vm.baseline:
+            now = footprint(vm)
+            found += [f'{key}: {vm.baseline[key]} became {now[key]}'
+                      for key in now if now[key] != vm.baseline[key]]
+        return found
+
+    try:
+        wait_until(lambda: not leftovers(), 'cleanup', timeout=10)
+    except TestFailure as err:
+        raise TestFailure(f'{vm.name}: left behind: {leftovers()}') from err

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What cannot work is refused with a clear error; the guest is unharmed."""
+
+from dataclasses import replace
+from typing import Optional
+
+from lib.common import require, wait_until
+from lib.image import MIB
+from lib.moves import (SLOW_DISK, end, expect_unharmed, fill_half,
+                       loaded_source, move, second_try)
+from lib.qmp import Json, QmpError
+from lib.registry import add, test
+from lib.scene import WSM, Scene, begin, enable, query, wait_phase
+from lib.vm import DiskConfig, MachineConfig, Vm
+
+RAW = DiskConfig('vd0')
+QCOW2 = DiskConfig('vd0', fmt='qcow2')
+TWO = MachineConfig((RAW, replace(RAW, id='vd1')))
+
+
+@test()
+def refused_uris(scene: Scene) -> None:
+    """exec:, fd: and file: are refused on both sides."""
+    source = loaded_source(scene)
+    enable(source)
+    uris = {'exec': 'exec:cat >/dev/null', 'fd': 'fd:0',
+            'file': f'file:{scene.folder / "state"}'}
+    for word, uri in uris.items():
+        source.qmp.expect_error('migrate', word, uri=uri)
+        require(source.migration_status() in ('none', 'failed', 'completed'),
+                'a migration was started')
+    require(not (scene.folder / 'state').exists(), 'a file was written')
+    destination = scene.destination('defer')
+    for word, uri in uris.items():
+        destination.qmp.expect_error('migrate-incoming', word, uri=uri)
+    destination.close()
+    expect_unharmed(scene, source)
+    second_try(scene, source)
+
+
+def can_set(vm: Vm, capability: str) -> bool:
+    """Whether this build and this host know the capability."""
+    try:
+        vm.set_caps(capability)
+    except QmpError:
+        return False
+    vm.set_caps(capability, on=False)
+    return True
+
+
+@test()
+def refused_capabilities(scene: Scene) -> None:
+    """Capabilities that contradict it, set before or after."""
+    source = scene.source()
+    for name in ('x-colo', 'background-snapshot'):
+        if not can_set(source, name):
+            continue
+        for first, second in ((WSM, name), (name, WSM)):
+            source.set_caps(first)
+            source.qmp.expect_error(
+                'migrate-set-capabilities', WSM,
+                capabilities=[{'capability': second, 'state': True}])
+            source.set_caps(first, on=False)
+    second_try(scene, source)
+
+
+@test(MachineConfig((QCOW2,)))
+def refused_snapshot(scene: Scene) -> None:
+    """savevm is refused while the capability is on."""
+    source = loaded_source(scene)
+    enable(source)
+    text = source.qmp.hmp('savevm one')
+    require(WSM in text, f'savevm says: {text}')
+    source.set_caps(WSM, on=False)
+    text = source.qmp.hmp('savevm one')
+    require(text == '', f'savevm without the capability: {text}')
+    source.qmp.hmp('delvm one')
+    expect_unharmed(scene, source)
+    second_try(scene, source)
+
+
+@test()
+def refused_options(scene: Scene) -> None:
+    """wsm-set-options checks every value, and the moment."""
+    source = scene.source()
+    for name, value in (('channels', 0), ('channels', 17),
+                        ('granularity', 2048), ('granularity', 5000),
+                        ('granularity', 2 * MIB), ('max-residue', -1),
+                        ('push-delay', -1), ('switchover-timeout', -1)):
+        source.qmp.expect_error('wsm-set-options', name,
+                                arguments={name: value})
+    fill_half(scene)
+    destination = scene.destination()
+    begin(source, scene.uri(destination), **SLOW_DISK)
+    wait_phase(source, 'disk-precopy')
+    frozen: Json = {'channels': 4, 'granularity': 8192, 'disks': ['vd0']}
+    for name, value in frozen.items():
+        source.qmp.expect_error('wsm-set-options', name,
+                                arguments={name: value})
+    source.qmp.cmd('wsm-set-options', {'bandwidth': 0, 'push-delay': 0})
+    source.wait_migration('completed')
+
+
+@test()
+def unknown_disk(scene: Scene) -> None:
+    """Option "disks" names a disk that is not there."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    enable(source)
+    try:
+        source.qmp.cmd('wsm-set-options', disks=['nosuch'])
+        source.qmp.cmd('migrate', uri=scene.uri(destination))
+        source.wait_migration('failed')
+        text = error_of(source)
+    except QmpError as err:
+        text = str(err)
+    require('nosuch' in text, f'the error names no disk: {text}')
+    expect_unharmed(scene, source)
+    destination.close()
+    second_try(scene, source, disks=[])
+
+
+def error_of(source: Vm) -> str:
+    return (f'{source.migration().get("error-desc", "")} '
+            f'{query(source).get("error", "")}')
+
+
+def bad_destination(name: str, summary: str, config: MachineConfig,
+                    bad: MachineConfig, *words: str) -> None:
+    """Add a test with a destination that does not fit."""
+    def function(scene: Scene) -> None:
+        source = loaded_source(scene)
+        destination = scene.destination(config=bad)
+        begin(source, scene.uri(destination))
+        source.wait_migration('failed')
+        text = error_of(source)
+        for word in words:
+            require(word in text, f'the error lacks "{word}": {text}')
+        expect_unharmed(scene, source)
+        destination.close()
+        second_try(scene, source)
+
+    function.__doc__ = summary
+    add(name, function, config)
+
+
+bad_destination('wrong-size', 'The destination\'s disk is smaller.',
+                MachineConfig(), MachineConfig((replace(RAW, size=MIB),)),
+                'vd0', str(MIB), str(RAW.size))
+bad_destination('too-large', 'The destination\'s disk is larger.',
+                MachineConfig(),
+                MachineConfig((replace(RAW, size=RAW.size + 512),)),
+                'vd0', str(RAW.size + 512), str(RAW.size))
+bad_destination('missing-disk', 'The destination lacks a disk.',
+                TWO, MachineConfig((RAW,)), 'vd1')
+bad_destination('read-only-destination', 'The destination cannot write.',
+                MachineConfig(), MachineConfig((replace(RAW,
+                                                        read_only=True),)),
+                'vd0', 'read-only')
+
+
+def one_sided(scene: Scene, at_source: bool) -> Optional[str]:
+    """The capability on one side only; returns the source's error."""
+    source = loaded_source(scene)
+    destination = scene.destination(wsm=not at_source)
+    if at_source:
+        enable(source)
+    source.qmp.cmd('migrate', uri=scene.uri(destination))
+    source.wait_migration('failed')
+    text = error_of(source)
+    wait_until(lambda: not destination.alive()
+               or destination.migration_status() == 'failed',
+               'the destination gives up')
+    text += destination.stderr()
+    source.set_caps(WSM, on=False)
+    expect_unharmed(scene, source)
+    destination.close()
+    second_try(scene, source)
+    return text
+
+
+@test()
+def only_at_source(scene: Scene) -> None:
+    """The destination lacks the capability: an error says so."""
+    text = one_sided(scene, True)
+    require(text and WSM in text, f'no clear error: {text}')
+
+
+@test()
+def only_at_destination(scene: Scene) -> None:
+    """The source lacks the capability: an error says so."""
+    text = one_sided(scene, False)
+    require(text and WSM in text, f'no clear error: {text}')
+
+
+@test()
+def no_one_listens(scene: Scene) -> None:
+    """There is no destination at all."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    uri = scene.uri(destination)
+    destination.close()
+    begin(source, uri)
+    source.wait_migration('failed')
+    expect_unharmed(scene, source)
+    second_try(scene, source)
+
+
+@test(MachineConfig((replace(RAW, read_only=True),)))
+def only_read_only_disks(scene: Scene) -> None:
+    """All disks are left out: memory moves, and that is all."""
+    source = scene.source()
+    destination = scene.destination()
+    begin(source, scene.uri(destination))
+    source.wait_migration('completed')
+    destination.wait_migration('completed')
+    destination.wait_running()
+    scene.guest.verify()
+    require(query(source)['disks'] == [], 'a read-only disk was migrated')
+    end(source, destination)
+
+
+@test()
+def second_migrate(scene: Scene) -> None:
+    """A second migrate while the first runs is refused."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    begin(source, scene.uri(destination), **SLOW_DISK)
+    wait_phase(source, 'disk-precopy')
+    source.qmp.expect_error('migrate', uri=scene.uri(destination))
+    source.qmp.cmd('migrate-cancel')
+    source.wait_migration('cancelled')
+    destination.close()
+    move_again = scene.destination(name='destination-2')
+    move(scene, source, move_again, bandwidth=0)
+    end(source, move_again)

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Strangers at the destination's port, and a destination that lies."""
+
+import os
+import socket
+import struct
+import threading
+import uuid
+from typing import Callable, Optional
+
+from lib.common import TIMEOUT, TestFailure, require
+from lib.image import MIB
+from lib.moves import (SLOW_DISK, SLOW_PUSH, end, expect_moved,
+                       expect_unharmed, loaded_source, second_try)
+from lib.registry import add, test
+from lib.relay import BLOCK
+from lib.scene import (Scene, begin, finish, query, wait_phase, wait_total)
+from lib.vm import Vm
+from lib.wire import HEADER, PREAMBLE, Message, Type, hello
+
+ANY_SESSION = '00000000-0000-4000-8000-000000000000'
+
+
+class Stranger:
+    """A connection that sends what it likes."""
+
+    def __init__(self, port: int, data: bytes) -> None:
+        self.sock = socket.create_connection(('127.0.0.1', port), TIMEOUT)
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            pass    # already thrown out
+
+    def receive_all(self) -> bytes:
+        """What QEMU answers until it closes the connection."""
+        data = b''
+        while True:
+            try:
+                chunk = self.sock.recv(65536)
+            except socket.timeout as err:
+                raise TestFailure('QEMU does not close the connection of a '
+                                  f'stranger, it sent {data!r}') from err
+            except ConnectionError:
+                return data
+            if not chunk:
+                return data
+            data += chunk
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+def refusal(answer: bytes) -> str:
+    """The text of the REFUSE that the answer must be."""
+    require(len(answer) >= HEADER.size, f'no REFUSE came, but {answer!r}')
+    fields = HEADER.unpack_from(answer)
+    require(fields[1] == Type.REFUSE, f'answer of type {fields[1]}')
+    return answer[HEADER.size:].decode()
+
+
+def running_migration(scene: Scene) -> tuple[Vm, Vm, str]:
+    """A migration in disk pre-copy, and its session."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    begin(source, scene.uri(destination), bandwidth=2 * MIB, **SLOW_PUSH)
+    wait_phase(source, 'disk-precopy')
+    wait_total(source, 'sent')
+    return source, destination, str(query(source)['session'])
+
+
+def to_the_end(scene: Scene, source: Vm, destination: Vm) -> None:
+    """What the stranger did was of no avail."""
+    source.qmp.cmd('wsm-set-options', bandwidth=0)
+    finish(source, destination)
+    expect_moved(scene, source, destination)
+    end(source, destination)
+
+
+@test()
+def stranger_before_migration(scene: Scene) -> None:
+    """Garbage and block channels of nobody, before the source comes."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    port = destination.listen_port()
+    for data in (b'GET / HTTP/1.1\r\n\r\n', os.urandom(4096),
+                 PREAMBLE + hello(ANY_SESSION), PREAMBLE):
+        Stranger(port, data).close()
+    waiting = Stranger(port, PREAMBLE + hello(ANY_SESSION))
+    begin(source, scene.uri(destination), **SLOW_DISK)
+    to_the_end(scene, source, destination)
+    waiting.close()
+
+
+@test()
+def stranger_with_garbage(scene: Scene) -> None:
+    """Garbage at the port while a migration runs."""
+    source, destination, _ = running_migration(scene)
+    port = destination.listen_port()
+    for data in (b'', b'\x00', b'GET / HTTP/1.1\r\n\r\n', os.urandom(4096),
+                 PREAMBLE, PREAMBLE + os.urandom(4096),
+                 PREAMBLE + bytes(HEADER.size),
+                 PREAMBLE + hello(ANY_SESSION)[:-1]):
+        Stranger(port, data).close()
+    for data in (b'GET / HTTP/1.1\r\n\r\n', PREAMBLE + os.urandom(4096)):
+        Stranger(port, data).receive_all()
+    to_the_end(scene, source, destination)
+
+
+@test()
+def silent_strangers(scene: Scene) -> None:
+    """Connections that send nothing, or a part, and stay."""
+    source, destination, session = running_migration(scene)
+    port = destination.listen_port()
+    strangers = [Stranger(port, data) for data in
+                 (b'', b'WS', PREAMBLE, PREAMBLE + hello(session)[:20])]
+    to_the_end(scene, source, destination)
+    for stranger in strangers:
+        stranger.close()
+
+
+@test()
+def wrong_session(scene: Scene) -> None:
+    """HELLO with another session is refused by name."""
+    source, destination, _ = running_migration(scene)
+    answer = Stranger(destination.listen_port(), PREAMBLE
+                      + hello(str(uuid.uuid4()))).receive_all()
+    text = refusal(answer)
+    require('session' in text.lower(), f'REFUSE says: {text}')
+    to_the_end(scene, source, destination)
+
+
+@test()
+def wrong_version(scene: Scene) -> None:
+    """HELLO with another protocol version is refused with both."""
+    source, destination, session = running_migration(scene)
+    answer = Stranger(destination.listen_port(), PREAMBLE
+                      + hello(session, version=77)).receive_all()
+    text = refusal(answer)
+    require('version' in text and '77' in text, f'REFUSE says: {text}')
+    to_the_end(scene, source, destination)
+
+
+@test()
+def wrong_channel(scene: Scene) -> None:
+    """HELLO with a channel number that was not agreed on."""
+    source, destination, session = running_migration(scene)
+    for channel in (3, 16, 17, 65535):
+        answer = Stranger(destination.listen_port(), PREAMBLE + hello(
+            session, channel=channel)).receive_all()
+        text = refusal(answer) if answer else 'channel (just closed)'
+        require('channel' in text, f'REFUSE says: {text}')
+    to_the_end(scene, source, destination)
+
+
+def bad_message(name: str, summary: str,
+                make: Callable[[Vm], bytes]) -> None:
+    """Add a test: one that knows the session sends this in a channel."""
+    def function(scene: Scene) -> None:
+        source, destination, session = running_migration(scene)
+        stranger = Stranger(destination.listen_port(), PREAMBLE
+                            + hello(session) + make(destination))
+        stranger.sock.shutdown(socket.SHUT_WR)
+        stranger.receive_all()
+        scene.guest.wait_progress(writes=10)
+        to_the_end(scene, source, destination)
+
+    function.__doc__ = summary
+    add(name, function)
+
+
+def size_of(vm: Vm) -> int:
+    return vm.images[0].size
+
+
+bad_message('data-behind-the-end', 'DATA behind the end of the disk.',
+            lambda vm: Message(Type.DATA, offset=size_of(vm), count=4096,
+                               payload=bytes(4096)).encode())
+bad_message('data-wraps-around', 'DATA whose end is beyond 2^64.',
+            lambda vm: Message(Type.DATA, offset=(1 << 64) - 4096,
+                               count=8192, payload=bytes(8192)).encode())
+bad_message('data-unaligned', 'DATA that begins inside a block.',
+            lambda vm: Message(Type.DATA, offset=512, count=4096,
+                               payload=bytes(4096)).encode())
+bad_message('data-oversized', 'DATA that says it has 4 GiB.',
+            lambda vm: Message(Type.DATA, count=1 << 32,
+                               length=(1 << 32) - 1).encode())
+bad_message('data-length-lies', 'DATA with fewer bytes than its range.',
+            lambda vm: Message(Type.DATA, count=8192,
+                               payload=bytes(4096)).encode())
+bad_message('data-truncated', 'DATA that ends in the middle.',
+            lambda vm: Message(Type.DATA, count=65536, payload=bytes(4096),
+                               length=65536).encode())
+bad_message('disk-unknown', 'DATA for a disk that is not there.',
+            lambda vm: Message(Type.DATA, disk=1, count=4096,
+                               payload=bytes(4096)).encode())
+bad_message('zero-behind-the-end', 'ZERO that runs over the end.',
+            lambda vm: Message(Type.ZERO, offset=size_of(vm) - 4096,
+                               count=8192).encode())
+bad_message('type-unknown', 'A message of an unknown type.',
+            lambda vm: Message(200).encode())
+bad_message('magic-wrong', 'A header with another magic.',
+            lambda vm: Message(Type.SYNC, magic=0x12345678).encode())
+bad_message('epoch-wrong', 'DATA of an epoch that will never be.',
+            lambda vm: Message(Type.DATA, epoch=9, count=4096,
+                               payload=bytes(4096)).encode())
+bad_message('wrong-direction', 'A message that only a destination sends.',
+            lambda vm: Message(Type.ACK, count=4096).encode())
+bad_message('go-on-bulk-channel', 'GO where it does not belong.',
+            lambda vm: Message(Type.GO).encode())
+
+
+class FakeDestination:
+    """Listens as a destination does, and answers with what it likes."""
+
+    def __init__(self, answer: Callable[[bytes], Optional[bytes]]) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(('127.0.0.1', 0))
+        self.uri = f'tcp:127.0.0.1:{self._listener.getsockname()[1]}'
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._talk, args=(sock,),
+                             daemon=True).start()
+
+    def _talk(self, sock: socket.socket) -> None:
+        try:
+            answer = self._answer(sock.recv(4096))
+            if answer is None:
+                sock.close()
+                return
+            sock.sendall(answer)
+            while sock.recv(65536):
+                pass
+        except OSError:
+            pass
+        sock.close()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def fake_destination(name: str, summary: str,
+                     answer: Callable[[bytes], Optional[bytes]]) -> None:
+    """Add a test of a source that meets this destination."""
+    def function(scene: Scene) -> None:
+        source = loaded_source(scene)
+        fake = FakeDestination(answer)
+        begin(source, fake.uri)
+        source.wait_migration('failed')
+        fake.close()
+        expect_unharmed(scene, source)
+        second_try(scene, source)
+
+    function.__doc__ = summary
+    add(name, function)
+
+
+def to_block(data: bytes, answer: bytes) -> bytes:
+    """An answer for block channels only; the main stream is swallowed."""
+    return answer if data.startswith(PREAMBLE) else b''
+
+
+REFUSE = Message(Type.REFUSE, payload=b'we are closed').encode()
+
+fake_destination('fake-destination-closes',
+                 'Whatever connects is closed at once.', lambda data: None)
+fake_destination('fake-destination-garbage',
+                 'Every connection is answered with garbage.',
+                 lambda data: struct.pack('>64I', *range(1, 65)))
+fake_destination('fake-destination-refuses',
+                 'Block channels are refused.',
+                 lambda data: to_block(data, REFUSE))
+fake_destination('fake-destination-oversized',
+                 'WELCOME with a payload that nobody asked for.',
+                 lambda data: to_block(data, Message(
+                     Type.WELCOME, length=0xffffffff).encode()))
+
+
+@test()
+def two_strangers_and_a_cut(scene: Scene) -> None:
+    """Strangers come while the real channels are down."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    relay = scene.make_relay(destination)
+    begin(source, relay.uri, bandwidth=2 * MIB, **SLOW_PUSH)
+    wait_total(source, 'sent')
+    relay.refusing = True
+    relay.cut(BLOCK)
+    for session in (ANY_SESSION, str(uuid.uuid4())):
+        answer = Stranger(destination.listen_port(),
+                          PREAMBLE + hello(session)).receive_all()
+        refusal(answer)
+    relay.refusing = False
+    to_the_end(scene, source, destination)
