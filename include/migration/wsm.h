@@ -54,4 +54,17 @@ bool wsm_incoming_stays_stopped(void);
  */
 bool wsm_incoming_recoverable(void);
 
+/*
+ * Is everything at the destination, so that it does not matter if the main
+ * stream breaks?  Not with postcopy-ram: memory may be missing.  Any thread.
+ */
+bool wsm_incoming_is_complete(void);
+bool wsm_outgoing_is_complete(void);
+
+/*
+ * Has the guest been handed over?  Then it must not run here again, whatever
+ * becomes of the migration.  Any thread.
+ */
+bool wsm_outgoing_is_handed_over(void);
+
 #endif

@@ -298,7 +298,7 @@ bool wsm_dest_set_missing(WsmDest *d, unsigned disk, const uint8_t *runs,
 bool wsm_dest_seal(WsmDest *d, Error **errp)
 {
     WITH_QEMU_LOCK_GUARD(&d->lock) {
-        d->frozen_at = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        d->frozen_at = wsm_now();
     }
     qatomic_set(&d->epoch, 1);
     for (unsigned i = 0; i < d->ndisks; i++) {
@@ -313,18 +313,6 @@ bool wsm_dest_seal(WsmDest *d, Error **errp)
     return true;
 }
 
-void wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque)
-{
-    WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
-
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        d->run = run;
-        d->run_opaque = opaque;
-        d->loaded = true;
-    }
-    wsm_dest_say(d, &ready);
-}
-
 /* Main thread: the guest is ours */
 static void wsm_dest_go_bh(void *opaque)
 {
@@ -335,7 +323,7 @@ static void wsm_dest_go_bh(void *opaque)
         return;
     }
     WITH_QEMU_LOCK_GUARD(&d->lock) {
-        ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - d->frozen_at;
+        ns = wsm_now() - d->frozen_at;
     }
     WITH_QEMU_LOCK_GUARD(&d->w->lock) {
         d->w->downtime_ns = ns;
@@ -345,15 +333,36 @@ static void wsm_dest_go_bh(void *opaque)
     wsm_dest_drop_filters_bh(d);
 }
 
+void wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque)
+{
+    WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
+
+    bool go;
+
+    WITH_QEMU_LOCK_GUARD(&d->lock) {
+        d->run = run;
+        d->run_opaque = opaque;
+        d->loaded = true;
+        go = d->go;
+    }
+    if (go) {
+        migration_bh_schedule(wsm_dest_go_bh, d);
+    } else {
+        wsm_dest_say(d, &ready);
+    }
+}
+
 void wsm_dest_go(WsmDest *d)
 {
+    bool run;
+
     WITH_QEMU_LOCK_GUARD(&d->lock) {
-        if (d->go || !d->loaded) {
-            return;
-        }
+        run = d->loaded && !d->go;
         d->go = true;
     }
-    migration_bh_schedule(wsm_dest_go_bh, d);
+    if (run) {
+        migration_bh_schedule(wsm_dest_go_bh, d);
+    }
 }
 
 /* Main thread: the source lets the guest run on, so it must never run here */

@@ -152,10 +152,15 @@ static void wsm_visitor_is_migration(WsmVisitor *v)
 
 static bool wsm_is_migration(const uint8_t *buf)
 {
+    MigrationIncomingState *mis = migration_incoming_get_current();
     uint32_t magic = ldl_be_p(buf);
 
     if (migrate_tls()) {
         return buf[0] == WSM_TLS_HANDSHAKE;
+    }
+    if (mis->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        /* A stream that goes on has no header, it begins with a command */
+        return buf[0] == QEMU_VM_COMMAND;
     }
     return magic == QEMU_VM_FILE_MAGIC ||
            (migrate_multifd() && magic == WSM_MULTIFD_MAGIC);

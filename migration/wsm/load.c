@@ -12,6 +12,7 @@
 #include "qemu/units.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
+#include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "system/runstate.h"
 #include "dest.h"
@@ -227,6 +228,14 @@ bool wsm_incoming_stays_stopped(void)
     }
     runstate_set(state);
     return true;
+}
+
+bool wsm_incoming_is_complete(void)
+{
+    WsmDest *d = wsm_get()->dest;
+
+    return d && qatomic_read(&d->filters_gone) && !migrate_postcopy_ram() &&
+           wsm_phase(wsm_get()) == WSM_PHASE_POSTCOPY;
 }
 
 bool wsm_incoming_recoverable(void)

@@ -136,7 +136,7 @@ WsmOptions *qmp_query_wsm_options(Error **errp)
 
 static void wsm_info_phases(Wsm *w, WsmInfo *info)
 {
-    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int64_t now = wsm_now();
 
     for (int p = WSM_PHASE_POSTCOPY; p > WSM_PHASE_NONE; p--) {
         int64_t ns = wsm_phase_ns(&w->phases, p, now);

@@ -257,3 +257,19 @@ int wsm_save_notify(Wsm *w, MigrationEvent *e, Error **errp)
     }
     return 0;
 }
+
+/*
+ * Hooks in QEMU's own migration
+ */
+
+bool wsm_outgoing_is_complete(void)
+{
+    WsmSource *s = wsm_get()->source;
+
+    return s && !migrate_postcopy_ram() && wsm_source_wait_all_there(s, 0);
+}
+
+bool wsm_outgoing_is_handed_over(void)
+{
+    return wsm_get()->source && wsm_phase(wsm_get()) == WSM_PHASE_POSTCOPY;
+}

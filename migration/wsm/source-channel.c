@@ -17,7 +17,6 @@
 
 #define WSM_BACKOFF_MIN_NS      (100 * SCALE_MS)
 #define WSM_BACKOFF_MAX_NS      (2 * NANOSECONDS_PER_SECOND)
-#define WSM_SLEEP_SLICE_NS      (100 * SCALE_MS)
 
 static void coroutine_fn wsm_source_wake_co(void *opaque)
 {
@@ -126,7 +125,7 @@ static void coroutine_fn wsm_source_channel_up(WsmSourceChannel *c)
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         if (c->connection == 1) {
-            s->welcome++;
+            s->all_welcome = ++s->welcome == s->nchannels;
         }
         qemu_cond_broadcast(&s->cond);
     }
@@ -258,14 +257,6 @@ static void coroutine_fn wsm_source_receive(WsmSourceChannel *c, Error **errp)
     }
 }
 
-static void coroutine_fn wsm_source_back_off(WsmSource *s, int64_t ns)
-{
-    while (ns > 0 && !qatomic_read(&s->quit)) {
-        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, MIN(ns, WSM_SLEEP_SLICE_NS));
-        ns -= WSM_SLEEP_SLICE_NS;
-    }
-}
-
 /* A failure while the two sides get to know each other is for good */
 static void wsm_source_report(WsmSourceChannel *c, Error *err)
 {
@@ -299,7 +290,7 @@ static void coroutine_fn wsm_source_channel_co(void *opaque)
             trace_wsm_source_channel_down(c->c.id);
         }
         wsm_source_report(c, err);
-        wsm_source_back_off(s, back_off);
+        wsm_source_sleep(s, back_off);
         back_off = MIN(2 * back_off, WSM_BACKOFF_MAX_NS);
     }
     qatomic_dec(&s->coroutines);

@@ -12,18 +12,14 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "qapi/qapi-types-migration.h"
+#include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "runs.h"
 #include "source.h"
 #include "trace.h"
 
 #define WSM_WAIT_MS             100     /* look for cancel this often */
-#define WSM_FLUSH_FRESH_NS      NANOSECONDS_PER_SECOND
-
-static int64_t wsm_now(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
 
 static bool wsm_source_handed_over(WsmSource *s)
 {
@@ -67,23 +63,6 @@ static int wsm_source_wait(WsmSource *s, const bool *flag)
                 qemu_cond_timedwait(&s->cond, &s->lock, WSM_WAIT_MS);
             }
             if (*flag) {
-                return 0;
-            }
-        }
-        if (wsm_source_interrupted(s)) {
-            return -ECANCELED;
-        }
-    }
-}
-
-static int wsm_source_wait_channels(WsmSource *s)
-{
-    for (;;) {
-        WITH_QEMU_LOCK_GUARD(&s->lock) {
-            if (s->welcome < s->nchannels) {
-                qemu_cond_timedwait(&s->cond, &s->lock, WSM_WAIT_MS);
-            }
-            if (s->welcome == s->nchannels) {
                 return 0;
             }
         }
@@ -165,7 +144,7 @@ int wsm_source_disk_phase(WsmSource *s)
     int ret;
 
     wsm_source_open_channels(s);
-    ret = wsm_source_wait_channels(s);
+    ret = wsm_source_wait(s, &s->all_welcome);
     if (ret < 0) {
         return ret;
     }
@@ -193,7 +172,7 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->flushing = false;
-        s->flushed_at = wsm_now();
+        s->flushed = true;
         qemu_cond_broadcast(&s->cond);
     }
     qatomic_dec(&s->coroutines);
@@ -201,25 +180,21 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
 }
 
 /*
- * Stopping the guest flushes its disks; that is quick if it has just been
- * done.  A failure is reported when the guest is stopped.
+ * Stopping the guest flushes its disks; that is quick if it has been done
+ * before.  Once is enough: memory may need long to become small again, and to
+ * flush again then could go on for ever.  A failure is reported when the
+ * guest is stopped.
  */
 bool wsm_source_prepare_freeze(WsmSource *s)
 {
     QEMU_LOCK_GUARD(&s->lock);
 
-    if (!s->synced) {
-        return false;
-    }
-    if (s->flushed_at && wsm_now() - s->flushed_at < WSM_FLUSH_FRESH_NS) {
-        return true;
-    }
-    if (!s->flushing) {
+    if (s->synced && !s->flushing && !s->flushed) {
         s->flushing = true;
         qatomic_inc(&s->coroutines);
         aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_flush_co, s));
     }
-    return false;
+    return s->flushed;
 }
 
 void wsm_source_freeze(WsmSource *s)
@@ -266,12 +241,19 @@ static void wsm_source_abort_bh(void *opaque)
     wsm_source_wake(s);
 }
 
-/* The destination has loaded everything and waits for our word */
+/*
+ * The destination has loaded everything and waits for our word.  Not with
+ * postcopy-ram: to load devices it may need memory, which the caller's thread
+ * would have to send.  Then the guest is handed over as QEMU ever does it.
+ */
 static bool wsm_source_wait_ready(WsmSource *s)
 {
     int64_t deadline = wsm_now() +
                        wsm_option_switchover_timeout(s->w) * SCALE_MS;
 
+    if (migrate_postcopy_ram()) {
+        return true;
+    }
     while (wsm_now() < deadline) {
         WITH_QEMU_LOCK_GUARD(&s->lock) {
             if (!s->ready) {

@@ -241,7 +241,7 @@ static WsmReq *coroutine_fn wsm_next_req(WsmSourceChannel *c)
     return NULL;
 }
 
-static void coroutine_fn wsm_sleep(WsmSource *s, int64_t ns)
+void coroutine_fn wsm_source_sleep(WsmSource *s, int64_t ns)
 {
     while (ns > 0 && !qatomic_read(&s->quit)) {
         int64_t slice = MIN(ns, WSM_SLICE_NS);
@@ -269,11 +269,11 @@ static void coroutine_fn wsm_throttle(WsmSource *s, WsmReq *req)
         return;
     }
     if (req->epoch) {
-        wsm_sleep(s, wsm_option_push_delay(s->w) * SCALE_MS);
+        wsm_source_sleep(s, wsm_option_push_delay(s->w) * SCALE_MS);
     }
     if (speed) {
         ratelimit_set_speed(&s->limit, speed, WSM_SLICE_NS);
-        wsm_sleep(s, ratelimit_calculate_delay(&s->limit, req->bytes));
+        wsm_source_sleep(s, ratelimit_calculate_delay(&s->limit, req->bytes));
     }
 }
 
@@ -287,7 +287,7 @@ static void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret)
                      " bytes at 0x%" PRIx64, req->disk->name, req->bytes,
                      req->offset);
     wsm_source_fail(s, err);
-    wsm_sleep(s, NANOSECONDS_PER_SECOND);
+    wsm_source_sleep(s, NANOSECONDS_PER_SECOND);
 }
 
 static void wsm_req_count(WsmReq *req)
@@ -411,9 +411,10 @@ bool wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg, Error **errp)
     WsmSource *s = c->s;
     WsmSourceDisk *d = &s->disk[msg->disk];
     int64_t end = msg->offset + msg->bytes;
+    int64_t chunk = MAX(WSM_CHUNK, s->start.granularity);
     int64_t offset = msg->offset, bytes;
 
-    while (bdrv_dirty_bitmap_next_dirty_area(d->bitmap, offset, end, WSM_CHUNK,
+    while (bdrv_dirty_bitmap_next_dirty_area(d->bitmap, offset, end, chunk,
                                              &offset, &bytes)) {
         WsmPull *pull = g_new(WsmPull, 1);
 

@@ -107,14 +107,14 @@ struct WsmSource {
     QemuMutex lock;
     QemuCond cond;              /* something below has changed */
     /* @lock */
-    unsigned welcome;           /* channels that are or were up */
+    unsigned welcome;           /* channels that are or were up, and */
+    bool all_welcome;           /* are those all? */
     bool pass_done;
     bool synced;                /* the destination has flushed */
     bool all_there;             /* the destination misses nothing */
     bool ready;                 /* the destination could run the guest */
     Error *fatal;               /* before the handover: give up */
-    bool flushing;
-    int64_t flushed_at;         /* ns, when our images were flushed last */
+    bool flushing, flushed;     /* our images, ahead of the freeze */
     int64_t frozen_at;          /* ns, 0: not */
 };
 
@@ -174,6 +174,9 @@ void wsm_source_start_senders(WsmSourceChannel *c);
 
 /* Begin a pass over all disks.  IOThread. */
 void wsm_source_begin_pass(WsmSource *s, uint32_t epoch);
+
+/* Sleep in slices, so that @quit is seen */
+void coroutine_fn wsm_source_sleep(WsmSource *s, int64_t ns);
 
 /* The destination asks for a range.  IOThread. */
 bool wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg, Error **errp);

@@ -37,11 +37,6 @@ bool migrate_whole_system(void)
            capabilities[MIGRATION_CAPABILITY_WHOLE_SYSTEM];
 }
 
-static int64_t wsm_now(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
-
 static void wsm_announce(Wsm *w, WsmRole role, const QemuUUID *session,
                          WsmPhase phase)
 {

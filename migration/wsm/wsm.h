@@ -10,8 +10,15 @@
 #include "qapi/qapi-types-wsm.h"
 #include "qemu/notify.h"
 #include "qemu/thread.h"
+#include "qemu/timer.h"
 #include "qemu/uuid.h"
 #include "phase.h"
+
+/* Nanoseconds, for all times of a migration */
+static inline int64_t wsm_now(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
 
 typedef struct WsmSource WsmSource;
 typedef struct WsmDest WsmDest;
