@@ -103,6 +103,14 @@ def run_job(network: Network, *request: object,
             f"no connection to the guest's agent: {error}") from error
 
 
+@dataclass(frozen=True)
+class Gap:
+    """A silence between two answers; seconds, time.monotonic()."""
+
+    begin: float
+    length: float
+
+
 class Heartbeat:
     """Sends a numbered packet each 10 ms and notes when answers arrive.
 
@@ -153,20 +161,12 @@ class Heartbeat:
             thread.join()
         self._socket.close()
 
-    def gaps(self, since: float, until: float) -> list[float]:
-        """Returns the silences, in seconds, that ended in this time."""
-        times = [moment for moment in self._arrivals[:]
-                 if since <= moment <= until]
-        return [after - before for before, after in zip(times, times[1:])]
-
-    def worst(self, since: float, until: float) -> tuple[float, float]:
-        """Returns begin and length of the longest silence in this time."""
-        times = [moment for moment in self._arrivals[:]
-                 if since <= moment <= until]
-        gaps = [(after - before, before)
-                for before, after in zip(times, times[1:])]
-        length, begin = max(gaps, default=(until - since, since))
-        return begin, length
+    def gaps(self, since: float, until: float) -> list[Gap]:
+        """Returns the silences that overlap with this time."""
+        times = self._arrivals[:]
+        return [Gap(before, after - before)
+                for before, after in zip(times, times[1:])
+                if after >= since and before <= until]
 
     def last(self) -> float:
         """Returns when the last answer came (0.0: none yet)."""

@@ -112,7 +112,8 @@ def _make_tree(archive: Archive, cache: Path, tree: Path,
             f" {address} {DATABASE_SCALE}"]}
     # What mmdebstrap mounts is gone with its mount namespace, even if it is
     # killed.
-    command = ["unshare", "--mount", "mmdebstrap", "--mode=root", "--format=directory",
+    command = ["unshare", "--mount", "mmdebstrap", "--mode=root",
+               "--format=directory",
                "--variant=essential", "--architectures=amd64",
                f"--include={','.join(PACKAGES)}",
                "--skip=download/empty", "--skip=essential/unlink",

@@ -77,6 +77,12 @@ class Machine:
         """Returns what QEMU had to say."""
         return self._stderr.read_text(errors="replace").strip()
 
+    def describe_end(self) -> str:
+        """Returns whether QEMU ended, and its last words."""
+        status = self.exit_status()
+        state = "alive" if status is None else f"ended with status {status}"
+        return f"{state}: {self.stderr() or 'no message'}"
+
     def exit_status(self) -> Optional[int]:
         """Returns QEMU's exit status, None while it runs."""
         return self._process.poll()

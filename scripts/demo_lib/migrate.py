@@ -80,7 +80,7 @@ def migrate(source: Machine, destination: Machine, address: Host,
         raise Failure(f"QEMU refused '{error.command}': {error}") from error
     except QmpClosed as error:
         raise Failure("a QEMU ended during the migration:\n" + "\n".join(
-            f"  {machine.name}: {machine.stderr() or 'no message'}"
+            f"  {machine.name}: {machine.describe_end()}"
             for machine in (source, destination))) from error
     return result
 

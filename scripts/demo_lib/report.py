@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from dataclasses import dataclass, field
 
-from .client import Sample
+from .client import Gap, Sample
 from .migrate import Migration
 from .progress import mib
 
@@ -20,9 +21,10 @@ class Findings:
     link_bytes: int                 # on the wire, headers included
     source_bytes: int               # allocated by the image
     destination_bytes: int          # allocated by the image
-    gaps_before: list[float]        # of the heartbeat, seconds
-    worst_gap: float
-    worst_gap_begin: float          # time.monotonic()
+    gaps_before: list[Gap]          # of the heartbeat
+    gaps_during: list[Gap]
+    gaps_freeze: list[Gap]          # those the freeze may have caused
+    host_load: float                # load average while migrating
     before: list[Sample]
     during: list[Sample]
     after: list[Sample]
@@ -106,24 +108,38 @@ def _byte_rows(findings: Findings) -> list[tuple[str, str]]:
     ]
 
 
+def _longest(gaps: list[Gap]) -> Gap:
+    return max(gaps, key=lambda gap: gap.length, default=Gap(0.0, 0.0))
+
+
 def _client_rows(findings: Findings) -> list[tuple[str, str]]:
     migration = findings.migration
-    median = statistics.median(findings.gaps_before or [0.0])
-    largest = max(findings.gaps_before, default=0.0)
-    qemu = migration.source.get("downtime-ms")
-    phase = migration.phase_at(findings.worst_gap_begin
-                               + findings.worst_gap / 2)
-    downtime = (f"{findings.worst_gap * 1000:.0f} ms without an answer, as a "
-                f"client saw it, in phase {phase} (before: median "
-                f"{median * 1000:.0f} ms, largest {largest * 1000:.0f} ms)")
-    if qemu is not None:
-        downtime += f"; QEMU counts {qemu} ms"
+    down = _longest(findings.gaps_freeze)
+    median = statistics.median(
+        [gap.length for gap in findings.gaps_before] or [0.0])
+    downtime = (f"{down.length * 1000:.0f} ms without an answer, as a client "
+                "outside saw it")
+    if "downtime-ms" in migration.source:
+        downtime += f" (QEMU counts {migration.source['downtime-ms']} ms)"
+    others = (f"longest other silence {_milliseconds(findings, down)}; before "
+              f"the migration: median {median * 1000:.0f} ms, longest "
+              f"{_longest(findings.gaps_before).length * 1000:.0f} ms")
     before, during = average(findings.before), average(findings.during)
     share = f" ({during / before:.0%})" if before else ""
     worst = min((sample.rate for sample in findings.during), default=0.0)
     return [
         ("Downtime", downtime),
+        ("", others),
         ("pgbench", f"{before:.0f} transactions/s before, {during:.0f} during"
                     f"{share}, {average(findings.after):.0f} after; "
                     f"worst second during: {worst:.0f}"),
+        ("Host", f"{os.cpu_count()} CPUs for both machines, load average "
+                 f"{findings.host_load:.1f}"),
     ]
+
+
+def _milliseconds(findings: Findings, down: Gap) -> str:
+    """Returns the longest gap during the migration other than down."""
+    other = _longest([gap for gap in findings.gaps_during if gap != down])
+    phase = findings.migration.phase_at(other.begin + other.length / 2)
+    return f"{other.length * 1000:.0f} ms (in {phase})"

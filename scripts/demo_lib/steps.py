@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +36,8 @@ class LiveLine:
     def show(self, text: str) -> None:
         """Shows text now (terminal), or if the last one is old enough."""
         if self._terminal:
-            sys.stdout.write(f"\r\033[K{text[:WIDTH + 40]}")
+            width = shutil.get_terminal_size().columns - 1
+            sys.stdout.write(f"\r\033[K{text[:width]}")
             sys.stdout.flush()
             self._shown = True
         elif time.monotonic() - self._printed >= self._quiet:

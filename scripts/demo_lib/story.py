@@ -168,11 +168,14 @@ def _collect(migration: Migration, load: Load, heartbeat: Heartbeat,
     """Puts together what the clients measured."""
     begin, end = migration.begin, migration.end
     now = time.monotonic()
-    worst_begin, worst = heartbeat.worst(begin, end + SETTLE_SECONDS)
+    frozen = migration.entered("freeze") or end
+    resumed = migration.entered("postcopy") or end
     return Findings(
         migration=migration, link_megabits=0, link_bytes=0, source_bytes=0,
-        destination_bytes=0, gaps_before=heartbeat.gaps(steady, begin),
-        worst_gap=worst, worst_gap_begin=worst_begin,
+        destination_bytes=0, host_load=os.getloadavg()[0],
+        gaps_before=heartbeat.gaps(steady, begin),
+        gaps_during=heartbeat.gaps(begin, end + SETTLE_SECONDS),
+        gaps_freeze=heartbeat.gaps(frozen, resumed + SETTLE_SECONDS),
         before=load.overlapping(steady, begin),
         during=load.overlapping(begin, end),
         after=load.overlapping(end, now))
