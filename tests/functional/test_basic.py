@@ -69,7 +69,7 @@ def bandwidth_limits(scene: Scene) -> None:
         require(sent > 16 * MIB, f'only {sent} bytes were sent')
         require(sent <= 1.3 * limit * seconds,
                 f'{sent} bytes were sent in {seconds} seconds')
-        source.qmp.cmd('migrate-cancel')
+        source.qmp.cmd('migrate_cancel')
         source.wait_migration('cancelled')
         destination.close()
     expect_unharmed(scene, source)

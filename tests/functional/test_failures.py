@@ -40,14 +40,14 @@ def expect_phase(vm: Vm, phase: str) -> None:
 def cancel_in(phase: str) -> None:
     def function(scene: Scene) -> None:
         source, destination = source_in_phase(scene, phase)
-        source.qmp.cmd('migrate-cancel')
+        source.qmp.cmd('migrate_cancel')
         source.wait_migration('cancelled')
         expect_phase(source, 'cancelled')
         expect_unharmed(scene, source)
         destination.close()
         second_try(scene, source)
 
-    function.__doc__ = f'migrate-cancel in {phase}, then again.'
+    function.__doc__ = f'migrate_cancel in {phase}, then again.'
     add(f'cancel-in-{phase}', function, TWO_DISKS)
 
 
@@ -72,12 +72,12 @@ for name in ('disk-precopy', 'ram-precopy'):
 
 @test()
 def cancel_at_once(scene: Scene) -> None:
-    """migrate-cancel right behind migrate, wherever it hits."""
+    """migrate_cancel right behind migrate, wherever it hits."""
     source = loaded_source(scene)
     for attempt in range(3):
         destination = scene.destination(name=f'destination-c{attempt}')
         begin(source, scene.uri(destination), **SLOW_DISK)
-        source.qmp.cmd('migrate-cancel')
+        source.qmp.cmd('migrate_cancel')
         source.wait_migration('cancelled')
         expect_unharmed(scene, source)
         destination.close()
@@ -86,14 +86,14 @@ def cancel_at_once(scene: Scene) -> None:
 
 @test()
 def cancel_in_setup(scene: Scene) -> None:
-    """migrate-cancel while the destination does not answer HELLO."""
+    """migrate_cancel while the destination does not answer HELLO."""
     source = loaded_source(scene)
     destination = scene.destination()
     relay = scene.make_relay(destination)
     relay.hold_at(Type.HELLO)
     begin(source, relay.uri)
     relay.wait_held()
-    source.qmp.cmd('migrate-cancel')
+    source.qmp.cmd('migrate_cancel')
     source.wait_migration('cancelled')
     expect_unharmed(scene, source)
     destination.close()
@@ -105,7 +105,7 @@ def paused_while_cancelled(scene: Scene) -> None:
     """A guest that the user paused stays paused after a cancel."""
     source, destination = source_in_phase(scene, 'disk-precopy')
     source.qmp.cmd('stop')
-    source.qmp.cmd('migrate-cancel')
+    source.qmp.cmd('migrate_cancel')
     source.wait_migration('cancelled')
     require(source.status() == 'paused', f'source is {source.status()}')
     source.qmp.cmd('cont')
@@ -161,9 +161,9 @@ def destination_killed_when_ready(scene: Scene) -> None:
 
 @test()
 def cancel_in_freeze(scene: Scene) -> None:
-    """migrate-cancel while the guest stands still."""
+    """migrate_cancel while the guest stands still."""
     source, destination = freeze_held_at_ready(scene, 60000)
-    source.qmp.cmd('migrate-cancel')
+    source.qmp.cmd('migrate_cancel')
     source.wait_migration('cancelled', 'failed')
     expect_unharmed(scene, source)
     expect_not_running(scene, destination)
@@ -287,7 +287,7 @@ def yank(scene: Scene) -> None:
 
 @test()
 def cancel_on_stuck_link(scene: Scene) -> None:
-    """migrate-cancel while nothing is forwarded."""
+    """migrate_cancel while nothing is forwarded."""
     source = loaded_source(scene)
     destination = scene.destination()
     relay = scene.make_relay(destination)
@@ -295,7 +295,7 @@ def cancel_on_stuck_link(scene: Scene) -> None:
     wait_total(source, 'sent')
     for connection in relay.wait_open(BLOCK) + relay.wait_open(MAIN):
         connection.stall()
-    source.qmp.cmd('migrate-cancel')
+    source.qmp.cmd('migrate_cancel')
     source.wait_migration('cancelled')
     expect_unharmed(scene, source)
     destination.close()

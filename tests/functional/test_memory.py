@@ -81,7 +81,7 @@ def many_migrations(scene: Scene) -> None:
         destination = scene.destination(name=f'destination-{attempt}')
         begin(source, scene.uri(destination), bandwidth=4 * MIB)
         wait_phase(source, 'disk-precopy')
-        source.qmp.cmd('migrate-cancel')
+        source.qmp.cmd('migrate_cancel')
         source.wait_migration('cancelled')
         destination.close()
         if attempt == 1:

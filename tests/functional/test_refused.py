@@ -228,7 +228,7 @@ def second_migrate(scene: Scene) -> None:
     begin(source, scene.uri(destination), **SLOW_DISK)
     wait_phase(source, 'disk-precopy')
     source.qmp.expect_error('migrate', uri=scene.uri(destination))
-    source.qmp.cmd('migrate-cancel')
+    source.qmp.cmd('migrate_cancel')
     source.wait_migration('cancelled')
     destination.close()
     move_again = scene.destination(name='destination-2')

@@ -56,11 +56,11 @@ def expect_moved(scene: Scene, source: Vm, destination: Vm) -> None:
 
 def end(source: Vm, destination: Vm) -> None:
     """End both; no image may stay locked or be damaged."""
-    for vm in (source, destination):
-        vm.quit()
-        for image in vm.images:
-            require(not image.is_locked(), f'{image.path} is still locked')
-            image.check()
+    source.quit()
+    destination.quit()
+    for image in source.images + destination.images:
+        require(not image.is_locked(), f'{image.path} is still locked')
+        image.check()
 
 
 def expect_postcopy(source: Vm) -> None:

@@ -17,10 +17,12 @@ from .wire import PREAMBLE, Parser
 
 MAIN, BLOCK, MULTIFD, TLS, OTHER = 'main', 'block', 'multifd', 'tls', 'other'
 CHUNK = 65536
+# A main stream that goes on after postcopy-paused begins with this command
+RESUME = b'\x08\x00\x09'
 
 
 def classify(head: bytes) -> str:
-    if head.startswith(b'QEVM'):
+    if head.startswith((b'QEVM', RESUME)):
         return MAIN
     if head.startswith(b'WSMB'):
         return BLOCK

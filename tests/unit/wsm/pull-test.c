@@ -172,7 +172,8 @@ BlockDriver bdrv_mem = {
     .bdrv_child_perm        = bdrv_default_perms,
 };
 
-static void test_record(PullTest *t, GArray *list, int64_t offset, int64_t bytes)
+static void test_record(PullTest *t, GArray *list, int64_t offset,
+                        int64_t bytes)
 {
     Range r = { offset, bytes };
 
@@ -216,8 +217,8 @@ const BdrvPullOps pull_test_ops = {
     .complete = test_complete,
 };
 
-void pull_test_init_disk(PullTest *t, int64_t size, uint64_t perm, uint64_t shared,
-                         int flags)
+void pull_test_init_disk(PullTest *t, int64_t size, uint64_t perm,
+                         uint64_t shared, int flags)
 {
     *t = (PullTest) { .size = size };
     qemu_mutex_init(&t->lock);

@@ -45,9 +45,13 @@ static void check_one(GArray *list, int64_t offset, int64_t bytes)
     g_array_set_size(list, 0);
 }
 
-/* Requests, each in a coroutine of its own in the main thread */
+/* Requests, each in a coroutine of its own, most in the main thread */
 
-typedef enum { READ, WRITE, ZERO, DISCARD, FLUSH, STORE, PRECOPY, ARRIVED } Kind;
+typedef enum {
+    READ, WRITE, ZERO, DISCARD, FLUSH,      /* of the guest */
+    STORE, PRECOPY,                         /* bdrv_pull_store(), _write() */
+    ARRIVED,                                /* end of bdrv_inc_in_flight() */
+} Kind;
 
 typedef struct Op {
     PullTest *t;
@@ -97,12 +101,12 @@ static void coroutine_fn op_entry(void *opaque)
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, op->delay_ns);
     }
     op->ret = op_do(op);
-    op->done = true;
+    qatomic_store_release(&op->done, true);
     aio_wait_kick();
 }
 
-static Op *start_delayed(PullTest *t, Kind kind, int64_t offset, int64_t bytes,
-                         uint8_t tag, int64_t delay_ns)
+static Op *start_in(AioContext *ctx, PullTest *t, Kind kind, int64_t offset,
+                    int64_t bytes, uint8_t tag, int64_t delay_ns)
 {
     Op *op = g_new(Op, 1);
 
@@ -119,9 +123,15 @@ static Op *start_delayed(PullTest *t, Kind kind, int64_t offset, int64_t bytes,
         op->buf = g_malloc(MAX(bytes, 1));
         memset(op->buf, tag, bytes);
     }
-    aio_co_enter(qemu_get_aio_context(),
-                 qemu_coroutine_create(op_entry, op));
+    aio_co_enter(ctx, qemu_coroutine_create(op_entry, op));
     return op;
+}
+
+static Op *start_delayed(PullTest *t, Kind kind, int64_t offset, int64_t bytes,
+                         uint8_t tag, int64_t delay_ns)
+{
+    return start_in(qemu_get_aio_context(), t, kind, offset, bytes, tag,
+                    delay_ns);
 }
 
 static Op *start(PullTest *t, Kind kind, int64_t offset, int64_t bytes,
@@ -138,12 +148,12 @@ static bool is_done(Op *op)
             /* more to come */
         }
     }
-    return op->done;
+    return qatomic_load_acquire(&op->done);
 }
 
 static void op_wait(Op *op)
 {
-    AIO_WAIT_WHILE_UNLOCKED(NULL, !op->done);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_load_acquire(&op->done));
 }
 
 static int finish(Op *op)
@@ -157,13 +167,15 @@ static int finish(Op *op)
     return ret;
 }
 
-static int run(PullTest *t, Kind kind, int64_t offset, int64_t bytes, uint8_t tag)
+static int run(PullTest *t, Kind kind, int64_t offset, int64_t bytes,
+               uint8_t tag)
 {
     return finish(start(t, kind, offset, bytes, tag));
 }
 
 /* Take in blocks, and check how many bytes of them were stored */
-static void run_store(PullTest *t, int64_t offset, int64_t bytes, int64_t stored)
+static void run_store(PullTest *t, int64_t offset, int64_t bytes,
+                      int64_t stored)
 {
     Op *op = start(t, STORE, offset, bytes, SOURCE);
 
@@ -531,6 +543,51 @@ static void test_drop_while_waiting(void)
     pull_test_cleanup(&t);
 }
 
+/* What is parked belongs to another thread */
+static void test_drop_while_parked(void)
+{
+    IOThread *thread = iothread_new();
+    PullTest t;
+    Op *store;
+
+    setup_missing(&t);
+    bdrv_drained_begin(t.bs);
+    store = start_in(iothread_get_aio_context(thread), &t, STORE, 0, BLOCK,
+                     SOURCE, 1000000);
+    g_usleep(5000);
+    pull_test_drop(&t);
+    bdrv_drained_end(t.bs);
+    g_assert_cmpint(finish(store), ==, -ECANCELED);
+    pull_test_cleanup(&t);
+    iothread_join(thread);
+}
+
+/* Somebody, like a block job, does not let go the filter */
+static void test_drop_kept_alive(void)
+{
+    BlockDriverState *filter;
+    BlockBackend *job;
+    uint8_t buf[BLOCK];
+    PullTest t;
+
+    setup_missing(&t);
+    filter = t.filter;
+    bdrv_ref(filter);
+    bdrv_pull_drop(filter);
+    t.filter = NULL;
+    g_assert_true(blk_bs(t.blk) == t.bs);
+
+    job = blk_new(qemu_get_aio_context(), BLK_PERM_CONSISTENT_READ,
+                  BLK_PERM_ALL);
+    blk_insert_bs(job, filter, &error_abort);
+    g_assert_cmpint(blk_pread(job, 0, BLOCK, buf, 0), ==, 0);
+    g_assert_cmpint(buf[0], ==, OLD);
+    g_assert_cmpint(t.pulls->len, ==, 0);
+    blk_unref(job);
+    bdrv_unref(filter);
+    pull_test_cleanup(&t);
+}
+
 static void begin_drained(PullTest *t)
 {
     bdrv_drained_begin(t->filter);
@@ -637,8 +694,8 @@ static void test_drain_parked_helps(void)
     pull_test_cleanup(&t);
 }
 
-static void check_status(PullTest *t, int64_t offset, int64_t bytes, int expected,
-                         int64_t expected_pnum)
+static void check_status(PullTest *t, int64_t offset, int64_t bytes,
+                         int expected, int64_t expected_pnum)
 {
     int64_t pnum, map;
     BlockDriverState *file;
@@ -808,8 +865,8 @@ static void test_iothread(void)
     PullTest t;
     Op *read;
 
-    setup_disk(&t, SIZE, BLK_PERM_WRITE | BLK_PERM_CONSISTENT_READ,
-               BDRV_O_RDWR);
+    pull_test_init_disk(&t, SIZE, BLK_PERM_WRITE | BLK_PERM_CONSISTENT_READ,
+                        BLK_PERM_ALL, BDRV_O_RDWR);
     blk_set_aio_context(t.blk, iothread_get_aio_context(thread), &error_abort);
     t.filter = bdrv_pull_append(t.bs, BLOCK, &pull_test_ops, &t, &error_abort);
     g_assert_true(bdrv_get_aio_context(t.filter) ==
@@ -833,8 +890,10 @@ static void test_inactive(void)
     Error *err = NULL;
     PullTest t;
 
-    setup_disk(&t, SIZE, 0, BDRV_O_RDWR | BDRV_O_UNMAP | BDRV_O_INACTIVE);
+    pull_test_init_disk(&t, SIZE, 0, BLK_PERM_ALL,
+                        BDRV_O_RDWR | BDRV_O_UNMAP | BDRV_O_INACTIVE);
     g_assert_null(bdrv_pull_append(t.bs, BLOCK, &pull_test_ops, &t, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), "is inactive"));
     error_free_or_abort(&err);
     g_assert_true(blk_bs(t.blk) == t.bs);
 
@@ -862,11 +921,13 @@ static void test_permissions(void)
     BlockDriverState *ro;
     PullTest t;
 
-    pull_test_init(&t, SIZE);
+    pull_test_init_disk(&t, SIZE, 0, BLK_PERM_ALL, BDRV_O_RDWR);
+    t.filter = bdrv_pull_append(t.bs, BLOCK, &pull_test_ops, &t, &error_abort);
     other = blk_new(qemu_get_aio_context(), BLK_PERM_WRITE, BLK_PERM_ALL);
     g_assert_cmpint(blk_insert_bs(other, t.bs, &err), <, 0);
     error_free_or_abort(&err);
     pull_test_drop(&t);
+    g_assert_cmpint(blk_insert_bs(other, t.bs, &error_abort), ==, 0);
     blk_unref(other);
     pull_test_cleanup(&t);
 
@@ -881,7 +942,7 @@ static void test_no_unmap(void)
 {
     PullTest t;
 
-    setup_disk(&t, SIZE, BLK_PERM_WRITE, BDRV_O_RDWR);
+    pull_test_init_disk(&t, SIZE, BLK_PERM_WRITE, BLK_PERM_ALL, BDRV_O_RDWR);
     t.filter = bdrv_pull_append(t.bs, BLOCK, &pull_test_ops, &t, &error_abort);
     bdrv_pull_set_missing(t.filter, 0, SIZE);
     g_assert_cmpint(bdrv_pull_seal(t.filter), ==, 0);
@@ -912,6 +973,8 @@ int main(int argc, char **argv)
         { "repeat", test_repeat },
         { "set-error", test_set_error },
         { "drop-while-waiting", test_drop_while_waiting },
+        { "drop-while-parked", test_drop_while_parked },
+        { "drop-kept-alive", test_drop_kept_alive },
         { "drain", test_drain },
         { "drain-parked-helps", test_drain_parked_helps },
         { "block-status", test_block_status },

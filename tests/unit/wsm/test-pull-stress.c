@@ -16,7 +16,6 @@
 #include "../iothread.h"
 #include "pull-test.h"
 
-
 #define SECTOR 512
 #define NB_GUESTS 9
 #define NB_SOURCES 4
@@ -31,6 +30,7 @@ typedef struct Stress {
     uint64_t *expected;     /* what the disk must have, by 8 bytes */
     bool *busy;             /* by sector: some guest is at it */
     uint64_t stamp;
+    int64_t hot;            /* the block where a guest has just begun */
     unsigned next_pull;     /* in t.pulls */
     int running;            /* guests and sources */
     bool stop_sources;
@@ -45,6 +45,7 @@ static bool stress_claim(Stress *s, int64_t first, int64_t n)
         }
     }
     memset(s->busy + first, 1, n);
+    s->hot = first * SECTOR / BLOCK;
     return true;
 }
 
@@ -128,15 +129,20 @@ static void coroutine_fn stress_guest(void *opaque)
 {
     static void coroutine_fn (*const ops[])(Stress *s, int64_t first,
                                             int64_t n) = {
-        stress_read, stress_read, stress_read, stress_write, stress_write,
-        stress_zero, stress_discard,
+        stress_read, stress_write, stress_write, stress_zero, stress_discard,
     };
     Stress *s = opaque;
 
     for (int i = 0; i < s->steps; i++) {
         int64_t first = g_random_int_range(0, s->sectors);
         int64_t max = g_random_boolean() ? 3 : 40;
-        int64_t n = g_random_int_range(1, MIN(max, s->sectors - first) + 1);
+        int64_t n;
+
+        if (g_random_boolean()) {
+            first = QEMU_ALIGN_DOWN(first, BLOCK / SECTOR);
+            max = BLOCK / SECTOR;
+        }
+        n = g_random_int_range(1, MIN(max, s->sectors - first) + 1);
 
         if (stress_claim(s, first, n)) {
             ops[g_random_int_range(0, ARRAY_SIZE(ops))](s, first, n);
@@ -159,6 +165,22 @@ static bool stress_next_pull(Stress *s, Range *r)
     }
     *r = g_array_index(s->t.pulls, Range, s->next_pull++);
     return true;
+}
+
+/* What to push, best what is being changed */
+static Range stress_next_push(Stress *s)
+{
+    int64_t blocks = DIV_ROUND_UP(s->t.size, BLOCK);
+    int64_t first = g_random_int_range(0, blocks);
+    int64_t n = g_random_int_range(1, 4);
+
+    QEMU_LOCK_GUARD(&s->lock);
+    if (g_random_boolean()) {
+        first = s->hot;
+    }
+    return (Range) {
+        first * BLOCK, MIN((first + n) * BLOCK, s->t.size) - first * BLOCK,
+    };
 }
 
 static bool stress_stopped(Stress *s)
@@ -186,13 +208,9 @@ static void coroutine_fn stress_source(void *opaque)
         Range r;
 
         if (!stress_next_pull(s, &r)) {
-            int64_t first = g_random_int_range(0, s->t.size / BLOCK);
-            int64_t end = first + g_random_int_range(1, 4);
-
-            r.offset = first * BLOCK;
-            r.bytes = MIN(end * BLOCK, s->t.size) - r.offset;
             qemu_co_sleep_ns(QEMU_CLOCK_REALTIME,
-                             g_random_int_range(0, 5000000));
+                             g_random_int_range(0, 1000000));
+            r = stress_next_push(s);
         }
         stress_store(s, r);
     }
@@ -233,7 +251,7 @@ static void stress_disturb(Stress *s)
     case 0:
         bdrv_drained_begin(s->t.filter);
         g_assert_cmpint(qatomic_read(&s->t.filter->in_flight), ==, 0);
-        aio_poll(qemu_get_aio_context(), false);
+        g_usleep(g_random_int_range(0, 2000));
         g_assert_cmpint(qatomic_read(&s->t.filter->in_flight), ==, 0);
         bdrv_drained_end(s->t.filter);
         break;
@@ -315,7 +333,7 @@ static void test_stress(void)
     for (int i = 0; i < ARRAY_SIZE(threads); i++) {
         threads[i] = iothread_new();
     }
-    for (int i = 0; i < 24; i++) {
+    for (int i = 0; i < 40; i++) {
         stress_round(sizes[i % ARRAY_SIZE(sizes)], threads,
                      ARRAY_SIZE(threads), &sum);
     }
