@@ -19,7 +19,10 @@ bool migrate_whole_system(void);
 /* Once, from migration_object_init() */
 void wsm_mig_init(void);
 
-/* QEMU quits: let go of all block nodes, whatever state a migration is in */
+/*
+ * QEMU quits: let go of all block nodes, whatever state a migration is in.  In
+ * post-copy it first waits until the other side does not need this one.
+ */
 void wsm_shutdown(void);
 
 /* Do the capabilities @new_caps go together with whole-system? */

@@ -25,8 +25,9 @@
 #include "trace.h"
 
 #define WSM_HELLO_TIMEOUT_NS    (10 * NANOSECONDS_PER_SECOND)
-#define WSM_MAX_OUTSTANDING     (32 * MiB)      /* per connection */
-#define WSM_MAX_WRITES          1024            /* same */
+#define WSM_MAX_OUTSTANDING     (32 * MiB)      /* all connections */
+#define WSM_MAX_WRITES          (32 * KiB)      /* per connection */
+#define WSM_MAX_QUEUE           (64 * KiB)      /* messages to say */
 #define WSM_MAX_CONNS           (2 * WSM_MAX_CHANNELS)
 
 typedef struct WsmDestWrite {
@@ -40,7 +41,7 @@ static void coroutine_fn wsm_dest_wake_co(void *opaque)
     WsmDest *d = opaque;
 
     qemu_co_queue_restart_all(&d->control);
-    qemu_co_queue_restart_all(&d->dropped);
+    qemu_co_queue_restart_all(&d->changed);
     qatomic_dec(&d->coroutines);
     aio_wait_kick();
 }
@@ -56,6 +57,11 @@ void wsm_dest_say(WsmDest *d, const WsmMsg *msg)
     WITH_QEMU_LOCK_GUARD(&d->lock) {
         WsmMsg *last = g_queue_peek_tail(d->queue);
 
+        /* A lost HAVE costs no more than a block that is sent in vain */
+        if (msg->type == WSM_MSG_HAVE &&
+            g_queue_get_length(d->queue) >= WSM_MAX_QUEUE) {
+            return;
+        }
         if (last && last->type == msg->type && last->disk == msg->disk &&
             msg->bytes && last->offset + last->bytes == msg->offset &&
             last->bytes + msg->bytes <= WSM_MAX_DATA) {
@@ -197,15 +203,15 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
                                                 Error **errp)
 {
     WsmDest *d = conn->d;
+    int64_t limit = WSM_MAX_OUTSTANDING / d->nchannels + 2 * WSM_MAX_DATA;
     WsmDestWrite *wr;
     void *buf = NULL;
 
-    if (msg->epoch > qatomic_read(&d->epoch)) {
-        error_setg(errp, "block channel %u: %s of epoch %u before the freeze",
-                   conn->c.id, wsm_msg_name(msg->type), msg->epoch);
-        return false;
+    /* With postcopy-ram it may be here before the list of missing blocks */
+    while (msg->epoch > qatomic_read(&d->epoch) && !qatomic_read(&d->quit)) {
+        qemu_co_queue_wait(&d->changed, NULL);
     }
-    while (conn->outstanding + msg->length > WSM_MAX_OUTSTANDING ||
+    while (conn->outstanding + msg->length > limit ||
            conn->writes >= WSM_MAX_WRITES) {
         qemu_co_queue_wait(&conn->progress, NULL);
     }
@@ -231,8 +237,11 @@ static int coroutine_fn wsm_dest_flush(WsmDest *d)
 {
     int ret = 0;
 
-    for (unsigned i = 0; i < d->ndisks && ret == 0 && !d->closed; i++) {
+    for (unsigned i = 0; i < d->ndisks && ret == 0; i++) {
         GRAPH_RDLOCK_GUARD();
+        if (d->closed) {
+            break;
+        }
         ret = bdrv_co_flush(d->disk[i].filter);
         if (ret < 0) {
             trace_wsm_dest_flush_fail(d->disk[i].name, ret);
@@ -256,20 +265,26 @@ static bool coroutine_fn wsm_dest_sync(WsmDestConn *conn, const WsmMsg *msg,
     };
     int ret = wsm_dest_flush(d);
 
-    if (ret < 0) {
+    if (ret < 0 && msg->epoch) {
         error_setg_errno(errp, -ret, "cannot flush a disk at the destination");
         return false;
     }
-    if (msg->epoch) {
+    if (ret < 0) {
+        answer.bytes = -ret;
+    } else if (msg->epoch) {
         answer.bytes = wsm_dest_missing(d);
         while (!answer.bytes && !qatomic_read(&d->filters_gone) &&
                !qatomic_read(&d->quit)) {
-            qemu_co_queue_wait(&d->dropped, NULL);
+            qemu_co_queue_wait(&d->changed, NULL);
         }
-    } else if (wsm_phase(d->w) == WSM_PHASE_DISK_PRECOPY) {
-        wsm_enter(d->w, WSM_PHASE_RAM_PRECOPY);
+    } else {
+        wsm_advance(d->w, WSM_PHASE_DISK_PRECOPY, WSM_PHASE_RAM_PRECOPY);
     }
-    return wsm_channel_send(&conn->c, &answer, NULL) == 0;
+    ret = wsm_channel_send(&conn->c, &answer, NULL);
+    if (ret == 0 && msg->epoch && !answer.bytes) {
+        qatomic_set(&d->told, true);
+    }
+    return ret == 0;
 }
 
 static bool coroutine_fn wsm_dest_dispatch(WsmDestConn *conn,
@@ -402,9 +417,7 @@ static void coroutine_fn wsm_dest_serve(WsmDestConn *conn, Error **errp)
         return;
     }
     if (conn->c.id == 0) {
-        if (wsm_phase(d->w) == WSM_PHASE_SETUP) {
-            wsm_enter(d->w, WSM_PHASE_DISK_PRECOPY);
-        }
+        wsm_advance(d->w, WSM_PHASE_SETUP, WSM_PHASE_DISK_PRECOPY);
         wsm_dest_say_again(d);
     }
     while (!qatomic_read(&d->quit) &&

@@ -204,7 +204,7 @@ static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
     QTAILQ_INIT(&d->conns);
     qemu_co_queue_init(&d->gone);
     qemu_co_queue_init(&d->control);
-    qemu_co_queue_init(&d->dropped);
+    qemu_co_queue_init(&d->changed);
     qemu_mutex_init(&d->lock);
     return d;
 }
@@ -300,7 +300,6 @@ bool wsm_dest_seal(WsmDest *d, Error **errp)
     WITH_QEMU_LOCK_GUARD(&d->lock) {
         d->frozen_at = wsm_now();
     }
-    qatomic_set(&d->epoch, 1);
     for (unsigned i = 0; i < d->ndisks; i++) {
         int ret = bdrv_pull_seal(d->disk[i].filter);
 
@@ -310,6 +309,8 @@ bool wsm_dest_seal(WsmDest *d, Error **errp)
             return false;
         }
     }
+    qatomic_set(&d->epoch, 1);
+    wsm_dest_kick(d);
     return true;
 }
 
@@ -329,7 +330,7 @@ static void wsm_dest_go_bh(void *opaque)
         d->w->downtime_ns = ns;
     }
     d->run(d->run_opaque);
-    wsm_enter(d->w, WSM_PHASE_POSTCOPY);
+    wsm_advance(d->w, WSM_PHASE_FREEZE, WSM_PHASE_POSTCOPY);
     wsm_dest_drop_filters_bh(d);
 }
 

@@ -69,7 +69,7 @@ struct WsmDest {
     unsigned nconns;
     CoQueue gone;               /* a connection has ended */
     CoQueue control;            /* there is something to say on channel 0 */
-    CoQueue dropped;            /* waits for @filters_gone */
+    CoQueue changed;            /* waits for @epoch or @filters_gone */
     bool closed;                /* the filters must not be called any more */
 
     unsigned coroutines;        /* atomic: how many there are */
@@ -77,6 +77,7 @@ struct WsmDest {
     uint32_t epoch;             /* atomic */
     unsigned incomplete;        /* atomic: disks that may miss blocks */
     bool filters_gone;          /* atomic: all disks complete, filters off */
+    bool told;                  /* atomic: and the source was told so */
     bool stopped;               /* BQL */
 
     QemuMutex lock;

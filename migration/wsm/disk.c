@@ -99,6 +99,12 @@ static bool wsm_disk_check_wanted(GArray *all, strList *wanted, Error **errp)
                        "guest device", wanted->value);
             return false;
         }
+        if (blk_is_sg(found->blk)) {
+            error_setg(errp, "disk '%s' in option 'disks' is a SCSI "
+                       "passthrough device, whose writes cannot be tracked",
+                       wanted->value);
+            return false;
+        }
         if (!blk_supports_write_perm(found->blk)) {
             error_setg(errp, "disk '%s' in option 'disks' is read-only; "
                        "attach the same image at the destination instead",
@@ -134,6 +140,8 @@ GPtrArray *wsm_disk_select(GArray *all, strList *wanted,
 
         if (!blk_supports_write_perm(disk->blk)) {
             wsm_disk_exclude(excluded, disk, "read-only");
+        } else if (blk_is_sg(disk->blk)) {
+            wsm_disk_exclude(excluded, disk, "SCSI passthrough");
         } else if (wanted && !wsm_disk_is_wanted(disk, wanted)) {
             wsm_disk_exclude(excluded, disk, "not in option 'disks'");
         } else {

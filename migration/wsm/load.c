@@ -123,9 +123,8 @@ static int wsm_load_residue(QEMUFile *f, WsmDest *d, unsigned disk)
     size_t size = qemu_get_be32(f);
     Error *err = NULL;
 
-    /* No list of runs needs more than three bytes for every two blocks */
-    if (size > 2 * DIV_ROUND_UP(d->disk[disk].size, d->start.granularity) +
-               10) {
+    /* The longest list has gaps and runs of one block, each of one byte */
+    if (size > DIV_ROUND_UP(d->disk[disk].size, d->start.granularity) + 10) {
         error_report("section 'wsm-freeze': disk %u: %zu bytes are too many "
                      "for its size", disk, size);
         return -EINVAL;
@@ -154,17 +153,18 @@ int wsm_load_freeze(QEMUFile *f, Wsm *w)
                      ndisks, d ? d->ndisks : 0);
         return -EINVAL;
     }
+    if (wsm_phase(w) != WSM_PHASE_RAM_PRECOPY) {
+        error_report("section 'wsm-freeze' came in phase '%s'",
+                     WsmPhase_str(wsm_phase(w)));
+        return -EINVAL;
+    }
     for (unsigned i = 0; i < ndisks; i++) {
         ret = wsm_load_residue(f, d, i);
         if (ret < 0) {
             return ret;
         }
     }
-    /* The other phases need no message; so the freeze may be the first */
-    if (wsm_phase(w) == WSM_PHASE_DISK_PRECOPY) {
-        wsm_enter(w, WSM_PHASE_RAM_PRECOPY);
-    }
-    wsm_enter(w, WSM_PHASE_FREEZE);
+    wsm_advance(w, WSM_PHASE_RAM_PRECOPY, WSM_PHASE_FREEZE);
     if (!wsm_dest_seal(d, &err)) {
         error_report_err(err);
         return -EINVAL;
@@ -234,7 +234,7 @@ bool wsm_incoming_is_complete(void)
 {
     WsmDest *d = wsm_get()->dest;
 
-    return d && qatomic_read(&d->filters_gone) && !migrate_postcopy_ram() &&
+    return d && qatomic_read(&d->told) && !migrate_postcopy_ram() &&
            wsm_phase(wsm_get()) == WSM_PHASE_POSTCOPY;
 }
 

@@ -43,7 +43,10 @@ typedef enum WsmMsgType {
     WSM_MSG_ACK,        /* D->S  the range of a DATA or ZERO was written */
     WSM_MSG_FAIL,       /* D->S  as ACK, but it was not; payload: text */
     WSM_MSG_SYNC,       /* S->D  flush all disks; @offset is a serial number */
-    WSM_MSG_SYNC_ACK,   /* D->S  done; @offset as in SYNC, @bytes missing */
+    WSM_MSG_SYNC_ACK,   /*
+                         * D->S  done; @offset as in SYNC.  @bytes: epoch 0:
+                         * errno of the flush; epoch 1: bytes missing
+                         */
     WSM_MSG_READY,      /* D->S  all state is loaded, the guest could run */
     WSM_MSG_GO,         /* S->D  the guest is yours: the handover */
     WSM_MSG_ABORT,      /* S->D  there will be no GO, the source runs on */

@@ -2,15 +2,19 @@
  * Whole-system migration: the source's part of the main stream
  *
  * How the phases fit into QEMU's migration: until the disks are copied,
- * wsm_save_iterate() keeps the migration thread waiting, so that memory, which
- * changes faster, comes last.  Then memory is copied as ever.  When it
- * has become small enough, wsm_save_pending_exact() starts QEMU's post-copy
- * state, as a user's migrate-start-postcopy would.
+ * wsm_save_pending_estimate() keeps the migration thread waiting, so that
+ * memory, which changes faster, comes last.  (In save_live_iterate it would be
+ * too late: memory's turn comes first there, and what it sends uses up the
+ * bandwidth limit, at which QEMU skips the handlers behind it.)  Then
+ * memory is copied as ever.  When it has become small enough,
+ * wsm_save_pending_exact() starts QEMU's post-copy state, as a user's
+ * migrate-start-postcopy would.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qemu/units.h"
 #include "exec/ramlist.h"
 #include "migration/misc.h"
@@ -110,33 +114,19 @@ int wsm_save_iterate(QEMUFile *f, void *opaque)
     Wsm *w = opaque;
     WsmSource *s = w->source;
     WsmPhase phase = wsm_phase(w);
-    int ret = 0;
+    int ms = 0;
 
     qemu_put_byte(f, WSM_SECTION_PART);
-    switch (phase) {
-    case WSM_PHASE_SETUP:
-        /* The destination needs our START before it lets channels in */
-        qemu_fflush(f);
-        ret = wsm_source_disk_phase(s);
-        break;
-    case WSM_PHASE_POSTCOPY:
+    if (phase == WSM_PHASE_POSTCOPY) {
         /* Write something now and then, to notice a broken stream */
         qemu_fflush(f);
-        wsm_source_interrupted(s);
-        wsm_source_wait_all_there(s, ram_bytes_remaining() ? 0 :
-                                     WSM_POSTCOPY_POLL_MS);
-        break;
-    default:
-        wsm_source_interrupted(s);
-        if (wsm_save_is_waiting(s, phase)) {
-            wsm_source_wait_all_there(s, WSM_POLL_MS);
-        }
-        break;
+        ms = ram_bytes_remaining() ? 0 : WSM_POSTCOPY_POLL_MS;
+    } else if (wsm_save_is_waiting(s, phase)) {
+        ms = WSM_POLL_MS;
     }
-    /* An error is in the stream already if the migration shall fail of it */
-    return ret < 0 && !qemu_file_get_error(f) &&
-           migrate_get_current()->state != MIGRATION_STATUS_CANCELLING ?
-           ret : 1;
+    wsm_source_interrupted(s);
+    wsm_source_wait_all_there(s, ms);
+    return 1;
 }
 
 /* QEMU must go by the post-copy state: only there the residue is sent */
@@ -150,6 +140,20 @@ int wsm_save_complete_postcopy(QEMUFile *f, void *opaque)
 {
     qemu_put_byte(f, WSM_SECTION_END);
     return 0;
+}
+
+/* The first that the migration thread does: copy the disks */
+static void wsm_save_disks(Wsm *w)
+{
+    QEMUFile *f = migrate_get_current()->to_dst_file;
+    int ret;
+
+    /* The destination needs our START before it lets channels in */
+    qemu_fflush(f);
+    ret = wsm_source_disk_phase(w->source);
+    if (ret < 0 && !qemu_file_get_error(f)) {
+        qemu_file_set_error(f, ret);
+    }
 }
 
 /*
@@ -168,7 +172,7 @@ static void wsm_save_pending(Wsm *w, bool exact, uint64_t *must_precopy,
 
     switch (wsm_phase(w)) {
     case WSM_PHASE_SETUP:
-    case WSM_PHASE_DISK_PRECOPY:
+        wsm_save_disks(w);
         *must_precopy += WSM_PENDING_HOLD;
         break;
     case WSM_PHASE_RAM_PRECOPY:
@@ -216,6 +220,11 @@ int wsm_save_freeze(QEMUFile *f, Wsm *w)
     for (unsigned i = 0; i < s->ndisks; i++) {
         g_autoptr(GByteArray) runs = wsm_source_residue(s, i);
 
+        if (blk_bs(s->disk[i].blk) != s->disk[i].bs) {
+            error_report("disk '%s': its block graph was changed during "
+                         "migration", s->disk[i].name);
+            return -EINVAL;
+        }
         trace_wsm_save_freeze(s->disk[i].name, runs->len,
                               bdrv_get_dirty_count(s->disk[i].bitmap));
         qemu_put_be32(f, runs->len);

@@ -99,7 +99,6 @@ static bool coroutine_fn wsm_source_welcome(WsmSourceChannel *c, Error **errp)
         if (text) {
             error_setg(errp, "the destination refuses: %s", text);
         }
-        c->refused = true;
         return false;
     }
     if (msg.type != WSM_MSG_WELCOME) {
@@ -169,7 +168,15 @@ static void wsm_source_synced(WsmSource *s, const WsmMsg *msg)
         return;
     }
     s->sync_awaited = false;
-    if (s->epoch && msg->bytes) {
+    if (!s->epoch && msg->bytes) {
+        Error *err = NULL;
+
+        error_setg(&err, "the destination cannot flush its disks: %s",
+                   strerror(MIN(msg->bytes, INT_MAX)));
+        wsm_source_fail(s, err);
+        return;
+    }
+    if (msg->bytes) {
         g_autoptr(Error) err = NULL;
 
         error_setg(&err, "the destination lacks %" PRIu64 " bytes that were "
@@ -191,13 +198,15 @@ static bool coroutine_fn wsm_source_failed(WsmSourceChannel *c,
     g_autofree char *text = wsm_channel_recv_text(&c->c, msg->length, errp);
     Error *err = NULL;
 
-    if (!text || !wsm_source_ack(c, msg, false, errp)) {
+    if (!text) {
         return false;
     }
     error_setg(&err, "the destination cannot write to disk '%s': %s",
                c->s->disk[msg->disk].name, text);
     wsm_source_fail(c->s, err);
-    return true;
+    /* It is tried again in post-copy; the error may last */
+    wsm_source_sleep(c->s, c->s->epoch ? NANOSECONDS_PER_SECOND : 0);
+    return wsm_source_ack(c, msg, false, errp);
 }
 
 /* Returns false and sets @errp to close the channel */
@@ -222,7 +231,8 @@ static bool coroutine_fn wsm_source_dispatch(WsmSourceChannel *c,
         return true;
     case WSM_MSG_PULL:
         if (s->epoch) {
-            return wsm_source_pull(c, msg, errp);
+            wsm_source_pull(c, msg);
+            return true;
         }
         break;
     case WSM_MSG_HAVE:

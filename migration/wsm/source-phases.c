@@ -241,33 +241,41 @@ static void wsm_source_abort_bh(void *opaque)
     wsm_source_wake(s);
 }
 
-/*
- * The destination has loaded everything and waits for our word.  Not with
- * postcopy-ram: to load devices it may need memory, which the caller's thread
- * would have to send.  Then the guest is handed over as QEMU ever does it.
- */
-static bool wsm_source_wait_ready(WsmSource *s)
+/* Wait for READY, or for a reason not to wait.  True: it has come. */
+static bool wsm_source_await_ready(WsmSource *s, int64_t deadline)
 {
-    int64_t deadline = wsm_now() +
-                       wsm_option_switchover_timeout(s->w) * SCALE_MS;
+    bool ready = false;
 
-    if (migrate_postcopy_ram()) {
-        return true;
-    }
-    while (wsm_now() < deadline) {
+    while (!ready && wsm_now() < deadline && !wsm_source_interrupted(s)) {
         WITH_QEMU_LOCK_GUARD(&s->lock) {
             if (!s->ready) {
                 qemu_cond_timedwait(&s->cond, &s->lock, WSM_WAIT_MS);
             }
-            if (s->ready) {
-                return true;
-            }
-        }
-        if (wsm_source_interrupted(s)) {
-            return false;
+            ready = s->ready;
         }
     }
-    return false;
+    return ready;
+}
+
+/*
+ * The destination has loaded everything and waits for our word.  Not with
+ * postcopy-ram: to load devices it may need memory, which the caller's thread
+ * would have to send.  Then the guest is handed over as QEMU ever does it.
+ *
+ * The BQL is released meanwhile, so that the user can cancel, and a channel can
+ * be opened again.
+ */
+static bool wsm_source_wait_ready(WsmSource *s)
+{
+    bool ready = true;
+
+    if (!migrate_postcopy_ram()) {
+        bql_unlock();
+        ready = wsm_source_await_ready(s, wsm_now() + SCALE_MS *
+                                       wsm_option_switchover_timeout(s->w));
+        bql_lock();
+    }
+    return ready && !wsm_source_interrupted(s);
 }
 
 bool wsm_source_handover(WsmSource *s, Error **errp)
@@ -277,9 +285,8 @@ bool wsm_source_handover(WsmSource *s, Error **errp)
     if (!wsm_source_wait_ready(s)) {
         aio_bh_schedule_oneshot(s->ctx, wsm_source_abort_bh, s);
         error_setg(errp, "the destination did not say that it has loaded the "
-                   "guest within %" PRId64 " ms (option switchover-timeout); "
-                   "the guest runs on here",
-                   wsm_option_switchover_timeout(s->w));
+                   "guest (option switchover-timeout: %" PRId64 " ms); the "
+                   "guest runs on here", wsm_option_switchover_timeout(s->w));
         return false;
     }
 

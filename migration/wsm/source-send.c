@@ -26,9 +26,16 @@
 #define WSM_PUSH_CHUNK          (64 * KiB)      /* same, in post-copy */
 #define WSM_WINDOW              (32 * MiB)      /* unacked, all channels */
 #define WSM_PUSH_WINDOW         (1 * MiB)       /* same, in post-copy */
-#define WSM_MAX_PULLS           1024            /* at a time */
+#define WSM_PULL_WINDOW         (8 * MiB)       /* asked for, at a time */
+#define WSM_ZERO_COST           (4 * KiB)       /* of a message in the window */
 #define WSM_STATUS_MIN          (64 * KiB)      /* look for holes from here */
 #define WSM_SLICE_NS            (100 * SCALE_MS)
+
+/* What a request counts in the window; zeroes must not be unlimited, too */
+static int64_t wsm_req_cost(const WsmReq *req)
+{
+    return req->zero ? WSM_ZERO_COST : req->bytes;
+}
 
 static WsmReq *wsm_req_new(WsmSourceChannel *c, WsmSourceDisk *d,
                            int64_t offset, int64_t bytes)
@@ -50,6 +57,12 @@ static WsmReq *wsm_req_new(WsmSourceChannel *c, WsmSourceDisk *d,
     return req;
 }
 
+/* Let the pass come to @offset at once, if it has left it behind */
+static void wsm_source_send_next(WsmSourceDisk *d, int64_t offset)
+{
+    d->cursor = MIN(d->cursor, offset);
+}
+
 /* Give back what is beyond the first @bytes of a request */
 static void wsm_req_shrink(WsmSourceChannel *c, WsmReq *req, int64_t bytes)
 {
@@ -58,7 +71,7 @@ static void wsm_req_shrink(WsmSourceChannel *c, WsmReq *req, int64_t bytes)
     if (bytes < req->bytes) {
         bdrv_set_dirty_bitmap(d->bitmap, req->offset + bytes,
                               req->bytes - bytes);
-        d->cursor = MIN(d->cursor, req->offset + bytes);
+        wsm_source_send_next(d, req->offset + bytes);
         c->in_flight -= req->bytes - bytes;
         req->bytes = bytes;
         wsm_source_wake(c->s);
@@ -67,8 +80,9 @@ static void wsm_req_shrink(WsmSourceChannel *c, WsmReq *req, int64_t bytes)
 
 static void wsm_req_set_zero(WsmSourceChannel *c, WsmReq *req)
 {
-    c->in_flight -= req->bytes;
+    c->in_flight -= wsm_req_cost(req);
     req->zero = true;
+    c->in_flight += wsm_req_cost(req);
     wsm_source_wake(c->s);
 }
 
@@ -77,10 +91,11 @@ static void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived)
     WsmSource *s = c->s;
 
     if (!arrived) {
+        wsm_source_send_next(req->disk, req->offset);
         bdrv_set_dirty_bitmap(req->disk->bitmap, req->offset, req->bytes);
     }
     QTAILQ_REMOVE(&c->reqs, req, next);
-    c->in_flight -= req->zero ? 0 : req->bytes;
+    c->in_flight -= wsm_req_cost(req);
     s->nreqs--;
     g_free(req);
     wsm_source_wake(s);
@@ -106,7 +121,7 @@ bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
     QTAILQ_FOREACH(req, &c->reqs, next) {
         if (req->disk->index == msg->disk && req->offset == msg->offset &&
             req->bytes == msg->bytes && req->epoch == msg->epoch &&
-            !req->acked) {
+            !req->answered) {
             break;
         }
     }
@@ -116,9 +131,9 @@ bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
                    wsm_msg_name(msg->type), msg->offset, msg->bytes, msg->disk);
         return false;
     }
-    if (req->busy && ok) {
-        req->acked = true;
-    } else if (!req->busy) {
+    req->answered = true;
+    req->arrived = ok;
+    if (!req->busy) {
         wsm_req_end(c, req, ok);
     }
     return true;
@@ -350,8 +365,8 @@ static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req,
     if (ret == 0) {
         wsm_req_count(req);
     }
-    if (req->acked) {
-        wsm_req_end(c, req, true);
+    if (req->answered) {
+        wsm_req_end(c, req, req->arrived);
     }
 }
 
@@ -404,9 +419,10 @@ static void coroutine_fn wsm_pull_co(void *opaque)
 
 /*
  * What is dirty in the range goes out now.  The rest is in flight, or the
- * guest has overwritten it and HAVE was faster.
+ * guest has overwritten it and HAVE was faster.  If too much is asked for at
+ * a time, the rest is what is pushed next.
  */
-bool wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg, Error **errp)
+void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg)
 {
     WsmSource *s = c->s;
     WsmSourceDisk *d = &s->disk[msg->disk];
@@ -416,14 +432,13 @@ bool wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg, Error **errp)
 
     while (bdrv_dirty_bitmap_next_dirty_area(d->bitmap, offset, end, chunk,
                                              &offset, &bytes)) {
-        WsmPull *pull = g_new(WsmPull, 1);
+        WsmPull *pull;
 
-        if (s->nreqs >= WSM_MAX_PULLS) {
-            g_free(pull);
-            error_setg(errp, "block channel %u: PULL: more than %d blocks are "
-                       "asked for at a time", c->c.id, WSM_MAX_PULLS);
-            return false;
+        if (c->in_flight >= WSM_PULL_WINDOW) {
+            wsm_source_send_next(d, offset);
+            return;
         }
+        pull = g_new(WsmPull, 1);
         pull->c = c;
         pull->req = wsm_req_new(c, d, offset, bytes);
         pull->req->pull = true;
@@ -431,5 +446,4 @@ bool wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg, Error **errp)
         qatomic_inc(&s->coroutines);
         qemu_coroutine_enter(qemu_coroutine_create(wsm_pull_co, pull));
     }
-    return true;
 }

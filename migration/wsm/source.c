@@ -74,8 +74,9 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
                          disk->name);
         return false;
     }
-    if (strlen(disk->path) > WSM_MAX_PATH) {
-        error_setg(errp, "disk '%s': its path has more than %d bytes",
+    if (strlen(disk->path) > WSM_MAX_PATH ||
+        strlen(disk->name) > WSM_MAX_PATH) {
+        error_setg(errp, "disk '%s': its path or name has more than %d bytes",
                    disk->name, WSM_MAX_PATH);
         return false;
     }
@@ -84,6 +85,10 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
         error_prepend(errp, "disk '%s': ", disk->name);
         return false;
     }
+    /* A new overlay would take writes that our bitmap does not see */
+    d->bs = blk_bs(d->blk);
+    bdrv_op_block_all(d->bs, s->blocker);
+    d->allocated = bdrv_get_allocated_file_size(d->bs);
     d->index = i;
     d->size = s->disk_size[i] = size;
     s->start.disk[i] = (WsmDiskDesc) {
@@ -167,16 +172,20 @@ static WsmSource *wsm_source_new(Wsm *w)
     ratelimit_init(&s->limit);
     qemu_mutex_init(&s->lock);
     qemu_cond_init(&s->cond);
+    error_setg(&s->blocker, "the disk is being migrated");
     wsm_source_add_channels(s);
     return s;
 }
 
 bool wsm_source_start(Wsm *w, Error **errp)
 {
-    WsmSource *s = wsm_source_new(w);
+    WsmSource *s;
 
-    assert(!w->source);
-    w->source = s;
+    if (w->source) {
+        error_setg(errp, "the migration before this one has not yet ended");
+        return false;
+    }
+    w->source = s = wsm_source_new(w);
     wsm_begin(w, WSM_ROLE_SOURCE, &s->start.session);
 
     /* On failure migration_cleanup() calls the save_cleanup handler */
@@ -223,6 +232,7 @@ void wsm_source_stop(WsmSource *s)
         if (d->bitmap) {
             bdrv_release_dirty_bitmap(d->bitmap);
         }
+        bdrv_op_unblock_all(d->bs, s->blocker);
         blk_unref(d->blk);
         d->bitmap = NULL;
         d->blk = NULL;
@@ -248,6 +258,7 @@ void wsm_source_free(WsmSource *s)
     wsm_start_destroy(&s->start);
     qapi_free_WsmExcludedDiskList(s->excluded);
     error_free(s->fatal);
+    error_free(s->blocker);
     ratelimit_destroy(&s->limit);
     qemu_cond_destroy(&s->cond);
     qemu_mutex_destroy(&s->lock);
@@ -294,17 +305,16 @@ static int64_t wsm_source_expected_bytes(WsmSource *s)
 
     for (unsigned i = 0; i < s->ndisks; i++) {
         WsmSourceDisk *d = &s->disk[i];
-        int64_t dirty, allocated;
+        int64_t dirty;
 
         if (!d->bitmap) {
             continue;
         }
         dirty = bdrv_get_dirty_count(d->bitmap);
-        allocated = bdrv_get_allocated_file_size(blk_bs(d->blk));
-        if (allocated > 0) {
-            int64_t left = allocated - (int64_t)stat64_get(&d->sent);
+        if (d->allocated > 0) {
+            int64_t left = d->allocated - (int64_t)stat64_get(&d->sent);
 
-            dirty = MIN(dirty, MAX(left, allocated / 100));
+            dirty = MIN(dirty, MAX(left, d->allocated / 100));
         }
         total += dirty;
     }

@@ -30,6 +30,8 @@ typedef struct WsmSourceDisk {
     int64_t size;               /* bytes */
     const char *name;           /* in WsmSource.start */
     BlockBackend *blk;
+    BlockDriverState *bs;       /* of @blk; has @bitmap; must not change */
+    int64_t allocated;          /* bytes, when we began; < 0: not known */
     /*
      * Blocks whose copy at the destination is not current, but for those in
      * a request.  Has a lock of its own.
@@ -57,7 +59,8 @@ typedef struct WsmReq {
     bool pull;                  /* the guest waits for it */
     bool zero;
     bool busy;                  /* a coroutine reads or sends it */
-    bool acked;                 /* acknowledged while @busy */
+    bool answered;              /* the answer came while @busy: */
+    bool arrived;               /* it was ACK */
 } WsmReq;
 
 struct WsmSourceChannel {
@@ -65,14 +68,13 @@ struct WsmSourceChannel {
     WsmChannel c;
     WsmConnector connector;
 
-    /* IOThread; the first three are read by query-wsm (atomic) */
+    /* IOThread; the first two are read by query-wsm (atomic) */
     bool up;
     unsigned connection;        /* number of connections there were */
-    bool refused;               /* the destination does not want us */
     unsigned users;             /* coroutines that are sending */
     CoQueue idle;               /* waits for @users to be 0 */
     QTAILQ_HEAD(, WsmReq) reqs;
-    int64_t in_flight;          /* bytes of @reqs, 0 for zeroes */
+    int64_t in_flight;          /* what @reqs cost, about bytes */
 };
 
 struct WsmSource {
@@ -85,6 +87,7 @@ struct WsmSource {
     unsigned nchannels;         /* with the urgent one, which is 0 */
     WsmSourceChannel *channel;
     WsmExcludedDiskList *excluded;
+    Error *blocker;             /* why jobs and snapshots must wait */
     IOThread *iothread;
     AioContext *ctx;
 
@@ -179,7 +182,7 @@ void wsm_source_begin_pass(WsmSource *s, uint32_t epoch);
 void coroutine_fn wsm_source_sleep(WsmSource *s, int64_t ns);
 
 /* The destination asks for a range.  IOThread. */
-bool wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg, Error **errp);
+void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg);
 
 /* The destination has written, or not (@ok), what we sent.  IOThread. */
 bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,

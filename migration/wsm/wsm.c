@@ -23,6 +23,8 @@
 #include "trace.h"
 #include "wsm.h"
 
+#define WSM_SHUTDOWN_GRACE_NS   (2 * NANOSECONDS_PER_SECOND)
+
 /* Hooks in QEMU have no opaque pointer; everything else is passed this one */
 static Wsm *the_wsm;
 
@@ -59,19 +61,31 @@ void wsm_begin(Wsm *w, WsmRole role, const QemuUUID *session)
     wsm_announce(w, role, session, WSM_PHASE_SETUP);
 }
 
-void wsm_enter(Wsm *w, WsmPhase phase)
+/* Enter @to, if @from is negative or the phase now */
+static void wsm_change(Wsm *w, int from, WsmPhase to)
 {
     QemuUUID session;
     WsmRole role;
 
     WITH_QEMU_LOCK_GUARD(&w->lock) {
-        if (!wsm_phase_enter(&w->phases, phase, wsm_now())) {
+        if ((from >= 0 && w->phases.phase != from) ||
+            !wsm_phase_enter(&w->phases, to, wsm_now())) {
             return;
         }
         role = w->role;
         session = w->session;
     }
-    wsm_announce(w, role, &session, phase);
+    wsm_announce(w, role, &session, to);
+}
+
+void wsm_enter(Wsm *w, WsmPhase phase)
+{
+    wsm_change(w, -1, phase);
+}
+
+void wsm_advance(Wsm *w, WsmPhase from, WsmPhase to)
+{
+    wsm_change(w, from, to);
 }
 
 WsmPhase wsm_phase(Wsm *w)
@@ -175,6 +189,22 @@ static const VMStateDescription wsm_vmstate_freeze = {
     },
 };
 
+/*
+ * Not before the capability is switched on for the first time: each section
+ * that is registered changes the numbers of those behind it in the stream.
+ */
+static void wsm_register(Wsm *w)
+{
+    if (w->registered) {
+        return;
+    }
+    w->registered = true;
+    register_savevm_live("wsm", 0, WSM_SECTION_VERSION, &wsm_handlers, w);
+    vmstate_register(NULL, 0, &wsm_vmstate_freeze, w);
+    migration_add_notifier(&w->notifier, wsm_notify);
+    qemu_add_vm_change_state_handler(wsm_vm_change_state, w);
+}
+
 void wsm_mig_init(void)
 {
     Wsm *w = g_new0(Wsm, 1);
@@ -184,16 +214,50 @@ void wsm_mig_init(void)
     wsm_phase_init(&w->phases, wsm_now());
     the_wsm = w;
 
-    register_savevm_live("wsm", 0, WSM_SECTION_VERSION, &wsm_handlers, w);
-    vmstate_register(NULL, 0, &wsm_vmstate_freeze, w);
-    migration_add_notifier(&w->notifier, wsm_notify);
-    qemu_add_vm_change_state_handler(wsm_vm_change_state, w);
+    if (migrate_whole_system()) {
+        wsm_register(w);
+    }
+}
+
+/* Does either side need this process to go on, or blocks are lost? */
+static bool wsm_is_needed(Wsm *w)
+{
+    if (w->source) {
+        return wsm_phase(w) == WSM_PHASE_POSTCOPY &&
+               !wsm_source_wait_all_there(w->source, 0);
+    }
+    return w->dest && wsm_phase(w) == WSM_PHASE_POSTCOPY &&
+           !qatomic_read(&w->dest->filters_gone);
+}
+
+/*
+ * In post-copy each host has blocks that the other one lacks.  So if the guest
+ * powers off or the user quits, first get them across.
+ */
+static void wsm_wait_while_needed(Wsm *w)
+{
+    int64_t deadline;
+
+    if (!wsm_is_needed(w)) {
+        return;
+    }
+    warn_report("Blocks of the guest's disks are still on their way between "
+                "the hosts; QEMU ends when they have arrived");
+    while (wsm_is_needed(w)) {
+        main_loop_wait(false);
+    }
+    /* Let the migration complete in good order as well, if it can */
+    deadline = wsm_now() + WSM_SHUTDOWN_GRACE_NS;
+    while ((w->source || w->dest) && wsm_now() < deadline) {
+        main_loop_wait(true);
+    }
 }
 
 void wsm_shutdown(void)
 {
     Wsm *w = wsm_get();
 
+    wsm_wait_while_needed(w);
     if (w->source) {
         wsm_source_stop(w->source);
     }
@@ -209,6 +273,8 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
         MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
         MIGRATION_CAPABILITY_MAPPED_RAM,
         MIGRATION_CAPABILITY_POSTCOPY_PREEMPT,
+        /* The source may take the guest back after its memory was sent */
+        MIGRATION_CAPABILITY_RELEASE_RAM,
     };
 
     if (!new_caps[MIGRATION_CAPABILITY_WHOLE_SYSTEM]) {
@@ -221,6 +287,10 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
                        MigrationCapability_str(conflicts[i]));
             return false;
         }
+    }
+    /* With -global, this comes before wsm_mig_init() */
+    if (the_wsm) {
+        wsm_register(the_wsm);
     }
     return true;
 }

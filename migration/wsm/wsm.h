@@ -42,6 +42,7 @@ typedef struct Wsm {
     WsmDest *dest;              /* NULL unless a migration to here runs */
     WsmInfo *last;              /* final state of the last migration */
 
+    bool registered;            /* our sections and handlers are there */
     NotifierWithReturn notifier;
 } Wsm;
 
@@ -53,6 +54,9 @@ void wsm_begin(Wsm *w, WsmRole role, const QemuUUID *session);
 
 /* Enter a phase and tell the world.  Any thread, not under @lock. */
 void wsm_enter(Wsm *w, WsmPhase phase);
+
+/* Enter @to if the phase is @from, or else leave it */
+void wsm_advance(Wsm *w, WsmPhase from, WsmPhase to);
 
 WsmPhase wsm_phase(Wsm *w);
 
