@@ -29,6 +29,7 @@
 
 /* More than any downtime limit lets QEMU send with the guest stopped */
 #define WSM_PENDING_HOLD        (1 * PiB)
+#define WSM_NEARLY              4       /* times what can be sent stopped */
 #define WSM_POLL_MS             10
 #define WSM_POSTCOPY_POLL_MS    100
 
@@ -177,6 +178,10 @@ static void wsm_save_pending(Wsm *w, bool exact, uint64_t *must_precopy,
         break;
     case WSM_PHASE_RAM_PRECOPY:
         if (!converged && !started) {
+            /* Soon: so that the flush does not hold up the freeze then */
+            if (pending < WSM_NEARLY * ms->threshold_size) {
+                wsm_source_prepare_freeze(w->source);
+            }
             break;
         }
         if (!wsm_source_prepare_freeze(w->source)) {

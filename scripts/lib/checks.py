@@ -161,12 +161,17 @@ def python_functions(text):
 
 
 def check_sizes(files):
-    """Functions and files stay small enough to be read."""
+    """
+    Functions and files stay small enough to be read.
+
+    A unit test may be long: it is a list of cases beside its shadow model.
+    """
     for name in files:
         if not (is_c(name) or is_python(name) or is_shell(name)):
             continue
         text = text_of(name)
-        if (lines := text.count("\n")) > FILE_LINES:
+        lines = text.count("\n")
+        if lines > FILE_LINES and not name.startswith("tests/unit/"):
             yield f"{name}: {lines} lines, more than {FILE_LINES}"
         find = (c_functions if is_c(name) else
                 python_functions if is_python(name) else lambda _: ())

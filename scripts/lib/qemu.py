@@ -62,7 +62,8 @@ VARIANTS = {variant.name: variant for variant in [
                          "UBSAN_OPTIONS": "halt_on_error=1:"
                                           "print_stacktrace=1"}),
     Variant("tsan", options=("--enable-werror", "--enable-tsan"),
-            environment={"TSAN_OPTIONS": "halt_on_error=0:exitcode=66"}),
+            environment={"TSAN_OPTIONS": "halt_on_error=0:exitcode=66:"
+                                         "die_after_fork=0"}),
     # The first clang that understands lock guards; older ones, and so QEMU
     # with them, leave out the analysis for which this variant is there.
     Variant("clang", cc="clang-19", cxx="clang++-19", packages=("clang-19",),

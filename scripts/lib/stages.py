@@ -44,11 +44,15 @@ class Run:
 
 
 def static_checks(run):
-    """Run scripts/check."""
+    """Run scripts/check, and the tests of the scripts themselves."""
     say("static checks")
     with build_lock():
         source.prepare(compose_tree=False)
     checks.run_checks(run.results, run.selected)
+    if run.selected("check:scripts"):
+        run_plain(run.results, "check:scripts",
+                  ["python3", "-B", str(ROOT / "tests/scripts/test_lib.py")],
+                  run.seconds(60))
 
 
 def unit_tests(variant):

@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
+#include "block/pull-state.h"
 #include "../iothread.h"
 #include "pull-test.h"
 
@@ -543,7 +544,20 @@ static void test_drop_while_waiting(void)
     pull_test_cleanup(&t);
 }
 
-/* What is parked belongs to another thread */
+static bool has_incoming(PullTest *t)
+{
+    PullState *s = t->filter->opaque;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    return s->incoming;
+}
+
+static void be_busy(void *opaque)
+{
+    g_usleep(20000);
+}
+
+/* What is parked belongs to another thread, which needs its time */
 static void test_drop_while_parked(void)
 {
     IOThread *thread = iothread_new();
@@ -553,8 +567,11 @@ static void test_drop_while_parked(void)
     setup_missing(&t);
     bdrv_drained_begin(t.bs);
     store = start_in(iothread_get_aio_context(thread), &t, STORE, 0, BLOCK,
-                     SOURCE, 1000000);
-    g_usleep(5000);
+                     SOURCE, 0);
+    while (!has_incoming(&t)) {
+        g_usleep(100);
+    }
+    aio_bh_schedule_oneshot(iothread_get_aio_context(thread), be_busy, NULL);
     pull_test_drop(&t);
     bdrv_drained_end(t.bs);
     g_assert_cmpint(finish(store), ==, -ECANCELED);

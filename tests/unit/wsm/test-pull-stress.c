@@ -178,9 +178,8 @@ static Range stress_next_push(Stress *s)
     if (g_random_boolean()) {
         first = s->hot;
     }
-    return (Range) {
-        first * BLOCK, MIN((first + n) * BLOCK, s->t.size) - first * BLOCK,
-    };
+    first *= BLOCK;
+    return (Range) { first, MIN(n * BLOCK, s->t.size - first) };
 }
 
 static bool stress_stopped(Stress *s)

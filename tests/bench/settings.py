@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is measured: sizes, loads and times."""
+
+from dataclasses import dataclass
+
+from lib.image import GIB, MIB
+from lib.vm import DiskConfig, MachineConfig
+
+MEMORY_MIB = 256
+
+
+@dataclass(frozen=True)
+class Load:
+    """Random 4 KiB guest writes."""
+    name: str
+    title: str
+    writers: int
+    rate: int           # per second, 0: as many as it can
+
+    def words(self) -> dict[str, int]:
+        return {'writers': self.writers, 'rate': self.rate, 'full': 1}
+
+
+CALM = Load('100', '100 writes/s', 1, 100)
+BUSY = Load('1500', '1500 writes/s', 4, 1500)
+UNLIMITED = Load('unlimited', 'unlimited', 4, 0)
+LOADS = (CALM, BUSY, UNLIMITED)
+
+
+@dataclass(frozen=True)
+class Settings:
+    rounds: int = 3
+    link_mbit: int = 160
+    disk: int = 512 * MIB
+    data: int = 256 * MIB
+    thin_disk: int = 16 * GIB
+    thin_data: int = 64 * MIB
+    freeze_disks: tuple[int, ...] = (1 * GIB, 16 * GIB, 256 * GIB)
+    freeze_data: int = 64 * MIB
+    before_seconds: float = 8.0     # the rate of writes before
+    verify_all: bool = True         # also the part without data
+
+    @property
+    def link_bytes(self) -> float:
+        """Speed of the link in bytes per second."""
+        return self.link_mbit * 1e6 / 8
+
+
+def quick() -> Settings:
+    """To see that everything works; the figures mean little."""
+    return Settings(rounds=1, disk=64 * MIB, data=32 * MIB,
+                    thin_disk=1 * GIB, thin_data=8 * MIB,
+                    freeze_disks=(64 * MIB, 1 * GIB), freeze_data=16 * MIB,
+                    before_seconds=2.0, verify_all=False)
+
+
+def machine(size: int, fmt: str = 'raw') -> MachineConfig:
+    return MachineConfig((DiskConfig('vd0', fmt=fmt, size=size),),
+                         memory=MEMORY_MIB)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU is told to end while the other side still needs it."""
+
+from lib.common import require, wait_until
+from lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, hold_ram_phase,
+                       loaded_source, release_ram_phase)
+from lib.qmp import QmpClosed
+from lib.registry import test
+from lib.scene import Scene, begin, disk_total, query, wait_phase
+from lib.vm import Vm
+
+LONG_POSTCOPY = {'push_delay': 200, 'max_residue': 30000}
+
+
+def paused_in_postcopy(scene: Scene) -> tuple[Vm, Vm]:
+    """A guest that is stopped, so that at the end both images are equal."""
+    source = loaded_source(scene, **{**LOAD, 'rate': 0}, **BUSY_RAM)
+    destination = scene.destination()
+    hold_ram_phase(source)
+    begin(source, scene.uri(destination), **{**SLOW_DISK, **LONG_POSTCOPY})
+    wait_phase(source, 'ram-precopy')
+    wait_until(lambda: disk_total(source, 'dirty') > 1 << 20,
+               'some blocks are dirty')
+    source.qmp.cmd('stop')
+    release_ram_phase(source)
+    wait_phase(destination, 'postcopy')
+    require(disk_total(destination, 'missing') > 0, 'nothing is missing')
+    return source, destination
+
+
+def quit_and_check(source: Vm, destination: Vm, first: Vm) -> None:
+    try:
+        first.qmp.cmd('quit')
+    except QmpClosed:
+        pass
+    wait_until(lambda: 'still on their way' in first.stderr(),
+               f'{first.name} waits for blocks')
+    require(first.alive(), f'{first.name} ended, though blocks are missing')
+    other = destination if first is source else source
+    other.qmp.cmd('wsm-set-options', push_delay=0)
+    require(first.wait_exit() == 0, f'{first.name}: {first.stderr()}')
+    other.wait_migration('completed')
+    require(query(other)['phase'] == 'completed', 'not completed')
+    other.quit()
+    for ours, theirs in zip(source.images, destination.images):
+        ours.compare(theirs)
+
+
+@test()
+def destination_quits_in_postcopy(scene: Scene) -> None:
+    """"quit" at the destination waits for the blocks that are missing."""
+    source, destination = paused_in_postcopy(scene)
+    quit_and_check(source, destination, destination)
+
+
+@test()
+def source_quits_in_postcopy(scene: Scene) -> None:
+    """"quit" at the source waits until the destination has all blocks."""
+    source, destination = paused_in_postcopy(scene)
+    source.qmp.cmd('wsm-set-options', push_delay=20)
+    quit_and_check(source, destination, source)

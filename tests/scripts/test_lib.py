@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of what the scripts decide without running anything."""
+
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts/lib"))
+# pylint: disable=wrong-import-position
+import checks
+import common
+import debian
+import results
+import source
+
+PATCH = """\
+Description: an example
+--- a/one.c
++++ b/one.c
+@@ -1,3 +1,4 @@
+ context
+--- a line that was '-- a line'
++new
++++ two
+ context
+@@ -9 +10,0 @@
+-gone
+"""
+
+
+class TapTest(unittest.TestCase):
+    """The reader of TAP."""
+
+    def cases(self, text):
+        """Return the cases in @text."""
+        return list(results.parse_tap(text.splitlines()))
+
+    def test_verdicts(self):
+        """Each kind of line, with and without number and dash."""
+        self.assertEqual(self.cases(
+            "TAP version 13\n1..3\nok 1 /a/b\nnot ok 2 - /c\n"
+            "ok 3 /d # SKIP no KVM\n# comment\n"),
+            [("ok", "/a/b", ""), ("not ok", "/c", ""),
+             ("skip", "/d", "no KVM")])
+
+    def test_plan_not_kept(self):
+        """A program that dies leaves cases out."""
+        self.assertEqual(self.cases("1..2\nok 1 /a\nBail out!\n")[1][:2],
+                         ("not ok", "plan"))
+
+    def test_no_name(self):
+        """A case without a name goes by its number."""
+        self.assertEqual(self.cases("ok 7\n"), [("ok", "7", "")])
+
+
+class ResultsTest(unittest.TestCase):
+    """The summary and the exit status."""
+
+    def finish(self, *statuses):
+        """Return (exit status, last line) for cases with @statuses."""
+        with mock.patch("builtins.print") as shown:
+            collected = results.Results()
+            for status in statuses:
+                collected.add(status, "case")
+            return collected.finish(), shown.call_args.args[0]
+
+    def test_last_line(self):
+        """The last line is what continuous integration reads."""
+        self.assertEqual(self.finish("ok", "ok"), (0, "2 passed, 0 failed"))
+        self.assertEqual(self.finish("ok", "not ok", "skip"),
+                         (1, "1 passed, 1 failed, 1 skipped"))
+
+    def test_nothing_ran(self):
+        """Nothing but skips is no success."""
+        self.assertEqual(self.finish("skip")[0], 1)
+        self.assertEqual(self.finish(), (1, "0 passed, 0 failed"))
+
+
+class CheckTest(unittest.TestCase):
+    """The static checks' counters."""
+
+    def test_changed_lines(self):
+        """Headers are not counted, lines that look like headers are."""
+        self.assertEqual(checks.changed_lines(PATCH), 4)
+
+    def test_c_functions(self):
+        """A function's length is from brace to brace."""
+        self.assertEqual(list(checks.c_functions("int f(void)\n{\n    ;\n}\n")),
+                         [(2, 2)])
+
+
+class SourceTest(unittest.TestCase):
+    """The choice of the source and the laying of files."""
+
+    def test_newest(self):
+        """Versions are compared as Debian does, not as text."""
+        self.assertEqual(debian.newest(["1:10.0.9+ds-1", "1:10.0.13+ds-0",
+                                        "1:10.0.2+ds-2"]), "1:10.0.13+ds-0")
+        self.assertIsNone(debian.newest([]))
+
+    def test_patched_files(self):
+        """The files of a patch are taken from its headers."""
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch.object(source, "PATCHES", Path(folder)):
+            (Path(folder) / "x.patch").write_text(PATCH, encoding="utf-8")
+            self.assertIn("one.c", source.patched_files(["x.patch"]))
+            with self.assertRaises(common.Failure):
+                source.patched_files(["y.patch"])
+
+    def test_write_if_changed(self):
+        """What is right is not written again."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a/b"
+            self.assertTrue(common.write_if_changed(path, b"1", 0o755))
+            self.assertEqual(path.stat().st_mode & 0o777, 0o755)
+            self.assertFalse(common.write_if_changed(path, b"1", 0o644))
+            self.assertEqual(path.stat().st_mode & 0o777, 0o644)
+            self.assertTrue(common.write_if_changed(path, b"2"))
+
+
+if __name__ == "__main__":
+    unittest.main()
