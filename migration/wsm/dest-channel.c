@@ -328,11 +328,6 @@ static bool wsm_dest_check_hello(WsmDest *d, const WsmHello *hello,
 {
     g_autofree char *uuid = qemu_uuid_unparse_strdup(&hello->session);
 
-    if (hello->version != WSM_PROTOCOL_VERSION) {
-        error_setg(errp, "block channel: protocol version %u is not supported, "
-                   "this QEMU has %u", hello->version, WSM_PROTOCOL_VERSION);
-        return false;
-    }
     if (!qemu_uuid_is_equal(&hello->session, &d->start.session)) {
         error_setg(errp, "block channel: there is no session %s here", uuid);
         return false;

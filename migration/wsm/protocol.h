@@ -115,6 +115,11 @@ bool wsm_msg_decode(const uint8_t *buf, const WsmLimits *limits, WsmMsg *msg,
 void wsm_hello_encode(const WsmHello *hello, uint8_t *buf);
 bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp);
 
+/* Checks that several decoders share; false and @errp as they do */
+bool wsm_check_version(uint16_t version, Error **errp);
+bool wsm_check_channels(uint16_t channels, Error **errp);
+bool wsm_check_unused(const char *field, uint64_t value, Error **errp);
+
 /*
  * The START part of the "wsm" section.  Encoding returns a new array.
  * Decoding fails, naming field and value, unless @buf is one whole START;

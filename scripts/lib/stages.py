@@ -21,6 +21,7 @@ FUNCTIONAL = ROOT / "tests/functional/run"
 CASE_LINE = re.compile(r"^(ok|not ok|skip) (\S+)[\s#]*(.*)$")
 FUZZ = ROOT / "tests/fuzz/run"
 FUZZ_PACKAGES = ["clang", "libclang-rt-dev"]
+TSAN_SUPPRESSIONS = ROOT / "scripts/lib/tsan.supp"
 UNIT_TIMEOUT = 300
 
 
@@ -64,9 +65,8 @@ def unit_tests(variant):
 def test_environment(variant, test):
     """Return the environment for one of meson's tests."""
     env = {**os.environ, **test.get("env", {}), **variant.environment}
-    suppressions = source.SOURCE / "tests/tsan/suppressions.tsan"
     if "TSAN_OPTIONS" in variant.environment:
-        env["TSAN_OPTIONS"] += f":suppressions={suppressions}"
+        env["TSAN_OPTIONS"] += f":suppressions={TSAN_SUPPRESSIONS}"
     return env
 
 

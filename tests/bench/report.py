@@ -296,7 +296,8 @@ def explain(document: Json) -> list[str]:
         'load': ', '.join(str(value) for value in facts['load']),
         'link': settings['link_mbit'], 'memory': MEMORY_MIB,
         'disk': settings['disk'] // MIB, 'data': settings['data'] // MIB}
-    lines = ['# Benchmarks', '',
+    lines = ['<!-- SPDX-License-Identifier: GPL-2.0-or-later -->',
+             '# Benchmarks', '',
              'Written by `scripts/figures`; the raw numbers are in '
              '`benchmarks.json`. A goal that is not met says **no**.', '']
     for text in (ABOUT_THE_MACHINE, ABOUT_THE_SCENE, ABOUT_THE_VALUES):

@@ -1,0 +1,268 @@
+/*
+ * Whole-system migration: START, which opens the "wsm" section
+ *
+ * It tells the destination about the session and the disks.  As with messages
+ * on a block channel, nothing of it is trusted.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/host-utils.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "protocol.h"
+
+#define WSM_START_SIZE          28      /* bytes of a START before its disks */
+#define WSM_START_DISK_SIZE     12      /* bytes of a disk before its path */
+#define WSM_SECTOR_SIZE         512
+
+/* Any size can be rounded up to whole blocks and still be an int64_t */
+#define WSM_MAX_DISK_SIZE       QEMU_ALIGN_DOWN(INT64_MAX, WSM_MAX_GRANULARITY)
+
+static void append_u16(GByteArray *out, uint16_t value)
+{
+    uint8_t buf[sizeof(value)];
+
+    stw_be_p(buf, value);
+    g_byte_array_append(out, buf, sizeof(buf));
+}
+
+static void append_u32(GByteArray *out, uint32_t value)
+{
+    uint8_t buf[sizeof(value)];
+
+    stl_be_p(buf, value);
+    g_byte_array_append(out, buf, sizeof(buf));
+}
+
+static void append_u64(GByteArray *out, uint64_t value)
+{
+    uint8_t buf[sizeof(value)];
+
+    stq_be_p(buf, value);
+    g_byte_array_append(out, buf, sizeof(buf));
+}
+
+static void append_disk(GByteArray *out, const WsmDiskDesc *disk)
+{
+    size_t path_len = strlen(disk->path), name_len = strlen(disk->name);
+
+    assert(path_len > 0 && path_len <= WSM_MAX_PATH);
+    assert(name_len > 0 && name_len <= WSM_MAX_PATH);
+
+    append_u64(out, disk->size);
+    append_u16(out, path_len);
+    append_u16(out, name_len);
+    g_byte_array_append(out, (const uint8_t *)disk->path, path_len);
+    g_byte_array_append(out, (const uint8_t *)disk->name, name_len);
+}
+
+GByteArray *wsm_start_encode(const WsmStart *start)
+{
+    GByteArray *out = g_byte_array_new();
+
+    assert(start->ndisks <= WSM_MAX_DISKS);
+
+    append_u16(out, start->version);
+    append_u16(out, start->channels);
+    append_u32(out, start->granularity);
+    g_byte_array_append(out, start->session.data, sizeof(start->session.data));
+    append_u16(out, start->ndisks);
+    append_u16(out, 0);
+    for (unsigned i = 0; i < start->ndisks; i++) {
+        append_disk(out, &start->disk[i]);
+    }
+    return out;
+}
+
+/* What is left to decode */
+typedef struct WsmCursor {
+    const uint8_t *p;
+    size_t left;
+} WsmCursor;
+
+/* Returns the next @bytes bytes, or NULL if there are not so many */
+static const uint8_t *take(WsmCursor *c, size_t bytes, const char *what,
+                           Error **errp)
+{
+    const uint8_t *p = c->p;
+
+    if (bytes > c->left) {
+        error_setg(errp, "%s needs %zu bytes, but only %zu follow",
+                   what, bytes, c->left);
+        return NULL;
+    }
+    c->p += bytes;
+    c->left -= bytes;
+    return p;
+}
+
+static char *take_string(WsmCursor *c, uint16_t length, const char *what,
+                         Error **errp)
+{
+    const uint8_t *p;
+
+    if (length == 0 || length > WSM_MAX_PATH) {
+        error_setg(errp, "length %u of %s is not between 1 and %u",
+                   length, what, WSM_MAX_PATH);
+        return NULL;
+    }
+    p = take(c, length, what, errp);
+    if (!p) {
+        return NULL;
+    }
+    if (memchr(p, 0, length)) {
+        error_setg(errp, "%s contains a NUL byte", what);
+        return NULL;
+    }
+    return g_strndup((const char *)p, length);
+}
+
+static bool check_disk_size(uint64_t size, Error **errp)
+{
+    if (size == 0 || size > WSM_MAX_DISK_SIZE) {
+        error_setg(errp, "size %" PRIu64 " is not between 1 and %" PRIu64,
+                   size, (uint64_t)WSM_MAX_DISK_SIZE);
+        return false;
+    }
+    if (size % WSM_SECTOR_SIZE) {
+        error_setg(errp, "size %" PRIu64 " is not a multiple of %d",
+                   size, WSM_SECTOR_SIZE);
+        return false;
+    }
+    return true;
+}
+
+static bool take_disk(WsmCursor *c, WsmDiskDesc *disk, Error **errp)
+{
+    const uint8_t *p = take(c, WSM_START_DISK_SIZE, "description", errp);
+
+    if (!p) {
+        return false;
+    }
+    disk->size = ldq_be_p(p);
+    if (!check_disk_size(disk->size, errp)) {
+        return false;
+    }
+    disk->path = take_string(c, lduw_be_p(p + 8), "path", errp);
+    if (!disk->path) {
+        return false;
+    }
+    disk->name = take_string(c, lduw_be_p(p + 10), "name", errp);
+    return disk->name;
+}
+
+static bool check_path_is_new(const WsmStart *start, unsigned index,
+                              Error **errp)
+{
+    for (unsigned i = 0; i < index; i++) {
+        if (!strcmp(start->disk[i].path, start->disk[index].path)) {
+            error_setg(errp, "path '%s' is that of disk %u already",
+                       start->disk[index].path, i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool take_disks(WsmCursor *c, WsmStart *start, Error **errp)
+{
+    ERRP_GUARD();
+
+    start->disk = g_new0(WsmDiskDesc, start->ndisks);
+    for (unsigned i = 0; i < start->ndisks; i++) {
+        if (!take_disk(c, &start->disk[i], errp) ||
+            !check_path_is_new(start, i, errp)) {
+            error_prepend(errp, "disk %u: ", i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_granularity(uint32_t granularity, Error **errp)
+{
+    if (granularity < WSM_MIN_GRANULARITY ||
+        granularity > WSM_MAX_GRANULARITY || !is_power_of_2(granularity)) {
+        error_setg(errp, "granularity %" PRIu32 " is not a power of two "
+                   "between %u and %u", granularity,
+                   WSM_MIN_GRANULARITY, (unsigned)WSM_MAX_GRANULARITY);
+        return false;
+    }
+    return true;
+}
+
+static bool check_ndisks(unsigned ndisks, Error **errp)
+{
+    if (ndisks > WSM_MAX_DISKS) {
+        error_setg(errp, "number of disks %u is above %u",
+                   ndisks, WSM_MAX_DISKS);
+        return false;
+    }
+    return true;
+}
+
+/* The part of fixed size.  A START of another version may have no more. */
+static bool take_start_head(WsmCursor *c, WsmStart *start, Error **errp)
+{
+    const uint8_t *p;
+
+    if (c->left >= sizeof(uint16_t) &&
+        !wsm_check_version(lduw_be_p(c->p), errp)) {
+        return false;
+    }
+    p = take(c, WSM_START_SIZE, "header", errp);
+    if (!p) {
+        return false;
+    }
+    start->version = lduw_be_p(p);
+    start->channels = lduw_be_p(p + 2);
+    start->granularity = ldl_be_p(p + 4);
+    memcpy(start->session.data, p + 8, sizeof(start->session.data));
+    start->ndisks = lduw_be_p(p + 24);
+
+    return wsm_check_channels(start->channels, errp) &&
+           check_granularity(start->granularity, errp) &&
+           check_ndisks(start->ndisks, errp) &&
+           wsm_check_unused("reserved", lduw_be_p(p + 26), errp);
+}
+
+static bool take_start(WsmCursor *c, WsmStart *start, Error **errp)
+{
+    if (!take_start_head(c, start, errp) || !take_disks(c, start, errp)) {
+        return false;
+    }
+    if (c->left) {
+        error_setg(errp, "%zu bytes follow the last disk", c->left);
+        return false;
+    }
+    return true;
+}
+
+bool wsm_start_decode(const uint8_t *buf, size_t size, WsmStart *start,
+                      Error **errp)
+{
+    ERRP_GUARD();
+    WsmCursor c = { .p = buf, .left = size };
+    WsmStart s = {};
+
+    *start = (WsmStart) {};
+    if (!take_start(&c, &s, errp)) {
+        error_prepend(errp, "START: ");
+        wsm_start_destroy(&s);
+        return false;
+    }
+    *start = s;
+    return true;
+}
+
+void wsm_start_destroy(WsmStart *start)
+{
+    for (unsigned i = 0; start->disk && i < start->ndisks; i++) {
+        g_free(start->disk[i].path);
+        g_free(start->disk[i].name);
+    }
+    g_free(start->disk);
+    *start = (WsmStart) {};
+}
