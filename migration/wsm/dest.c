@@ -152,6 +152,7 @@ static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
     WsmDisk *ours = wsm_disk_find(all, desc->path);
     WsmDestDisk *disk = &d->disk[i];
     BlockDriverState *bs;
+    int ret;
 
     if (!wsm_dest_check_disk(desc, ours, errp)) {
         return false;
@@ -162,7 +163,10 @@ static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
     disk->name = disk->our_name = g_strdup(ours->name);
 
     bs = blk_bs(ours->blk);
-    if (bdrv_activate(bs, errp) < 0) {
+    bdrv_graph_rdlock_main_loop();
+    ret = bdrv_activate(bs, errp);
+    bdrv_graph_rdunlock_main_loop();
+    if (ret < 0) {
         error_prepend(errp, "disk '%s': destination: ", desc->name);
         return false;
     }

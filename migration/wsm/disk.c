@@ -83,6 +83,15 @@ static bool wsm_disk_is_wanted(const WsmDisk *disk, strList *wanted)
     return false;
 }
 
+/* The guest's own SCSI commands write past the block layer, and our bitmap */
+static bool wsm_disk_is_passthrough(const WsmDisk *disk)
+{
+    Object *dev = OBJECT(blk_get_attached_dev(disk->blk));
+
+    return blk_is_sg(disk->blk) || object_dynamic_cast(dev, "scsi-block") ||
+           object_dynamic_cast(dev, "scsi-generic");
+}
+
 /* Every name in @wanted must be that of a writable disk */
 static bool wsm_disk_check_wanted(GArray *all, strList *wanted, Error **errp)
 {
@@ -99,7 +108,7 @@ static bool wsm_disk_check_wanted(GArray *all, strList *wanted, Error **errp)
                        "guest device", wanted->value);
             return false;
         }
-        if (blk_is_sg(found->blk)) {
+        if (wsm_disk_is_passthrough(found)) {
             error_setg(errp, "disk '%s' in option 'disks' is a SCSI "
                        "passthrough device, whose writes cannot be tracked",
                        wanted->value);
@@ -140,7 +149,7 @@ GPtrArray *wsm_disk_select(GArray *all, strList *wanted,
 
         if (!blk_supports_write_perm(disk->blk)) {
             wsm_disk_exclude(excluded, disk, "read-only");
-        } else if (blk_is_sg(disk->blk)) {
+        } else if (wsm_disk_is_passthrough(disk)) {
             wsm_disk_exclude(excluded, disk, "SCSI passthrough");
         } else if (wanted && !wsm_disk_is_wanted(disk, wanted)) {
             wsm_disk_exclude(excluded, disk, "not in option 'disks'");

@@ -30,6 +30,7 @@
 #define WSM_SNIFF_BYTES         4
 #define WSM_SNIFF_TIMEOUT_MS    10000
 #define WSM_SNIFF_RETRY_MS      20
+#define WSM_HANDSHAKE_MS        2000
 #define WSM_MAX_WAITING         32
 #define WSM_MULTIFD_MAGIC       0x11223344
 #define WSM_TLS_HANDSHAKE       0x16    /* first byte of a TLS connection */
@@ -42,6 +43,9 @@ typedef struct WsmVisitor {
 
 /* Block channels that came before START told us about the session */
 static GQueue waiting = G_QUEUE_INIT;
+
+/* ms: until then the main stream's TLS handshake has precedence */
+static int64_t handshake_until;
 
 static void wsm_visitor_free(WsmVisitor *v)
 {
@@ -166,6 +170,25 @@ static bool wsm_is_migration(const uint8_t *buf)
            (migrate_multifd() && magic == WSM_MULTIFD_MAGIC);
 }
 
+/*
+ * Behind TLS, QEMU takes the first connection for the main stream.  That is the
+ * first that has shaken hands, so no other may begin meanwhile.
+ */
+static bool wsm_visitor_must_wait(const uint8_t *buf)
+{
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+
+    if (!migrate_tls() || buf[0] != WSM_TLS_HANDSHAKE ||
+        migration_incoming_get_current()->from_src_file) {
+        return false;
+    }
+    if (now < handshake_until) {
+        return true;
+    }
+    handshake_until = now + WSM_HANDSHAKE_MS;
+    return false;
+}
+
 static void wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
 {
     trace_wsm_incoming(ldl_be_p(buf));
@@ -200,8 +223,9 @@ static gboolean wsm_visitor_look(gpointer opaque)
     uint8_t buf[WSM_SNIFF_BYTES];
     int n = wsm_visitor_peek(v, buf);
 
-    if (n >= 0 && n < WSM_SNIFF_BYTES &&
-        qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < v->deadline) {
+    if (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < v->deadline &&
+        ((n >= 0 && n < WSM_SNIFF_BYTES) ||
+         (n == WSM_SNIFF_BYTES && wsm_visitor_must_wait(buf)))) {
         return G_SOURCE_CONTINUE;
     }
     if (n == WSM_SNIFF_BYTES) {

@@ -225,9 +225,7 @@ def source_killed_in_precopy(scene: Scene) -> None:
     """The source dies before the handover: the destination never runs."""
     source, destination = source_in_phase(scene, 'disk-precopy')
     source.kill()
-    wait_until(lambda: not destination.alive()
-               or destination.migration_status() == 'failed',
-               'the destination notices')
+    wait_until(destination.gave_up, 'the destination notices')
     if destination.alive():
         require(destination.status() != 'running',
                 'the destination runs a guest that it does not have')

@@ -89,6 +89,8 @@ class Scene:
         if state:
             load_state(vm, state)
         self.guest.wait_ready()
+        # On a busy host memory may never fit into the default of 300 ms
+        vm.set_params(downtime_limit=2000)
         vm.baseline = footprint(vm)
         return vm
 

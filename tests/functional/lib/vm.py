@@ -222,6 +222,14 @@ class Vm:
     def migration_status(self) -> str:
         return str(self.migration().get('status', 'none'))
 
+    def gave_up(self) -> bool:
+        """Whether an incoming migration failed; QEMU may end with it."""
+        try:
+            return self.migration_status() == 'failed'
+        except QmpClosed:
+            self.wait_exit()
+            return True
+
     def wait_migration(self, *wanted: str) -> Json:
         """Wait for a status; any other final one is a failure."""
         final = {'completed', 'failed', 'cancelled'} - set(wanted)
