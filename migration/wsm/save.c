@@ -177,6 +177,8 @@ static void wsm_save_pending(Wsm *w, bool exact, uint64_t *must_precopy,
         *must_precopy += WSM_PENDING_HOLD;
         break;
     case WSM_PHASE_RAM_PRECOPY:
+        /* If nothing at all were pending, QEMU would leave out post-copy */
+        *can_postcopy += 1;
         if (!converged && !started) {
             /* Soon: so that the flush does not hold up the freeze then */
             if (pending < WSM_NEARLY * ms->threshold_size) {

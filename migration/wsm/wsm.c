@@ -297,20 +297,23 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
 
 bool wsm_transport_check(const MigrationAddress *addr, Error **errp)
 {
-    SocketAddressType type;
+    const char *name = MigrationAddressType_str(addr->transport);
 
     if (!migrate_whole_system()) {
         return true;
     }
     if (addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET) {
-        type = addr->u.socket.type;
+        SocketAddressType type = addr->u.socket.type;
+
         if (type == SOCKET_ADDRESS_TYPE_INET ||
             type == SOCKET_ADDRESS_TYPE_UNIX ||
             type == SOCKET_ADDRESS_TYPE_VSOCK) {
             return true;
         }
+        name = SocketAddressType_str(type);
     }
     error_setg(errp, "Capability 'whole-system' needs a transport that more "
-               "connections can be opened to: 'tcp:', 'unix:' or 'vsock:'");
+               "connections can be opened to ('tcp:', 'unix:' or 'vsock:'), "
+               "not '%s:'", name);
     return false;
 }
