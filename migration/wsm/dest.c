@@ -160,7 +160,7 @@ static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
     disk->d = d;
     disk->index = i;
     disk->size = d->disk_size[i] = desc->size;
-    disk->name = disk->our_name = g_strdup(ours->name);
+    disk->name = g_strdup(ours->name);
 
     bs = blk_bs(ours->blk);
     bdrv_graph_rdlock_main_loop();
@@ -250,7 +250,7 @@ void wsm_dest_free(WsmDest *d)
 {
     assert(d->stopped);
     for (unsigned i = 0; i < d->start.ndisks; i++) {
-        g_free(d->disk[i].our_name);
+        g_free(d->disk[i].name);
     }
     g_free(d->disk);
     g_free(d->disk_size);
@@ -422,12 +422,8 @@ void wsm_dest_info(WsmDest *d, WsmInfo *info)
     }
     for (int i = d->nchannels - 1; i >= 0; i--) {
         WsmDestChannel *c = &d->channel[i];
-        WsmChannelInfo *ci = g_new(WsmChannelInfo, 1);
-        unsigned connections = qatomic_read(&c->connections);
 
-        ci->id = i;
-        ci->connected = qatomic_read(&c->up);
-        ci->reconnects = connections ? connections - 1 : 0;
-        QAPI_LIST_PREPEND(info->channels, ci);
+        wsm_info_add_channel(info, i, qatomic_read(&c->up),
+                             qatomic_read(&c->connections));
     }
 }

@@ -24,8 +24,7 @@ typedef struct WsmDestDisk {
     WsmDest *d;
     unsigned index;
     int64_t size;               /* bytes */
-    const char *name;           /* of our device */
-    char *our_name;
+    char *name;                 /* of our device, owned */
 
     BlockDriverState *filter;   /* BQL, or IOThread unless closed */
     BdrvPullStats last;         /* BQL; of @filter when it was dropped */

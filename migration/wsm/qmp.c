@@ -134,6 +134,17 @@ WsmOptions *qmp_query_wsm_options(Error **errp)
     return QAPI_CLONE(WsmOptions, w->options);
 }
 
+void wsm_info_add_channel(WsmInfo *info, unsigned id, bool up,
+                          unsigned connections)
+{
+    WsmChannelInfo *ci = g_new(WsmChannelInfo, 1);
+
+    ci->id = id;
+    ci->connected = up;
+    ci->reconnects = connections ? connections - 1 : 0;
+    QAPI_LIST_PREPEND(info->channels, ci);
+}
+
 static void wsm_info_phases(Wsm *w, WsmInfo *info)
 {
     int64_t now = wsm_now();

@@ -16,7 +16,6 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/units.h"
-#include "exec/ramlist.h"
 #include "migration/misc.h"
 #include "migration/migration.h"
 #include "migration/options.h"
@@ -104,7 +103,7 @@ void wsm_save_cleanup(void *opaque)
 }
 
 /* Memory is as good as done; something else must be waited for */
-static bool wsm_save_is_waiting(WsmSource *s, WsmPhase phase)
+static bool wsm_save_is_waiting(WsmPhase phase)
 {
     return phase == WSM_PHASE_RAM_PRECOPY && ram_bytes_remaining() == 0;
 }
@@ -122,7 +121,7 @@ int wsm_save_iterate(QEMUFile *f, void *opaque)
         /* Write something now and then, to notice a broken stream */
         qemu_fflush(f);
         ms = ram_bytes_remaining() ? 0 : WSM_POSTCOPY_POLL_MS;
-    } else if (wsm_save_is_waiting(s, phase)) {
+    } else if (wsm_save_is_waiting(phase)) {
         ms = WSM_POLL_MS;
     }
     wsm_source_interrupted(s);

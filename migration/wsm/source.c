@@ -357,13 +357,9 @@ void wsm_source_info(WsmSource *s, WsmInfo *info)
     }
     for (int i = s->nchannels - 1; i >= 0; i--) {
         WsmSourceChannel *c = &s->channel[i];
-        WsmChannelInfo *ci = g_new(WsmChannelInfo, 1);
-        unsigned connection = qatomic_read(&c->connection);
 
-        ci->id = i;
-        ci->connected = qatomic_read(&c->up);
-        ci->reconnects = connection ? connection - 1 : 0;
-        QAPI_LIST_PREPEND(info->channels, ci);
+        wsm_info_add_channel(info, i, qatomic_read(&c->up),
+                             qatomic_read(&c->connection));
     }
     wsm_source_expect(s, info);
 }

@@ -66,6 +66,10 @@ void wsm_remember(Wsm *w);
 /* Remember @err (not owned) as the last error.  Any thread. */
 void wsm_set_error(Wsm *w, const Error *err);
 
+/* Put a channel that had @connections so far at the head of the list */
+void wsm_info_add_channel(WsmInfo *info, unsigned id, bool up,
+                          unsigned connections);
+
 /* All members present, with their defaults */
 WsmOptions *wsm_options_new(void);
 
