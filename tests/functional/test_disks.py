@@ -23,16 +23,19 @@ def discard_in(phase: str) -> None:
     def function(scene: Scene) -> None:
         source = scene.source()
         fill_half(scene)
-        scene.guest.start(**DISCARD_LOAD, **BUSY_RAM)
-        destination = scene.destination()
-        if phase != 'postcopy':
+        load = dict(DISCARD_LOAD)
+        if phase == 'ram-precopy':
+            load.update(BUSY_RAM)
             hold_ram_phase(source)
-        begin(source, scene.uri(destination), **SLOW_DISK, push_delay=30)
+        scene.guest.start(**load)
+        destination = scene.destination()
+        slow = SLOW_DISK if phase == 'disk-precopy' else {'bandwidth': 0}
+        begin(source, scene.uri(destination), **slow, push_delay=30)
         wait_phase(source, phase)
         before = scene.guest.last_beat().discards
         scene.guest.wait_beat(lambda beat: beat.discards > before + 50,
                               'discards go on')
-        source.qmp.cmd('wsm-set-options', bandwidth=0)
+        source.qmp.cmd('wsm-set-options', bandwidth=0, push_delay=0)
         release_ram_phase(source)
         finish(source, destination)
         expect_moved(scene, source, destination)

@@ -18,7 +18,7 @@ DISCARD_LOAD = {**LOAD, 'discard': 2, 'zero': 2}
 SLOW_DISK: dict[str, Any] = {'bandwidth': 8 * MIB}
 SLOW_PUSH: dict[str, Any] = {'push_delay': 20}
 # RAM that never converges, so that RAM pre-copy lasts until it is allowed to
-BUSY_RAM = {'mem': 64, 'mrate': 0}
+BUSY_RAM = {'mem': 64, 'mrate': 20000}
 
 
 def fill_half(scene: Scene) -> None:

@@ -134,8 +134,17 @@ def template(config: MachineConfig) -> Path:
     path = TEMPLATES / key
     if not path.exists():
         TEMPLATES.mkdir(parents=True, exist_ok=True)
+        drop_old_templates()
         make_template(config, path)
     return path
+
+
+def drop_old_templates() -> None:
+    """Remove those of a guest that has been built anew since."""
+    built = (GUEST_BUILD / 'initrd.img').stat().st_mtime
+    for path in TEMPLATES.iterdir():
+        if path.stat().st_mtime < built:
+            path.unlink(missing_ok=True)
 
 
 def make_template(config: MachineConfig, path: Path) -> None:
