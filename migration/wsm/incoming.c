@@ -39,6 +39,7 @@
 typedef struct WsmVisitor {
     QIOChannelSocket *sioc;
     int64_t deadline;           /* ms */
+    guint watch, timer;         /* sources, until it has said something */
 } WsmVisitor;
 
 /* Block channels that came before START told us about the session */
@@ -239,10 +240,30 @@ static gboolean wsm_visitor_look(gpointer opaque)
 }
 
 /*
- * The first bytes nearly always come together and at once.  So look now, and
- * if they are not there look again every now and then: a watch on the socket
- * would fire all the time while there are fewer bytes than we need.
+ * Something came.  The first bytes nearly always come together.  If not, look
+ * again every now and then: a watch on the socket would fire all the time.
  */
+static gboolean wsm_visitor_speaks(QIOChannel *ioc, GIOCondition condition,
+                                   gpointer opaque)
+{
+    WsmVisitor *v = opaque;
+
+    g_source_remove(v->timer);
+    if (wsm_visitor_look(v) == G_SOURCE_CONTINUE) {
+        g_timeout_add(WSM_SNIFF_RETRY_MS, wsm_visitor_look, v);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean wsm_visitor_is_silent(gpointer opaque)
+{
+    WsmVisitor *v = opaque;
+
+    g_source_remove(v->watch);
+    wsm_visitor_look(v);
+    return G_SOURCE_REMOVE;
+}
+
 bool wsm_incoming_accept(QIOChannelSocket *sioc)
 {
     WsmVisitor *v;
@@ -256,9 +277,11 @@ bool wsm_incoming_accept(QIOChannelSocket *sioc)
                   WSM_SNIFF_TIMEOUT_MS;
     object_ref(OBJECT(sioc));
     qio_channel_set_blocking(QIO_CHANNEL(sioc), false, NULL);
-    if (wsm_visitor_look(v) == G_SOURCE_CONTINUE) {
-        g_timeout_add(WSM_SNIFF_RETRY_MS, wsm_visitor_look, v);
-    }
+    v->watch = qio_channel_add_watch(QIO_CHANNEL(sioc), G_IO_IN | G_IO_HUP,
+                                     wsm_visitor_speaks, v, NULL);
+    /* Behind the deadline, so that this look is the last */
+    v->timer = g_timeout_add(WSM_SNIFF_TIMEOUT_MS + WSM_SNIFF_RETRY_MS,
+                             wsm_visitor_is_silent, v);
     return true;
 }
 
