@@ -113,10 +113,10 @@ static void wsm_source_sync_bh(void *opaque)
 
 /*
  * Passes over the disks until what is left would take less than the option
- * max-residue, or no longer shrinks to less than a third: then the guest dirties
- * blocks about as fast as they can be sent, and sending them before the freeze
- * is in vain.  (Of what is dirtied evenly as fast as it is sent, a pass leaves
- * 37 % dirty: what it sent first had more time to become dirty again.)
+ * max-residue, or no longer shrinks to less than a third: then the guest
+ * dirties blocks about as fast as they can be sent, and sending them before
+ * the freeze is in vain.  (Of what is dirtied evenly as fast as it is sent, a
+ * pass leaves 37 % dirty: what it sent first had more time to become dirty.)
  */
 static int wsm_source_passes(WsmSource *s)
 {
