@@ -36,14 +36,20 @@ typedef struct WsmDestWrite {
     void *buf;                  /* NULL: zeroes */
 } WsmDestWrite;
 
+/* The last that a coroutine or bottom half does that is counted */
+static void wsm_dest_co_end(WsmDest *d)
+{
+    qatomic_dec(&d->coroutines);
+    aio_wait_kick();
+}
+
 static void coroutine_fn wsm_dest_wake_co(void *opaque)
 {
     WsmDest *d = opaque;
 
     qemu_co_queue_restart_all(&d->control);
     qemu_co_queue_restart_all(&d->changed);
-    qatomic_dec(&d->coroutines);
-    aio_wait_kick();
+    wsm_dest_co_end(d);
 }
 
 void wsm_dest_kick(WsmDest *d)
@@ -97,8 +103,7 @@ static void coroutine_fn wsm_dest_control_co(void *opaque)
         conn->writes--;
         qemu_co_queue_restart_all(&conn->progress);
     }
-    qatomic_dec(&d->coroutines);
-    aio_wait_kick();
+    wsm_dest_co_end(d);
 }
 
 void wsm_dest_start_control(WsmDest *d)
@@ -114,8 +119,7 @@ static void wsm_dest_repeat_bh(void *opaque)
     for (unsigned i = 0; i < d->ndisks && !d->closed; i++) {
         bdrv_pull_repeat(d->disk[i].filter);
     }
-    qatomic_dec(&d->coroutines);
-    aio_wait_kick();
+    wsm_dest_co_end(d);
 }
 
 /* The urgent channel is up: say again what may have been lost with it */
@@ -193,8 +197,7 @@ static void coroutine_fn wsm_dest_write_co(void *opaque)
     conn->outstanding -= wr->msg.length;
     qemu_co_queue_restart_all(&conn->progress);
     g_free(wr);
-    qatomic_dec(&d->coroutines);
-    aio_wait_kick();
+    wsm_dest_co_end(d);
 }
 
 /* Receive the payload of DATA; write it or the ZERO */
@@ -443,8 +446,7 @@ static void coroutine_fn wsm_dest_conn_end(WsmDestConn *conn)
     timer_free(conn->timer);
     wsm_channel_destroy(&conn->c);
     g_free(conn);
-    qatomic_dec(&d->coroutines);
-    aio_wait_kick();
+    wsm_dest_co_end(d);
 }
 
 static void wsm_dest_hello_timeout(void *opaque)

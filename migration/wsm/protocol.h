@@ -32,7 +32,7 @@
 
 /*
  * Directions: S source, D destination.  @epoch is 0 before and 1 after the
- * freeze; a DATA, ZERO or ACK of an older epoch is dropped by its receiver.
+ * freeze; a DATA or ZERO of an older epoch is dropped by the destination.
  */
 typedef enum WsmMsgType {
     WSM_MSG_HELLO = 1,  /* S->D  payload WsmHello; first on each channel */

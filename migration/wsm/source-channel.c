@@ -39,6 +39,24 @@ void wsm_source_wake(WsmSource *s)
     }
 }
 
+void wsm_source_co_end(WsmSource *s)
+{
+    qatomic_dec(&s->coroutines);
+    aio_wait_kick();
+}
+
+int coroutine_fn wsm_source_transmit(WsmSourceChannel *c, const WsmMsg *msg,
+                                     const void *payload)
+{
+    int ret;
+
+    c->users++;
+    ret = wsm_channel_send(&c->c, msg, payload);
+    c->users--;
+    qemu_co_queue_restart_all(&c->idle);
+    return ret;
+}
+
 void wsm_source_fail(WsmSource *s, Error *err)
 {
     wsm_set_error(s->w, err);
@@ -303,8 +321,7 @@ static void coroutine_fn wsm_source_channel_co(void *opaque)
         wsm_source_sleep(s, back_off);
         back_off = MIN(2 * back_off, WSM_BACKOFF_MAX_NS);
     }
-    qatomic_dec(&s->coroutines);
-    aio_wait_kick();
+    wsm_source_co_end(s);
 }
 
 /* What is to be said on the urgent channel; false if nothing */
@@ -341,16 +358,12 @@ static void coroutine_fn wsm_source_control_co(void *opaque)
 
     while (!qatomic_read(&s->quit)) {
         if (wsm_source_next_control(s, &msg)) {
-            c->users++;
-            wsm_channel_send(&c->c, &msg, NULL);
-            c->users--;
-            qemu_co_queue_restart_all(&c->idle);
+            wsm_source_transmit(c, &msg, NULL);
         } else {
             qemu_co_queue_wait(&s->control, NULL);
         }
     }
-    qatomic_dec(&s->coroutines);
-    aio_wait_kick();
+    wsm_source_co_end(s);
 }
 
 static void wsm_source_enter(WsmSource *s, CoroutineEntry *entry, void *opaque)

@@ -72,16 +72,6 @@ static int wsm_source_wait(WsmSource *s, const bool *flag)
     }
 }
 
-static int64_t wsm_source_sent(WsmSource *s)
-{
-    int64_t sent = 0;
-
-    for (unsigned i = 0; i < s->ndisks; i++) {
-        sent += stat64_get(&s->disk[i].sent);
-    }
-    return sent;
-}
-
 static void wsm_source_begin_pass_bh(void *opaque)
 {
     wsm_source_begin_pass(opaque, 0);
@@ -176,8 +166,7 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
         s->flushed = true;
         qemu_cond_broadcast(&s->cond);
     }
-    qatomic_dec(&s->coroutines);
-    aio_wait_kick();
+    wsm_source_co_end(s);
 }
 
 /*

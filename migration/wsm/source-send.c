@@ -326,13 +326,8 @@ static int coroutine_fn wsm_req_transmit(WsmSourceChannel *c, WsmReq *req,
         .offset = req->offset,
         .bytes = req->bytes,
     };
-    int ret;
 
-    c->users++;
-    ret = wsm_channel_send(&c->c, &msg, buf);
-    c->users--;
-    qemu_co_queue_restart_all(&c->idle);
-    return ret;
+    return wsm_source_transmit(c, &msg, buf);
 }
 
 /*
@@ -387,8 +382,7 @@ static void coroutine_fn wsm_sender_co(void *opaque)
         }
     }
     qemu_vfree(buf);
-    qatomic_dec(&s->coroutines);
-    aio_wait_kick();
+    wsm_source_co_end(s);
 }
 
 void wsm_source_start_senders(WsmSourceChannel *c)
@@ -413,8 +407,7 @@ static void coroutine_fn wsm_pull_co(void *opaque)
     wsm_req_process(pull->c, pull->req, buf);
     qemu_vfree(buf);
     g_free(pull);
-    qatomic_dec(&s->coroutines);
-    aio_wait_kick();
+    wsm_source_co_end(s);
 }
 
 /*

@@ -281,6 +281,16 @@ int64_t wsm_source_dirty(WsmSource *s)
     return dirty;
 }
 
+int64_t wsm_source_sent(WsmSource *s)
+{
+    int64_t sent = 0;
+
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        sent += stat64_get(&s->disk[i].sent);
+    }
+    return sent;
+}
+
 static WsmDiskInfo *wsm_source_disk_info(WsmSource *s, WsmSourceDisk *d)
 {
     WsmDiskInfo *info = g_new0(WsmDiskInfo, 1);
@@ -323,7 +333,7 @@ static int64_t wsm_source_expected_bytes(WsmSource *s)
 
 static void wsm_source_expect(WsmSource *s, WsmInfo *info)
 {
-    int64_t ms = 0, sent = 0, rate;
+    int64_t ms = 0, rate;
 
     for (WsmPhaseTimeList *t = info->phases; t; t = t->next) {
         if (t->value->phase == WSM_PHASE_DISK_PRECOPY ||
@@ -331,10 +341,7 @@ static void wsm_source_expect(WsmSource *s, WsmInfo *info)
             ms += t->value->ms;
         }
     }
-    for (unsigned i = 0; i < s->ndisks; i++) {
-        sent += stat64_get(&s->disk[i].sent);
-    }
-    rate = ms ? sent * 1000 / ms : 0;
+    rate = ms ? wsm_source_sent(s) * 1000 / ms : 0;
     if (rate && (info->phase == WSM_PHASE_DISK_PRECOPY ||
                  info->phase == WSM_PHASE_POSTCOPY)) {
         info->has_expected_seconds = true;

@@ -157,7 +157,9 @@ bool wsm_source_handover(WsmSource *s, Error **errp);
 /* Wait up to @ms for a change; is everything at the destination? */
 bool wsm_source_wait_all_there(WsmSource *s, int ms);
 
+/* Bytes of all disks: still dirty; sent as data so far.  Any thread. */
 int64_t wsm_source_dirty(WsmSource *s);
+int64_t wsm_source_sent(WsmSource *s);
 
 /* --- source-channel.c --- */
 
@@ -166,6 +168,13 @@ void wsm_source_open_channels(WsmSource *s);
 
 /* Give up, unless the guest was handed over.  @err is taken.  IOThread. */
 void wsm_source_fail(WsmSource *s, Error *err);
+
+/* The last that a coroutine does that is counted in @coroutines.  IOThread. */
+void wsm_source_co_end(WsmSource *s);
+
+/* Send; the channel is not detached before it has ended.  0 or -errno. */
+int coroutine_fn wsm_source_transmit(WsmSourceChannel *c, const WsmMsg *msg,
+                                     const void *payload);
 
 /* Wake all coroutines that wait for work.  IOThread. */
 void wsm_source_wake(WsmSource *s);
