@@ -11,6 +11,7 @@
 #define MIGRATION_WSM_H
 
 #include "io/channel-socket.h"
+#include "io/net-listener.h"
 #include "qapi/qapi-types-migration.h"
 
 /* Any thread */
@@ -40,6 +41,14 @@ int wsm_incoming_connections(void);
  * goes the way of other migration connections, or is closed.
  */
 bool wsm_incoming_accept(QIOChannelSocket *sioc);
+
+/*
+ * The incoming side listens at @listener; it will be disconnected, and is
+ * when this returns.  Any thread: with exec-oob, migrate-recover comes from
+ * that of the monitor.
+ */
+void wsm_incoming_listen(QIONetListener *listener);
+void wsm_incoming_disconnect(QIONetListener *listener);
 
 /*
  * All state of the guest has been loaded: let the guest run by scheduling

@@ -86,6 +86,8 @@ static bool wsm_attempt_start_tls(WsmConnectAttempt *a)
     object_unref(OBJECT(a->ioc));
     a->ioc = QIO_CHANNEL(tioc);
     qio_channel_set_name(a->ioc, "wsm-tls-outgoing");
+    /* The other side may take its time, and this is the main thread */
+    qio_channel_set_blocking(a->ioc, false, NULL);
     qio_channel_tls_handshake(tioc, wsm_attempt_tls_done, a, NULL, NULL);
     return true;
 }

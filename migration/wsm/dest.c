@@ -215,6 +215,9 @@ static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
 
 WsmDest *wsm_dest_start(Wsm *w, WsmStart *start)
 {
+    /* Of all transports only sockets have something there */
+    QIONetListener *listener =
+        migration_incoming_get_current()->transport_data;
     WsmDest *d = wsm_dest_new(w, start);
     Error *err = NULL;
 
@@ -231,6 +234,9 @@ WsmDest *wsm_dest_start(Wsm *w, WsmStart *start)
     }
     wsm_dest_start_control(d);
     wsm_incoming_adopt(d);
+    if (listener) {
+        wsm_incoming_serve(listener);
+    }
     return d;
 }
 

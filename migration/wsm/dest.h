@@ -12,6 +12,7 @@
 #define MIGRATION_WSM_DEST_H
 
 #include "block/pull-on-demand.h"
+#include "io/net-listener.h"
 #include "qemu/stats64.h"
 #include "system/block-backend.h"
 #include "system/iothread.h"
@@ -139,5 +140,11 @@ void wsm_dest_kick(WsmDest *d);
 
 /* Block channels that came before START.  Main thread. */
 void wsm_incoming_adopt(WsmDest *d);
+
+/*
+ * Accept connections also while the main thread waits for disk requests.  Ends
+ * with wsm_incoming_disconnect().  Main thread.
+ */
+void wsm_incoming_serve(QIONetListener *listener);
 
 #endif

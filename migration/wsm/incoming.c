@@ -6,18 +6,27 @@
  * which is only peeked; so those that are not ours go on as if nothing had
  * been.  TLS comes later on each of them.
  *
- * Everything here runs in the main thread.
+ * Everything here runs with the BQL held unless it says so, and in the main
+ * AioContext, not in the main loop: that is still served while the main
+ * thread, or a vCPU under the BQL, waits for the guest's disk requests.  Such
+ * a request may wait for a missing block, and so for a block channel that
+ * must be let in first.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "block/aio.h"
 #include "crypto/tlscreds.h"
+#include "crypto/tlssession.h"
 #include "io/channel-socket.h"
 #include "io/channel-tls.h"
+#include "io/net-listener.h"
 #include "qemu/bswap.h"
 #include "qemu/error-report.h"
+#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
+#include "qemu/timer.h"
 #include "migration/channel.h"
 #include "migration/migration.h"
 #include "migration/multifd.h"
@@ -28,8 +37,8 @@
 #include "trace.h"
 
 #define WSM_SNIFF_BYTES         4
-#define WSM_SNIFF_TIMEOUT_MS    10000
-#define WSM_SNIFF_RETRY_MS      20
+#define WSM_PATIENCE_MS         10000   /* for each step of a visitor */
+#define WSM_SNIFF_RETRY_NS      (20 * SCALE_MS)
 #define WSM_HANDSHAKE_MS        2000
 #define WSM_MAX_WAITING         32
 #define WSM_MULTIFD_MAGIC       0x11223344
@@ -38,8 +47,8 @@
 /* A connection of which is not known yet what it is */
 typedef struct WsmVisitor {
     QIOChannelSocket *sioc;
-    int64_t deadline;           /* ms */
-    guint watch, timer;         /* sources, until it has said something */
+    QEMUTimer timer;            /* shuts @sioc down */
+    bool late;                  /* and that has happened */
 } WsmVisitor;
 
 /* Block channels that came before START told us about the session */
@@ -48,17 +57,14 @@ static GQueue waiting = G_QUEUE_INIT;
 /* ms: until then the main stream's TLS handshake has precedence */
 static int64_t handshake_until;
 
-static void wsm_visitor_free(WsmVisitor *v)
-{
-    object_unref(OBJECT(v->sioc));
-    g_free(v);
-}
+/* The listener that the AioContext serves, or NULL.  Protected by Wsm.lock. */
+static QIONetListener *served;
 
+/* Takes the reference of @ioc */
 static void wsm_incoming_channel(QIOChannel *ioc)
 {
     WsmDest *d = wsm_get()->dest;
 
-    object_ref(OBJECT(ioc));
     if (d && !d->stopped) {
         wsm_dest_new_channel(d, ioc);
         return;
@@ -76,20 +82,6 @@ void wsm_incoming_adopt(WsmDest *d)
     while ((ioc = g_queue_pop_head(&waiting))) {
         wsm_dest_new_channel(d, ioc);
     }
-}
-
-static void wsm_incoming_tls_done(QIOTask *task, gpointer opaque)
-{
-    QIOChannel *ioc = QIO_CHANNEL(qio_task_get_source(task));
-    Error *err = NULL;
-
-    if (qio_task_propagate_error(task, &err)) {
-        error_prepend(&err, "block channel: ");
-        warn_report_err(err);
-    } else {
-        wsm_incoming_channel(ioc);
-    }
-    object_unref(OBJECT(ioc));
 }
 
 static QCryptoTLSCreds *wsm_incoming_tls_creds(Error **errp)
@@ -110,7 +102,21 @@ static QCryptoTLSCreds *wsm_incoming_tls_creds(Error **errp)
     return QCRYPTO_TLS_CREDS(creds);
 }
 
-static bool wsm_incoming_start_tls(QIOChannel *ioc, Error **errp)
+static bool coroutine_fn wsm_incoming_handshake(QIOChannelTLS *tioc,
+                                                Error **errp)
+{
+    int status;
+
+    while ((status = qcrypto_tls_session_handshake(tioc->session, errp)) > 0) {
+        qio_channel_yield(tioc->master, status == QCRYPTO_TLS_HANDSHAKE_SENDING
+                                        ? G_IO_OUT : G_IO_IN);
+    }
+    return status == QCRYPTO_TLS_HANDSHAKE_COMPLETE &&
+           qcrypto_tls_session_check_credentials(tioc->session, errp) == 0;
+}
+
+/* Returns the channel that is behind TLS, NULL on failure */
+static QIOChannel *coroutine_fn wsm_incoming_tls(QIOChannel *ioc, Error **errp)
 {
     QCryptoTLSCreds *creds = wsm_incoming_tls_creds(errp);
     QIOChannelTLS *tioc;
@@ -118,41 +124,73 @@ static bool wsm_incoming_start_tls(QIOChannel *ioc, Error **errp)
     tioc = creds ? qio_channel_tls_new_server(ioc, creds, migrate_tls_authz(),
                                               errp) : NULL;
     if (!tioc) {
-        return false;
+        return NULL;
     }
     qio_channel_set_name(QIO_CHANNEL(tioc), "wsm-tls-incoming");
-    qio_channel_tls_handshake(tioc, wsm_incoming_tls_done, NULL, NULL, NULL);
-    return true;
+    if (!wsm_incoming_handshake(tioc, errp)) {
+        object_unref(OBJECT(tioc));
+        return NULL;
+    }
+    return QIO_CHANNEL(tioc);
+}
+
+static void wsm_visitor_timeout(void *opaque)
+{
+    WsmVisitor *v = opaque;
+
+    v->late = true;
+    qio_channel_shutdown(QIO_CHANNEL(v->sioc), QIO_CHANNEL_SHUTDOWN_BOTH,
+                         NULL);
+}
+
+static void wsm_visitor_be_patient(WsmVisitor *v)
+{
+    timer_mod(&v->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                         WSM_PATIENCE_MS);
 }
 
 /* The preamble has been seen: take it off the socket, go on with TLS if any */
-static void wsm_visitor_is_block_channel(WsmVisitor *v)
+static void coroutine_fn wsm_visitor_is_block_channel(WsmVisitor *v)
 {
     QIOChannel *ioc = QIO_CHANNEL(v->sioc);
     char preamble[WSM_PREAMBLE_SIZE];
+    QIOChannel *channel = NULL;
     Error *err = NULL;
 
     qio_channel_set_name(ioc, "wsm-incoming");
-    if (qio_channel_read_all(ioc, preamble, sizeof(preamble), &err) < 0 ||
-        (migrate_tls() && !wsm_incoming_start_tls(ioc, &err))) {
-        error_prepend(&err, "block channel: ");
-        warn_report_err(err);
-    } else if (!migrate_tls()) {
-        wsm_incoming_channel(ioc);
+    if (qio_channel_read_all(ioc, preamble, sizeof(preamble), &err) == 0) {
+        if (migrate_tls()) {
+            wsm_visitor_be_patient(v);
+            channel = wsm_incoming_tls(ioc, &err);
+            timer_del(&v->timer);
+        } else {
+            channel = QIO_CHANNEL(object_ref(OBJECT(ioc)));
+        }
     }
+    if (channel) {
+        wsm_incoming_channel(channel);
+        return;
+    }
+    if (v->late) {
+        error_prepend(&err, "no TLS handshake within %d s: ",
+                      WSM_PATIENCE_MS / 1000);
+    }
+    error_prepend(&err, "block channel: ");
+    warn_report_err(err);
 }
 
-/* What QEMU does with a connection if there is no hook */
-static void wsm_visitor_is_migration(WsmVisitor *v)
+/* What QEMU does with a connection if there is no hook; takes a reference */
+static void wsm_incoming_migration_bh(void *opaque)
 {
-    QIOChannel *ioc = QIO_CHANNEL(v->sioc);
+    QIOChannel *ioc = opaque;
 
     if (migration_has_all_channels()) {
         warn_report("Extra incoming migration connection; ignoring");
-        return;
+    } else {
+        qio_channel_set_name(ioc, "migration-socket-incoming");
+        migration_channel_process_incoming(ioc);
     }
-    qio_channel_set_name(ioc, "migration-socket-incoming");
-    migration_channel_process_incoming(ioc);
+    object_unref(OBJECT(ioc));
 }
 
 static bool wsm_is_migration(const uint8_t *buf)
@@ -190,20 +228,6 @@ static bool wsm_visitor_must_wait(const uint8_t *buf)
     return false;
 }
 
-static void wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
-{
-    trace_wsm_incoming(ldl_be_p(buf));
-    if (ldl_be_p(buf) == WSM_PREAMBLE) {
-        wsm_visitor_is_block_channel(v);
-    } else if (wsm_is_migration(buf)) {
-        wsm_visitor_is_migration(v);
-    } else {
-        warn_report("A connection to the migration port was closed: it began "
-                    "with 0x%08x, which is no migration%s", ldl_be_p(buf),
-                    migrate_tls() ? " with TLS" : "");
-    }
-}
-
 /* Returns how many of the first bytes are there, negative: it has ended */
 static int wsm_visitor_peek(WsmVisitor *v, uint8_t *buf)
 {
@@ -218,71 +242,164 @@ static int wsm_visitor_peek(WsmVisitor *v, uint8_t *buf)
     return n > 0 ? n : -1;
 }
 
-static gboolean wsm_visitor_look(gpointer opaque)
+/* Wait for the first bytes.  False: they did not come. */
+static bool coroutine_fn wsm_visitor_speaks(WsmVisitor *v, uint8_t *buf)
 {
-    WsmVisitor *v = opaque;
+    int n;
+
+    while (!v->late && (n = wsm_visitor_peek(v, buf)) < WSM_SNIFF_BYTES) {
+        if (n < 0) {
+            return false;
+        }
+        if (n == 0) {
+            qio_channel_yield(QIO_CHANNEL(v->sioc), G_IO_IN);
+        } else {
+            /* They nearly always come together; to yield would not wait now */
+            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_SNIFF_RETRY_NS);
+        }
+    }
+    return !v->late;
+}
+
+/* @buf has the first bytes */
+static void coroutine_fn wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
+{
+    int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                       WSM_PATIENCE_MS;
+
+    trace_wsm_incoming(ldl_be_p(buf));
+    if (ldl_be_p(buf) == WSM_PREAMBLE) {
+        wsm_visitor_is_block_channel(v);
+        return;
+    }
+    while (wsm_visitor_must_wait(buf) &&
+           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_SNIFF_RETRY_NS);
+    }
+    if (wsm_is_migration(buf)) {
+        /* QEMU's loading is for the main loop, and not begun in a coroutine */
+        qio_channel_set_follow_coroutine_ctx(QIO_CHANNEL(v->sioc), false);
+        aio_bh_schedule_oneshot(qemu_get_aio_context(),
+                                wsm_incoming_migration_bh,
+                                object_ref(OBJECT(v->sioc)));
+    } else {
+        warn_report("A connection to the migration port was closed: it began "
+                    "with 0x%08x, which is no migration%s", ldl_be_p(buf),
+                    migrate_tls() ? " with TLS" : "");
+    }
+}
+
+static void coroutine_fn wsm_visitor_co(void *opaque)
+{
+    WsmVisitor v = { .sioc = opaque };
     uint8_t buf[WSM_SNIFF_BYTES];
-    int n = wsm_visitor_peek(v, buf);
 
-    if (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < v->deadline &&
-        ((n >= 0 && n < WSM_SNIFF_BYTES) ||
-         (n == WSM_SNIFF_BYTES && wsm_visitor_must_wait(buf)))) {
-        return G_SOURCE_CONTINUE;
-    }
-    if (n == WSM_SNIFF_BYTES) {
-        wsm_visitor_sort(v, buf);
-    } else if (n >= 0) {
+    aio_timer_init(qemu_get_aio_context(), &v.timer, QEMU_CLOCK_REALTIME,
+                   SCALE_MS, wsm_visitor_timeout, &v);
+    wsm_visitor_be_patient(&v);
+    if (wsm_visitor_speaks(&v, buf)) {
+        timer_del(&v.timer);
+        wsm_visitor_sort(&v, buf);
+    } else if (v.late) {
         warn_report("A connection to the migration port was closed: it said "
-                    "nothing for %d s", WSM_SNIFF_TIMEOUT_MS / 1000);
+                    "nothing for %d s", WSM_PATIENCE_MS / 1000);
     }
-    wsm_visitor_free(v);
-    return G_SOURCE_REMOVE;
-}
-
-/*
- * Something came.  The first bytes nearly always come together.  If not, look
- * again every now and then: a watch on the socket would fire all the time.
- */
-static gboolean wsm_visitor_speaks(QIOChannel *ioc, GIOCondition condition,
-                                   gpointer opaque)
-{
-    WsmVisitor *v = opaque;
-
-    g_source_remove(v->timer);
-    if (wsm_visitor_look(v) == G_SOURCE_CONTINUE) {
-        g_timeout_add(WSM_SNIFF_RETRY_MS, wsm_visitor_look, v);
-    }
-    return G_SOURCE_REMOVE;
-}
-
-static gboolean wsm_visitor_is_silent(gpointer opaque)
-{
-    WsmVisitor *v = opaque;
-
-    g_source_remove(v->watch);
-    wsm_visitor_look(v);
-    return G_SOURCE_REMOVE;
+    timer_del(&v.timer);
+    object_unref(OBJECT(v.sioc));
 }
 
 bool wsm_incoming_accept(QIOChannelSocket *sioc)
 {
-    WsmVisitor *v;
-
     if (!migrate_whole_system()) {
         return false;
     }
-    v = g_new(WsmVisitor, 1);
-    v->sioc = sioc;
-    v->deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                  WSM_SNIFF_TIMEOUT_MS;
-    object_ref(OBJECT(sioc));
     qio_channel_set_blocking(QIO_CHANNEL(sioc), false, NULL);
-    v->watch = qio_channel_add_watch(QIO_CHANNEL(sioc), G_IO_IN | G_IO_HUP,
-                                     wsm_visitor_speaks, v, NULL);
-    /* Behind the deadline, so that this look is the last */
-    v->timer = g_timeout_add(WSM_SNIFF_TIMEOUT_MS + WSM_SNIFF_RETRY_MS,
-                             wsm_visitor_is_silent, v);
+    /* Else a coroutine's channel is served by the main loop only */
+    qio_channel_set_follow_coroutine_ctx(QIO_CHANNEL(sioc), true);
+    aio_co_schedule(qemu_get_aio_context(),
+                    qemu_coroutine_create(wsm_visitor_co,
+                                          object_ref(OBJECT(sioc))));
     return true;
+}
+
+/*
+ * The listener
+ */
+
+static void wsm_listener_ready(void *opaque)
+{
+    QIOChannelSocket *sioc = qio_channel_socket_accept(opaque, NULL);
+
+    if (sioc) {
+        wsm_incoming_accept(sioc);
+        object_unref(OBJECT(sioc));
+    }
+}
+
+static void wsm_listener_set_handler(QIONetListener *listener,
+                                     IOHandler *handler)
+{
+    for (size_t i = 0; i < listener->nsioc; i++) {
+        aio_set_fd_handler(qemu_get_aio_context(), listener->sioc[i]->fd,
+                           handler, NULL, NULL, NULL, listener->sioc[i]);
+    }
+}
+
+void wsm_incoming_serve(QIONetListener *listener)
+{
+    QEMU_LOCK_GUARD(&wsm_get()->lock);
+
+    if (served || !qio_net_listener_is_connected(listener)) {
+        return;
+    }
+    qio_net_listener_set_client_func_full(listener, NULL, NULL, NULL, NULL);
+    for (size_t i = 0; i < listener->nsioc; i++) {
+        /* Another thread may be about to accept the same connection */
+        qio_channel_set_blocking(QIO_CHANNEL(listener->sioc[i]), false, NULL);
+    }
+    wsm_listener_set_handler(listener, wsm_listener_ready);
+    served = QIO_NET_LISTENER(object_ref(OBJECT(listener)));
+}
+
+static void wsm_incoming_listen_bh(void *opaque)
+{
+    if (wsm_get()->dest) {
+        wsm_incoming_serve(opaque);
+    }
+    object_unref(opaque);
+}
+
+void wsm_incoming_listen(QIONetListener *listener)
+{
+    if (migrate_whole_system()) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_incoming_listen_bh,
+                                object_ref(OBJECT(listener)));
+    }
+}
+
+static void wsm_incoming_unref_bh(void *opaque)
+{
+    object_unref(opaque);
+}
+
+void wsm_incoming_disconnect(QIONetListener *listener)
+{
+    QEMU_LOCK_GUARD(&wsm_get()->lock);
+
+    if (served == listener) {
+        wsm_listener_set_handler(listener, NULL);
+        for (size_t i = 0; i < listener->nsioc; i++) {
+            /* The kernel keeps it open as long as the main thread polls it */
+            qio_channel_shutdown(QIO_CHANNEL(listener->sioc[i]),
+                                 QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+        }
+        served = NULL;
+        /* Not before a handler that runs just now has ended */
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_incoming_unref_bh,
+                                listener);
+    }
+    /* Here, so that wsm_incoming_serve() cannot come in between */
+    qio_net_listener_disconnect(listener);
 }
 
 int wsm_incoming_connections(void)

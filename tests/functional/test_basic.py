@@ -130,12 +130,6 @@ def setup_multifd(_scene: Scene, source: Vm, destination: Vm) -> None:
         vm.set_params(multifd_channels=3)
 
 
-def setup_x509(scene: Scene, source: Vm, destination: Vm) -> None:
-    folder = tls.make_certificates(scene.folder / 'tls')
-    tls.use_x509(source, folder, 'client')
-    tls.use_x509(destination, folder, 'server')
-
-
 def setup_psk(scene: Scene, source: Vm, destination: Vm) -> None:
     folder = tls.make_keys(scene.folder / 'tls')
     tls.use_psk(source, folder, 'client')
@@ -144,7 +138,7 @@ def setup_psk(scene: Scene, source: Vm, destination: Vm) -> None:
 
 def setup_multifd_tls(scene: Scene, source: Vm, destination: Vm) -> None:
     setup_multifd(scene, source, destination)
-    setup_x509(scene, source, destination)
+    tls.use_x509_on_both(scene, source, destination)
 
 
 def setup_auto_converge(_scene: Scene, source: Vm, destination: Vm) -> None:
@@ -157,7 +151,8 @@ def setup_large_blocks(_scene: Scene, source: Vm, _destination: Vm) -> None:
 
 
 with_setup('multifd', setup_multifd, 'RAM over multifd channels.')
-with_setup('tls-x509', setup_x509, 'TLS with certificates.')
+with_setup('tls-x509', tls.use_x509_on_both,
+           'TLS with certificates.')
 with_setup('tls-psk', setup_psk, 'TLS with a shared key.')
 with_setup('multifd-tls', setup_multifd_tls, 'multifd and TLS at once.')
 with_setup('auto-converge', setup_auto_converge, 'With auto-converge on.')

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Links that break: block channels in any phase, the whole link later."""
 
-from typing import Any
+import socket
+from typing import Any, Callable, Optional
 
-from lib.common import require, wait_until
+from lib import tls
+from lib.common import TestFailure, require, wait_until
 from lib.image import MIB
 from lib.moves import (LOAD, end, expect_moved, expect_unharmed, fill_half,
                        loaded_source, second_try)
-from lib.registry import test
+from lib.registry import add, test
 from lib.relay import BLOCK, MAIN, Relay
 from lib.scene import (Scene, begin, disk_total, finish, query, wait_phase,
                        wait_total)
 from lib.vm import DiskConfig, MachineConfig, Vm
 from lib.wire import Type
 
+Setup = Callable[[Scene, Vm, Vm], None]
 LONG_POSTCOPY: dict[str, Any] = {'push_delay': 200, 'max_residue': 30000}
 
 
@@ -38,10 +41,14 @@ def wait_connected(vm: Vm) -> None:
                'all block channels are up again')
 
 
-def in_postcopy(scene: Scene, **load: int) -> tuple[Vm, Vm, Relay]:
+def in_postcopy(scene: Scene, setup: Optional[Setup] = None,
+                **load: int) -> tuple[Vm, Vm, Relay]:
     """A migration in a post-copy phase that lasts until it is let go."""
     source = loaded_source(scene, **(load or {**LOAD, 'rate': 0}))
-    destination = scene.destination()
+    destination = scene.destination('defer')
+    if setup:
+        setup(scene, source, destination)
+    destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
     relay = scene.make_relay(destination)
     begin(source, relay.uri, **LONG_POSTCOPY)
     wait_phase(destination, 'postcopy')
@@ -165,6 +172,81 @@ def link_cut_in_postcopy(scene: Scene) -> None:
     missing = disk_total(destination, 'missing')
     require(missing > 0, 'nothing is missing any more')
     recover(source, destination, relay)
+    complete(scene, source, destination)
+
+
+def cut_with_read_waiting(source: Vm, destination: Vm, relay: Relay) -> None:
+    cut_whole_link(relay)
+    for vm in (source, destination):
+        vm.wait_migration('postcopy-paused')
+    wait_total(destination, 'waiting-reads')
+
+
+def stop_that_hangs(destination: Vm) -> int:
+    """Type stop, which cannot end without the link."""
+    stop = destination.qmp.start('stop')
+    try:
+        destination.qmp.finish(stop, 'stop', timeout=2)
+    except TestFailure:
+        return stop
+    raise TestFailure('stop ended while a read was waiting')
+
+
+def stop_without_link(name: str, summary: str,
+                      setup: Optional[Setup] = None) -> None:
+    """Add a test that stops the guest while its read cannot be answered."""
+    def function(scene: Scene) -> None:
+        source, destination, relay = in_postcopy(
+            scene, setup, writers=2, rate=100, full=1, readers=2, rrate=50)
+        # The second time it is the port of migrate-recover
+        for _ in range(2):
+            cut_with_read_waiting(source, destination, relay)
+            stop = stop_that_hangs(destination)
+            relay.refusing = False
+            destination.qmp.finish(stop, 'stop')
+            require(destination.status() == 'paused', 'guest was not stopped')
+            destination.qmp.cmd('cont')
+            recover(source, destination, relay)
+            for vm in (source, destination):
+                vm.wait_migration('postcopy-active')
+        require(disk_total(destination, 'missing') > 0, 'nothing is missing')
+        complete(scene, source, destination)
+
+    function.__doc__ = summary
+    add(name, function)
+
+
+stop_without_link('stop-without-link',
+                  'The guest is stopped with the link down: it takes long.')
+stop_without_link('stop-without-link-tls',
+                  'The guest is stopped with the link down, with TLS.',
+                  tls.use_x509_on_both)
+
+
+@test()
+def recover_while_stop_hangs(scene: Scene) -> None:
+    """The link comes back at another port while stop waits for it."""
+    source, destination, relay = in_postcopy(
+        scene, None, writers=2, rate=100, full=1, readers=2, rrate=50)
+    old_port = destination.listen_port()
+    cut_with_read_waiting(source, destination, relay)
+    stop = stop_that_hangs(destination)
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        new_port = probe.getsockname()[1]
+    recovery = destination.qmp.start(
+        'migrate-recover', {'uri': f'tcp:127.0.0.1:{new_port}'}, oob=True)
+    destination.qmp.finish(recovery, 'migrate-recover')
+    try:
+        socket.create_connection(('127.0.0.1', old_port)).close()
+        raise TestFailure('the old port is still open')
+    except ConnectionRefusedError:
+        pass
+    relay.target_port = new_port
+    relay.refusing = False
+    source.qmp.cmd('migrate', uri=relay.uri, resume=True)
+    destination.qmp.finish(stop, 'stop')
+    source.wait_migration('postcopy-active')
+    destination.qmp.cmd('cont')
     complete(scene, source, destination)
 
 

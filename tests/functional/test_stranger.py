@@ -8,6 +8,7 @@ import threading
 import uuid
 from typing import Callable, Optional
 
+from lib import tls
 from lib.common import TIMEOUT, TestFailure, require
 from lib.image import MIB
 from lib.moves import (SLOW_DISK, SLOW_PUSH, end, expect_moved,
@@ -116,6 +117,19 @@ def silent_strangers(scene: Scene) -> None:
     to_the_end(scene, source, destination)
     for stranger in strangers:
         stranger.close()
+
+
+@test()
+def silent_stranger_tls(scene: Scene) -> None:
+    """A block channel that does not begin its TLS handshake is closed."""
+    source = loaded_source(scene)
+    destination = scene.destination('defer')
+    tls.use_x509_on_both(scene, source, destination)
+    destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+    begin(source, scene.uri(destination), bandwidth=2 * MIB, **SLOW_PUSH)
+    wait_total(source, 'sent')
+    Stranger(destination.listen_port(), PREAMBLE).receive_all()
+    to_the_end(scene, source, destination)
 
 
 @test()

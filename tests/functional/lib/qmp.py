@@ -33,7 +33,7 @@ class Qmp:
         self._next_id = 0
         self.events: list[Json] = []
         self._receive(time.monotonic() + TIMEOUT)    # the greeting
-        self.cmd('qmp_capabilities')
+        self.cmd('qmp_capabilities', enable=['oob'])
 
     def close(self) -> None:
         self._sock.close()
@@ -57,9 +57,9 @@ class Qmp:
         message: Json = json.loads(line)
         return message
 
-    def _wait_message(self, wanted: Callable[[Json], bool],
-                      what: str) -> Json:
-        deadline = time.monotonic() + TIMEOUT
+    def _wait_message(self, wanted: Callable[[Json], bool], what: str,
+                      timeout: float = TIMEOUT) -> Json:
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 message = self._receive(deadline)
@@ -70,25 +70,40 @@ class Qmp:
             if wanted(message):
                 return message
 
-    def cmd(self, name: str, arguments: Optional[Json] = None,
-            **kwargs: Any) -> Any:
-        """Run a command; keyword a_b is the argument "a-b"."""
-        arguments = dict(arguments or {})
-        for key, value in kwargs.items():
-            arguments[key.replace('_', '-')] = value
+    def start(self, name: str, arguments: Optional[Json] = None,
+              oob: bool = False) -> int:
+        """Send a command; finish() waits for the reply to it.
+
+        With @oob it does not wait for commands before it, nor for QEMU's
+        main thread; few commands can do that.
+        """
         self._next_id += 1
-        request: Json = {'execute': name, 'id': self._next_id}
+        request: Json = {'exec-oob' if oob else 'execute': name,
+                         'id': self._next_id}
         if arguments:
             request['arguments'] = arguments
         try:
             self._sock.sendall(json.dumps(request).encode() + b'\n')
         except OSError as err:
             raise QmpClosed(str(err)) from err
+        return self._next_id
+
+    def finish(self, number: int, name: str,
+               timeout: float = TIMEOUT) -> Any:
+        """Wait for the reply to a command that was started."""
         reply = self._wait_message(
-            lambda message: bool(message.get('id') == request['id']), name)
+            lambda message: bool(message.get('id') == number), name, timeout)
         if 'error' in reply:
             raise QmpError(name, reply['error'])
         return reply['return']
+
+    def cmd(self, name: str, arguments: Optional[Json] = None,
+            **kwargs: Any) -> Any:
+        """Run a command; keyword a_b is the argument "a-b"."""
+        arguments = dict(arguments or {})
+        for key, value in kwargs.items():
+            arguments[key.replace('_', '-')] = value
+        return self.finish(self.start(name, arguments), name)
 
     def expect_error(self, name: str, *words: str,
                      arguments: Optional[Json] = None, **kwargs: Any) -> str:

@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 
 from .common import run
+from .scene import Scene
 from .vm import Vm
 
 NAME = 'wsm-destination'
@@ -45,6 +46,12 @@ def use_x509(vm: Vm, folder: Path, endpoint: str) -> None:
         'qom-type': 'tls-creds-x509', 'id': 'tls0', 'dir': str(folder),
         'endpoint': endpoint, 'verify-peer': True})
     vm.set_params(tls_creds='tls0', tls_hostname=NAME)
+
+
+def use_x509_on_both(scene: Scene, source: Vm, destination: Vm) -> None:
+    folder = make_certificates(scene.folder / 'tls')
+    use_x509(source, folder, 'client')
+    use_x509(destination, folder, 'server')
 
 
 def make_keys(folder: Path) -> Path:
