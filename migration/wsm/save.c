@@ -65,6 +65,11 @@ int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
     qemu_put_byte(f, WSM_SECTION_START);
     qemu_put_be32(f, start->len);
     qemu_put_buffer(f, start->data, start->len);
+    /*
+     * START is a small packet behind another, and nothing follows until it
+     * was answered: with Nagle it would wait 40 ms for a delayed TCP ACK.
+     */
+    qio_channel_set_delay(qemu_file_get_ioc(f), false);
     return 0;
 }
 
