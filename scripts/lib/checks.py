@@ -220,6 +220,14 @@ def check_whitespace(files):
                 yield f"{name}:{number}: blank at the line's end, or a tab"
 
 
+def check_qmp_reference(_files):
+    """docs/qmp.md is what qapi/wsm.json makes of it."""
+    done = subprocess.run([ROOT / "docs/make-qmp-reference", "--check"],
+                          check=False, text=True, capture_output=True)
+    if done.returncode:
+        yield f"{done.stdout}{done.stderr}".strip()
+
+
 CHECKS = {
     "hook-lines": check_hook_lines,
     "patch-headers": check_patch_headers,
@@ -229,6 +237,7 @@ CHECKS = {
     "shell": check_shell,
     "host-names": check_host_names,
     "whitespace": check_whitespace,
+    "qmp-reference": check_qmp_reference,
 }
 
 

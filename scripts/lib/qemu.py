@@ -201,6 +201,8 @@ def build(name="patched", targets=(), update=False):
     """
     variant = VARIANTS[name]
     os.environ.pop("PYTHONPATH", None)      # could hide the right meson
+    # Let all build directories share what the compiler cache has
+    os.environ.setdefault("CCACHE_NOHASHDIR", "1")
     with build_lock():
         debian.install(debian.PACKAGES + list(variant.packages))
         version = source.prepare(update, variant.tree == source.SOURCE)
