@@ -122,17 +122,10 @@ bool coroutine_fn wsm_channel_recv_payload(WsmChannel *c, void *buf,
 char *coroutine_fn wsm_channel_recv_text(WsmChannel *c, size_t length,
                                          Error **errp)
 {
-    g_autofree char *text = g_malloc(length + 1);
+    g_autofree char *buf = g_malloc(length + 1);
 
-    if (!wsm_channel_recv_payload(c, text, length, errp)) {
+    if (!wsm_channel_recv_payload(c, buf, length, errp)) {
         return NULL;
     }
-    text[length] = '\0';
-    /* It is shown to people: no control characters from strangers */
-    for (size_t i = 0; i < length; i++) {
-        if ((unsigned char)text[i] < ' ') {
-            text[i] = ' ';
-        }
-    }
-    return g_steal_pointer(&text);
+    return wsm_text_decode(buf, length);
 }

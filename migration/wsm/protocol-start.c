@@ -14,11 +14,20 @@
 #include "protocol.h"
 
 #define WSM_START_SIZE          28      /* bytes of a START before its disks */
-#define WSM_START_DISK_SIZE     12      /* bytes of a disk before its path */
+#define WSM_START_DISK_SIZE     16      /* bytes of a disk before its path */
+#define WSM_START_POINT_SIZE    24      /* bytes of a sync point */
 #define WSM_SECTOR_SIZE         512
 
-/* Any size can be rounded up to whole blocks and still be an int64_t */
-#define WSM_MAX_DISK_SIZE       QEMU_ALIGN_DOWN(INT64_MAX, WSM_MAX_GRANULARITY)
+/* The numbers on the wire are those of the enum */
+QEMU_BUILD_BUG_ON(WSM_BASIS_KIND_AUTO != 0);
+QEMU_BUILD_BUG_ON(WSM_BASIS_KIND_FULL != 1);
+QEMU_BUILD_BUG_ON(WSM_BASIS_KIND_CONTENT != 2);
+QEMU_BUILD_BUG_ON(WSM_BASIS_KIND_SYNC_POINT != 3);
+
+static void append_u8(GByteArray *out, uint8_t value)
+{
+    g_byte_array_append(out, &value, 1);
+}
 
 static void append_u16(GByteArray *out, uint16_t value)
 {
@@ -44,18 +53,32 @@ static void append_u64(GByteArray *out, uint64_t value)
     g_byte_array_append(out, buf, sizeof(buf));
 }
 
+static void append_point(GByteArray *out, const WsmPointDesc *point)
+{
+    g_byte_array_append(out, point->id.data, sizeof(point->id.data));
+    append_u64(out, point->changed);
+}
+
 static void append_disk(GByteArray *out, const WsmDiskDesc *disk)
 {
     size_t path_len = strlen(disk->path), name_len = strlen(disk->name);
 
     assert(path_len > 0 && path_len <= WSM_MAX_PATH);
     assert(name_len > 0 && name_len <= WSM_MAX_PATH);
+    assert(disk->wish <= WSM_BASIS_KIND_SYNC_POINT);
+    assert(disk->npoints <= WSM_MAX_POINTS);
 
     append_u64(out, disk->size);
     append_u16(out, path_len);
     append_u16(out, name_len);
+    append_u8(out, disk->wish);
+    append_u8(out, disk->npoints);
+    append_u16(out, 0);
     g_byte_array_append(out, (const uint8_t *)disk->path, path_len);
     g_byte_array_append(out, (const uint8_t *)disk->name, name_len);
+    for (unsigned i = 0; i < disk->npoints; i++) {
+        append_point(out, &disk->point[i]);
+    }
 }
 
 GByteArray *wsm_start_encode(const WsmStart *start)
@@ -134,7 +157,72 @@ static bool check_disk_size(uint64_t size, Error **errp)
     return true;
 }
 
-static bool take_disk(WsmCursor *c, WsmDiskDesc *disk, Error **errp)
+static bool check_wish(uint8_t wish, Error **errp)
+{
+    if (wish > WSM_BASIS_KIND_SYNC_POINT) {
+        error_setg(errp, "wish %u is above %d",
+                   wish, WSM_BASIS_KIND_SYNC_POINT);
+        return false;
+    }
+    return true;
+}
+
+static bool check_npoints(uint8_t npoints, Error **errp)
+{
+    if (npoints > WSM_MAX_POINTS) {
+        error_setg(errp, "number of sync points %u is above %d",
+                   npoints, WSM_MAX_POINTS);
+        return false;
+    }
+    return true;
+}
+
+/* The last point of @disk: is it new, and not beyond @max bytes? */
+static bool check_point(const WsmDiskDesc *disk, uint64_t max, Error **errp)
+{
+    const WsmPointDesc *point = &disk->point[disk->npoints - 1];
+
+    for (unsigned i = 0; i < disk->npoints - 1; i++) {
+        if (qemu_uuid_is_equal(&disk->point[i].id, &point->id)) {
+            g_autofree char *id = qemu_uuid_unparse_strdup(&point->id);
+
+            error_setg(errp, "id %s is that of sync point %u already", id, i);
+            return false;
+        }
+    }
+    if (point->changed > max) {
+        error_setg(errp, "changed %" PRIu64 " is above %" PRIu64,
+                   point->changed, max);
+        return false;
+    }
+    return true;
+}
+
+static bool take_points(WsmCursor *c, WsmDiskDesc *disk, unsigned npoints,
+                        uint32_t granularity, Error **errp)
+{
+    ERRP_GUARD();
+    uint64_t max = ROUND_UP(disk->size, granularity);
+
+    disk->point = g_new0(WsmPointDesc, npoints);
+    for (unsigned i = 0; i < npoints; i++) {
+        const uint8_t *p = take(c, WSM_START_POINT_SIZE, "description", errp);
+
+        if (p) {
+            memcpy(disk->point[i].id.data, p, sizeof(QemuUUID));
+            disk->point[i].changed = ldq_be_p(p + sizeof(QemuUUID));
+            disk->npoints = i + 1;
+        }
+        if (!p || !check_point(disk, max, errp)) {
+            error_prepend(errp, "sync point %u: ", i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool take_disk(WsmCursor *c, WsmDiskDesc *disk, uint32_t granularity,
+                      Error **errp)
 {
     const uint8_t *p = take(c, WSM_START_DISK_SIZE, "description", errp);
 
@@ -142,7 +230,10 @@ static bool take_disk(WsmCursor *c, WsmDiskDesc *disk, Error **errp)
         return false;
     }
     disk->size = ldq_be_p(p);
-    if (!check_disk_size(disk->size, errp)) {
+    disk->wish = p[12];
+    if (!check_disk_size(disk->size, errp) || !check_wish(p[12], errp) ||
+        !check_npoints(p[13], errp) ||
+        !wsm_check_unused("reserved", lduw_be_p(p + 14), errp)) {
         return false;
     }
     disk->path = take_string(c, lduw_be_p(p + 8), "path", errp);
@@ -150,7 +241,7 @@ static bool take_disk(WsmCursor *c, WsmDiskDesc *disk, Error **errp)
         return false;
     }
     disk->name = take_string(c, lduw_be_p(p + 10), "name", errp);
-    return disk->name;
+    return disk->name && take_points(c, disk, p[13], granularity, errp);
 }
 
 static bool check_path_is_new(const WsmStart *start, unsigned index,
@@ -172,7 +263,7 @@ static bool take_disks(WsmCursor *c, WsmStart *start, Error **errp)
 
     start->disk = g_new0(WsmDiskDesc, start->ndisks);
     for (unsigned i = 0; i < start->ndisks; i++) {
-        if (!take_disk(c, &start->disk[i], errp) ||
+        if (!take_disk(c, &start->disk[i], start->granularity, errp) ||
             !check_path_is_new(start, i, errp)) {
             error_prepend(errp, "disk %u: ", i);
             return false;
@@ -262,6 +353,7 @@ void wsm_start_destroy(WsmStart *start)
     for (unsigned i = 0; start->disk && i < start->ndisks; i++) {
         g_free(start->disk[i].path);
         g_free(start->disk[i].name);
+        g_free(start->disk[i].point);
     }
     g_free(start->disk);
     *start = (WsmStart) {};

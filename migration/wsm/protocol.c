@@ -27,6 +27,11 @@ enum {
     HAS_OFFSET  = BIT(4),       /* @offset is a number without bound */
     HAS_BYTES   = BIT(5),       /* @bytes is a number without bound */
     HAS_DATA    = BIT(6),       /* the payload is the content of the range */
+    HAS_HASHES  = BIT(7),       /* the payload has its hashes, or nothing */
+    HAS_KIND    = BIT(8),       /* about @disk; @offset is a WsmBasisKind */
+    ON_BULK     = BIT(9),       /* comes on all channels but 0 */
+    EPOCH_0     = BIT(10),      /* comes before the freeze only */
+    EPOCH_1     = BIT(11),      /* comes after it only */
 };
 
 typedef struct WsmMsgRule {
@@ -87,6 +92,30 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
         .name = "HAVE", .flags = ON_URGENT | HAS_RANGE,
         .max_bytes = WSM_MAX_ZERO,
     },
+    [WSM_MSG_BASIS] = {
+        .name = "BASIS", .flags = ON_URGENT | EPOCH_0 | HAS_KIND,
+        .min_length = sizeof(QemuUUID) + 1,
+        .max_length = sizeof(QemuUUID) + WSM_MAX_TEXT,
+    },
+    [WSM_MSG_OWN] = {
+        .name = "OWN", .flags = ON_URGENT | EPOCH_0 | HAS_RANGE,
+        .max_length = WSM_MAX_RUNS, .max_bytes = WSM_MAX_DISK_SIZE,
+    },
+    [WSM_MSG_HASH] = {
+        .name = "HASH", .flags = FROM_SOURCE | ON_BULK | EPOCH_0 | HAS_RANGE,
+        .max_bytes = WSM_MAX_DATA,
+    },
+    [WSM_MSG_HASHES] = {
+        .name = "HASHES", .flags = ON_BULK | EPOCH_0 | HAS_RANGE | HAS_HASHES,
+        .max_length = WSM_MAX_HASHES, .max_bytes = WSM_MAX_DATA,
+    },
+    [WSM_MSG_POINT] = {
+        .name = "POINT",
+        .flags = FROM_SOURCE | ON_URGENT | EPOCH_1 | HAS_RANGE,
+        .min_length = WSM_POINT_SIZE,
+        .max_length = WSM_POINT_SIZE + WSM_MAX_RUNS,
+        .max_bytes = WSM_MAX_DISK_SIZE,
+    },
 };
 
 static const WsmMsgRule *find_rule(uint16_t type)
@@ -99,6 +128,20 @@ const char *wsm_msg_name(uint16_t type)
     const WsmMsgRule *rule = find_rule(type);
 
     return rule ? rule->name : "unknown";
+}
+
+char *wsm_text_decode(const void *buf, size_t length)
+{
+    char *text = g_malloc(length + 1);
+
+    memcpy(text, buf, length);
+    text[length] = '\0';
+    for (size_t i = 0; i < length; i++) {
+        if ((unsigned char)text[i] < ' ') {
+            text[i] = ' ';
+        }
+    }
+    return text;
 }
 
 /*
@@ -154,6 +197,48 @@ static bool check_place(const WsmMsgRule *rule, const WsmLimits *limits,
                    limits->channel);
         return false;
     }
+    if ((rule->flags & ON_BULK) && limits->channel == 0) {
+        error_setg(errp, "comes on channel 0, but belongs on the others");
+        return false;
+    }
+    return true;
+}
+
+static bool check_epoch(const WsmMsgRule *rule, const WsmMsg *msg,
+                        Error **errp)
+{
+    if (msg->epoch > WSM_MAX_EPOCH) {
+        error_setg(errp, "epoch %" PRIu32 " is above %d",
+                   msg->epoch, WSM_MAX_EPOCH);
+        return false;
+    }
+    if ((rule->flags & (msg->epoch ? EPOCH_0 : EPOCH_1)) != 0) {
+        error_setg(errp, "epoch is %" PRIu32 ", but must be %d",
+                   msg->epoch, msg->epoch ? 0 : 1);
+        return false;
+    }
+    return true;
+}
+
+/* Does the length of the payload fit the range, which is known to be good? */
+static bool check_payload(const WsmMsgRule *rule, const WsmLimits *limits,
+                          const WsmMsg *msg, Error **errp)
+{
+    if ((rule->flags & HAS_DATA) && msg->length != msg->bytes) {
+        error_setg(errp, "length %" PRIu32 " differs from bytes %" PRIu64,
+                   msg->length, msg->bytes);
+        return false;
+    }
+    if ((rule->flags & HAS_HASHES) && msg->length != 0) {
+        uint64_t blocks = DIV_ROUND_UP(msg->bytes, limits->granularity);
+
+        if (msg->length != blocks * WSM_HASH_SIZE) {
+            error_setg(errp, "length %" PRIu32 " is neither 0 nor that of "
+                       "%" PRIu64 " hashes of %d bytes",
+                       msg->length, blocks, WSM_HASH_SIZE);
+            return false;
+        }
+    }
     return true;
 }
 
@@ -168,11 +253,6 @@ static bool check_length(const WsmMsgRule *rule, const WsmMsg *msg,
     if (msg->length > rule->max_length) {
         error_setg(errp, "length %" PRIu32 " is above %" PRIu32,
                    msg->length, rule->max_length);
-        return false;
-    }
-    if ((rule->flags & HAS_DATA) && msg->length != msg->bytes) {
-        error_setg(errp, "length %" PRIu32 " differs from bytes %" PRIu64,
-                   msg->length, msg->bytes);
         return false;
     }
     return true;
@@ -217,14 +297,40 @@ static bool check_alignment(const WsmMsg *msg, uint32_t granularity,
     return true;
 }
 
+static bool check_disk(const WsmLimits *limits, const WsmMsg *msg,
+                       Error **errp)
+{
+    if (msg->disk >= limits->disks) {
+        error_setg(errp, "disk %u is not below the number of disks %u",
+                   msg->disk, limits->disks);
+        return false;
+    }
+    return true;
+}
+
+/* The fields of a message that says a disk's kind of basis */
+static bool check_kind(const WsmLimits *limits, const WsmMsg *msg,
+                       Error **errp)
+{
+    if (!check_disk(limits, msg, errp)) {
+        return false;
+    }
+    if (msg->offset < WSM_BASIS_KIND_FULL ||
+        msg->offset > WSM_BASIS_KIND_SYNC_POINT) {
+        error_setg(errp, "kind %" PRIu64 " in offset is not between %d and %d",
+                   msg->offset, WSM_BASIS_KIND_FULL,
+                   WSM_BASIS_KIND_SYNC_POINT);
+        return false;
+    }
+    return wsm_check_unused("bytes", msg->bytes, errp);
+}
+
 static bool check_range(const WsmMsgRule *rule, const WsmLimits *limits,
                         const WsmMsg *msg, Error **errp)
 {
     uint64_t size;
 
-    if (msg->disk >= limits->disks) {
-        error_setg(errp, "disk %u is not below the number of disks %u",
-                   msg->disk, limits->disks);
+    if (!check_disk(limits, msg, errp)) {
         return false;
     }
     if (msg->bytes == 0 || msg->bytes > rule->max_bytes) {
@@ -245,17 +351,16 @@ static bool check_range(const WsmMsgRule *rule, const WsmLimits *limits,
 static bool check_msg(const WsmMsgRule *rule, const WsmLimits *limits,
                       const WsmMsg *msg, Error **errp)
 {
-    if (!check_place(rule, limits, errp)) {
-        return false;
-    }
-    if (msg->epoch > WSM_MAX_EPOCH) {
-        error_setg(errp, "epoch %" PRIu32 " is above %d",
-                   msg->epoch, WSM_MAX_EPOCH);
+    if (!check_place(rule, limits, errp) || !check_epoch(rule, msg, errp)) {
         return false;
     }
     if (rule->flags & HAS_RANGE) {
         return check_range(rule, limits, msg, errp) &&
-               check_length(rule, msg, errp);
+               check_length(rule, msg, errp) &&
+               check_payload(rule, limits, msg, errp);
+    }
+    if (rule->flags & HAS_KIND) {
+        return check_kind(limits, msg, errp) && check_length(rule, msg, errp);
     }
     return check_numbers(rule, msg, errp) && check_length(rule, msg, errp);
 }

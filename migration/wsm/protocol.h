@@ -9,10 +9,12 @@
 #ifndef MIGRATION_WSM_PROTOCOL_H
 #define MIGRATION_WSM_PROTOCOL_H
 
+#include "qapi/qapi-types-wsm.h"
 #include "qemu/units.h"
 #include "qemu/uuid.h"
+#include "compare.h"
 
-#define WSM_PROTOCOL_VERSION    1
+#define WSM_PROTOCOL_VERSION    2
 
 /* What a block channel sends first, in clear, even if TLS follows */
 #define WSM_PREAMBLE            0x57534d42      /* "WSMB" */
@@ -28,7 +30,17 @@
 #define WSM_MAX_GRANULARITY     (1 * MiB)
 #define WSM_MAX_DATA            (1 * MiB)       /* bytes of a DATA message */
 #define WSM_MAX_ZERO            (64 * MiB)      /* bytes of a ZERO message */
-#define WSM_MAX_TEXT            1024            /* bytes of a REFUSE or FAIL */
+#define WSM_MAX_TEXT            1024            /* bytes of a text for people */
+#define WSM_MAX_POINTS          64              /* sync points of a disk */
+#define WSM_MAX_RUNS            (1 * MiB)       /* bytes of runs in a message */
+#define WSM_POINT_SIZE          2               /* bytes of POINT before runs */
+
+/* Any size can be rounded up to whole blocks and still be an int64_t */
+#define WSM_MAX_DISK_SIZE       QEMU_ALIGN_DOWN(INT64_MAX, WSM_MAX_GRANULARITY)
+
+/* Bytes of a HASHES: one hash per block of the longest range */
+#define WSM_MAX_HASHES \
+    (WSM_MAX_DATA / WSM_MIN_GRANULARITY * WSM_HASH_SIZE)
 
 /*
  * Directions: S source, D destination.  @epoch is 0 before and 1 after the
@@ -52,6 +64,14 @@ typedef enum WsmMsgType {
     WSM_MSG_ABORT,      /* S->D  there will be no GO, the source runs on */
     WSM_MSG_PULL,       /* D->S  send this range now, ahead of all others */
     WSM_MSG_HAVE,       /* D->S  the guest has overwritten this range */
+    WSM_MSG_BASIS,      /*
+                         * D->S  what @disk builds on; @offset is its
+                         * WsmBasisKind; payload: WsmBasisMsg
+                         */
+    WSM_MSG_OWN,        /* D->S  changed here since the point; payload: runs */
+    WSM_MSG_HASH,       /* S->D  hash the blocks of this range */
+    WSM_MSG_HASHES,     /* D->S  answer to HASH; payload: hashes, or none */
+    WSM_MSG_POINT,      /* S->D  bits of a sync point; payload: WsmPointMsg */
     WSM_MSG__MAX
 } WsmMsgType;
 
@@ -81,11 +101,20 @@ typedef struct WsmLimits {
     uint32_t granularity;       /* bytes, power of two */
 } WsmLimits;
 
+/* A sync point that the source knows */
+typedef struct WsmPointDesc {
+    QemuUUID id;
+    uint64_t changed;           /* bytes of blocks changed since, at S */
+} WsmPointDesc;
+
 /* One disk in the list that opens the "wsm" section of the main stream */
 typedef struct WsmDiskDesc {
     char *path;                 /* canonical QOM path of the guest device */
     char *name;                 /* for people */
     uint64_t size;              /* bytes */
+    WsmBasisKind wish;
+    unsigned npoints;
+    WsmPointDesc *point;        /* @npoints elements, owned */
 } WsmDiskDesc;
 
 typedef struct WsmStart {
@@ -96,6 +125,21 @@ typedef struct WsmStart {
     unsigned ndisks;
     WsmDiskDesc *disk;          /* @ndisks elements, owned */
 } WsmStart;
+
+/* What BASIS says; the kind is in the header, the rest in the payload */
+typedef struct WsmBasisMsg {
+    WsmBasisKind kind;          /* not WSM_BASIS_KIND_AUTO */
+    QemuUUID point;             /* zero unless WSM_BASIS_KIND_SYNC_POINT */
+    char *reason;               /* for people, not empty; owned */
+} WsmBasisMsg;
+
+/* The payload of POINT */
+typedef struct WsmPointMsg {
+    uint8_t index;              /* into the points of the disk in START */
+    bool rest;                  /* bits of its rest, else of its since */
+    const uint8_t *runs;        /* runs.h; within the payload, not owned */
+    size_t size;                /* bytes of @runs */
+} WsmPointMsg;
 
 const char *wsm_msg_name(uint16_t type);
 
@@ -114,6 +158,33 @@ bool wsm_msg_decode(const uint8_t *buf, const WsmLimits *limits, WsmMsg *msg,
 /* Both: @buf has WSM_HELLO_SIZE bytes */
 void wsm_hello_encode(const WsmHello *hello, uint8_t *buf);
 bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp);
+
+/*
+ * The payload of BASIS.  Encoding returns a new array; of a reason beyond
+ * WSM_MAX_TEXT bytes the begin is taken.  Decoding takes the @msg that
+ * wsm_msg_decode() gave, and its payload of @msg->length bytes; control
+ * characters in the reason become spaces.  Free with wsm_basis_destroy().
+ */
+GByteArray *wsm_basis_encode(const WsmBasisMsg *basis);
+bool wsm_basis_decode(const WsmMsg *msg, const uint8_t *payload,
+                      WsmBasisMsg *basis, Error **errp);
+void wsm_basis_destroy(WsmBasisMsg *basis);
+
+/*
+ * The payload of POINT.  Encoding appends what comes before the runs, to
+ * which the caller then appends these.  Decoding likewise leaves the runs to
+ * runs.h: they are not checked.  @payload has @msg->length bytes.
+ */
+void wsm_point_encode(uint8_t index, bool rest, GByteArray *out);
+bool wsm_point_decode(const WsmMsg *msg, const uint8_t *payload,
+                      const WsmDiskDesc *disk, WsmPointMsg *point,
+                      Error **errp);
+
+/*
+ * A text of the peer as a string to show to people: without control
+ * characters.  Free with g_free().
+ */
+char *wsm_text_decode(const void *buf, size_t length);
 
 /* Checks that several decoders share; false and @errp as they do */
 bool wsm_check_version(uint16_t version, Error **errp);

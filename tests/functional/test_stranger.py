@@ -17,7 +17,7 @@ from lib.registry import add, test
 from lib.relay import BLOCK
 from lib.scene import (Scene, begin, finish, query, wait_phase, wait_total)
 from lib.vm import Vm
-from lib.wire import HEADER, PREAMBLE, Message, Type, hello
+from lib.wire import HEADER, PREAMBLE, VERSION, Message, Type, hello
 
 ANY_SESSION = '00000000-0000-4000-8000-000000000000'
 
@@ -29,6 +29,12 @@ class Stranger:
         self.sock = socket.create_connection(('127.0.0.1', port), TIMEOUT)
         try:
             self.sock.sendall(data)
+        except OSError:
+            pass    # already thrown out
+
+    def end_sending(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass    # already thrown out
 
@@ -147,10 +153,12 @@ def wrong_session(scene: Scene) -> None:
 def wrong_version(scene: Scene) -> None:
     """HELLO with another protocol version is refused with both."""
     source, destination, session = running_migration(scene)
-    answer = Stranger(destination.listen_port(), PREAMBLE
-                      + hello(session, version=77)).receive_all()
-    text = refusal(answer)
-    require('version' in text and '77' in text, f'REFUSE says: {text}')
+    for version in (VERSION - 1, VERSION + 1, 77):
+        answer = Stranger(destination.listen_port(), PREAMBLE
+                          + hello(session, version=version)).receive_all()
+        text = refusal(answer)
+        require(f'version {version} is not' in text
+                and text.endswith(f'has {VERSION}'), f'REFUSE says: {text}')
     to_the_end(scene, source, destination)
 
 
@@ -173,7 +181,7 @@ def bad_message(name: str, summary: str,
         source, destination, session = running_migration(scene)
         stranger = Stranger(destination.listen_port(), PREAMBLE
                             + hello(session) + make(destination))
-        stranger.sock.shutdown(socket.SHUT_WR)
+        stranger.end_sending()
         stranger.receive_all()
         scene.guest.wait_progress(writes=10)
         to_the_end(scene, source, destination)
@@ -221,6 +229,13 @@ bad_message('wrong-direction', 'A message that only a destination sends.',
             lambda vm: Message(Type.ACK, count=4096).encode())
 bad_message('go-on-bulk-channel', 'GO where it does not belong.',
             lambda vm: Message(Type.GO).encode())
+bad_message('hash-oversized', 'HASH of more than 1 MiB.',
+            lambda vm: Message(Type.HASH, count=2 * MIB).encode())
+bad_message('hash-after-freeze', 'HASH of an epoch in which there is none.',
+            lambda vm: Message(Type.HASH, epoch=1, count=4096).encode())
+bad_message('point-on-bulk-channel', 'POINT where it does not belong.',
+            lambda vm: Message(Type.POINT, epoch=1, count=4096,
+                               payload=bytes(2)).encode())
 
 
 class FakeDestination:

@@ -35,15 +35,48 @@ static void check_error(Error *err, bool ok, bool want)
     }
 }
 
+/* The longest range of a message of this type; 0 if it has none */
+static uint64_t max_bytes(uint16_t type)
+{
+    switch (type) {
+    case WSM_MSG_DATA:
+    case WSM_MSG_HASH:
+    case WSM_MSG_HASHES:
+        return WSM_MAX_DATA;
+    case WSM_MSG_ZERO:
+    case WSM_MSG_ACK:
+    case WSM_MSG_FAIL:
+    case WSM_MSG_PULL:
+    case WSM_MSG_HAVE:
+        return WSM_MAX_ZERO;
+    case WSM_MSG_OWN:
+    case WSM_MSG_POINT:
+        return INT64_MAX;
+    default:
+        return 0;
+    }
+}
+
 static void check_msg(const WsmMsg *msg, const WsmLimits *limits)
 {
+    uint64_t max = max_bytes(msg->type);
+
     g_assert(msg->type > 0 && msg->type < WSM_MSG__MAX);
-    g_assert(msg->length <= WSM_MAX_DATA);
-    if (msg->type == WSM_MSG_DATA || msg->type == WSM_MSG_ZERO ||
-        msg->type == WSM_MSG_ACK || msg->type == WSM_MSG_FAIL ||
-        msg->type == WSM_MSG_PULL || msg->type == WSM_MSG_HAVE) {
+    g_assert(msg->epoch <= 1);
+    g_assert(msg->length <= (msg->type == WSM_MSG_POINT ?
+                             WSM_MAX_RUNS + WSM_POINT_SIZE : WSM_MAX_DATA));
+    if (msg->type == WSM_MSG_BASIS) {
         g_assert(limits && msg->disk < limits->disks);
-        g_assert(msg->bytes > 0 && msg->bytes <= WSM_MAX_ZERO);
+        g_assert(msg->offset > WSM_BASIS_KIND_AUTO &&
+                 msg->offset < WSM_BASIS_KIND__MAX);
+    }
+    if (msg->type == WSM_MSG_HASHES) {
+        g_assert(msg->length <= WSM_MAX_HASHES);
+        g_assert(msg->length % WSM_HASH_SIZE == 0);
+    }
+    if (max) {
+        g_assert(limits && msg->disk < limits->disks);
+        g_assert(msg->bytes > 0 && msg->bytes <= max);
         g_assert(msg->offset <= INT64_MAX);
         g_assert(msg->offset + msg->bytes <= limits->disk_size[msg->disk]);
         g_assert(QEMU_IS_ALIGNED(msg->offset, limits->granularity));
@@ -115,6 +148,12 @@ static void check_start(const WsmStart *start)
         g_assert(disk->size > 0 && disk->size <= INT64_MAX);
         g_assert(strlen(disk->path) > 0 && strlen(disk->path) <= WSM_MAX_PATH);
         g_assert(strlen(disk->name) > 0 && strlen(disk->name) <= WSM_MAX_PATH);
+        g_assert(disk->wish < WSM_BASIS_KIND__MAX);
+        g_assert(disk->npoints <= WSM_MAX_POINTS);
+        for (unsigned n = 0; n < disk->npoints; n++) {
+            g_assert(disk->point[n].changed <=
+                     ROUND_UP(disk->size, start->granularity));
+        }
     }
 }
 
@@ -172,11 +211,89 @@ static void fuzz_runs(const uint8_t *data, size_t size)
     g_assert(again->len == 0 || !memcmp(buf, again->data, again->len));
 }
 
+/*
+ * The header of the message whose payload is fuzzed; false if such a length is
+ * not let through
+ */
+static bool header_of(uint16_t type, uint64_t kind, size_t size, WsmMsg *msg)
+{
+    WsmMsg good = {
+        .type = type, .epoch = type == WSM_MSG_POINT, .length = size,
+        .offset = type == WSM_MSG_BASIS ? kind : 0,
+        .bytes = type == WSM_MSG_POINT ? disk_size[0] : 0,
+    };
+    WsmLimits limits = {
+        .from_source = type == WSM_MSG_POINT,
+        .disks = ARRAY_SIZE(disk_size),
+        .disk_size = disk_size,
+        .granularity = WSM_MIN_GRANULARITY,
+    };
+    uint8_t buf[WSM_HEADER_SIZE];
+
+    wsm_msg_encode(&good, buf);
+    return wsm_msg_decode(buf, &limits, msg, NULL);
+}
+
+/* A kind, the payload of BASIS */
+static void fuzz_basis(const uint8_t *data, size_t size)
+{
+    g_autofree uint8_t *buf = NULL;
+    Error *err = NULL;
+    WsmBasisMsg basis;
+    WsmMsg msg;
+    bool ok;
+
+    if (size < 1 || !header_of(WSM_MSG_BASIS, data[0], size - 1, &msg)) {
+        return;
+    }
+    buf = g_memdup2(data + 1, msg.length);
+    ok = wsm_basis_decode(&msg, buf, &basis, &err);
+    check_error(err, ok, true);
+    if (ok) {
+        g_autoptr(GByteArray) again = wsm_basis_encode(&basis);
+
+        g_assert(again->len == size - 1);
+        for (size_t i = 0; i < again->len; i++) {
+            /* control characters of the reason were replaced */
+            g_assert(again->data[i] == buf[i] ||
+                     (i >= 16 && buf[i] < ' ' && again->data[i] == ' '));
+        }
+    }
+    wsm_basis_destroy(&basis);
+}
+
+/* The number of points, the payload of POINT */
+static void fuzz_point(const uint8_t *data, size_t size)
+{
+    g_autoptr(GByteArray) again = g_byte_array_new();
+    g_autofree uint8_t *buf = NULL;
+    WsmDiskDesc disk = {};
+    Error *err = NULL;
+    WsmPointMsg point;
+    WsmMsg msg;
+    bool ok;
+
+    if (size < 1 || !header_of(WSM_MSG_POINT, 0, size - 1, &msg)) {
+        return;
+    }
+    disk.npoints = MIN(data[0], WSM_MAX_POINTS);
+    buf = g_memdup2(data + 1, msg.length);
+    ok = wsm_point_decode(&msg, buf, &disk, &point, &err);
+    check_error(err, ok, true);
+    if (ok) {
+        g_assert(point.index < disk.npoints);
+        wsm_point_encode(point.index, point.rest, again);
+        g_byte_array_append(again, point.runs, point.size);
+        g_assert(again->len == size - 1);
+        g_assert(!memcmp(again->data, buf, again->len));
+    }
+}
+
 /* The entry that libFuzzer calls; there is no header with its prototype */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parsers[])(const uint8_t *data, size_t size) = {
-        fuzz_msg, fuzz_hello, fuzz_start, fuzz_runs,
+        fuzz_msg, fuzz_hello, fuzz_start, fuzz_runs, fuzz_basis, fuzz_point,
     };
 
     if (size > 0) {

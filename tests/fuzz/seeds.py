@@ -2,13 +2,13 @@
 """Seeds and regression inputs of fuzz-wsm-protocol.
 
 An input is one byte for the parser (0 message header, 1 HELLO, 2 START,
-3 list of runs) and what that parser takes.
+3 list of runs, 4 BASIS, 5 POINT) and what that parser takes.
 """
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-MSG, HELLO, START, RUNS = range(4)
+MSG, HELLO, START, RUNS, BASIS, POINT = range(6)
 MAGIC = 0x57534D31
 SESSION = bytes(range(16))
 
@@ -32,25 +32,34 @@ def message_seeds() -> Iterator[bytes]:
         header(8, offset=3), header(9, 0, 1, 0, 3, 1 << 20),
         header(10, epoch=1), header(11, epoch=1), header(12),
         header(13, 2, 1, 0, 0, 512), header(14, 0, 1, 0, 4096, 4096),
-        header(15), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
+        header(15, 1, length=17, offset=3),
+        header(16, 3, length=4, size=(1 << 63) - (1 << 20)),
+        header(17, 1, size=1 << 20), header(18, size=8192, length=64),
+        header(18, 1, size=8192), header(19, 3, 1, 6, 1 << 20, 1 << 30),
+        header(20), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
     ]
     base = WANT_ERROR | HAVE_LIMITS | ALL_DISKS
     for bytes_ in headers:
         for options in (WANT_ERROR, base, base | FROM_SOURCE,
+                        base | BULK_CHANNEL,
                         base | FROM_SOURCE | BULK_CHANNEL):
             yield bytes([MSG, options]) + bytes_
 
 
 def hello_seeds() -> Iterator[bytes]:
-    for numbers in (1, 0, 3, 0), (1, 16, 17, 0), (2, 0, 3, 0), (1, 3, 3, 0):
+    for numbers in (2, 0, 3, 0), (2, 16, 17, 0), (1, 0, 3, 0), (2, 3, 3, 0):
         yield bytes([HELLO]) + SESSION + struct.pack(">4H", *numbers)
 
 
-def start_bytes(disks: list[tuple[str, str, int]], version: int = 1) -> bytes:
+def start_bytes(disks: list[tuple[str, str, int]], version: int = 2,
+                points: int = 0) -> bytes:
     out = struct.pack(">HHI16sHH", version, 3, 4096, SESSION, len(disks), 0)
-    for path, name, size in disks:
-        out += struct.pack(">QHH", size, len(path), len(name))
+    for index, (path, name, size) in enumerate(disks):
+        out += struct.pack(">QHHBBH", size, len(path), len(name), index % 4,
+                           points, 0)
         out += path.encode() + name.encode()
+        for number in range(points):
+            out += struct.pack(">16sQ", bytes([number]) * 16, number << 12)
     return out
 
 
@@ -61,7 +70,9 @@ def start_seeds() -> Iterator[bytes]:
         yield bytes([START]) + start_bytes(disks[:count])
     for wanted in disks + disks[:1], disks[::-1]:
         yield bytes([START]) + start_bytes(wanted)
-    yield bytes([START]) + start_bytes(disks, version=2)
+    for points in 1, 2, 64, 65:
+        yield bytes([START]) + start_bytes(disks, points=points)
+    yield bytes([START]) + start_bytes(disks, version=1)
     yield bytes([START]) + start_bytes(disks)[:-1]
 
 
@@ -84,6 +95,19 @@ def runs_seeds() -> Iterator[bytes]:
                b"".join(map(leb128, numbers)))
 
 
+def basis_seeds() -> Iterator[bytes]:
+    for kind in range(4):
+        for point in bytes(16), SESSION:
+            yield bytes([BASIS, kind]) + point + b"because"
+    yield bytes([BASIS, 1]) + bytes(16) + b"y" * 1025
+
+
+def point_seeds() -> Iterator[bytes]:
+    for count, index, which in ((0, 0, 0), (1, 0, 0), (3, 2, 1), (3, 3, 0),
+                                (64, 63, 2)):
+        yield bytes([POINT, count, index, which]) + leb128(5) + leb128(300)
+
+
 def regressions(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each line "NAME HEX..." that is not a comment."""
     for line in path.read_text(encoding="ascii").splitlines():
@@ -103,6 +127,7 @@ def write(folder: Path, inputs: Iterator[tuple[str, bytes]]) -> int:
 
 def seeds() -> Iterator[tuple[str, bytes]]:
     for name, makers in (("msg", message_seeds), ("hello", hello_seeds),
-                         ("start", start_seeds), ("runs", runs_seeds)):
+                         ("start", start_seeds), ("runs", runs_seeds),
+                         ("basis", basis_seeds), ("point", point_seeds)):
         for index, data in enumerate(makers()):
             yield f"{name}-{index:02}", data

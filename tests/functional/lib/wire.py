@@ -12,7 +12,7 @@ from typing import Optional
 
 PREAMBLE = b'WSMB'
 MAGIC = 0x57534d31
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct('>IHHIIQQ')
 HELLO = struct.Struct('>16sHHHH')
 
@@ -32,6 +32,11 @@ class Type(enum.IntEnum):
     ABORT = 12
     PULL = 13
     HAVE = 14
+    BASIS = 15
+    OWN = 16
+    HASH = 17
+    HASHES = 18
+    POINT = 19
 
 
 @dataclass(frozen=True)

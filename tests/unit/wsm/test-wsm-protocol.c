@@ -66,13 +66,16 @@ static void assert_msg_equal(const WsmMsg *a, const WsmMsg *b)
 /*
  * The message types, as docs/protocol.md has them and independent of the
  * table in protocol.c: number, name, who sends it, a good message in numbers
- * and in bytes.  Only the letters of @may are allowed to differ from 0:
- * r a range, o offset, b bytes.
+ * and in bytes.  @place: a any channel, u the urgent one, b the others.  Only
+ * the letters of @may are allowed to differ from 0: r a range, o offset,
+ * b bytes, k disk and a kind of basis in offset.
  */
 typedef struct Sample {
     uint16_t type;
     const char *name;
-    bool from_source, any_session, urgent;
+    bool from_source, any_session;
+    char place;
+    const char *epochs;
     const char *may;
     uint32_t min_length, max_length;
     uint64_t max_bytes;
@@ -81,68 +84,98 @@ typedef struct Sample {
 } Sample;
 
 static const Sample samples[] = {
-    { 1, "HELLO", true, true, false, "", 24, 24, 0,
+    { 1, "HELLO", true, true, 'a', "01", "", 24, 24, 0,
       { .type = WSM_MSG_HELLO, .length = 24 },
       "57534d31 0001 0000 00000000 00000018 0000000000000000 0000000000000000"
     },
-    { 2, "WELCOME", false, true, false, "", 0, 0, 0,
+    { 2, "WELCOME", false, true, 'a', "01", "", 0, 0, 0,
       { .type = WSM_MSG_WELCOME },
       "57534d31 0002 0000 00000000 00000000 0000000000000000 0000000000000000"
     },
-    { 3, "REFUSE", false, true, false, "", 0, 1024, 0,
+    { 3, "REFUSE", false, true, 'a', "01", "", 0, 1024, 0,
       { .type = WSM_MSG_REFUSE, .length = 1024 },
       "57534d31 0003 0000 00000000 00000400 0000000000000000 0000000000000000"
     },
-    { 4, "DATA", true, false, false, "r", 1, 1048576, 1048576,
+    { 4, "DATA", true, false, 'a', "01", "r", 1, 1048576, 1048576,
       { .type = WSM_MSG_DATA, .disk = 1, .epoch = 1, .length = 0x2000,
         .offset = 0x30000, .bytes = 0x2000 },
       "57534d31 0004 0001 00000001 00002000 0000000000030000 0000000000002000"
     },
-    { 5, "ZERO", true, false, false, "r", 0, 0, 67108864,
+    { 5, "ZERO", true, false, 'a', "01", "r", 0, 0, 67108864,
       { .type = WSM_MSG_ZERO, .offset = 0x1000, .bytes = 0x4000000 },
       "57534d31 0005 0000 00000000 00000000 0000000000001000 0000000004000000"
     },
-    { 6, "ACK", false, false, false, "r", 0, 0, 67108864,
+    { 6, "ACK", false, false, 'a', "01", "r", 0, 0, 67108864,
       { .type = WSM_MSG_ACK, .disk = 1, .epoch = 1,
         .offset = 0xa00000, .bytes = 512 },
       "57534d31 0006 0001 00000001 00000000 0000000000a00000 0000000000000200"
     },
-    { 7, "FAIL", false, false, false, "r", 0, 1024, 67108864,
+    { 7, "FAIL", false, false, 'a', "01", "r", 0, 1024, 67108864,
       { .type = WSM_MSG_FAIL, .disk = 3, .length = 5,
         .offset = 0x7fffffffffeff000, .bytes = 0x1000 },
       "57534d31 0007 0003 00000000 00000005 7fffffffffeff000 0000000000001000"
     },
-    { 8, "SYNC", true, false, true, "o", 0, 0, 0,
+    { 8, "SYNC", true, false, 'u', "01", "o", 0, 0, 0,
       { .type = WSM_MSG_SYNC, .offset = 0x0123456789abcdef },
       "57534d31 0008 0000 00000000 00000000 0123456789abcdef 0000000000000000"
     },
-    { 9, "SYNC_ACK", false, false, true, "ob", 0, 0, 0,
+    { 9, "SYNC_ACK", false, false, 'u', "01", "ob", 0, 0, 0,
       { .type = WSM_MSG_SYNC_ACK, .epoch = 1, .offset = 7,
         .bytes = 0xfedcba9876543210 },
       "57534d31 0009 0000 00000001 00000000 0000000000000007 fedcba9876543210"
     },
-    { 10, "READY", false, false, true, "", 0, 0, 0,
+    { 10, "READY", false, false, 'u', "01", "", 0, 0, 0,
       { .type = WSM_MSG_READY, .epoch = 1 },
       "57534d31 000a 0000 00000001 00000000 0000000000000000 0000000000000000"
     },
-    { 11, "GO", true, false, true, "", 0, 0, 0,
+    { 11, "GO", true, false, 'u', "01", "", 0, 0, 0,
       { .type = WSM_MSG_GO, .epoch = 1 },
       "57534d31 000b 0000 00000001 00000000 0000000000000000 0000000000000000"
     },
-    { 12, "ABORT", true, false, true, "", 0, 0, 0,
+    { 12, "ABORT", true, false, 'u', "01", "", 0, 0, 0,
       { .type = WSM_MSG_ABORT },
       "57534d31 000c 0000 00000000 00000000 0000000000000000 0000000000000000"
     },
-    { 13, "PULL", false, false, true, "r", 0, 0, 67108864,
+    { 13, "PULL", false, false, 'u', "01", "r", 0, 0, 67108864,
       { .type = WSM_MSG_PULL, .disk = 2, .epoch = 1, .bytes = 512 },
       "57534d31 000d 0002 00000001 00000000 0000000000000000 0000000000000200"
     },
-    { 14, "HAVE", false, false, true, "r", 0, 0, 67108864,
+    { 14, "HAVE", false, false, 'u', "01", "r", 0, 0, 67108864,
       { .type = WSM_MSG_HAVE, .epoch = 1,
         .offset = 0x3ffff000, .bytes = 0x1000 },
       "57534d31 000e 0000 00000001 00000000 000000003ffff000 0000000000001000"
     },
+    { 15, "BASIS", false, false, 'u', "0", "k", 17, 1040, 0,
+      { .type = WSM_MSG_BASIS, .disk = 2, .length = 20, .offset = 3 },
+      "57534d31 000f 0002 00000000 00000014 0000000000000003 0000000000000000"
+    },
+    { 16, "OWN", false, false, 'u', "0", "r", 0, 1048576, LAST_DISK_END,
+      { .type = WSM_MSG_OWN, .disk = 3, .length = 4,
+        .bytes = 0x7ffffffffff00000 },
+      "57534d31 0010 0003 00000000 00000004 0000000000000000 7ffffffffff00000"
+    },
+    { 17, "HASH", true, false, 'b', "0", "r", 0, 0, 1048576,
+      { .type = WSM_MSG_HASH, .disk = 1, .offset = 0x9ff000,
+        .bytes = 0x1200 },
+      "57534d31 0011 0001 00000000 00000000 00000000009ff000 0000000000001200"
+    },
+    { 18, "HASHES", false, false, 'b', "0", "r", 0, 8192, 1048576,
+      { .type = WSM_MSG_HASHES, .disk = 1, .length = 64,
+        .offset = 0x9ff000, .bytes = 0x1200 },
+      "57534d31 0012 0001 00000000 00000040 00000000009ff000 0000000000001200"
+    },
+    { 19, "POINT", true, false, 'u', "1", "r", 2, 1048578, LAST_DISK_END,
+      { .type = WSM_MSG_POINT, .epoch = 1, .length = 6,
+        .bytes = 0x40000000 },
+      "57534d31 0013 0000 00000001 00000006 0000000000000000 0000000040000000"
+    },
 };
+
+/* A peer and a channel from which such a message may come */
+static WsmLimits limits_of(const Sample *s)
+{
+    return limits_for(s->from_source, s->place == 'b');
+}
 
 /*
  * Header
@@ -180,7 +213,7 @@ static void test_msg_bytes(void)
     g_assert_cmpint(ARRAY_SIZE(samples), ==, WSM_MSG__MAX - 1);
     for (int i = 0; i < ARRAY_SIZE(samples); i++) {
         const Sample *s = &samples[i];
-        WsmLimits limits = limits_for(s->from_source, 0);
+        WsmLimits limits = limits_of(s);
         g_autoptr(GByteArray) bytes = unhex(s->hex);
         uint8_t buf[WSM_HEADER_SIZE];
         WsmMsg msg;
@@ -206,8 +239,10 @@ static void test_msg_name(void)
 static void test_msg_constants(void)
 {
     g_assert_cmphex(WSM_PREAMBLE, ==, 0x57534d42);
-    g_assert_cmpint(WSM_PROTOCOL_VERSION, ==, 1);
+    g_assert_cmpint(WSM_PROTOCOL_VERSION, ==, 2);
     g_assert_cmpint(WSM_HEADER_SIZE, ==, 32);
+    g_assert_cmpint(WSM_HASH_SIZE, ==, 32);
+    g_assert_cmpint(WSM_MAX_HASHES, ==, 8192);
     g_assert_cmpint(WSM_HELLO_SIZE, ==, 24);
 }
 
@@ -256,9 +291,10 @@ static void test_msg_no_session(void)
 static void test_msg_direction(void)
 {
     for (int i = 0; i < ARRAY_SIZE(samples); i++) {
-        WsmLimits right = limits_for(samples[i].from_source, 0);
-        WsmLimits wrong = limits_for(!samples[i].from_source, 0);
+        WsmLimits right = limits_of(&samples[i]);
+        WsmLimits wrong = right;
 
+        wrong.from_source = !right.from_source;
         g_assert_true(accepts(&samples[i].msg, &right));
         g_assert_false(accepts(&samples[i].msg, &wrong));
     }
@@ -267,26 +303,31 @@ static void test_msg_direction(void)
 static void test_msg_channel(void)
 {
     for (int i = 0; i < ARRAY_SIZE(samples); i++) {
+        WsmLimits urgent = limits_for(samples[i].from_source, 0);
         WsmLimits one = limits_for(samples[i].from_source, 1);
         WsmLimits last = limits_for(samples[i].from_source, 16);
 
+        g_assert_cmpint(accepts(&samples[i].msg, &urgent),
+                        ==, samples[i].place != 'b');
         g_assert_cmpint(accepts(&samples[i].msg, &one),
-                        ==, !samples[i].urgent);
+                        ==, samples[i].place != 'u');
         g_assert_cmpint(accepts(&samples[i].msg, &last),
-                        ==, !samples[i].urgent);
+                        ==, samples[i].place != 'u');
     }
 }
 
 static void test_msg_epoch(void)
 {
     for (int i = 0; i < ARRAY_SIZE(samples); i++) {
-        WsmLimits limits = limits_for(samples[i].from_source, 0);
+        WsmLimits limits = limits_of(&samples[i]);
         WsmMsg msg = samples[i].msg;
 
         msg.epoch = 0;
-        g_assert_true(accepts(&msg, &limits));
+        g_assert_cmpint(accepts(&msg, &limits),
+                        ==, !!strchr(samples[i].epochs, '0'));
         msg.epoch = 1;
-        g_assert_true(accepts(&msg, &limits));
+        g_assert_cmpint(accepts(&msg, &limits),
+                        ==, !!strchr(samples[i].epochs, '1'));
         msg.epoch = 2;
         g_assert_false(accepts(&msg, &limits));
         msg.epoch = UINT32_MAX;
@@ -298,10 +339,10 @@ static void test_msg_unused(void)
 {
     for (int i = 0; i < ARRAY_SIZE(samples); i++) {
         const Sample *s = &samples[i];
-        WsmLimits limits = limits_for(s->from_source, 0);
+        WsmLimits limits = limits_of(s);
         WsmMsg msg = s->msg;
 
-        if (strchr(s->may, 'r')) {
+        if (strchr(s->may, 'r') || strchr(s->may, 'k')) {
             continue;
         }
         msg.disk = 1;
@@ -319,10 +360,11 @@ static void test_msg_length(void)
 {
     for (int i = 0; i < ARRAY_SIZE(samples); i++) {
         const Sample *s = &samples[i];
-        WsmLimits limits = limits_for(s->from_source, 0);
+        WsmLimits limits = limits_of(s);
         WsmMsg msg = s->msg;
 
-        if (s->type == WSM_MSG_DATA) {
+        /* They depend on the range, too */
+        if (s->type == WSM_MSG_DATA || s->type == WSM_MSG_HASHES) {
             continue;
         }
         msg.length = s->max_length;
@@ -357,14 +399,89 @@ static void test_msg_length_data(void)
     g_assert_false(accepts(&msg, &limits));
 }
 
+/* Is a HASHES of this length for this range accepted? */
+static bool hashes_ok(uint32_t granularity, uint16_t disk, uint64_t offset,
+                      uint64_t bytes, uint32_t length)
+{
+    WsmLimits limits = limits_for(false, 1);
+    WsmMsg msg = {
+        .type = WSM_MSG_HASHES, .disk = disk, .offset = offset,
+        .bytes = bytes, .length = length,
+    };
+
+    limits.granularity = granularity;
+    return accepts(&msg, &limits);
+}
+
+static void test_msg_length_hashes(void)
+{
+    /* as many as blocks, or none */
+    g_assert_true(hashes_ok(4096, 0, 8192, 12288, 96));
+    g_assert_true(hashes_ok(4096, 0, 8192, 12288, 0));
+    g_assert_false(hashes_ok(4096, 0, 8192, 12288, 1));
+    g_assert_false(hashes_ok(4096, 0, 8192, 12288, 32));
+    g_assert_false(hashes_ok(4096, 0, 8192, 12288, 64));
+    g_assert_false(hashes_ok(4096, 0, 8192, 12288, 95));
+    g_assert_false(hashes_ok(4096, 0, 8192, 12288, 97));
+    g_assert_false(hashes_ok(4096, 0, 8192, 12288, 128));
+
+    /* a short block counts as one */
+    g_assert_true(hashes_ok(4096, 1, 10 * MiB, 512, 32));
+    g_assert_true(hashes_ok(4096, 1, 10 * MiB - 4096, 4096 + 512, 64));
+    g_assert_false(hashes_ok(4096, 1, 10 * MiB - 4096, 4096 + 512, 32));
+    g_assert_true(hashes_ok(4096, 2, 0, 512, 32));
+    g_assert_false(hashes_ok(4096, 2, 0, 512, 64));
+
+    /* the most */
+    g_assert_true(hashes_ok(4096, 0, 0, 1 * MiB, 8192));
+    g_assert_false(hashes_ok(4096, 0, 0, 1 * MiB, 8160));
+    g_assert_false(hashes_ok(4096, 0, 0, 1 * MiB, 8224));
+    g_assert_false(hashes_ok(4096, 0, 0, 1 * MiB, UINT32_MAX));
+
+    /* other blocks */
+    g_assert_true(hashes_ok(65536, 0, 65536, 131072, 64));
+    g_assert_false(hashes_ok(65536, 0, 65536, 131072, 1024));
+    g_assert_true(hashes_ok(1 * MiB, 0, 0, 1 * MiB, 32));
+    g_assert_false(hashes_ok(1 * MiB, 0, 0, 1 * MiB, 8192));
+}
+
+/* Is a BASIS with these numbers accepted? */
+static bool basis_ok(uint16_t disk, uint64_t kind, uint64_t bytes)
+{
+    WsmLimits limits = limits_for(false, 0);
+    WsmMsg msg = {
+        .type = WSM_MSG_BASIS, .disk = disk, .length = 17,
+        .offset = kind, .bytes = bytes,
+    };
+
+    return accepts(&msg, &limits);
+}
+
+static void test_msg_kind(void)
+{
+    g_assert_false(basis_ok(0, 0, 0));
+    g_assert_true(basis_ok(0, 1, 0));
+    g_assert_true(basis_ok(0, 2, 0));
+    g_assert_true(basis_ok(0, 3, 0));
+    g_assert_false(basis_ok(0, 4, 0));
+    g_assert_false(basis_ok(0, (1ULL << 32) + 1, 0));
+    g_assert_false(basis_ok(0, UINT64_MAX, 0));
+    g_assert_true(basis_ok(3, 1, 0));
+    g_assert_false(basis_ok(4, 1, 0));
+    g_assert_false(basis_ok(0xffff, 1, 0));
+    g_assert_false(basis_ok(0, 1, 1));
+    g_assert_false(basis_ok(0, 1, 4096));
+}
+
 /* Is @bytes at @offset of @disk accepted in a message like @s? */
 static bool range_ok(const Sample *s, uint16_t disk, uint64_t offset,
                      uint64_t bytes)
 {
-    WsmLimits limits = limits_for(s->from_source, 0);
+    WsmLimits limits = limits_of(s);
     WsmMsg msg = {
         .type = s->type, .disk = disk, .offset = offset, .bytes = bytes,
-        .length = s->type == WSM_MSG_DATA ? bytes : 0,
+        .epoch = s->epochs[0] - '0',
+        .length = s->type == WSM_MSG_DATA ? bytes : s->min_length,
     };
 
     return accepts(&msg, &limits);
@@ -373,6 +490,7 @@ static bool range_ok(const Sample *s, uint16_t disk, uint64_t offset,
 static void check_range(const Sample *s)
 {
     uint64_t end = disk_size[0], last = LAST_DISK_END;
+    bool any = s->max_bytes == last;
 
     /* disk */
     g_assert_true(range_ok(s, 3, 0, 4096));
@@ -382,10 +500,12 @@ static void check_range(const Sample *s)
     /* bytes, at least and at most */
     g_assert_false(range_ok(s, 0, 0, 0));
     g_assert_false(range_ok(s, 2, 512, 0));
-    g_assert_true(range_ok(s, 0, 0, s->max_bytes));
-    g_assert_false(range_ok(s, 0, 0, s->max_bytes + 1));
-    g_assert_false(range_ok(s, 0, 0, s->max_bytes + 4096));
-    g_assert_false(range_ok(s, 3, 0, LAST_DISK_END));
+    g_assert_true(range_ok(s, 3, 0, s->max_bytes));
+    g_assert_false(range_ok(s, 3, 0, s->max_bytes + 1));
+    g_assert_false(range_ok(s, 3, 0, s->max_bytes + 4096));
+    g_assert_cmpint(range_ok(s, 3, 0, last), ==, any);
+    g_assert_cmpint(range_ok(s, 0, 0, end), ==, any);
+    g_assert_false(range_ok(s, 0, 0, end + 4096));
 
     /* offset + bytes */
     g_assert_true(range_ok(s, 0, end - 4096, 4096));
@@ -437,15 +557,27 @@ static void test_msg_no_disks(void)
     g_assert_true(accepts(&sync, &limits));
 }
 
+typedef struct BadMsg {
+    bool from_source;
+    uint16_t channel;
+    WsmMsg msg;
+    const char *text;
+} BadMsg;
+
+static void check_msg_text(const BadMsg *bad)
+{
+    WsmLimits limits = limits_for(bad->from_source, bad->channel);
+    Error *err = NULL;
+    WsmMsg msg;
+
+    g_assert_false(decode(&bad->msg, &limits, &msg, &err));
+    assert_error(err, bad->text);
+}
+
 /* The text says which field, which value, which bound */
 static void test_msg_text(void)
 {
-    static const struct {
-        bool from_source;
-        uint16_t channel;
-        WsmMsg msg;
-        const char *text;
-    } bad[] = {
+    static const BadMsg bad[] = {
         { true, 1, { .type = WSM_MSG_ACK },
           "block channel 1: ACK: comes from the source, "
           "but only the destination sends it" },
@@ -491,12 +623,43 @@ static void test_msg_text(void)
     };
 
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
-        WsmLimits limits = limits_for(bad[i].from_source, bad[i].channel);
-        Error *err = NULL;
-        WsmMsg msg;
+        check_msg_text(&bad[i]);
+    }
+}
 
-        g_assert_false(decode(&bad[i].msg, &limits, &msg, &err));
-        assert_error(err, bad[i].text);
+/* The same for the messages of incremental migration */
+static void test_msg_text_basis(void)
+{
+    static const BadMsg bad[] = {
+        { true, 0, { .type = WSM_MSG_HASH },
+          "block channel 0: HASH: comes on channel 0, "
+          "but belongs on the others" },
+        { true, 1, { .type = WSM_MSG_HASH, .epoch = 1 },
+          "block channel 1: HASH: epoch is 1, but must be 0" },
+        { true, 0, { .type = WSM_MSG_POINT },
+          "block channel 0: POINT: epoch is 0, but must be 1" },
+        { true, 0, { .type = WSM_MSG_POINT, .epoch = 1, .length = 1,
+                     .bytes = 4096 },
+          "block channel 0: POINT: length 1 is below 2" },
+        { false, 0, { .type = WSM_MSG_OWN },
+          "block channel 0: OWN: bytes 0 is not between 1 and "
+          "9223372036853727232" },
+        { false, 0, { .type = WSM_MSG_BASIS, .disk = 4, .offset = 1 },
+          "block channel 0: BASIS: disk 4 is not below "
+          "the number of disks 4" },
+        { false, 0, { .type = WSM_MSG_BASIS, .offset = 4 },
+          "block channel 0: BASIS: kind 4 in offset is not between 1 and 3" },
+        { false, 0, { .type = WSM_MSG_BASIS, .offset = 1, .bytes = 9 },
+          "block channel 0: BASIS: bytes is 9, but must be 0" },
+        { false, 0, { .type = WSM_MSG_BASIS, .offset = 1, .length = 16 },
+          "block channel 0: BASIS: length 16 is below 17" },
+        { false, 1, { .type = WSM_MSG_HASHES, .length = 32, .bytes = 8192 },
+          "block channel 1: HASHES: length 32 is neither 0 nor that of "
+          "2 hashes of 32 bytes" },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        check_msg_text(&bad[i]);
     }
 }
 
@@ -521,10 +684,15 @@ static bool shadow_accepts(const WsmMsg *m, const WsmLimits *l)
 {
     const Sample *s = &samples[m->type - 1];
 
-    if (s->from_source != l->from_source || (s->urgent && l->channel) ||
-        m->epoch >= 2 || m->length < s->min_length ||
-        m->length > s->max_length) {
+    if (s->from_source != l->from_source ||
+        strchr(l->channel ? "ab" : "au", s->place) == NULL ||
+        m->epoch >= 2 || !strchr(s->epochs, '0' + m->epoch) ||
+        m->length < s->min_length || m->length > s->max_length) {
         return false;
+    }
+    if (strchr(s->may, 'k')) {
+        return m->disk < l->disks && !m->bytes &&
+               (m->offset == 1 || m->offset == 2 || m->offset == 3);
     }
     if (strchr(s->may, 'r')) {
         unsigned __int128 end = (unsigned __int128)m->offset + m->bytes;
@@ -535,7 +703,10 @@ static bool shadow_accepts(const WsmMsg *m, const WsmLimits *l)
                (m->offset & (l->granularity - 1)) == 0 &&
                ((end & (l->granularity - 1)) == 0 ||
                 end == l->disk_size[m->disk]) &&
-               (s->type != WSM_MSG_DATA || m->length == m->bytes);
+               (s->type != WSM_MSG_DATA || m->length == m->bytes) &&
+               (s->type != WSM_MSG_HASHES || !m->length ||
+                m->length == (m->bytes + l->granularity - 1) /
+                             l->granularity * 32);
     }
     return !m->disk && (!m->offset || strchr(s->may, 'o')) &&
            (!m->bytes || strchr(s->may, 'b'));
@@ -545,8 +716,8 @@ static bool shadow_accepts(const WsmMsg *m, const WsmLimits *l)
 static uint64_t random_number(void)
 {
     static const uint64_t near[] = {
-        0, 0, 0, 24, 512, 1024, 4096, 8192, 1 * MiB, 10 * MiB, 64 * MiB,
-        1 * GiB, LAST_DISK_END, 1ULL << 32, 1ULL << 63,
+        0, 0, 0, 2, 24, 32, 64, 512, 1024, 4096, 8192, 1 * MiB, 10 * MiB,
+        64 * MiB, 1 * GiB, LAST_DISK_END, 1ULL << 32, 1ULL << 63,
     };
     uint64_t n = near[g_test_rand_int_range(0, ARRAY_SIZE(near))];
 
@@ -619,7 +790,7 @@ static void test_msg_random(void)
  */
 
 static const char hello_hex[] =
-    "000102030405060708090a0b0c0d0e0f 0001 0002 0003 0000";
+    "000102030405060708090a0b0c0d0e0f 0002 0002 0003 0000";
 
 static void test_hello_bytes(void)
 {
@@ -631,7 +802,7 @@ static void test_hello_bytes(void)
     for (int i = 0; i < 16; i++) {
         g_assert_cmpuint(hello.session.data[i], ==, i);
     }
-    g_assert_cmpuint(hello.version, ==, 1);
+    g_assert_cmpuint(hello.version, ==, 2);
     g_assert_cmpuint(hello.channel, ==, 2);
     g_assert_cmpuint(hello.channels, ==, 3);
 
@@ -645,7 +816,7 @@ static void test_hello_round_trip(void)
     for (int channels = 2; channels <= WSM_MAX_CHANNELS; channels++) {
         for (int channel = 0; channel < channels; channel++) {
             WsmHello in = {
-                .version = 1, .channel = channel, .channels = channels,
+                .version = 2, .channel = channel, .channels = channels,
             };
             uint8_t buf[WSM_HELLO_SIZE];
             WsmHello out;
@@ -665,20 +836,22 @@ static void test_hello_bad(void)
     static const struct {
         const char *hex, *text;
     } bad[] = {
-        { "0002 0000 0003 0000", "HELLO: protocol version 2 is not "
-          "supported, this QEMU has 1" },
+        { "0003 0000 0003 0000", "HELLO: protocol version 3 is not "
+          "supported, this QEMU has 2" },
+        { "0001 0000 0003 0000", "HELLO: protocol version 1 is not "
+          "supported, this QEMU has 2" },
         { "0000 0000 0003 0000", "HELLO: protocol version 0 is not "
-          "supported, this QEMU has 1" },
-        { "0001 0000 0001 0000",
+          "supported, this QEMU has 2" },
+        { "0002 0000 0001 0000",
           "HELLO: channels 1 is not between 2 and 17" },
-        { "0001 0000 0000 0000",
+        { "0002 0000 0000 0000",
           "HELLO: channels 0 is not between 2 and 17" },
-        { "0001 0000 0012 0000",
+        { "0002 0000 0012 0000",
           "HELLO: channels 18 is not between 2 and 17" },
-        { "0001 0003 0003 0000", "HELLO: channel 3 is not below channels 3" },
-        { "0001 ffff 0011 0000",
+        { "0002 0003 0003 0000", "HELLO: channel 3 is not below channels 3" },
+        { "0002 ffff 0011 0000",
           "HELLO: channel 65535 is not below channels 17" },
-        { "0001 0000 0003 0100", "HELLO: reserved is 256, but must be 0" },
+        { "0002 0000 0003 0100", "HELLO: reserved is 256, but must be 0" },
     };
 
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -699,11 +872,17 @@ static void test_hello_bad(void)
  */
 
 /* version, channels, granularity, session; disks, reserved */
-#define HEAD            "0001 0003 00001000 000102030405060708090a0b0c0d0e0f "
+#define HEAD            "0002 0003 00001000 000102030405060708090a0b0c0d0e0f "
 #define ONE_DISK        HEAD "0001 0000 "
-/* size, lengths of path and name, "/m/a", "a" */
-#define DISK_A          "0000000000200200 0004 0001 2f6d2f61 61 "
-#define DISK_B          "0000000040000000 0004 0002 2f6d2f62 6262 "
+/* size, lengths of path and name, wish, points, reserved, "/m/a", "a" */
+#define DISK_A          "0000000000200200 0004 0001 00 00 0000 2f6d2f61 61 "
+#define DISK_B          "0000000040000000 0004 0002 03 02 0000 2f6d2f62 6262 " \
+                        POINT_1 POINT_2
+/* 2 MiB + 512 bytes, the points come behind it */
+#define WITH_POINTS(n)  "0000000000200200 0004 0001 00 " n " 0000 2f6d2f61 61 "
+/* id, changed */
+#define POINT_1         "f00102030405060708090a0b0c0d0e0f 0000000000003000 "
+#define POINT_2         "f10102030405060708090a0b0c0d0e0f 0000000000000000 "
 #define MAX_SIZE        "7ffffffffff00000"
 
 /* Decodes a copy of exactly this size, so that a sanitizer sees overruns */
@@ -745,7 +924,7 @@ static void test_start_bytes(void)
 
     g_assert_true(decode_start(bytes->data, bytes->len, &start,
                                &error_abort));
-    g_assert_cmpuint(start.version, ==, 1);
+    g_assert_cmpuint(start.version, ==, 2);
     g_assert_cmpuint(start.channels, ==, 3);
     g_assert_cmpuint(start.granularity, ==, 4096);
     for (int i = 0; i < 16; i++) {
@@ -755,9 +934,18 @@ static void test_start_bytes(void)
     g_assert_cmpuint(start.disk[0].size, ==, 2 * MiB + 512);
     g_assert_cmpstr(start.disk[0].path, ==, "/m/a");
     g_assert_cmpstr(start.disk[0].name, ==, "a");
+    g_assert_cmpint(start.disk[0].wish, ==, WSM_BASIS_KIND_AUTO);
+    g_assert_cmpuint(start.disk[0].npoints, ==, 0);
     g_assert_cmpuint(start.disk[1].size, ==, 1 * GiB);
     g_assert_cmpstr(start.disk[1].path, ==, "/m/b");
     g_assert_cmpstr(start.disk[1].name, ==, "bb");
+    g_assert_cmpint(start.disk[1].wish, ==, WSM_BASIS_KIND_SYNC_POINT);
+    g_assert_cmpuint(start.disk[1].npoints, ==, 2);
+    g_assert_cmphex(start.disk[1].point[0].id.data[0], ==, 0xf0);
+    g_assert_cmphex(start.disk[1].point[0].id.data[15], ==, 0x0f);
+    g_assert_cmpuint(start.disk[1].point[0].changed, ==, 0x3000);
+    g_assert_cmphex(start.disk[1].point[1].id.data[0], ==, 0xf1);
+    g_assert_cmpuint(start.disk[1].point[1].changed, ==, 0);
 
     again = wsm_start_encode(&start);
     g_assert_cmpmem(again->data, again->len, bytes->data, bytes->len);
@@ -774,65 +962,114 @@ static void test_start_bad(void)
     } bad[] = {
         { "", "START: header needs 28 bytes, but only 0 follow" },
         { "00", "START: header needs 28 bytes, but only 1 follow" },
-        { "0001", "START: header needs 28 bytes, but only 2 follow" },
+        { "0002", "START: header needs 28 bytes, but only 2 follow" },
         /* Another version may have another length */
-        { "0002", "START: protocol version 2 is not supported, "
-          "this QEMU has 1" },
+        { "0001", "START: protocol version 1 is not supported, "
+          "this QEMU has 2" },
+        { "0003", "START: protocol version 3 is not supported, "
+          "this QEMU has 2" },
         { "0000 0003 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
-          "START: protocol version 0 is not supported, this QEMU has 1" },
-        { "0001 0001 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
+          "START: protocol version 0 is not supported, this QEMU has 2" },
+        { "0002 0001 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: channels 1 is not between 2 and 17" },
-        { "0001 0012 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { "0002 0012 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: channels 18 is not between 2 and 17" },
-        { "0001 0003 00000800 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { "0002 0003 00000800 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: granularity 2048 is not a power of two between 4096 "
           "and 1048576" },
-        { "0001 0003 00200000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { "0002 0003 00200000 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: granularity 2097152 is not a power of two between 4096 "
           "and 1048576" },
-        { "0001 0003 00003000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { "0002 0003 00003000 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: granularity 12288 is not a power of two between 4096 "
           "and 1048576" },
         { HEAD "0101 0000", "START: number of disks 257 is above 256" },
         { HEAD "0000 0001", "START: reserved is 1, but must be 0" },
         { HEAD "0000 0000 00", "START: 1 bytes follow the last disk" },
-        { ONE_DISK, "START: disk 0: description needs 12 bytes, "
+        { ONE_DISK, "START: disk 0: description needs 16 bytes, "
           "but only 0 follow" },
         { ONE_DISK DISK_A "00", "START: 1 bytes follow the last disk" },
-        { ONE_DISK DISK_A DISK_B, "START: 18 bytes follow the last disk" },
-        { HEAD "0002 0000 " DISK_A, "START: disk 1: description needs 12 "
+        { ONE_DISK DISK_A DISK_B, "START: 70 bytes follow the last disk" },
+        { HEAD "0002 0000 " DISK_A, "START: disk 1: description needs 16 "
           "bytes, but only 0 follow" },
         { HEAD "0002 0000 " DISK_A DISK_A,
           "START: disk 1: path '/m/a' is that of disk 0 already" },
-        { ONE_DISK "0000000000000000 0004 0001 2f6d2f61 61",
+        { ONE_DISK "0000000000000000 0004 0001 00 00 0000 2f6d2f61 61",
           "START: disk 0: size 0 is not between 1 and "
           "9223372036853727232" },
-        { ONE_DISK "7ffffffffff00200 0004 0001 2f6d2f61 61",
+        { ONE_DISK "7ffffffffff00200 0004 0001 00 00 0000 2f6d2f61 61",
           "START: disk 0: size 9223372036853727744 is not between 1 and "
           "9223372036853727232" },
-        { ONE_DISK "8000000000000000 0004 0001 2f6d2f61 61",
+        { ONE_DISK "8000000000000000 0004 0001 00 00 0000 2f6d2f61 61",
           "START: disk 0: size 9223372036854775808 is not between 1 and "
           "9223372036853727232" },
-        { ONE_DISK "0000000000200201 0004 0001 2f6d2f61 61",
+        { ONE_DISK "0000000000200201 0004 0001 00 00 0000 2f6d2f61 61",
           "START: disk 0: size 2097665 is not a multiple of 512" },
-        { ONE_DISK "0000000000200100 0004 0001 2f6d2f61 61",
+        { ONE_DISK "0000000000200100 0004 0001 00 00 0000 2f6d2f61 61",
           "START: disk 0: size 2097408 is not a multiple of 512" },
-        { ONE_DISK "0000000000200200 0000 0001 61",
+        { ONE_DISK "0000000000200200 0000 0001 00 00 0000 61",
           "START: disk 0: length 0 of path is not between 1 and 512" },
-        { ONE_DISK "0000000000200200 0004 0000 2f6d2f61",
+        { ONE_DISK "0000000000200200 0004 0000 00 00 0000 2f6d2f61",
           "START: disk 0: length 0 of name is not between 1 and 512" },
-        { ONE_DISK "0000000000200200 0201 0001 61",
+        { ONE_DISK "0000000000200200 0201 0001 00 00 0000 61",
           "START: disk 0: length 513 of path is not between 1 and 512" },
-        { ONE_DISK "0000000000200200 0001 ffff 61",
+        { ONE_DISK "0000000000200200 0001 ffff 00 00 0000 61",
           "START: disk 0: length 65535 of name is not between 1 and 512" },
-        { ONE_DISK "0000000000200200 0005 0001 2f6d2f61",
+        { ONE_DISK "0000000000200200 0005 0001 00 00 0000 2f6d2f61",
           "START: disk 0: path needs 5 bytes, but only 4 follow" },
-        { ONE_DISK "0000000000200200 0004 0002 2f6d2f61 61",
+        { ONE_DISK "0000000000200200 0004 0002 00 00 0000 2f6d2f61 61",
           "START: disk 0: name needs 2 bytes, but only 1 follow" },
-        { ONE_DISK "0000000000200200 0004 0001 2f6d0061 61",
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 2f6d0061 61",
           "START: disk 0: path contains a NUL byte" },
-        { ONE_DISK "0000000000200200 0004 0001 2f6d2f61 00",
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 2f6d2f61 00",
           "START: disk 0: name contains a NUL byte" },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autoptr(GByteArray) bytes = unhex(bad[i].hex);
+
+        check_start_bad(bytes, bad[i].text);
+    }
+}
+
+/* What a disk has beside its size and names */
+static void test_start_bad_points(void)
+{
+    static const struct {
+        const char *hex, *text;
+    } bad[] = {
+        { ONE_DISK "0000000000200200 0004 0001 04 00 0000 2f6d2f61 61",
+          "START: disk 0: wish 4 is above 3" },
+        { ONE_DISK "0000000000200200 0004 0001 ff 00 0000 2f6d2f61 61",
+          "START: disk 0: wish 255 is above 3" },
+        { ONE_DISK "0000000000200200 0004 0001 00 41 0000 2f6d2f61 61",
+          "START: disk 0: number of sync points 65 is above 64" },
+        { ONE_DISK "0000000000200200 0004 0001 00 ff 0000 2f6d2f61 61",
+          "START: disk 0: number of sync points 255 is above 64" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0001 2f6d2f61 61",
+          "START: disk 0: reserved is 1, but must be 0" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 8000 2f6d2f61 61",
+          "START: disk 0: reserved is 32768, but must be 0" },
+        { ONE_DISK WITH_POINTS("01"), "START: disk 0: sync point 0: "
+          "description needs 24 bytes, but only 0 follow" },
+        { ONE_DISK WITH_POINTS("02") POINT_1 "00", "START: disk 0: "
+          "sync point 1: description needs 24 bytes, but only 1 follow" },
+        { ONE_DISK WITH_POINTS("01") POINT_1 POINT_2,
+          "START: 24 bytes follow the last disk" },
+        { ONE_DISK WITH_POINTS("00") POINT_1,
+          "START: 24 bytes follow the last disk" },
+        { ONE_DISK WITH_POINTS("03") POINT_1 POINT_2
+          "f10102030405060708090a0b0c0d0e0f 0000000000001000",
+          "START: disk 0: sync point 2: id "
+          "f1010203-0405-0607-0809-0a0b0c0d0e0f is that of sync point 1 "
+          "already" },
+        { ONE_DISK WITH_POINTS("01")
+          "f00102030405060708090a0b0c0d0e0f 0000000000201001",
+          "START: disk 0: sync point 0: changed 2101249 is above 2101248" },
+        { ONE_DISK WITH_POINTS("01")
+          "f00102030405060708090a0b0c0d0e0f ffffffffffffffff",
+          "START: disk 0: sync point 0: changed 18446744073709551615 is "
+          "above 2101248" },
     };
 
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -856,11 +1093,21 @@ static void test_start_truncated(void)
     }
 }
 
+static void add_points(WsmDiskDesc *disk, unsigned npoints)
+{
+    disk->npoints = npoints;
+    disk->point = g_new0(WsmPointDesc, npoints);
+    for (unsigned i = 0; i < npoints; i++) {
+        qemu_uuid_generate(&disk->point[i].id);
+        disk->point[i].changed = g_test_rand_int_range(0, 3) * disk->size / 2;
+    }
+}
+
 /* A START with @ndisks disks whose strings have @length bytes */
-static WsmStart make_start(unsigned ndisks, unsigned length)
+static WsmStart make_start(unsigned ndisks, unsigned length, unsigned npoints)
 {
     WsmStart start = {
-        .version = 1,
+        .version = 2,
         .channels = g_test_rand_int_range(2, WSM_MAX_CHANNELS + 1),
         .granularity = 4096 << g_test_rand_int_range(0, 9),
         .ndisks = ndisks,
@@ -874,8 +1121,19 @@ static WsmStart make_start(unsigned ndisks, unsigned length)
         disk->path = g_strdup_printf("%0*u", length, i);
         disk->name = g_strnfill(length, 'n');
         disk->size = 512ULL * g_test_rand_int_range(1, INT32_MAX);
+        disk->wish = g_test_rand_int_range(0, WSM_BASIS_KIND__MAX);
+        add_points(disk, npoints);
     }
     return start;
+}
+
+static void assert_points_equal(const WsmDiskDesc *a, const WsmDiskDesc *b)
+{
+    g_assert_cmpuint(a->npoints, ==, b->npoints);
+    for (unsigned i = 0; i < a->npoints; i++) {
+        g_assert_true(qemu_uuid_is_equal(&a->point[i].id, &b->point[i].id));
+        g_assert_cmpuint(a->point[i].changed, ==, b->point[i].changed);
+    }
 }
 
 static void assert_start_equal(const WsmStart *a, const WsmStart *b)
@@ -889,14 +1147,19 @@ static void assert_start_equal(const WsmStart *a, const WsmStart *b)
         g_assert_cmpstr(a->disk[i].path, ==, b->disk[i].path);
         g_assert_cmpstr(a->disk[i].name, ==, b->disk[i].name);
         g_assert_cmpuint(a->disk[i].size, ==, b->disk[i].size);
+        g_assert_cmpint(a->disk[i].wish, ==, b->disk[i].wish);
+        assert_points_equal(&a->disk[i], &b->disk[i]);
     }
 }
 
-static void check_start_round_trip(unsigned ndisks, unsigned length)
+static void check_start_round_trip(unsigned ndisks, unsigned length,
+                                   unsigned npoints)
 {
-    WsmStart in = make_start(ndisks, length), out;
+    WsmStart in = make_start(ndisks, length, npoints), out;
     g_autoptr(GByteArray) bytes = wsm_start_encode(&in);
 
+    /* what the section may have, migration/wsm/load.c */
+    g_assert_cmpuint(bytes->len, <=, 1 * MiB);
     g_assert_true(decode_start(bytes->data, bytes->len, &out, &error_abort));
     assert_start_equal(&in, &out);
     wsm_start_destroy(&in);
@@ -905,34 +1168,81 @@ static void check_start_round_trip(unsigned ndisks, unsigned length)
 
 static void test_start_round_trip(void)
 {
-    check_start_round_trip(0, 1);
-    check_start_round_trip(1, 1);
-    check_start_round_trip(1, WSM_MAX_PATH);
-    check_start_round_trip(WSM_MAX_DISKS, 3);
-    check_start_round_trip(WSM_MAX_DISKS, WSM_MAX_PATH);
+    check_start_round_trip(0, 1, 0);
+    check_start_round_trip(1, 1, 0);
+    check_start_round_trip(1, 1, WSM_MAX_POINTS);
+    check_start_round_trip(1, WSM_MAX_PATH, 1);
+    check_start_round_trip(WSM_MAX_DISKS, 3, 0);
+    check_start_round_trip(WSM_MAX_DISKS, WSM_MAX_PATH, WSM_MAX_POINTS);
     for (int i = 0; i < 100; i++) {
         check_start_round_trip(g_test_rand_int_range(0, 100),
-                               g_test_rand_int_range(2, 100));
+                               g_test_rand_int_range(2, 100),
+                               g_test_rand_int_range(0, 5));
     }
 }
 
 static void test_start_max_size(void)
 {
     g_autoptr(GByteArray) bytes = unhex(
-        ONE_DISK MAX_SIZE " 0004 0001 2f6d2f61 61");
+        ONE_DISK MAX_SIZE " 0004 0001 00 01 0000 2f6d2f61 61"
+        "00000000000000000000000000000000" MAX_SIZE);
     WsmStart start;
 
     g_assert_true(decode_start(bytes->data, bytes->len, &start,
                                &error_abort));
     g_assert_cmpuint(start.disk[0].size, ==, LAST_DISK_END);
+    g_assert_cmpuint(start.disk[0].point[0].changed, ==, LAST_DISK_END);
     wsm_start_destroy(&start);
+}
+
+/* Changed is counted in blocks, so it may be more than the disk's size */
+static void test_start_max_changed(void)
+{
+    g_autoptr(GByteArray) bytes = unhex(ONE_DISK WITH_POINTS("01")
+        "00000000000000000000000000000000 0000000000201000");
+    WsmStart start;
+
+    g_assert_true(decode_start(bytes->data, bytes->len, &start,
+                               &error_abort));
+    g_assert_cmpuint(start.disk[0].point[0].changed, ==, 0x201000);
+    wsm_start_destroy(&start);
+}
+
+/* A point may be known to two disks */
+static void test_start_shared_point(void)
+{
+    g_autoptr(GByteArray) bytes = unhex(HEAD "0002 0000 "
+        WITH_POINTS("01") POINT_1 DISK_B);
+    WsmStart start;
+
+    g_assert_true(decode_start(bytes->data, bytes->len, &start,
+                               &error_abort));
+    g_assert_true(qemu_uuid_is_equal(&start.disk[0].point[0].id,
+                                     &start.disk[1].point[0].id));
+    wsm_start_destroy(&start);
+}
+
+static void test_start_wish(void)
+{
+    for (int wish = 0; wish < WSM_BASIS_KIND__MAX; wish++) {
+        g_autofree char *hex = g_strdup_printf(
+            ONE_DISK "0000000000200200 0004 0001 %02x 00 0000 2f6d2f61 61",
+            wish);
+        g_autoptr(GByteArray) bytes = unhex(hex);
+        WsmStart start;
+
+        g_assert_true(decode_start(bytes->data, bytes->len, &start,
+                                   &error_abort));
+        g_assert_cmpint(start.disk[0].wish, ==, wish);
+        wsm_start_destroy(&start);
+    }
 }
 
 /* Damage some bytes: a START that encodes to the same bytes, or an error */
 static void test_start_damaged(void)
 {
     for (int i = 0; i < 5000; i++) {
-        WsmStart start = make_start(3, 4), out;
+        WsmStart start = make_start(3, 4, 2), out;
         g_autoptr(GByteArray) bytes = wsm_start_encode(&start);
         Error *err = NULL;
 
@@ -955,6 +1265,159 @@ static void test_start_damaged(void)
     }
 }
 
+/*
+ * BASIS
+ */
+
+#define NO_POINT        "00000000000000000000000000000000 "
+#define POINT           "000102030405060708090a0b0c0d0e0f "
+
+/* The payload in a copy of exactly its size */
+static bool decode_basis(const char *hex, WsmBasisKind kind,
+                         WsmBasisMsg *basis, Error **errp)
+{
+    g_autoptr(GByteArray) bytes = unhex(hex);
+    g_autofree uint8_t *copy = g_memdup2(bytes->data, bytes->len);
+    WsmMsg msg = {
+        .type = WSM_MSG_BASIS, .offset = kind, .length = bytes->len,
+    };
+
+    return wsm_basis_decode(&msg, copy, basis, errp);
+}
+
+static void check_basis(const char *hex, WsmBasisKind kind, const char *reason)
+{
+    g_autoptr(GByteArray) bytes = unhex(hex), again = NULL;
+    WsmBasisMsg basis;
+
+    g_assert_true(decode_basis(hex, kind, &basis, &error_abort));
+    g_assert_cmpint(basis.kind, ==, kind);
+    g_assert_cmpmem(basis.point.data, 16, bytes->data, 16);
+    g_assert_cmpstr(basis.reason, ==, reason);
+    again = wsm_basis_encode(&basis);
+    g_assert_cmpmem(again->data, again->len, bytes->data, bytes->len);
+    wsm_basis_destroy(&basis);
+    g_assert_null(basis.reason);
+    wsm_basis_destroy(&basis);
+}
+
+static void test_basis_bytes(void)
+{
+    check_basis(NO_POINT "656d707479", 1, "empty");
+    check_basis(NO_POINT "78", 2, "x");
+    check_basis(POINT "626f7468", 3, "both");
+    check_basis(NO_POINT "626f7468", 3, "both");
+}
+
+static void test_basis_bad(void)
+{
+    static const char text[] = "BASIS: point is "
+        "00000000-0000-0000-0000-000000000001, but must be 0 with kind %d";
+
+    for (int kind = 1; kind <= 2; kind++) {
+        g_autofree char *expected = g_strdup_printf(text, kind);
+        WsmBasisMsg basis;
+        Error *err = NULL;
+
+        memset(&basis, 0xff, sizeof(basis));
+        g_assert_false(decode_basis("00000000000000000000000000000001 78",
+                                    kind, &basis, &err));
+        assert_error(err, expected);
+        g_assert_null(basis.reason);
+    }
+}
+
+static void test_basis_reason(void)
+{
+    g_autofree char *longest = g_strnfill(WSM_MAX_TEXT, 'y');
+    g_autofree char *longer = g_strnfill(WSM_MAX_TEXT + 1, 'y');
+    WsmBasisMsg basis = { .kind = WSM_BASIS_KIND_FULL, .reason = longer };
+    g_autoptr(GByteArray) bytes = wsm_basis_encode(&basis);
+    WsmMsg msg = {
+        .type = WSM_MSG_BASIS, .offset = 1, .length = bytes->len,
+    };
+
+    g_assert_cmpuint(bytes->len, ==, 16 + 1024);
+    g_assert_true(wsm_basis_decode(&msg, bytes->data, &basis, &error_abort));
+    g_assert_cmpstr(basis.reason, ==, longest);
+    wsm_basis_destroy(&basis);
+
+    /* no control characters, nor an early end */
+    g_assert_true(decode_basis(NO_POINT "1b 61 0a 00 7a c3a4", 1, &basis,
+                               &error_abort));
+    g_assert_cmpstr(basis.reason, ==, " a  z\xc3\xa4");
+    wsm_basis_destroy(&basis);
+}
+
+/*
+ * POINT
+ */
+
+static bool decode_point(const GByteArray *bytes, unsigned npoints,
+                         WsmPointMsg *point, Error **errp)
+{
+    WsmDiskDesc disk = { .npoints = npoints };
+    WsmMsg msg = { .type = WSM_MSG_POINT, .length = bytes->len };
+
+    return wsm_point_decode(&msg, bytes->data, &disk, point, errp);
+}
+
+static void test_point_bytes(void)
+{
+    static const struct {
+        const char *hex;
+        uint8_t index;
+        bool rest;
+        unsigned runs;
+    } good[] = {
+        { "00 00", 0, false, 0 },
+        { "02 01 02 03", 2, true, 2 },
+        { "3f 00 00 7f 05", 63, false, 3 },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(good); i++) {
+        g_autoptr(GByteArray) bytes = unhex(good[i].hex);
+        g_autoptr(GByteArray) again = g_byte_array_new();
+        WsmPointMsg point;
+
+        g_assert_true(decode_point(bytes, WSM_MAX_POINTS, &point,
+                                   &error_abort));
+        g_assert_cmpuint(point.index, ==, good[i].index);
+        g_assert_cmpint(point.rest, ==, good[i].rest);
+        g_assert_cmpuint(point.size, ==, good[i].runs);
+        g_assert_true(point.runs == bytes->data + 2);
+        wsm_point_encode(point.index, point.rest, again);
+        g_assert_cmpmem(again->data, again->len, bytes->data, 2);
+    }
+}
+
+static void test_point_bad(void)
+{
+    static const struct {
+        const char *hex;
+        unsigned npoints;
+        const char *text;
+    } bad[] = {
+        { "00 00", 0, "POINT: index 0 is not below the number of "
+          "sync points 0" },
+        { "03 00 00 01", 3, "POINT: index 3 is not below the number of "
+          "sync points 3" },
+        { "ff 00", 64, "POINT: index 255 is not below the number of "
+          "sync points 64" },
+        { "02 02", 3, "POINT: which 2 is above 1" },
+        { "02 ff", 3, "POINT: which 255 is above 1" },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autoptr(GByteArray) bytes = unhex(bad[i].hex);
+        WsmPointMsg point;
+        Error *err = NULL;
+
+        g_assert_false(decode_point(bytes, bad[i].npoints, &point, &err));
+        assert_error(err, bad[i].text);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -971,9 +1434,13 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/protocol/msg/unused", test_msg_unused);
     g_test_add_func("/wsm/protocol/msg/length", test_msg_length);
     g_test_add_func("/wsm/protocol/msg/length-data", test_msg_length_data);
+    g_test_add_func("/wsm/protocol/msg/length-hashes",
+                    test_msg_length_hashes);
+    g_test_add_func("/wsm/protocol/msg/kind", test_msg_kind);
     g_test_add_func("/wsm/protocol/msg/range", test_msg_range);
     g_test_add_func("/wsm/protocol/msg/no-disks", test_msg_no_disks);
     g_test_add_func("/wsm/protocol/msg/text", test_msg_text);
+    g_test_add_func("/wsm/protocol/msg/text-basis", test_msg_text_basis);
     g_test_add_func("/wsm/protocol/msg/text-fixed", test_msg_text_fixed);
     g_test_add_func("/wsm/protocol/msg/random", test_msg_random);
     g_test_add_func("/wsm/protocol/hello/bytes", test_hello_bytes);
@@ -981,10 +1448,21 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/protocol/hello/bad", test_hello_bad);
     g_test_add_func("/wsm/protocol/start/bytes", test_start_bytes);
     g_test_add_func("/wsm/protocol/start/bad", test_start_bad);
+    g_test_add_func("/wsm/protocol/start/bad-points", test_start_bad_points);
     g_test_add_func("/wsm/protocol/start/truncated", test_start_truncated);
     g_test_add_func("/wsm/protocol/start/round-trip", test_start_round_trip);
     g_test_add_func("/wsm/protocol/start/max-size", test_start_max_size);
+    g_test_add_func("/wsm/protocol/start/max-changed",
+                    test_start_max_changed);
+    g_test_add_func("/wsm/protocol/start/shared-point",
+                    test_start_shared_point);
+    g_test_add_func("/wsm/protocol/start/wish", test_start_wish);
     g_test_add_func("/wsm/protocol/start/damaged", test_start_damaged);
+    g_test_add_func("/wsm/protocol/basis/bytes", test_basis_bytes);
+    g_test_add_func("/wsm/protocol/basis/bad", test_basis_bad);
+    g_test_add_func("/wsm/protocol/basis/reason", test_basis_reason);
+    g_test_add_func("/wsm/protocol/point/bytes", test_point_bytes);
+    g_test_add_func("/wsm/protocol/point/bad", test_point_bad);
 
     return g_test_run();
 }
