@@ -439,6 +439,12 @@ pull_store_child(BlockDriverState *bs, int64_t offset, int64_t bytes,
     return ret;
 }
 
+static bool pull_is_inside(PullState *s, int64_t offset, int64_t bytes)
+{
+    return offset >= 0 && bytes > 0 && bytes <= s->map.size &&
+           offset <= s->map.size - bytes;
+}
+
 int coroutine_fn bdrv_pull_write(BlockDriverState *filter, int64_t offset,
                                  int64_t bytes, const void *buf,
                                  int64_t *skipped)
@@ -447,8 +453,7 @@ int coroutine_fn bdrv_pull_write(BlockDriverState *filter, int64_t offset,
     int64_t zero = 0;
     int ret;
 
-    if (offset < 0 || bytes <= 0 || bytes > s->map.size ||
-        offset > s->map.size - bytes) {
+    if (!pull_is_inside(s, offset, bytes)) {
         return -EINVAL;
     }
     ret = pull_state_enter(s, false);
@@ -463,6 +468,34 @@ int coroutine_fn bdrv_pull_write(BlockDriverState *filter, int64_t offset,
     if (skipped) {
         *skipped = zero;
     }
+
+    return ret;
+}
+
+int coroutine_fn bdrv_pull_read(BlockDriverState *filter, int64_t offset,
+                                int64_t bytes, void *buf, bool *zero)
+{
+    PullState *s = filter->opaque;
+    int ret;
+
+    if (!pull_is_inside(s, offset, bytes)) {
+        return -EINVAL;
+    }
+    ret = pull_state_enter(s, false);
+    if (ret < 0) {
+        return ret;
+    }
+
+    WITH_GRAPH_RDLOCK_GUARD() {
+        *zero = bdrv_co_is_zero_fast(filter->backing->bs, offset, bytes) > 0;
+        if (!*zero) {
+            ret = bdrv_co_pread(filter->backing, offset, bytes, buf, 0);
+        }
+    }
+    if (ret < 0) {
+        trace_pull_on_demand_fail(filter, "read", offset, bytes, ret);
+    }
+    pull_state_leave(s);
 
     return ret;
 }

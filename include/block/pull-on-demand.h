@@ -106,6 +106,15 @@ bdrv_pull_write(BlockDriverState *filter, int64_t offset, int64_t bytes,
                 const void *buf, int64_t *skipped);
 
 /*
+ * Pre-copy: read what is there so far.  *@zero: the range reads as zeroes, and
+ * @buf is left alone.  Any range inside the disk.  Waits and returns as
+ * bdrv_pull_write(), with the error of the read.
+ */
+int coroutine_fn GRAPH_UNLOCKED
+bdrv_pull_read(BlockDriverState *filter, int64_t offset, int64_t bytes,
+               void *buf, bool *zero);
+
+/*
  * Post-copy: of these whole blocks, store those that are still missing; what
  * the guest has overwritten meanwhile is dropped.  @buf NULL means zeroes.
  * *@stored (may be NULL, also valid on failure) tells how much was stored.

@@ -79,4 +79,24 @@ bool wsm_outgoing_is_complete(void);
  */
 bool wsm_outgoing_is_handed_over(void);
 
+/*
+ * May the guest run, or is one of its disks a copy that was handed over to
+ * another host, or incomplete?  Then false, and @errp says what to do.  With or
+ * without the capability; when it returns true, sync points of the disks are
+ * tracked on.
+ */
+bool wsm_may_run(Error **errp);
+
+/* cont, for a guest that runs from the start; says why if it does not */
+void wsm_autostart(void);
+
+/* The name of @bitmap, NULL if it has none or belongs to a sync point */
+const char *wsm_others_bitmap_name(const BdrvDirtyBitmap *bitmap);
+
+/*
+ * QEMU ends and nothing writes to the guest's disks any more: store their sync
+ * points.  Called with everything drained, before bdrv_close_all().
+ */
+void wsm_before_close(void);
+
 #endif

@@ -156,6 +156,7 @@ static int coroutine_fn wsm_dest_write(WsmDest *d, const WsmMsg *msg,
     if (d->closed) {
         return qatomic_read(&d->quit) ? -ECANCELED : 0;
     }
+    d->wrote = true;
     if (msg->epoch) {
         ret = bdrv_pull_store(disk->filter, msg->offset, msg->bytes, buf, NULL);
     } else {
@@ -171,36 +172,48 @@ static int coroutine_fn wsm_dest_write(WsmDest *d, const WsmMsg *msg,
     return ret == -EPERM && !msg->epoch ? -ECANCELED : ret;
 }
 
+/* Bytes of memory that it takes */
+static int64_t wsm_dest_cost(const WsmMsg *msg)
+{
+    return msg->type == WSM_MSG_HASH ? msg->bytes : msg->length;
+}
+
 static void coroutine_fn wsm_dest_write_co(void *opaque)
 {
     WsmDestWrite *wr = opaque;
     WsmDestConn *conn = wr->conn;
     WsmDest *d = conn->d;
     WsmMsg answer = wr->msg;
-    const char *text = NULL;
+    g_autofree uint8_t *hashes = NULL;
+    const void *payload = NULL;
     int ret;
 
-    ret = wsm_dest_write(d, &wr->msg, wr->buf);
-    qemu_vfree(wr->buf);
-
-    answer.type = ret < 0 ? WSM_MSG_FAIL : WSM_MSG_ACK;
+    answer.type = WSM_MSG_ACK;
     answer.length = 0;
+    if (wr->msg.type == WSM_MSG_HASH) {
+        ret = wsm_dest_hash(d, &wr->msg, &answer, &hashes);
+        payload = hashes;
+    } else {
+        ret = wsm_dest_write(d, &wr->msg, wr->buf);
+        qemu_vfree(wr->buf);
+    }
     if (ret < 0) {
-        text = strerror(-ret);
-        answer.length = strlen(text);
+        answer.type = WSM_MSG_FAIL;
+        payload = strerror(-ret);
+        answer.length = strlen(payload);
     }
     if (ret != -ECANCELED) {
-        wsm_channel_send(&conn->c, &answer, text);
+        wsm_channel_send(&conn->c, &answer, payload);
     }
 
     conn->writes--;
-    conn->outstanding -= wr->msg.length;
+    conn->outstanding -= wsm_dest_cost(&wr->msg);
     qemu_co_queue_restart_all(&conn->progress);
     g_free(wr);
     wsm_dest_co_end(d);
 }
 
-/* Receive the payload of DATA; write it or the ZERO */
+/* Receive the payload of DATA; write it or the ZERO; or answer HASH */
 static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
                                                 const WsmMsg *msg,
                                                 Error **errp)
@@ -214,7 +227,7 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
     while (msg->epoch > qatomic_read(&d->epoch) && !qatomic_read(&d->quit)) {
         qemu_co_queue_wait(&d->changed, NULL);
     }
-    while (conn->outstanding + msg->length > limit ||
+    while (conn->outstanding + wsm_dest_cost(msg) > limit ||
            conn->writes >= WSM_MAX_WRITES) {
         qemu_co_queue_wait(&conn->progress, NULL);
     }
@@ -229,7 +242,7 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
     wr = g_new(WsmDestWrite, 1);
     *wr = (WsmDestWrite) { .conn = conn, .msg = *msg, .buf = buf };
     conn->writes++;
-    conn->outstanding += msg->length;
+    conn->outstanding += wsm_dest_cost(msg);
     qatomic_inc(&d->coroutines);
     qemu_coroutine_enter(qemu_coroutine_create(wsm_dest_write_co, wr));
     return true;
@@ -242,15 +255,62 @@ static int coroutine_fn wsm_dest_flush(WsmDest *d)
 
     for (unsigned i = 0; i < d->ndisks && ret == 0; i++) {
         GRAPH_RDLOCK_GUARD();
-        if (d->closed) {
-            break;
-        }
-        ret = bdrv_co_flush(d->disk[i].filter);
+        /* The filter may be gone by now */
+        ret = bdrv_co_flush(d->disk[i].bs);
         if (ret < 0) {
             trace_wsm_dest_flush_fail(d->disk[i].name, ret);
         }
     }
     return ret;
+}
+
+static void wsm_dest_settle_bh(void *opaque)
+{
+    WsmDest *d = opaque;
+
+    wsm_dest_settle(d);
+    wsm_dest_co_end(d);
+}
+
+/* All POINTs came before SYNC: let the main thread put them to use */
+static void coroutine_fn wsm_dest_await_settled(WsmDest *d)
+{
+    if (qatomic_read(&d->quit)) {
+        return;
+    }
+    qatomic_inc(&d->coroutines);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_dest_settle_bh, d);
+    while (!qatomic_read(&d->settled) && !qatomic_read(&d->quit)) {
+        qemu_co_queue_wait(&d->changed, NULL);
+    }
+}
+
+static void wsm_dest_secured_bh(void *opaque)
+{
+    WsmDest *d = opaque;
+
+    if (!d->stopped) {
+        wsm_dest_mark_current(d);
+    }
+    wsm_dest_co_end(d);
+}
+
+static void coroutine_fn wsm_dest_secure_co(void *opaque)
+{
+    WsmDest *d = opaque;
+
+    if (wsm_dest_flush(d) < 0) {
+        /* SYNC will try again */
+        wsm_dest_co_end(d);
+        return;
+    }
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_dest_secured_bh, d);
+}
+
+void wsm_dest_start_securing(WsmDest *d)
+{
+    qatomic_inc(&d->coroutines);
+    aio_co_schedule(d->ctx, qemu_coroutine_create(wsm_dest_secure_co, d));
 }
 
 /*
@@ -280,6 +340,9 @@ static bool coroutine_fn wsm_dest_sync(WsmDestConn *conn, const WsmMsg *msg,
                !qatomic_read(&d->quit)) {
             qemu_co_queue_wait(&d->changed, NULL);
         }
+        if (!answer.bytes) {
+            wsm_dest_await_settled(d);
+        }
     } else {
         wsm_advance(d->w, WSM_PHASE_DISK_PRECOPY, WSM_PHASE_RAM_PRECOPY);
     }
@@ -296,9 +359,12 @@ static bool coroutine_fn wsm_dest_dispatch(WsmDestConn *conn,
     switch (msg->type) {
     case WSM_MSG_DATA:
     case WSM_MSG_ZERO:
+    case WSM_MSG_HASH:
         return wsm_dest_receive_block(conn, msg, errp);
     case WSM_MSG_SYNC:
         return wsm_dest_sync(conn, msg, errp);
+    case WSM_MSG_POINT:
+        return wsm_dest_point(conn, msg, errp);
     case WSM_MSG_GO:
         wsm_dest_go(conn->d);
         return true;
@@ -415,6 +481,10 @@ static void coroutine_fn wsm_dest_serve(WsmDestConn *conn, Error **errp)
         return;
     }
     if (conn->c.id == 0) {
+        if (wsm_phase(d->w) == WSM_PHASE_SETUP &&
+            wsm_dest_say_basis(conn) < 0) {
+            return;
+        }
         wsm_advance(d->w, WSM_PHASE_SETUP, WSM_PHASE_DISK_PRECOPY);
         wsm_dest_say_again(d);
     }

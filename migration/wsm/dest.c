@@ -4,7 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-wsm.h"
 #include "block/aio-wait.h"
 #include "block/block.h"
 #include "qemu/error-report.h"
@@ -64,15 +66,14 @@ static void wsm_dest_close_bh(void *opaque)
 }
 
 /* Main thread.  The coroutines in the IOThread use filters no more after it. */
-static void wsm_dest_drop_filters(WsmDest *d)
+static void wsm_dest_drop_filters(WsmDest *d, bool complete)
 {
     aio_wait_bh_oneshot(d->ctx, wsm_dest_close_bh, d);
     for (unsigned i = 0; i < d->ndisks; i++) {
         WsmDestDisk *disk = &d->disk[i];
 
         if (disk->filter) {
-            bdrv_pull_get_stats(disk->filter, &disk->last);
-            bdrv_pull_drop(g_steal_pointer(&disk->filter));
+            wsm_dest_drop_filter(disk, complete);
         }
     }
     qatomic_set(&d->filters_gone, true);
@@ -88,8 +89,12 @@ static void wsm_dest_drop_filters_bh(void *opaque)
     WITH_QEMU_LOCK_GUARD(&d->lock) {
         go = d->go;
     }
-    if (go && !d->incomplete && !d->stopped && !d->filters_gone) {
-        wsm_dest_drop_filters(d);
+    /* Draining runs bottom halves, this one among them */
+    if (go && !d->incomplete && !d->stopped && !d->dropping) {
+        d->dropping = true;
+        wsm_dest_drop_filters(d, true);
+        d->complete = true;
+        wsm_dest_start_securing(d);
     }
 }
 
@@ -162,12 +167,17 @@ static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
     disk->size = d->disk_size[i] = desc->size;
     disk->name = g_strdup(ours->name);
 
-    bs = blk_bs(ours->blk);
+    d->ndisks = i + 1;
+    wsm_dest_look(disk, ours);
+    bs = wsm_disk_bs(ours);
     bdrv_graph_rdlock_main_loop();
     ret = bdrv_activate(bs, errp);
     bdrv_graph_rdunlock_main_loop();
     if (ret < 0) {
         error_prepend(errp, "disk '%s': destination: ", desc->name);
+        return false;
+    }
+    if (!wsm_dest_prepare(disk, bs, errp)) {
         return false;
     }
     disk->filter = bdrv_pull_append(bs, d->start.granularity,
@@ -176,8 +186,7 @@ static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
         error_prepend(errp, "disk '%s': destination: ", desc->name);
         return false;
     }
-    d->ndisks = i + 1;
-    return true;
+    return wsm_dest_watch_guest(disk, errp);
 }
 
 static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
@@ -192,6 +201,7 @@ static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
         }
     }
     d->incomplete = d->ndisks;
+    wsm_dest_mark_incomplete(d);
     return true;
 }
 
@@ -240,23 +250,44 @@ WsmDest *wsm_dest_start(Wsm *w, WsmStart *start)
     return d;
 }
 
+/* How far it came, whatever the last phase says of the end */
+static WsmPhase wsm_dest_phase_reached(WsmDest *d)
+{
+    WsmPhase phase = WSM_PHASE_SETUP;
+
+    QEMU_LOCK_GUARD(&d->w->lock);
+    for (int p = WSM_PHASE_SETUP; p <= WSM_PHASE_POSTCOPY; p++) {
+        if (wsm_phase_ns(&d->w->phases, p, wsm_now()) > 0) {
+            phase = p;
+        }
+    }
+    return phase;
+}
+
 void wsm_dest_stop(WsmDest *d)
 {
+    WsmPhase phase = wsm_dest_phase_reached(d);
+
     if (d->stopped) {
         return;
     }
     d->stopped = true;
     qatomic_set(&d->quit, true);
-    wsm_dest_drop_filters(d);
+    wsm_dest_drop_filters(d, false);
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&d->coroutines) > 0);
     iothread_destroy(d->iothread);
+    for (unsigned i = 0; i < d->ndisks; i++) {
+        wsm_dest_leave_image(&d->disk[i], phase);
+    }
+    d->released = true;
 }
 
 void wsm_dest_free(WsmDest *d)
 {
-    assert(d->stopped);
+    assert(d->released);
     for (unsigned i = 0; i < d->start.ndisks; i++) {
         g_free(d->disk[i].name);
+        qapi_free_WsmBasis(d->disk[i].basis);
     }
     g_free(d->disk);
     g_free(d->disk_size);
@@ -379,6 +410,7 @@ void wsm_dest_go(WsmDest *d)
 /* Main thread: the source lets the guest run on, so it must never run here */
 static void wsm_dest_abort_bh(void *opaque)
 {
+    wsm_dest_stop(opaque);
     error_report("The source has taken the guest back before the handover; "
                  "it runs on there");
     exit(EXIT_FAILURE);
@@ -418,6 +450,8 @@ static WsmDiskInfo *wsm_dest_disk_info(WsmDestDisk *disk)
     info->pushed = stats.pushed;
     info->pulled = stats.pulled;
     info->waiting_reads = stats.waiting;
+    info->compared = stat64_get(&disk->compared);
+    info->basis = disk->basis ? QAPI_CLONE(WsmBasis, disk->basis) : NULL;
     return info;
 }
 

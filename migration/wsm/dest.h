@@ -17,8 +17,12 @@
 #include "system/block-backend.h"
 #include "system/iothread.h"
 #include "channel.h"
+#include "disk.h"
+#include "image.h"
 #include "protocol.h"
 #include "wsm.h"
+
+typedef struct WsmDestTravel WsmDestTravel;
 
 typedef struct WsmDestDisk {
     /* Set in start, never changed */
@@ -27,10 +31,25 @@ typedef struct WsmDestDisk {
     int64_t size;               /* bytes */
     char *name;                 /* of our device, owned */
 
+    WsmBasis *basis;
+    QemuUUID basis_point;
+    BdrvDirtyBitmap *own;       /* changed here since @basis_point, or NULL */
+    WsmDestTravel *travel;      /* the source's sync points: IOThread */
+
+    /* BQL */
+    BlockDriverState *bs;       /* below @filter; reference */
+    WsmImage *image;            /* reference */
+    WsmImageState state_before; /* of @image, when START came, */
+    char *session_before, *peer_before;
+    int64_t time_before;
+    BdrvDirtyBitmap *written;   /* by the guest, through @filter */
+    unsigned first_order;       /* of the source's sync points here */
+    bool no_points;             /* something went wrong with them */
+
     BlockDriverState *filter;   /* BQL, or IOThread unless closed */
     BdrvPullStats last;         /* BQL; of @filter when it was dropped */
 
-    Stat64 received, zero, skipped;
+    Stat64 received, zero, skipped, compared;
 } WsmDestDisk;
 
 /* One connection of a block channel; IOThread */
@@ -77,8 +96,14 @@ struct WsmDest {
     uint32_t epoch;             /* atomic */
     unsigned incomplete;        /* atomic: disks that may miss blocks */
     bool filters_gone;          /* atomic: all disks complete, filters off */
+    bool settled;               /* atomic: and sync points are as they stay */
     bool told;                  /* atomic: and the source was told so */
-    bool stopped;               /* BQL */
+    bool open;                  /* BQL: all disks are there, channels may be */
+    bool stopped;               /* BQL: wsm_dest_stop() has begun, */
+    bool released;              /* BQL: has ended; it polls in between */
+    bool dropping;              /* BQL: filters are being dropped, or were */
+    bool complete;              /* BQL: they were, with nothing missing */
+    bool wrote;                 /* IOThread, then BQL: images are changed */
 
     QemuMutex lock;
     /* @lock */
@@ -122,10 +147,60 @@ void wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque);
 void wsm_dest_go(WsmDest *d);
 void wsm_dest_abort(WsmDest *d);
 
+/* --- dest-basis.c --- */
+
+/* Main thread: look at the image of @disk, which may be inactive, ... */
+void wsm_dest_look(WsmDestDisk *disk, const WsmDisk *ours);
+
+/* ... and when its node @bs is active decide what to build on; false, @errp */
+bool wsm_dest_prepare(WsmDestDisk *disk, BlockDriverState *bs, Error **errp);
+
+/* Main thread: from now on no guest may run from the images */
+void wsm_dest_mark_incomplete(WsmDest *d);
+
+/* Say what was decided.  IOThread; 0 or -errno. */
+int coroutine_fn wsm_dest_say_basis(WsmDestConn *conn);
+
+/*
+ * Answer HASH: set the type and length of @answer; *@hashes is NULL or must be
+ * freed.  IOThread; 0 or -errno.
+ */
+int coroutine_fn wsm_dest_hash(WsmDest *d, const WsmMsg *msg, WsmMsg *answer,
+                               uint8_t **hashes);
+
+/* POINT has come.  IOThread. */
+bool coroutine_fn wsm_dest_point(WsmDestConn *conn, const WsmMsg *msg,
+                                 Error **errp);
+
+/*
+ * Main thread: what passes through the filter from now on, which is what the
+ * guest writes, is noted.  Not in the freeze: it takes memory in proportion
+ * to the disk.
+ */
+bool wsm_dest_watch_guest(WsmDestDisk *disk, Error **errp);
+
+/* Main thread: @complete: nothing is missing, and the guest is ours */
+void wsm_dest_drop_filter(WsmDestDisk *disk, bool complete);
+
+/* Main thread: nothing is missing, and that is durable */
+void wsm_dest_mark_current(WsmDest *d);
+
+/* Main thread: the filters are gone and all POINTs have come */
+void wsm_dest_settle(WsmDest *d);
+
+/* Main thread: let go of the image; the migration ended in @phase */
+void wsm_dest_leave_image(WsmDestDisk *disk, WsmPhase phase);
+
 /* --- dest-channel.c --- */
 
 /* A block channel came in; takes the reference of @ioc.  Main thread. */
 void wsm_dest_new_channel(WsmDest *d, QIOChannel *ioc);
+
+/*
+ * The filters are gone: make what came durable, then the images are current.
+ * Main thread.
+ */
+void wsm_dest_start_securing(WsmDest *d);
 
 /* Start the coroutine that says what is in the queue.  Main thread. */
 void wsm_dest_start_control(WsmDest *d);
@@ -138,7 +213,11 @@ void wsm_dest_kick(WsmDest *d);
 
 /* --- incoming.c --- */
 
-/* Block channels that came before START.  Main thread. */
+/*
+ * @d is set up: hand it the block channels that came before, and those that
+ * come from now on.  Setting up polls, so they may come any time.  Main
+ * thread.
+ */
 void wsm_incoming_adopt(WsmDest *d);
 
 /*

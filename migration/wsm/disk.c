@@ -7,6 +7,7 @@
 #include "qapi/error.h"
 #include "hw/qdev-core.h"
 #include "block/block.h"
+#include "block/block_int.h"
 #include "disk.h"
 
 void wsm_disk_destroy(WsmDisk *disk)
@@ -66,7 +67,7 @@ GArray *wsm_disk_list(void)
     return all;
 }
 
-static bool wsm_disk_is_called(const WsmDisk *disk, const char *name)
+bool wsm_disk_is_called(const WsmDisk *disk, const char *name)
 {
     return !strcmp(name, disk->name) || !strcmp(name, disk->path) ||
            !strcmp(name, blk_name(disk->blk)) ||
@@ -158,6 +159,11 @@ GPtrArray *wsm_disk_select(GArray *all, strList *wanted,
         }
     }
     return selected;
+}
+
+BlockDriverState *wsm_disk_bs(const WsmDisk *disk)
+{
+    return bdrv_skip_implicit_filters(blk_bs(disk->blk));
 }
 
 WsmDisk *wsm_disk_find(GArray *all, const char *path)

@@ -8,13 +8,14 @@
 
 #include "qapi/qapi-types-wsm.h"
 #include "system/block-backend.h"
+#include "wsm.h"
 
 /* A disk of a guest device; main thread */
-typedef struct WsmDisk {
+struct WsmDisk {
     char *path;                 /* canonical QOM path of the device, owned */
     char *name;                 /* for people, owned */
     BlockBackend *blk;          /* the device's own; not owned */
-} WsmDisk;
+};
 
 void wsm_disk_destroy(WsmDisk *disk);
 
@@ -32,6 +33,12 @@ GArray *wsm_disk_list(void);
  */
 GPtrArray *wsm_disk_select(GArray *all, strList *wanted,
                            WsmExcludedDiskList **excluded, Error **errp);
+
+/* Its top node but for filters of our own: what has its sync points */
+BlockDriverState *wsm_disk_bs(const WsmDisk *disk);
+
+/* Is @name one of the names that the user may call @disk? */
+bool wsm_disk_is_called(const WsmDisk *disk, const char *name);
 
 /* The disk of the device at @path, or NULL */
 WsmDisk *wsm_disk_find(GArray *all, const char *path);

@@ -51,7 +51,7 @@ typedef struct WsmVisitor {
     bool late;                  /* and that has happened */
 } WsmVisitor;
 
-/* Block channels that came before START told us about the session */
+/* Block channels that came before START, or while it was being worked off */
 static GQueue waiting = G_QUEUE_INIT;
 
 /* ms: until then the main stream's TLS handshake has precedence */
@@ -65,7 +65,8 @@ static void wsm_incoming_channel(QIOChannel *ioc)
 {
     WsmDest *d = wsm_get()->dest;
 
-    if (d && !d->stopped) {
+    /* Draining a disk in wsm_dest_start() may have brought us here */
+    if (d && d->open && !d->stopped) {
         wsm_dest_new_channel(d, ioc);
         return;
     }
@@ -79,6 +80,7 @@ void wsm_incoming_adopt(WsmDest *d)
 {
     QIOChannel *ioc;
 
+    d->open = true;
     while ((ioc = g_queue_pop_head(&waiting))) {
         wsm_dest_new_channel(d, ioc);
     }

@@ -19,6 +19,11 @@
 #include "section.h"
 #include "trace.h"
 
+typedef struct WsmLoadEnd {
+    Wsm *w;
+    Coroutine *co;
+} WsmLoadEnd;
+
 typedef struct WsmLoadStart {
     Wsm *w;
     WsmStart *start;
@@ -172,6 +177,15 @@ int wsm_load_freeze(QEMUFile *f, Wsm *w)
     return 0;
 }
 
+/*
+ * Draining and stopping poll, and so run bottom halves.  One that frees @d must
+ * not run within.
+ */
+static bool wsm_load_is_nested(WsmDest *d)
+{
+    return (d->dropping && !d->filters_gone) || (d->stopped && !d->released);
+}
+
 static void wsm_load_cleanup_bh(void *opaque)
 {
     Wsm *w = opaque;
@@ -180,13 +194,35 @@ static void wsm_load_cleanup_bh(void *opaque)
     if (!d) {
         return;
     }
+    if (wsm_load_is_nested(d)) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_cleanup_bh,
+                                w);
+        return;
+    }
     wsm_dest_stop(d);
     wsm_remember(w);
     w->dest = NULL;
     wsm_dest_free(d);
 }
 
-/* Called with the BQL, in the main thread or in that of post-copy */
+static void wsm_load_cleanup_co_bh(void *opaque)
+{
+    WsmLoadEnd *end = opaque;
+
+    if (end->w->dest && wsm_load_is_nested(end->w->dest)) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_cleanup_co_bh,
+                                end);
+        return;
+    }
+    wsm_load_cleanup_bh(end->w);
+    aio_co_wake(end->co);
+}
+
+/*
+ * Called with the BQL, in the main thread or in that of post-copy.  In the
+ * coroutine that loads the stream something failed, and QEMU may exit right
+ * after this: wait until the images are left in good order.
+ */
 int wsm_load_cleanup(void *opaque)
 {
     Wsm *w = opaque;
@@ -197,8 +233,16 @@ int wsm_load_cleanup(void *opaque)
                     wsm_phase(w) == WSM_PHASE_POSTCOPY;
 
         wsm_enter(w, done ? WSM_PHASE_COMPLETED : WSM_PHASE_FAILED);
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_cleanup_bh,
-                                w);
+        if (qemu_in_coroutine()) {
+            WsmLoadEnd end = { .w = w, .co = qemu_coroutine_self() };
+
+            aio_bh_schedule_oneshot(qemu_get_aio_context(),
+                                    wsm_load_cleanup_co_bh, &end);
+            qemu_coroutine_yield();
+        } else {
+            aio_bh_schedule_oneshot(qemu_get_aio_context(),
+                                    wsm_load_cleanup_bh, w);
+        }
     }
     return 0;
 }

@@ -12,6 +12,8 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "dest.h"
+#include "disk.h"
+#include "image.h"
 #include "protocol.h"
 #include "source.h"
 #include "wsm.h"
@@ -27,6 +29,9 @@ WsmOptions *wsm_options_new(void)
         .has_bandwidth = true, .bandwidth = 0,
         .has_max_residue = true, .max_residue = 1000,
         .has_switchover_timeout = true, .switchover_timeout = 10000,
+        .has_basis = true, .basis = NULL,
+        .has_sync_points = true, .sync_points = 8,
+        .has_compare_bandwidth = true, .compare_bandwidth = 0,
         .has_push_delay = true, .push_delay = 0,
     };
     return o;
@@ -48,6 +53,30 @@ int64_t wsm_option_push_delay(Wsm *w)
 {
     QEMU_LOCK_GUARD(&w->lock);
     return w->options->push_delay;
+}
+
+unsigned wsm_option_sync_points(Wsm *w)
+{
+    QEMU_LOCK_GUARD(&w->lock);
+    return w->options->sync_points;
+}
+
+uint64_t wsm_option_compare_bandwidth(Wsm *w)
+{
+    QEMU_LOCK_GUARD(&w->lock);
+    return w->options->compare_bandwidth;
+}
+
+WsmBasisKind wsm_option_basis(Wsm *w, const WsmDisk *disk)
+{
+    QEMU_LOCK_GUARD(&w->lock);
+
+    for (WsmBasisWishList *l = w->options->basis; l; l = l->next) {
+        if (wsm_disk_is_called(disk, l->value->disk)) {
+            return l->value->kind;
+        }
+    }
+    return WSM_BASIS_KIND_AUTO;
 }
 
 uint64_t wsm_option_bandwidth(Wsm *w)
@@ -84,6 +113,8 @@ static bool wsm_check_options(const WsmOptions *o, Error **errp)
                            0, 1000000, errp) &&
            wsm_check_range("switchover-timeout", o->has_switchover_timeout,
                            o->switchover_timeout, 1, 1000000, errp) &&
+           wsm_check_range("sync-points", o->has_sync_points, o->sync_points,
+                           0, WSM_MAX_POINTS, errp) &&
            wsm_check_range("push-delay", o->has_push_delay, o->push_delay, 0,
                            1000000, errp);
 }
@@ -93,7 +124,8 @@ static bool wsm_check_live(Wsm *w, const WsmOptions *o, Error **errp)
 {
     const char *name = o->has_channels ? "channels" :
                        o->has_granularity ? "granularity" :
-                       o->has_disks ? "disks" : NULL;
+                       o->has_disks ? "disks" :
+                       o->has_basis ? "basis" : NULL;
 
     if (w->source && name) {
         error_setg(errp, "Option '%s' cannot be set while a migration runs",
@@ -123,6 +155,13 @@ void qmp_wsm_set_options(WsmOptions *new, Error **errp)
     o->max_residue = new->has_max_residue ? new->max_residue : o->max_residue;
     o->switchover_timeout = new->has_switchover_timeout
                             ? new->switchover_timeout : o->switchover_timeout;
+    if (new->has_basis) {
+        qapi_free_WsmBasisWishList(o->basis);
+        o->basis = g_steal_pointer(&new->basis);
+    }
+    o->sync_points = new->has_sync_points ? new->sync_points : o->sync_points;
+    o->compare_bandwidth = new->has_compare_bandwidth
+                           ? new->compare_bandwidth : o->compare_bandwidth;
     o->push_delay = new->has_push_delay ? new->push_delay : o->push_delay;
 }
 
@@ -189,10 +228,11 @@ WsmInfo *qmp_query_wsm(Error **errp)
 {
     Wsm *w = wsm_get();
 
-    if (!w->source && !w->dest && w->last) {
-        return QAPI_CLONE(WsmInfo, w->last);
-    }
-    return wsm_info(w);
+    WsmInfo *info = !w->source && !w->dest && w->last
+                    ? QAPI_CLONE(WsmInfo, w->last) : wsm_info(w);
+
+    info->images = wsm_images_info(w);
+    return info;
 }
 
 void wsm_remember(Wsm *w)

@@ -101,6 +101,10 @@ void wsm_save_cleanup(void *opaque)
         return;
     }
     wsm_source_stop(s);
+    if (!s->released) {
+        /* QEMU ends, and we are within the stop that goes with it */
+        return;
+    }
     wsm_save_finish(w);
     wsm_remember(w);
     w->source = NULL;

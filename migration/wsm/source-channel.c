@@ -139,6 +139,7 @@ static void coroutine_fn wsm_source_channel_up(WsmSourceChannel *c)
     if (c->c.id == 0) {
         s->sync_wanted |= s->sync_awaited;
         s->go_wanted |= s->epoch > 0;
+        s->points_wanted |= s->epoch > 0;
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         if (c->connection == 1) {
@@ -219,7 +220,7 @@ static bool coroutine_fn wsm_source_failed(WsmSourceChannel *c,
     if (!text) {
         return false;
     }
-    error_setg(&err, "the destination cannot write to disk '%s': %s",
+    error_setg(&err, "the destination cannot use disk '%s': %s",
                c->s->disk[msg->disk].name, text);
     wsm_source_fail(c->s, err);
     /* It is tried again in post-copy; the error may last */
@@ -241,6 +242,12 @@ static bool coroutine_fn wsm_source_dispatch(WsmSourceChannel *c,
     case WSM_MSG_SYNC_ACK:
         wsm_source_synced(s, msg);
         return true;
+    case WSM_MSG_HASHES:
+        return wsm_source_hashes(c, msg, errp);
+    case WSM_MSG_BASIS:
+        return wsm_source_basis(c, msg, errp);
+    case WSM_MSG_OWN:
+        return wsm_source_own(c, msg, errp);
     case WSM_MSG_READY:
         WITH_QEMU_LOCK_GUARD(&s->lock) {
             s->ready = true;
@@ -338,7 +345,7 @@ static bool wsm_source_next_control(WsmSource *s, WsmMsg *msg)
         s->go_wanted = false;
         msg->type = WSM_MSG_GO;
         msg->epoch = s->epoch;
-    } else if (s->sync_wanted) {
+    } else if (s->sync_wanted && !s->points_wanted) {
         s->sync_wanted = false;
         s->sync_awaited = true;
         msg->type = WSM_MSG_SYNC;
@@ -359,6 +366,9 @@ static void coroutine_fn wsm_source_control_co(void *opaque)
     while (!qatomic_read(&s->quit)) {
         if (wsm_source_next_control(s, &msg)) {
             wsm_source_transmit(c, &msg, NULL);
+        } else if (s->points_wanted && c->up) {
+            s->points_wanted = false;
+            wsm_source_send_points(s);
         } else {
             qemu_co_queue_wait(&s->control, NULL);
         }

@@ -74,7 +74,11 @@ static int wsm_source_wait(WsmSource *s, const bool *flag)
 
 static void wsm_source_begin_pass_bh(void *opaque)
 {
-    wsm_source_begin_pass(opaque, 0);
+    WsmSource *s = opaque;
+
+    if (!qatomic_read(&s->quit)) {
+        wsm_source_begin_pass(s, 0);
+    }
 }
 
 /* Send what is dirty once.  Returns 0 or -errno; *@sent in bytes. */
@@ -97,8 +101,20 @@ static void wsm_source_sync_bh(void *opaque)
 {
     WsmSource *s = opaque;
 
-    s->sync_wanted = true;
-    wsm_source_wake(s);
+    if (!qatomic_read(&s->quit)) {
+        s->sync_wanted = true;
+        wsm_source_wake(s);
+    }
+}
+
+static bool wsm_source_has_content(WsmSource *s)
+{
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        if (s->disk[i].basis->kind == WSM_BASIS_KIND_CONTENT) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /*
@@ -114,6 +130,13 @@ static int wsm_source_passes(WsmSource *s)
     double left_ms;
     int ret;
 
+    if (wsm_source_has_content(s)) {
+        /* It only finds out what has to be sent */
+        ret = wsm_source_pass(s, &sent, &ns);
+        if (ret < 0) {
+            return ret;
+        }
+    }
     for (;;) {
         ret = wsm_source_pass(s, &sent, &ns);
         if (ret < 0) {
@@ -130,12 +153,37 @@ static int wsm_source_passes(WsmSource *s)
     }
 }
 
+/* Both sides have said what they know; what has to be looked at is dirty */
+static int wsm_source_agree(WsmSource *s)
+{
+    Error *err = NULL;
+    int ret = s->ndisks ? wsm_source_wait(s, &s->agreed) : 0;
+
+    if (ret == 0) {
+        bql_lock();
+        if (s->stopped) {
+            ret = -ECANCELED;
+        } else if (!wsm_source_apply_basis(s, &err)) {
+            migrate_set_error(migrate_get_current(), err);
+            wsm_set_error(s->w, err);
+            error_free(err);
+            ret = -EINVAL;
+        }
+        bql_unlock();
+    }
+    return ret;
+}
+
 int wsm_source_disk_phase(WsmSource *s)
 {
     int ret;
 
     wsm_source_open_channels(s);
     ret = wsm_source_wait(s, &s->all_welcome);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = wsm_source_agree(s);
     if (ret < 0) {
         return ret;
     }
@@ -177,14 +225,23 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
  */
 bool wsm_source_prepare_freeze(WsmSource *s)
 {
-    QEMU_LOCK_GUARD(&s->lock);
-
-    if (s->synced && !s->flushing && !s->flushed) {
-        s->flushing = true;
-        qatomic_inc(&s->coroutines);
-        aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_flush_co, s));
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        if (s->synced && !s->flushing && !s->flushed) {
+            s->flushing = true;
+            qatomic_inc(&s->coroutines);
+            aio_co_schedule(s->ctx,
+                            qemu_coroutine_create(wsm_source_flush_co, s));
+        }
+        if (!s->flushed) {
+            return false;
+        }
     }
-    return s->flushed;
+    if (!s->marked) {
+        wsm_source_mark_leaving(s);
+        /* It took its time, and memory has grown meanwhile: look again */
+        return false;
+    }
+    return true;
 }
 
 void wsm_source_freeze(WsmSource *s)
@@ -219,6 +276,7 @@ static void wsm_source_go_bh(void *opaque)
 
     s->epoch = 1;
     s->go_wanted = true;
+    s->points_wanted = true;
     wsm_source_wake(s);
     wsm_source_begin_pass(s, 1);
 }
@@ -273,7 +331,9 @@ bool wsm_source_handover(WsmSource *s, Error **errp)
     int64_t ns;
 
     if (!wsm_source_wait_ready(s)) {
-        aio_bh_schedule_oneshot(s->ctx, wsm_source_abort_bh, s);
+        if (!s->stopped) {
+            aio_bh_schedule_oneshot(s->ctx, wsm_source_abort_bh, s);
+        }
         error_setg(errp, "the destination did not say that it has loaded the "
                    "guest (option switchover-timeout: %" PRId64 " ms); the "
                    "guest runs on here", wsm_option_switchover_timeout(s->w));

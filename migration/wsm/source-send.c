@@ -29,7 +29,7 @@
 #define WSM_PULL_WINDOW         (8 * MiB)       /* asked for, at a time */
 #define WSM_ZERO_COST           (4 * KiB)       /* of a message in the window */
 #define WSM_STATUS_MIN          (64 * KiB)      /* look for holes from here */
-#define WSM_SLICE_NS            (100 * SCALE_MS)
+#define WSM_COMPARE_CHUNK       (1 * MiB)       /* bytes that are compared */
 
 /* What a request counts in the window; zeroes must not be unlimited, too */
 static int64_t wsm_req_cost(const WsmReq *req)
@@ -86,7 +86,7 @@ static void wsm_req_set_zero(WsmSourceChannel *c, WsmReq *req)
     wsm_source_wake(c->s);
 }
 
-static void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived)
+void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived)
 {
     WsmSource *s = c->s;
 
@@ -97,6 +97,8 @@ static void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived)
     QTAILQ_REMOVE(&c->reqs, req, next);
     c->in_flight -= wsm_req_cost(req);
     s->nreqs--;
+    g_free(req->mine);
+    g_free(req->theirs);
     g_free(req);
     wsm_source_wake(s);
     wsm_source_check_pass(s);
@@ -113,8 +115,7 @@ void wsm_source_restore(WsmSourceChannel *c)
     }
 }
 
-bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
-                    Error **errp)
+WsmReq *wsm_req_find(WsmSourceChannel *c, const WsmMsg *msg, Error **errp)
 {
     WsmReq *req;
 
@@ -122,13 +123,26 @@ bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
         if (req->disk->index == msg->disk && req->offset == msg->offset &&
             req->bytes == msg->bytes && req->epoch == msg->epoch &&
             !req->answered) {
-            break;
+            return req;
         }
     }
+    error_setg(errp, "block channel %u: %s: range 0x%" PRIx64 "+0x%" PRIx64
+               " of disk %u is not in flight", c->c.id,
+               wsm_msg_name(msg->type), msg->offset, msg->bytes, msg->disk);
+    return NULL;
+}
+
+bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
+                    Error **errp)
+{
+    WsmReq *req = wsm_req_find(c, msg, errp);
+
     if (!req) {
-        error_setg(errp, "block channel %u: %s: range 0x%" PRIx64 "+0x%" PRIx64
-                   " of disk %u is not in flight", c->c.id,
-                   wsm_msg_name(msg->type), msg->offset, msg->bytes, msg->disk);
+        return false;
+    }
+    if (ok && req->compare) {
+        error_setg(errp, "block channel %u: ACK for a range that is compared",
+                   c->c.id);
         return false;
     }
     req->answered = true;
@@ -143,9 +157,11 @@ void wsm_source_begin_pass(WsmSource *s, uint32_t epoch)
 {
     for (unsigned i = 0; i < s->ndisks; i++) {
         s->disk[i].cursor = 0;
+        s->disk[i].reached = 0;
         s->disk[i].data_until = 0;
     }
     s->epoch = epoch;
+    s->passes++;
     s->sending = true;
     wsm_source_wake(s);
     wsm_source_check_pass(s);
@@ -184,11 +200,17 @@ void wsm_source_check_pass(WsmSource *s)
     }
 }
 
+bool wsm_source_compares(WsmSource *s, const WsmSourceDisk *d)
+{
+    return s->passes == 1 && d->basis->kind == WSM_BASIS_KIND_CONTENT;
+}
+
 /* Make a request of the hole or of the data that @req begins with */
 static void coroutine_fn wsm_req_fit(WsmSourceChannel *c, WsmReq *req)
 {
     WsmSourceDisk *d = req->disk;
-    int64_t chunk = req->epoch ? WSM_PUSH_CHUNK : WSM_CHUNK;
+    int64_t chunk = req->epoch ? WSM_PUSH_CHUNK :
+                    req->compare ? WSM_COMPARE_CHUNK : WSM_CHUNK;
     int64_t granularity = c->s->start.granularity;
     int64_t bytes = req->bytes, pnum;
     int ret;
@@ -227,6 +249,73 @@ static bool wsm_may_send(WsmSourceChannel *c)
            c->in_flight < window / (s->nchannels - 1);
 }
 
+/* A request whose range overlaps this one, or NULL */
+static WsmReq *wsm_overlapping_req(WsmSource *s, WsmSourceDisk *d,
+                                   int64_t offset, int64_t bytes)
+{
+    for (unsigned i = 0; i < s->nchannels; i++) {
+        WsmReq *req;
+
+        QTAILQ_FOREACH(req, &s->channel[i].reqs, next) {
+            if (req->disk == d && req->offset < offset + bytes &&
+                offset < req->offset + req->bytes) {
+                return req;
+            }
+        }
+    }
+    return NULL;
+}
+
+/*
+ * When the cursor was drawn back, it comes again to ranges that are in flight,
+ * and the guest may have written there since.  Sent now, the new content could
+ * overtake the old one.  It waits for the next pass: cut the range before what
+ * is in flight.  Returns false if that leaves nothing; then the cursor is
+ * behind it.  After the freeze nothing changes any more.
+ */
+static bool wsm_avoid_in_flight(WsmSource *s, WsmSourceDisk *d,
+                                int64_t *offset, int64_t *bytes)
+{
+    WsmReq *req;
+
+    if (s->epoch) {
+        return true;
+    }
+    while (*offset < d->reached &&
+           (req = wsm_overlapping_req(s, d, *offset, *bytes))) {
+        int64_t end = *offset + *bytes;
+
+        if (req->offset > *offset) {
+            *bytes = req->offset - *offset;
+            continue;
+        }
+        *offset = MIN(req->offset + req->bytes, end);
+        *bytes = end - *offset;
+        if (!*bytes) {
+            d->cursor = end;
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The next dirty range of the pass; false if there is none */
+static bool wsm_next_range(WsmSource *s, WsmSourceDisk *d, int64_t *offset,
+                           int64_t *bytes)
+{
+    while (d->cursor < d->size &&
+           bdrv_dirty_bitmap_next_dirty_area(d->bitmap, d->cursor, d->size,
+                                             WSM_MAX_ZERO, offset, bytes)) {
+        if (wsm_avoid_in_flight(s, d, offset, bytes)) {
+            d->cursor = *offset + *bytes;
+            d->reached = MAX(d->reached, d->cursor);
+            return true;
+        }
+    }
+    d->cursor = d->size;
+    return false;
+}
+
 /* Returns NULL if there is nothing to do for now */
 static WsmReq *coroutine_fn wsm_next_req(WsmSourceChannel *c)
 {
@@ -240,16 +329,13 @@ static WsmReq *coroutine_fn wsm_next_req(WsmSourceChannel *c)
         int64_t offset, bytes;
         WsmReq *req;
 
-        if (d->cursor >= d->size ||
-            !bdrv_dirty_bitmap_next_dirty_area(d->bitmap, d->cursor, d->size,
-                                               WSM_MAX_ZERO, &offset,
-                                               &bytes)) {
-            d->cursor = d->size;
+        if (!wsm_next_range(s, d, &offset, &bytes)) {
             continue;
         }
-        d->cursor = offset + bytes;
         req = wsm_req_new(c, d, offset, bytes);
+        req->compare = wsm_source_compares(s, d);
         wsm_req_fit(c, req);
+        req->compare &= !req->zero;
         return req;
     }
     wsm_source_check_pass(s);
@@ -292,8 +378,7 @@ static void coroutine_fn wsm_throttle(WsmSource *s, WsmReq *req)
     }
 }
 
-/* Read errors end the migration while that can be done, else are retried */
-static void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret)
+void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret)
 {
     Error *err = NULL;
 
@@ -375,7 +460,9 @@ static void coroutine_fn wsm_sender_co(void *opaque)
     while (!qatomic_read(&s->quit)) {
         WsmReq *req = wsm_next_req(c);
 
-        if (req) {
+        if (req && req->compare) {
+            wsm_source_compare(c, req);
+        } else if (req) {
             wsm_req_process(c, req, buf);
         } else {
             qemu_co_queue_wait(&s->work, NULL);

@@ -4,7 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-wsm.h"
 #include "block/aio-wait.h"
 #include "block/block.h"
 #include "qemu/lockable.h"
@@ -44,7 +46,7 @@ bool wsm_source_check(Wsm *w, Error **errp)
 
     selected = wsm_source_select(w, all, &excluded, errp);
     qapi_free_WsmExcludedDiskList(excluded);
-    return selected;
+    return selected && wsm_images_check(w, errp);
 }
 
 /* Nobody may resize the disk while we have it */
@@ -89,6 +91,7 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
     d->bs = blk_bs(d->blk);
     bdrv_op_block_all(d->bs, s->blocker);
     d->allocated = bdrv_get_allocated_file_size(d->bs);
+    d->s = s;
     d->index = i;
     d->size = s->disk_size[i] = size;
     s->start.disk[i] = (WsmDiskDesc) {
@@ -98,7 +101,8 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
     };
     d->name = s->start.disk[i].name;
     s->start.ndisks = s->ndisks = i + 1;
-    return true;
+    bdrv_ref(d->bs);
+    return wsm_source_add_points(s, d, disk, errp);
 }
 
 static bool wsm_source_add_disks(WsmSource *s, Error **errp)
@@ -170,6 +174,7 @@ static WsmSource *wsm_source_new(Wsm *w)
     qemu_co_queue_init(&s->work);
     qemu_co_queue_init(&s->control);
     ratelimit_init(&s->limit);
+    ratelimit_init(&s->compare_limit);
     qemu_mutex_init(&s->lock);
     qemu_cond_init(&s->cond);
     error_setg(&s->blocker, "the disk is being migrated");
@@ -216,6 +221,18 @@ static void wsm_source_stop_coroutines(WsmSource *s)
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&s->coroutines) > 0);
 }
 
+/* All coroutines have ended: what they had in flight has not arrived */
+static void wsm_source_give_up_requests(WsmSource *s)
+{
+    for (unsigned i = 0; i < s->nchannels; i++) {
+        WsmReq *req;
+
+        QTAILQ_FOREACH(req, &s->channel[i].reqs, next) {
+            bdrv_set_dirty_bitmap(req->disk->bitmap, req->offset, req->bytes);
+        }
+    }
+}
+
 void wsm_source_stop(WsmSource *s)
 {
     if (s->stopped) {
@@ -224,33 +241,48 @@ void wsm_source_stop(WsmSource *s)
     s->stopped = true;
     if (s->iothread) {
         wsm_source_stop_coroutines(s);
-        iothread_destroy(s->iothread);
+        wsm_source_give_up_requests(s);
     }
     for (unsigned i = 0; i < s->ndisks; i++) {
         WsmSourceDisk *d = &s->disk[i];
 
+        wsm_source_settle(s, d);
         if (d->bitmap) {
             bdrv_release_dirty_bitmap(d->bitmap);
         }
         bdrv_op_unblock_all(d->bs, s->blocker);
         blk_unref(d->blk);
+        bdrv_unref(d->bs);
+        if (d->bs_points) {
+            bdrv_unref(g_steal_pointer(&d->bs_points));
+        }
         d->bitmap = NULL;
         d->blk = NULL;
     }
+    s->released = true;
 }
 
 void wsm_source_free(WsmSource *s)
 {
-    assert(s->stopped);
+    assert(s->released);
+    if (s->iothread) {
+        /* Not before: the migration thread may have scheduled work there */
+        iothread_destroy(s->iothread);
+    }
     for (unsigned i = 0; i < s->nchannels; i++) {
         WsmSourceChannel *c = &s->channel[i];
         WsmReq *req, *next;
 
         QTAILQ_FOREACH_SAFE(req, &c->reqs, next, next) {
+            g_free(req->mine);
+            g_free(req->theirs);
             g_free(req);
         }
         wsm_channel_destroy(&c->c);
         wsm_connector_destroy(&c->connector);
+    }
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        wsm_source_free_points(&s->disk[i]);
     }
     g_free(s->channel);
     g_free(s->disk);
@@ -260,6 +292,7 @@ void wsm_source_free(WsmSource *s)
     error_free(s->fatal);
     error_free(s->blocker);
     ratelimit_destroy(&s->limit);
+    ratelimit_destroy(&s->compare_limit);
     qemu_cond_destroy(&s->cond);
     qemu_mutex_destroy(&s->lock);
     g_free(s);
@@ -305,6 +338,11 @@ static WsmDiskInfo *wsm_source_disk_info(WsmSource *s, WsmSourceDisk *d)
     info->missing = postcopy ? info->dirty : 0;
     info->pushed = stat64_get(&d->pushed);
     info->pulled = stat64_get(&d->pulled);
+    info->compared = stat64_get(&d->compared);
+    info->equal = stat64_get(&d->equal);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        info->basis = d->basis ? QAPI_CLONE(WsmBasis, d->basis) : NULL;
+    }
     return info;
 }
 

@@ -19,6 +19,8 @@
 #include "system/iothread.h"
 #include "channel.h"
 #include "connect.h"
+#include "disk.h"
+#include "image.h"
 #include "protocol.h"
 #include "wsm.h"
 
@@ -39,11 +41,28 @@ typedef struct WsmSourceDisk {
     BdrvDirtyBitmap *bitmap;
 
     /* IOThread */
-    int64_t cursor;             /* the pass has come here, bytes */
+    int64_t cursor;             /* the pass has come here, bytes, */
+    int64_t reached;            /* before it was drawn back, if it was */
     int64_t data_until;         /* no holes between @cursor and here */
 
+    /*
+     * What the migration builds on.  @basis: IOThread, read elsewhere under
+     * WsmSource.lock, or when @agreed is true
+     */
+    WsmBasis *basis;
+    QemuUUID basis_point;       /* as @basis */
+    GPtrArray *theirs;          /* IOThread: what the destination has changed */
+    int64_t own_until;          /* IOThread: @theirs goes to here, bytes */
+
+    /* Set in start: */
+    WsmSource *s;
+    BlockDriverState *bs_points;        /* has the sync points; reference */
+    WsmImage *image;            /* reference; BQL */
+    GArray *points;             /* of WsmPoint; their bitmaps are busy */
+    WsmRecord *leaving;         /* the image's record in the freeze, or NULL */
+
     /* Bytes */
-    Stat64 sent, zero, pushed, pulled;
+    Stat64 sent, zero, pushed, pulled, compared, equal;
 } WsmSourceDisk;
 
 /*
@@ -58,6 +77,8 @@ typedef struct WsmReq {
     unsigned connection;        /* of the channel, when the request began */
     bool pull;                  /* the guest waits for it */
     bool zero;
+    bool compare;               /* is compared, not sent; then, or NULL: */
+    uint8_t *mine, *theirs;     /* hashes; @theirs NULL: zeroes, too */
     bool busy;                  /* a coroutine reads or sends it */
     bool answered;              /* the answer came while @busy: */
     bool arrived;               /* it was ACK */
@@ -101,17 +122,24 @@ struct WsmSource {
     bool sync_wanted;           /* a SYNC is to be sent */
     bool sync_awaited;          /* its answer has not come */
     bool go_wanted, abort_wanted;
+    unsigned passes;            /* how many have begun */
     RateLimit limit;            /* has a lock of its own */
+    RateLimit compare_limit;    /* likewise */
+    bool points_wanted;         /* the destination is to be told of them */
 
     unsigned coroutines;        /* atomic: how many there are */
     bool quit;                  /* atomic: they are to end */
-    bool stopped;               /* BQL: they have, and nodes are released */
+    bool stopped;               /* BQL: wsm_source_stop() has begun, */
+    bool released;              /* BQL: has ended; it polls in between */
+    bool marked;                /* migration thread: images may not be run */
 
     QemuMutex lock;
     QemuCond cond;              /* something below has changed */
     /* @lock */
     unsigned welcome;           /* channels that are or were up, and */
     bool all_welcome;           /* are those all? */
+    unsigned nagreed;           /* disks of which the basis is known, and */
+    bool agreed;                /* are those all? */
     bool pass_done;
     bool synced;                /* the destination has flushed */
     bool all_there;             /* the destination misses nothing */
@@ -161,6 +189,40 @@ bool wsm_source_wait_all_there(WsmSource *s, int ms);
 int64_t wsm_source_dirty(WsmSource *s);
 int64_t wsm_source_sent(WsmSource *s);
 
+/* --- source-basis.c --- */
+
+/* Main thread: take the sync points of @d into account */
+bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
+                           Error **errp);
+
+/* BASIS and OWN have come.  IOThread. */
+bool coroutine_fn wsm_source_basis(WsmSourceChannel *c, const WsmMsg *msg,
+                                   Error **errp);
+bool coroutine_fn wsm_source_own(WsmSourceChannel *c, const WsmMsg *msg,
+                                 Error **errp);
+
+/* When @agreed: only what can differ is dirty.  BQL, any thread. */
+bool wsm_source_apply_basis(WsmSource *s, Error **errp);
+
+/* Write to the records that the guest is about to leave.  Migration thread. */
+void wsm_source_mark_leaving(WsmSource *s);
+
+/* Tell the destination of all sync points.  IOThread. */
+void coroutine_fn wsm_source_send_points(WsmSource *s);
+
+/* The migration is over: keep a sync point.  Main thread. */
+void wsm_source_settle(WsmSource *s, WsmSourceDisk *d);
+void wsm_source_free_points(WsmSourceDisk *d);
+
+/* --- source-compare.c --- */
+
+/* Compare the range of @req, which is busy.  IOThread. */
+void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req);
+
+/* HASHES has come.  IOThread. */
+bool coroutine_fn wsm_source_hashes(WsmSourceChannel *c, const WsmMsg *msg,
+                                    Error **errp);
+
 /* --- source-channel.c --- */
 
 /* Start the coroutines of all channels.  Main thread. */
@@ -183,6 +245,20 @@ void wsm_source_wake(WsmSource *s);
 
 /* Start the coroutines that send on bulk channel @c.  Main thread. */
 void wsm_source_start_senders(WsmSourceChannel *c);
+
+#define WSM_SLICE_NS            (100 * SCALE_MS)
+
+/* The request that @msg answers, or NULL and @errp.  IOThread. */
+WsmReq *wsm_req_find(WsmSourceChannel *c, const WsmMsg *msg, Error **errp);
+
+/* @arrived: its blocks need not be sent.  Frees @req.  IOThread. */
+void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived);
+
+/* Read errors end the migration while that can be done, else are retried */
+void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret);
+
+/* Are disks compared in the pass that runs?  IOThread. */
+bool wsm_source_compares(WsmSource *s, const WsmSourceDisk *d);
 
 /* Begin a pass over all disks.  IOThread. */
 void wsm_source_begin_pass(WsmSource *s, uint32_t epoch);

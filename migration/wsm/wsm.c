@@ -18,6 +18,7 @@
 #include "migration/vmstate.h"
 #include "system/runstate.h"
 #include "dest.h"
+#include "image.h"
 #include "section.h"
 #include "source.h"
 #include "trace.h"
@@ -211,6 +212,8 @@ void wsm_mig_init(void)
 
     qemu_mutex_init(&w->lock);
     w->options = wsm_options_new();
+    w->images = g_ptr_array_new_with_free_func((GDestroyNotify)
+                                               wsm_image_unref);
     wsm_phase_init(&w->phases, wsm_now());
     the_wsm = w;
 

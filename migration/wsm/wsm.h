@@ -22,6 +22,7 @@ static inline int64_t wsm_now(void)
 
 typedef struct WsmSource WsmSource;
 typedef struct WsmDest WsmDest;
+typedef struct WsmDisk WsmDisk;
 
 /*
  * One per QEMU.  Lives as long as QEMU; the parts of a migration are made
@@ -41,6 +42,7 @@ typedef struct Wsm {
     WsmSource *source;          /* NULL unless a migration from here runs */
     WsmDest *dest;              /* NULL unless a migration to here runs */
     WsmInfo *last;              /* final state of the last migration */
+    GPtrArray *images;          /* of WsmImage: see image.h */
 
     bool registered;            /* our sections and handlers are there */
     NotifierWithReturn notifier;
@@ -77,6 +79,11 @@ WsmOptions *wsm_options_new(void);
 int64_t wsm_option_max_residue(Wsm *w);
 int64_t wsm_option_switchover_timeout(Wsm *w);
 int64_t wsm_option_push_delay(Wsm *w);
+unsigned wsm_option_sync_points(Wsm *w);
+uint64_t wsm_option_compare_bandwidth(Wsm *w);
+
+/* What the user wants the migration of @disk to build on */
+WsmBasisKind wsm_option_basis(Wsm *w, const WsmDisk *disk);
 uint64_t wsm_option_bandwidth(Wsm *w);
 
 #endif

@@ -1,0 +1,140 @@
+/*
+ * Whole-system migration: delta by content, at the source
+ *
+ * In the first pass over a disk whose image at the destination may be equal in
+ * part, data is not sent but compared: both sides hash the same range at the
+ * same time, and blocks that differ become dirty again, for the next pass.
+ *
+ * A range that is being compared is a request like one that is being sent: its
+ * bits were cleared before it was read, so what the guest writes meanwhile is
+ * dirty afterwards, and if its channel breaks it becomes dirty as a whole.
+ *
+ * Everything here runs in the IOThread of the migration.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/memalign.h"
+#include "compare.h"
+#include "source.h"
+#include "trace.h"
+
+typedef struct WsmDiff {
+    WsmSource *s;
+    WsmReq *req;
+    int64_t differ;             /* bytes */
+} WsmDiff;
+
+static void wsm_source_differs(void *opaque, size_t first, size_t count)
+{
+    WsmDiff *diff = opaque;
+    WsmReq *req = diff->req;
+    int64_t granularity = diff->s->start.granularity;
+    int64_t offset = first * granularity;
+    int64_t end = MIN(offset + count * granularity, req->bytes);
+
+    bdrv_set_dirty_bitmap(req->disk->bitmap, req->offset + offset,
+                          end - offset);
+    diff->differ += end - offset;
+}
+
+/* Both sides have hashed the range */
+static void wsm_source_compared(WsmSourceChannel *c, WsmReq *req)
+{
+    size_t blocks = DIV_ROUND_UP(req->bytes, c->s->start.granularity);
+    WsmDiff diff = { .s = c->s, .req = req };
+
+    wsm_hash_diff(req->mine, req->theirs, blocks, wsm_source_differs, &diff);
+    stat64_add(&req->disk->compared, req->bytes);
+    stat64_add(&req->disk->equal, req->bytes - diff.differ);
+    trace_wsm_source_compared(req->disk->name, req->offset, req->bytes,
+                              diff.differ);
+    wsm_req_end(c, req, true);
+}
+
+bool coroutine_fn wsm_source_hashes(WsmSourceChannel *c, const WsmMsg *msg,
+                                    Error **errp)
+{
+    g_autofree uint8_t *theirs = NULL;
+    WsmReq *req;
+
+    if (msg->length) {
+        theirs = g_malloc(msg->length);
+        if (!wsm_channel_recv_payload(&c->c, theirs, msg->length, errp)) {
+            return false;
+        }
+    }
+    req = wsm_req_find(c, msg, errp);
+    if (!req) {
+        return false;
+    }
+    if (!req->compare) {
+        error_setg(errp, "block channel %u: HASHES for a range that is not "
+                   "compared", c->c.id);
+        return false;
+    }
+    req->theirs = g_steal_pointer(&theirs);
+    req->answered = true;
+    req->arrived = true;
+    if (!req->busy) {
+        wsm_source_compared(c, req);
+    }
+    return true;
+}
+
+static int coroutine_fn wsm_source_ask(WsmSourceChannel *c, WsmReq *req)
+{
+    WsmMsg msg = {
+        .type = WSM_MSG_HASH,
+        .disk = req->disk->index,
+        .offset = req->offset,
+        .bytes = req->bytes,
+    };
+
+    return wsm_source_transmit(c, &msg, NULL);
+}
+
+/* Read and hash our side.  0 or -errno. */
+static int coroutine_fn wsm_source_hash(WsmSource *s, WsmReq *req)
+{
+    size_t blocks = DIV_ROUND_UP(req->bytes, s->start.granularity);
+    void *buf = qemu_memalign(qemu_real_host_page_size(), req->bytes);
+    int ret = blk_co_pread(req->disk->blk, req->offset, req->bytes, buf, 0);
+
+    if (ret >= 0) {
+        req->mine = g_malloc(blocks * WSM_HASH_SIZE);
+        wsm_co_hash_blocks(buf, req->bytes, s->start.granularity, req->mine);
+    } else {
+        wsm_read_failed(s, req, ret);
+    }
+    qemu_vfree(buf);
+    return ret;
+}
+
+void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req)
+{
+    WsmSource *s = c->s;
+    uint64_t speed = wsm_option_compare_bandwidth(s->w);
+    int ret;
+
+    if (speed) {
+        ratelimit_set_speed(&s->compare_limit, speed, WSM_SLICE_NS);
+        wsm_source_sleep(s, ratelimit_calculate_delay(&s->compare_limit,
+                                                      req->bytes));
+    }
+    if (!c->up || req->connection != c->connection ||
+        wsm_source_ask(c, req) < 0) {
+        wsm_req_end(c, req, false);
+        return;
+    }
+    ret = wsm_source_hash(s, req);
+    req->busy = false;
+    if (ret < 0 || (req->answered && !req->arrived) ||
+        req->connection != c->connection) {
+        /* If we could not read, the migration ends, or its channel does */
+        wsm_req_end(c, req, false);
+    } else if (req->answered) {
+        wsm_source_compared(c, req);
+    }
+}
