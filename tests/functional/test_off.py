@@ -60,5 +60,7 @@ def off_means_off(scene: Scene) -> None:
     scene.guest.verify()
     expect_clean(source)
     expect_clean(destination)
+    require(not destination.all_bitmaps(), 'there is a bitmap')
     source.quit()
     destination.quit()
+    require(not list(scene.folder.glob('**/*.wsm*')), 'there is a record')

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -28,6 +29,7 @@ class Scene:
         self.folder = Path(tempfile.mkdtemp(prefix='wsm-test-'))
         self.config = config or MachineConfig()
         self.guest = Guest(self.folder / 'guest')
+        self.others: list[Guest] = []
         self.vms: list[Vm] = []
         self.relays: list[Relay] = []
         self.link: Optional[Link] = None
@@ -37,7 +39,8 @@ class Scene:
             vm.close()
         for relay in self.relays:
             relay.close()
-        self.guest.close()
+        for guest in [self.guest, *self.others]:
+            guest.close()
         if self.link:
             self.link.close()
         if not keep:
@@ -66,10 +69,15 @@ class Scene:
                       disk.size).create()
                 for disk in (config or self.config).disks]
 
+    def other_guest(self) -> Guest:
+        """One more guest, which runs beside the guest of the test."""
+        self.others.append(Guest(self.folder / f'guest-{len(self.others)}'))
+        return self.others[-1]
+
     def _new_vm(self, name: str, config: MachineConfig, images: list[Image],
-                incoming: Optional[str]) -> Vm:
-        vm = Vm(name, self.folder / name, config, images, self.guest,
-                incoming=incoming)
+                incoming: Optional[str], guest: Optional[Guest] = None) -> Vm:
+        vm = Vm(name, self.folder / name, config, images,
+                guest or self.guest, incoming=incoming)
         if self.link:
             at_b = name.startswith('destination')
             vm.host = self.link.b if at_b else self.link.a
@@ -100,7 +108,9 @@ class Scene:
                     name: str = 'destination', **options: Any) -> Vm:
         """A VM that waits for a migration, on a port of its own choice.
 
-        @options go to wsm-set-options.
+        With a link it is on its other side if @name begins with
+        "destination", else on that of the source.  @options go to
+        wsm-set-options.
         """
         config = config or self.config
         vm = self._new_vm(name, config,
@@ -110,13 +120,31 @@ class Scene:
             enable(vm, **options)
         vm.set_caps('events')
         if uri != 'defer':
-            address = self.link.b.address if self.link else '127.0.0.1'
-            vm.qmp.cmd('migrate-incoming', uri=uri or f'tcp:{address}:0')
+            vm.qmp.cmd('migrate-incoming',
+                       uri=uri or f'tcp:{vm.address()}:0')
+        return vm
+
+    def reopen(self, name: str, images: list[Image],
+               guest: Optional[Guest] = None, paused: bool = False,
+               state: Optional[Path] = None) -> Vm:
+        """A new QEMU on images that are there.
+
+        It boots @guest, unless the images or @paused do not let it, or loads
+        the saved @state of this test's guest and leaves that paused.
+        """
+        config = self.config
+        if paused:
+            config = replace(config, extra=config.extra + ('-S',))
+        vm = self._new_vm(name, config, images, 'defer' if state else None,
+                          guest)
+        vm.start()
+        if state:
+            vm.qmp.cmd('migrate-incoming', uri=f'file:{state}')
+            vm.wait_migration('completed')
         return vm
 
     def uri(self, destination: Vm) -> str:
-        address = self.link.b.address if self.link else '127.0.0.1'
-        return f'tcp:{address}:{destination.listen_port()}'
+        return f'tcp:{destination.address()}:{destination.listen_port()}'
 
 
 # Templates: booting costs seconds, loading a booted guest does not

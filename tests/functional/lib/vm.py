@@ -258,6 +258,10 @@ class Vm:
     def set_params(self, **params: Any) -> None:
         self.qmp.cmd('migrate-set-parameters', None, **params)
 
+    def address(self) -> str:
+        """Where its host listens."""
+        return self.host.address if self.host else '127.0.0.1'
+
     def listen_port(self) -> int:
         """The TCP port that "-incoming tcp:...:0" was given."""
         address = self.migration()['socket-address'][0]
@@ -278,10 +282,15 @@ class Vm:
         return sorted(node['node-name'] for node in
                       self.qmp.cmd('query-named-block-nodes', flat=True))
 
-    def bitmaps(self) -> list[Json]:
+    def all_bitmaps(self) -> list[Json]:
         return [bitmap for node in
                 self.qmp.cmd('query-named-block-nodes')
                 for bitmap in node.get('dirty-bitmaps', [])]
+
+    def bitmaps(self) -> list[Json]:
+        """Those that are no sync points, which are meant to stay."""
+        return [bitmap for bitmap in self.all_bitmaps()
+                if not bitmap.get('name', '').startswith('wsm-')]
 
     def sockets(self) -> int:
         count = 0

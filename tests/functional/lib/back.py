@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Steps of tests in which a migration builds on an image that is there."""
+
+from pathlib import Path
+from typing import Any, Optional
+
+from .common import require, run, wait_until
+from .image import MIB, Image
+from .moves import LOAD, loaded_source, move
+from .qmp import Json
+from .scene import WSM, Scene, begin, disk_total, query, wait_total
+from .vm import DiskConfig, MachineConfig, Vm
+
+BOTH = MachineConfig((DiskConfig('vd0'), DiskConfig('vd1', fmt='qcow2')))
+SYNC_POINTS = ['sync-point', 'sync-point']
+# What loaded_source() puts on each disk
+DATA = 32 * MIB
+
+
+# What query-wsm says
+
+def bases(vm: Vm) -> list[Json]:
+    return [disk.get('basis', {}) for disk in query(vm)['disks']]
+
+
+def kinds(vm: Vm) -> list[str]:
+    """What each disk's migration built on."""
+    return [str(basis.get('kind')) for basis in bases(vm)]
+
+
+def expect_kinds(vm: Vm, wanted: list[str], *words: str) -> None:
+    """The disks' bases; the reason of each has one of @words, if any."""
+    require(kinds(vm) == wanted, f'{vm.name}: basis {bases(vm)}')
+    for basis in bases(vm):
+        require(not words or any(word in basis['reason'] for word in words),
+                f'{vm.name}: the reason has none of {words}: {basis}')
+
+
+def expect_sent(vm: Vm, most: int, least: int = 0) -> None:
+    sent = disk_total(vm, 'sent')
+    require(least <= sent <= most, f'{vm.name}: {sent / MIB:.2f} MiB sent, '
+            f'not {least / MIB:.2f} to {most / MIB:.2f}')
+
+
+def states(vm: Vm) -> list[str]:
+    """What each image is good for."""
+    return [image['state'] for image in query(vm)['images']]
+
+
+def points(vm: Vm) -> list[list[str]]:
+    """The sync points of each image, oldest first."""
+    return [[point['id'] for point in image['points']]
+            for image in query(vm)['images']]
+
+
+# Images
+
+def record(image: Image) -> Path:
+    return Path(f'{image.path}.wsm')
+
+
+def qemu_io(vm: Vm, disk: int, line: str) -> None:
+    """Write through the guest's device, as the monitor's user may."""
+    device = f'/machine/peripheral/{vm.config.disks[disk].id}/virtio-backend'
+    before = vm.stderr().count('wrote')
+    text = vm.qmp.hmp(f'qemu-io -d {device} "{line}"')
+    require(not text, f'qemu-io {line}: {text}')
+    require(vm.stderr().count('wrote') - before == line.startswith('write'),
+            f'qemu-io {line}: {vm.stderr()}')
+
+
+def resize(image: Image, size: int) -> None:
+    run('qemu-img', 'resize', '-q', '-f', image.fmt, str(image.path),
+        str(size))
+
+
+# Steps
+
+def away(scene: Scene, **load: int) -> tuple[Vm, Vm]:
+    """A guest that has moved to blank images; it is idle there."""
+    here = loaded_source(scene, **load)
+    there = scene.destination()
+    move(scene, here, there)
+    expect_kinds(here, ['full'] * len(scene.config.disks), 'blank')
+    return here, there
+
+
+def onto(scene: Scene, source: Vm, images: list[Image], name: str,
+         load: Optional[dict[str, int]] = None, **options: Any) -> Vm:
+    """Move the guest to images that are there, with @load (LOAD)."""
+    destination = scene.destination(images=images, name=name)
+    source.set_params(downtime_limit=2000)
+    load = LOAD if load is None else load
+    if load:
+        scene.guest.start(**load)
+    move(scene, source, destination, **options)
+    return destination
+
+
+def back(scene: Scene, source: Vm, left: Vm, name: str,
+         load: Optional[dict[str, int]] = None, **options: Any) -> Vm:
+    """Move the guest to the images of @left, which is ended first."""
+    left.quit()
+    return onto(scene, source, left.images, name, load, **options)
+
+
+def save(scene: Scene, vm: Vm, name: str = 'saved') -> Path:
+    """The RAM of an idle guest; it runs on, idle."""
+    path = scene.folder / name
+    vm.set_caps(WSM, on=False)
+    vm.qmp.cmd('stop')
+    vm.qmp.cmd('migrate', uri=f'file:{path}')
+    vm.wait_migration('completed')
+    vm.qmp.cmd('cont')
+    return path
+
+
+def wake(scene: Scene, images: list[Image], state: Path, name: str) -> Vm:
+    """Let the guest of save() go on in a new QEMU."""
+    vm = scene.reopen(name, images, state=state)
+    vm.qmp.cmd('cont')
+    vm.wait_running()
+    scene.guest.wait_progress(beats=10)
+    return vm
+
+
+def expect_refused(vm: Vm, *words: str) -> None:
+    """`cont` says why this copy is not run, and it does not run."""
+    vm.qmp.expect_error('cont', *words)
+    require(vm.status() in ('paused', 'prelaunch'), f'it is {vm.status()}')
+
+
+def break_off_late(scene: Scene, source: Vm, uri: str) -> None:
+    """A migration of which most of one disk's data has been sent."""
+    begin(source, uri, bandwidth=8 * MIB, max_residue=0)
+    wait_total(source, 'sent', DATA * 3 // 4)
+
+
+def has_ended(vm: Vm) -> None:
+    """A destination whose migration failed ends by itself."""
+    wait_until(lambda: not vm.alive(), f'{vm.name} ended')
