@@ -18,6 +18,9 @@ from results import NOT_OK, SKIP, Results, run_plain, run_tap
 
 UNIT_NAME = re.compile(r"test-(wsm|pull)-.*")
 FUNCTIONAL = ROOT / "tests/functional/run"
+PROPERTY = ROOT / "tests/property/run"
+PROPERTY_SEEDS = ["1", "2", "3", "random"]
+PROPERTY_STEPS = 50
 CASE_LINE = re.compile(r"^(ok|not ok|skip) (\S+)[\s#]*(.*)$")
 FUZZ = ROOT / "tests/fuzz/run"
 FUZZ_PACKAGES = ["clang", "libclang-rt-dev"]
@@ -52,7 +55,8 @@ def static_checks(run):
     checks.run_checks(run.results, run.selected)
     if run.selected("check:scripts"):
         run_plain(run.results, "check:scripts",
-                  ["python3", "-B", str(ROOT / "tests/scripts/test_lib.py")],
+                  ["python3", "-B", "-m", "unittest", "discover",
+                   "-s", str(ROOT / "tests/scripts")],
                   run.seconds(60))
 
 
@@ -135,8 +139,8 @@ def kill_group(process):
         pass
 
 
-def functional_cases(run, cmd):
-    """Run tests/functional/run; return (cases seen, what went wrong)."""
+def printed_cases(run, cmd):
+    """Run a program with such cases; return (cases seen, what went wrong)."""
     seen, bad = 0, False
     seconds = run.seconds(24 * 3600)
     with subprocess.Popen(cmd, cwd=ROOT, text=True, errors="replace",
@@ -177,11 +181,24 @@ def run_functional_tests(run, variant="patched"):
         if not chosen:
             return
         cmd += [word for name in chosen for word in ("--only", name)]
-    seen, why = functional_cases(run, cmd)
+    seen, why = printed_cases(run, cmd)
     if why:
         run.results.add(NOT_OK, "functional", why)
     elif not seen:
         run.results.add(SKIP, "functional", "no cases")
+
+
+def run_property_test(run, variant="patched"):
+    """Build QEMU and drive it through random steps."""
+    if not run.selected("property"):
+        return
+    qemu.build(variant)
+    say("property test")
+    cmd = [str(PROPERTY), "--steps", str(PROPERTY_STEPS)]
+    cmd += [word for seed in PROPERTY_SEEDS for word in ("--seed", seed)]
+    seen, why = printed_cases(run, cmd)
+    if why or not seen:
+        run.results.add(NOT_OK, "property", why or "no cases")
 
 
 def guarded(run, name, function, *args):
