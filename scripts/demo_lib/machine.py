@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The two QEMU processes of the demo."""
+"""The QEMU processes of the demo."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KERNEL_LINE = ("root=/dev/vda rootfstype=ext4 ro console=ttyS0 quiet "
 
 @dataclass(frozen=True)
 class Plan:
-    """What is the same for both machines."""
+    """What is the same for all machines."""
 
     qemu: Path
     guest: Guest
@@ -41,6 +41,7 @@ class Machine:
     def __init__(self, name: str, plan: Plan, host: Host, folder: Path,
                  disk: Path, incoming: bool) -> None:
         self.name = name
+        self.host = host
         self.disk = disk
         self._folder = folder
         self._stderr = folder / f"{name}.stderr"

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from common import Failure
 from lib.qmp import Json, QmpClosed, QmpError
-from lib.host import Host
 
 from .machine import Machine
 
@@ -54,7 +53,7 @@ def require_capability(machine: Machine) -> None:
                       f"'{CAPABILITY}': build one with scripts/build")
 
 
-def migrate(source: Machine, destination: Machine, address: Host,
+def migrate(source: Machine, destination: Machine,
             on_poll: Callable[[Migration], None],
             on_phase: Callable[[Migration, str, float], None]) -> Migration:
     """Moves the guest; returns when both sides say that all is over.
@@ -65,7 +64,7 @@ def migrate(source: Machine, destination: Machine, address: Host,
         for machine in (source, destination):
             machine.qmp.cmd("migrate-set-capabilities", capabilities=[
                 {"capability": CAPABILITY, "state": True}])
-        uri = f"tcp:{address.address}:{PORT}"
+        uri = f"tcp:{destination.host.address}:{PORT}"
         destination.qmp.cmd("migrate-incoming", uri=uri)
         result = Migration(begin=time.monotonic())
         source.qmp.cmd("migrate", uri=uri)
@@ -88,10 +87,11 @@ def migrate(source: Machine, destination: Machine, address: Host,
 def _poll(result: Migration, source: Machine, destination: Machine,
           on_phase: Callable[[Migration, str, float], None]) -> bool:
     """Asks both sides for news; returns whether both have completed."""
-    result.source = source.qmp.cmd("query-wsm")
-    result.destination = destination.qmp.cmd("query-wsm")
+    # Whoever has completed here shows its last figures below.
     result.status = source.qmp.cmd("query-migrate")
     arrived = destination.qmp.cmd("query-migrate")
+    result.source = source.qmp.cmd("query-wsm")
+    result.destination = destination.qmp.cmd("query-wsm")
     now, wall = time.monotonic(), time.time()
     for event in source.qmp.events:
         if event["event"] == "WSM_PHASE":

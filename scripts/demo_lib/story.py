@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import Failure
+from lib.host import Host
 
 from .client import Heartbeat, Job, Load, Result, run_job
 from .image import DISK_BYTES, Guest
@@ -18,7 +19,7 @@ from .machine import Machine, Plan
 from .migrate import Migration, migrate, require_capability
 from .network import Network, make_network
 from .progress import progress_line
-from .report import Findings, report
+from .report import Findings, Way, report
 from .steps import LiveLine
 
 BOOT_SECONDS = 150.0
@@ -39,49 +40,77 @@ class Settings:
     folder: Path                    # of this run: images, logs
     link_megabits: int
     seconds: float                  # of pgbench before, and after
+    away: float                     # of pgbench between the two ways
+
+
+@dataclass
+class Clients:
+    """What is outside the guest and follows it."""
+
+    network: Network
+    heartbeat: Heartbeat
+    load: Load
 
 
 def tell_story(settings: Settings, guest: Guest) -> bool:
-    """Boots, migrates, checks, reports; returns whether all is well."""
+    """Boots, moves there and back, checks, reports; is all well?"""
     folder = settings.folder
     with ExitStack() as stack:
         network = stack.enter_context(
             make_network(f"{settings.link_megabits}mbit"))
         disks = _make_disks(folder, guest)
         for disk in disks:
-            stack.callback(disk.unlink)
+            stack.callback(_remove_disk, disk)
         plan = Plan(settings.qemu, guest)
-        source = stack.enter_context(closing(Machine(
-            "source", plan, network.source, folder, disks[0], False)))
+
+        def machine(name: str, host: Host, disk: Path,
+                    incoming: bool) -> Machine:
+            return stack.enter_context(closing(Machine(
+                name, plan, host, folder, disk, incoming)))
+
+        source = machine("source", network.source, disks[0], False)
         require_capability(source)
         heartbeat = stack.enter_context(closing(Heartbeat(network)))
         _wait_for_database(network, source, heartbeat)
         load = Load(network, PGBENCH_CLIENTS, PGBENCH_SECONDS)
         stack.callback(load.job.close)
+        clients = Clients(network, heartbeat, load)
+
         steady = _measure("pgbench before the migration", load,
                           WARM_UP_SECONDS, settings.seconds)
+        destination = machine("destination", network.destination, disks[1],
+                              True)
+        ways = [_move("there", source, destination, clients, steady)]
+        steady = _measure("pgbench at the destination", load, SETTLE_SECONDS,
+                          settings.away)
+        returned = machine("returned", network.source, disks[0], True)
+        ways.append(_move("back", destination, returned, clients, steady))
+        steady = _measure("pgbench after the way back", load, SETTLE_SECONDS,
+                          settings.seconds)
 
-        destination = stack.enter_context(closing(Machine(
-            "destination", plan, network.destination, folder, disks[1],
-            True)))
-        wire = network.source.sent_bytes()
-        migration = _migrate(source, destination, network, load, heartbeat)
-        wire = network.source.sent_bytes() - wire
-        allocated = [_allocated(disk) for disk in disks]
-        source.quit()
-        print("The source's QEMU was ended: it is needed no more.")
-        _measure("pgbench after the migration", load, SETTLE_SECONDS,
-                 settings.seconds)
-
-        findings = _collect(migration, load, heartbeat, steady)
-        findings.link_megabits = settings.link_megabits
-        findings.link_bytes = wire
-        findings.source_bytes, findings.destination_bytes = allocated
-        _check_migration(findings, load)
-        _check_guest(findings, network, destination, load)
-        _check_file_system(findings, disks[1])
+        findings = Findings(ways, settings.link_megabits,
+                            load.overlapping(steady, time.monotonic()))
+        _check_migrations(findings, load)
+        _check_guest(findings, network, returned, load)
+        _check_file_system(findings, disks[0])
     print(report(findings))
     return findings.well
+
+
+def _move(name: str, source: Machine, destination: Machine,
+          clients: Clients, steady: float) -> Way:
+    """Moves the guest, then ends the QEMU that it left."""
+    print(f"The way {name}: one command, migrate", flush=True)
+    disks = (source.disk, destination.disk)
+    before = _allocated(disks[0])
+    wire = source.host.sent_bytes()
+    migration = _migrate(source, destination, clients)
+    wire = source.host.sent_bytes() - wire
+    after = _allocated(disks[1])
+    source.quit()
+    print(f"QEMU at the {source.name} was ended: it is needed no more. Its "
+          "image stays.")
+    return _collect(name, migration, clients, steady, wire, before, after)
 
 
 def _make_disks(folder: Path, guest: Guest) -> tuple[Path, Path]:
@@ -92,6 +121,12 @@ def _make_disks(folder: Path, guest: Guest) -> tuple[Path, Path]:
     with open(destination, "wb") as blank:
         blank.truncate(DISK_BYTES)
     return source, destination
+
+
+def _remove_disk(disk: Path) -> None:
+    """Removes an image and the record that may lie beside it."""
+    for path in (disk, disk.with_name(f"{disk.name}.wsm")):
+        path.unlink(missing_ok=True)
 
 
 def _allocated(disk: Path) -> int:
@@ -142,10 +177,11 @@ def _measure(title: str, load: Load, skip: float, seconds: float) -> float:
     return begin
 
 
-def _migrate(source: Machine, destination: Machine, network: Network,
-             load: Load, heartbeat: Heartbeat) -> Migration:
+def _migrate(source: Machine, destination: Machine,
+             clients: Clients) -> Migration:
     """Migrates with a live progress line."""
     line = LiveLine(PROGRESS_SECONDS)
+    load = clients.load
 
     def on_poll(migration: Migration) -> None:
         now = time.monotonic()
@@ -153,49 +189,50 @@ def _migrate(source: Machine, destination: Machine, network: Network,
             now - migration.begin, migration.source, migration.destination,
             migration.status.get("ram", {}).get("remaining", 0),
             load.samples[-1].rate if load.samples else None,
-            now - heartbeat.last()))
+            now - clients.heartbeat.last()))
 
     def on_phase(migration: Migration, phase: str, moment: float) -> None:
         line.keep(f"{moment - migration.begin:6.1f} s  === {phase} ===")
 
-    print("Migrating with one command: migrate", flush=True)
-    return migrate(source, destination, network.destination, on_poll,
-                   on_phase)
+    return migrate(source, destination, on_poll, on_phase)
 
 
-def _collect(migration: Migration, load: Load, heartbeat: Heartbeat,
-             steady: float) -> Findings:
-    """Puts together what the clients measured."""
+def _collect(name: str, migration: Migration, clients: Clients,
+             steady: float, wire: int, before: int, after: int) -> Way:
+    """Puts together what was measured of one way."""
     begin, end = migration.begin, migration.end
-    now = time.monotonic()
     frozen = migration.entered("freeze") or end
     resumed = migration.entered("postcopy") or end
-    return Findings(
-        migration=migration, link_megabits=0, link_bytes=0, source_bytes=0,
-        destination_bytes=0, host_load=os.getloadavg()[0],
-        gaps_before=heartbeat.gaps(steady, begin),
-        gaps_during=heartbeat.gaps(begin, end + SETTLE_SECONDS),
-        gaps_freeze=heartbeat.gaps(frozen, resumed + SETTLE_SECONDS),
-        before=load.overlapping(steady, begin),
-        during=load.overlapping(begin, end),
-        after=load.overlapping(end, now))
+    time.sleep(SETTLE_SECONDS)      # the heartbeats after the freeze
+    gaps = clients.heartbeat.gaps
+    return Way(
+        name=name, migration=migration, link_bytes=wire, source_bytes=before,
+        destination_bytes=after, host_load=os.getloadavg()[0],
+        gaps_before=gaps(steady, begin),
+        gaps_during=gaps(begin, end + SETTLE_SECONDS),
+        gaps_freeze=gaps(frozen, resumed + SETTLE_SECONDS),
+        before=clients.load.overlapping(steady, begin),
+        during=clients.load.overlapping(begin, end))
 
 
-def _check_migration(findings: Findings, load: Load) -> None:
-    source = findings.migration.source
-    destination = findings.migration.destination
-    findings.check("both sides completed the migration",
-                   source.get("phase") == "completed"
-                   and destination.get("phase") == "completed",
-                   f"source {source.get('phase')}, destination "
-                   f"{destination.get('phase')}")
-    missing = sum(disk.get("missing", 0)
-                  for disk in destination.get("disks", []))
-    findings.check("no block is missing", missing == 0,
-                   f"{missing} bytes" if missing else "")
+def _check_migrations(findings: Findings, load: Load) -> None:
+    for way in findings.ways:
+        source, destination = way.migration.source, way.migration.destination
+        findings.check(f"both sides completed the way {way.name}",
+                       source.get("phase") == "completed"
+                       and destination.get("phase") == "completed",
+                       f"source {source.get('phase')}, destination "
+                       f"{destination.get('phase')}")
+        missing = sum(disk.get("missing", 0)
+                      for disk in destination.get("disks", []))
+        findings.check(f"no block is missing after the way {way.name}",
+                       missing == 0, f"{missing} bytes" if missing else "")
+    kinds = {kind for kind, _ in findings.ways[-1].bases()}
+    findings.check("the way back was built on the sync point",
+                   kinds == {"sync-point"}, ", ".join(sorted(kinds)))
     findings.check("the client's TCP connection lived on",
                    load.job.running())
-    findings.check("transactions after the migration",
+    findings.check("transactions after the way back",
                    sum(sample.transactions for sample in findings.after) > 0)
 
 
@@ -244,7 +281,7 @@ def _check_file_system(findings: Findings, disk: Path) -> None:
     done = subprocess.run(["e2fsck", "-f", "-n", disk], check=False,
                           text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    findings.check("e2fsck on the destination's disk", done.returncode == 0,
+    findings.check("e2fsck on the disk that came back", done.returncode == 0,
                    "" if done.returncode == 0
                    else " / ".join(done.stdout.splitlines()[-5:]))
 
