@@ -11,7 +11,7 @@ import os
 import statistics
 import time
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Iterator, Optional
 
 from lib.common import TestFailure
 from lib.guest import Beat
@@ -55,6 +55,7 @@ class Sample:
     du_after: int = 0
     load_average: float = 0.0       # of the machine, when it began
     memory: dict[str, int] = field(default_factory=dict)    # growth, bytes
+    numbers: dict[str, float] = field(default_factory=dict)     # others
     wsm: Json = field(default_factory=dict)     # the source's query-wsm
 
     def as_json(self) -> Json:
@@ -70,6 +71,10 @@ class Plan:
     limited: bool = True            # by the link
     data: tuple[tuple[int, int], ...] = ()      # offset, bytes
     meter: Optional[Callable[[Vm], Any]] = None     # see memory.py
+
+
+# (key of the row, sample) as they are measured
+Samples = Iterator[tuple[str, Sample]]
 
 
 # Events
@@ -180,7 +185,9 @@ def run_wsm(stage: Stage, sample: Sample) -> tuple[float, float]:
     begin(stage.source, stage.scene.uri(stage.destination))
     end = wait_event(stage.source, 'MIGRATION', start, status='completed')
     wait_event(stage.destination, 'MIGRATION', start, status='completed')
-    sample.wsm = query(stage.source)
+    # Names of temporary files are of no use in the results
+    sample.wsm = {key: value for key, value in query(stage.source).items()
+                  if key != 'images'}
     return start, end
 
 
@@ -273,19 +280,22 @@ def allocated(images: list[Image]) -> int:
     return sum(image.allocated() for image in images)
 
 
+def sent_bytes(vm: Vm) -> int:
+    return vm.host.sent_bytes() if vm.host else 0
+
+
 def move_once(stage: Stage, sample: Sample) -> None:
     source, destination = stage.source, stage.destination
-    link = stage.scene.link
     source.set_params(max_bandwidth=NO_LIMIT)
     source.set_caps('events')
     look_before(stage.scene, stage.plan, sample)
     sample.du_before = allocated(source.images)
     sample.load_average = os.getloadavg()[0]
-    sent = link.a.sent_bytes() if link else 0
+    sent = sent_bytes(source)
     start, end = RUN[sample.way](stage, sample)
     stop = wait_event(source, 'STOP', start)
     resume = wait_event(destination, 'RESUME', start)
-    sample.link_bytes = link.a.sent_bytes() - sent if link else 0
+    sample.link_bytes = sent_bytes(source) - sent
     time.sleep(SETTLE_SECONDS)
 
     sample.running = resume - start
@@ -326,6 +336,14 @@ def measure(plan: Plan, way: str) -> Sample:
     finally:
         scene.close()
     return sample
+
+
+def attempt(key: str, function: Callable[[], Samples]) -> Samples:
+    """Pass on the samples; an error becomes one that says so."""
+    try:
+        yield from function()
+    except (TestFailure, QmpError, QmpClosed) as err:
+        yield key, Sample(WSM, '', failure=f'{type(err).__name__}: {err}')
 
 
 def evenly(total: int, pieces: int, size: int) -> tuple[tuple[int, int], ...]:

@@ -5,21 +5,19 @@ import os
 import platform
 import statistics
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
 
 from lib.image import GIB, MIB
 from lib.qmp import Json
 from moving import MIRROR, SHARED, WSM
+from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
+from rows import (GAP_EXTRA, GAP_FACTOR, Row, Value, collect, downtime,
+                  field_of, make, per_t0, share, wrong_row)
 from settings import LOADS, MEMORY_MIB, Settings
 
-Value = Optional[float]
-Getter = Callable[[Json], Value]
 GRANULARITY = 4096
 BITMAPS = 4                         # as many bits for each block, at most
 ALLOWED_MEMORY = 64 * MIB
-GAP_FACTOR, GAP_EXTRA = 1.3, 0.03   # against shared storage; seconds
 ABOUT = 1.2                         # "about the time of its data", in T0
 FREEZE_FACTOR, FREEZE_EXTRA = 1.3, 30.0     # big against small disk; ms
 
@@ -29,94 +27,6 @@ LOAD_GOALS = {
     '1500': (1.3, 1.5, 0.90, 0.50),
     'unlimited': (1.6, 2.0, 0.90, 0.50),
 }
-
-
-@dataclass
-class Row:
-    """One figure, with all its values; no goal: only shown."""
-    section: str
-    what: str
-    values: list[float]
-    goal: Value = None
-    unit: str = ''
-    at_least: bool = False          # the goal is a lower bound
-    failed: int = 0                 # rounds that gave no value
-    use_worst: bool = False         # all values must meet the goal
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    def met(self) -> Optional[bool]:
-        if self.goal is None:
-            return None
-        if self.failed or not self.values:
-            return False
-        value = self.median
-        if self.use_worst:
-            value = min(self.values) if self.at_least else max(self.values)
-        return value >= self.goal if self.at_least else value <= self.goal
-
-    def cells(self) -> list[str]:
-        met = {None: '', True: 'yes', False: '**no**'}[self.met()]
-        goal = '' if self.goal is None else (
-            f'{">=" if self.at_least else "<="} {self.show(self.goal)}')
-        if not self.values:
-            return [self.what, goal, 'failed', '', met]
-        spread = f'{self.show(min(self.values))} - ' \
-                 f'{self.show(max(self.values))}'
-        if self.failed:
-            spread += f', {self.failed} of ' \
-                      f'{self.failed + len(self.values)} failed'
-        return [self.what, goal, self.show(self.median), spread, met]
-
-    def show(self, value: float) -> str:
-        if self.unit == '%':
-            return f'{value * 100:.0f} %'
-        if self.unit == 'MiB':
-            return f'{value / MIB:.1f} MiB'
-        digits = {'T0': 2, 's': 2}.get(self.unit, 0)
-        return f'{value:.{digits}f} {self.unit}'.strip()
-
-
-def collect(samples: list[Json], getter: Getter) -> tuple[list[float], int]:
-    """The values of the samples that have one, and how many have none."""
-    values = [None if sample['failure'] and not sample['synchronised']
-              else getter(sample) for sample in samples]
-    good = [value for value in values if value is not None]
-    return good, len(values) - len(good)
-
-
-def make(section: str, what: str, samples: list[Json], getter: Getter,
-         goal: Value = None, unit: str = '', at_least: bool = False) -> Row:
-    values, failed = collect(samples, getter)
-    return Row(section, what, values, goal, unit, at_least, failed)
-
-
-def share(name: str, function: Callable[[list[float]], float]) -> Getter:
-    """A rate relative to that before the migration."""
-    def getter(sample: Json) -> Value:
-        if not sample[name] or not sample['rate_before']:
-            return None
-        return function(sample[name]) / float(sample['rate_before'])
-    return getter
-
-
-def field_of(name: str, factor: float = 1.0) -> Getter:
-    return lambda sample: float(sample[name]) * factor
-
-
-def per_t0(name: str) -> Getter:
-    return lambda sample: float(sample[name]) / float(sample['t0'])
-
-
-def wrong_row(section: str, samples: list[Json]) -> Row:
-    def wrong(sample: Json) -> Value:
-        return float(sample['wrong']) if sample['wrong'] >= 0 else None
-
-    row = make(section, 'wrong blocks', samples, wrong, 0)
-    row.use_worst = True
-    return row
 
 
 def load_rows(section: str, rows: dict[str, list[Json]]) -> list[Row]:
@@ -194,10 +104,6 @@ def freeze_rows(section: str, rows: dict[str, list[Json]]) -> list[Row]:
     result: list[Row] = []
     goal: Value = None
 
-    def downtime(sample: Json) -> Value:
-        value = sample['wsm'].get('downtime-ms')
-        return None if value is None else float(value)
-
     for mib, samples in rows.items():
         size = (f'{int(mib) * MIB // GIB} GiB' if int(mib) * MIB >= GIB
                 else f'{mib} MiB')
@@ -239,6 +145,8 @@ def rows_of(section: str, rows: dict[str, list[Json]],
         return load_rows(section, rows)
     if section == 'memory':
         return memory_rows(section, rows, settings)
+    if section in BACK_ROWS:
+        return BACK_ROWS[section](section, rows, settings)
     return {'stock': stock_rows, 'thin': thin_rows,
             'freeze': freeze_rows}[section](section, rows)
 
@@ -249,6 +157,7 @@ TITLES = {
     'thin': 'A big disk that is nearly empty',
     'freeze': 'The freeze and the size of the disk',
     'memory': 'Resident memory that migration adds',
+    **BACK_TITLES,
 }
 
 
@@ -316,6 +225,8 @@ def render(document: Json, settings: Settings) -> str:
     for section, rows in document['sections'].items():
         rounds = min(len(samples) for samples in rows.values())
         lines += [f'## {TITLES[section]} ({rounds} rounds)', '']
+        if section in BACK_NOTES:
+            lines += [*textwrap.wrap(BACK_NOTES[section], 76), '']
         lines += table(rows_of(section, rows, settings))
         failures = [f'- {key}, round {number}: {sample["failure"]}'
                     for key, samples in rows.items()

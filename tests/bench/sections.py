@@ -5,16 +5,16 @@ Ways that are compared take turns in one run (A B A B), so that a machine
 that is busy for a while is so for both.
 """
 
-from typing import Callable, Iterator
+from typing import Callable
 
+from back import BACK_SECTIONS
+from cost import COST_SECTIONS
 from lib.image import MIB
 from lib.vm import DiskConfig
-from moving import MIRROR, SHARED, WSM, Plan, Sample, evenly, measure
+from moving import MIRROR, SHARED, WSM, Plan, Samples, evenly, measure
 from settings import CALM, BUSY, LOADS, Load, Settings, machine
 from test_memory import Meter, preallocated
 
-# (key of the row, sample) as they are measured
-Samples = Iterator[tuple[str, Sample]]
 Section = Callable[[Settings], Samples]
 
 
@@ -74,4 +74,6 @@ SECTIONS: dict[str, Section] = {
     'thin': section_thin,
     'freeze': section_freeze,
     'memory': section_memory,
+    **BACK_SECTIONS,
+    **COST_SECTIONS,
 }

@@ -38,6 +38,10 @@ class Settings:
     freeze_disks: tuple[int, ...] = (1 * GIB, 16 * GIB, 256 * GIB)
     freeze_data: int = 64 * MIB
     before_seconds: float = 8.0     # the rate of writes before
+    back_writes: tuple[int, ...] = (16 * MIB, 64 * MIB)
+    away_seconds: float = 30.0      # between the way there and back
+    template_differs: float = 0.05  # share of the blocks
+    count: float = 10.0             # seconds to count instructions
     verify_all: bool = True         # also the part without data
 
     @property
@@ -51,7 +55,8 @@ def quick() -> Settings:
     return Settings(rounds=1, disk=64 * MIB, data=32 * MIB,
                     thin_disk=1 * GIB, thin_data=8 * MIB,
                     freeze_disks=(64 * MIB, 1 * GIB), freeze_data=16 * MIB,
-                    before_seconds=2.0, verify_all=False)
+                    before_seconds=2.0, back_writes=(2 * MIB, 8 * MIB),
+                    away_seconds=4.0, count=2.0, verify_all=False)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One figure with its values and its goal; from samples to figures."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from lib.image import MIB
+from lib.qmp import Json
+
+Value = Optional[float]
+Getter = Callable[[Json], Value]
+GAP_FACTOR, GAP_EXTRA = 1.3, 0.03   # what another gap may be longer; seconds
+
+
+@dataclass
+class Row:
+    """One figure, with all its values; no goal: only shown."""
+    section: str
+    what: str
+    values: list[float]
+    goal: Value = None
+    unit: str = ''
+    at_least: bool = False          # the goal is a lower bound
+    failed: int = 0                 # rounds that gave no value
+    use_worst: bool = False         # all values must meet the goal
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    def met(self) -> Optional[bool]:
+        if self.goal is None:
+            return None
+        if self.failed or not self.values:
+            return False
+        value = self.median
+        if self.use_worst:
+            value = min(self.values) if self.at_least else max(self.values)
+        return value >= self.goal if self.at_least else value <= self.goal
+
+    def cells(self) -> list[str]:
+        met = {None: '', True: 'yes', False: '**no**'}[self.met()]
+        goal = '' if self.goal is None else (
+            f'{">=" if self.at_least else "<="} {self.show(self.goal)}')
+        if not self.values:
+            return [self.what, goal, 'failed', '', met]
+        spread = f'{self.show(min(self.values))} - ' \
+                 f'{self.show(max(self.values))}'
+        if self.failed:
+            spread += f', {self.failed} of ' \
+                      f'{self.failed + len(self.values)} failed'
+        return [self.what, goal, self.show(self.median), spread, met]
+
+    def show(self, value: float) -> str:
+        if self.unit == '%':
+            digits = 0 if abs(value) >= 0.1 else 2
+            return f'{value * 100:.{digits}f} %'
+        if self.unit == 'MiB':
+            return f'{value / MIB:.1f} MiB'
+        digits = {'T0': 2, 's': 2, 'GB/s': 2, 'times': 1}.get(self.unit, 0)
+        return f'{value:.{digits}f} {self.unit}'.strip()
+
+
+def failed(sample: Json) -> bool:
+    """It was not measured to the end."""
+    return bool(sample['failure'] and not sample['synchronised'])
+
+
+def collect(samples: list[Json], getter: Getter) -> tuple[list[float], int]:
+    """The values of the samples that have one, and how many have none."""
+    values = [None if failed(sample) else getter(sample)
+              for sample in samples]
+    good = [value for value in values if value is not None]
+    return good, len(values) - len(good)
+
+
+def make(section: str, what: str, samples: list[Json], getter: Getter,
+         goal: Value = None, unit: str = '', at_least: bool = False) -> Row:
+    values, failed = collect(samples, getter)
+    return Row(section, what, values, goal, unit, at_least, failed)
+
+
+def share(name: str, function: Callable[[list[float]], float]) -> Getter:
+    """A rate relative to that before the migration."""
+    def getter(sample: Json) -> Value:
+        if not sample[name] or not sample['rate_before']:
+            return None
+        return function(sample[name]) / float(sample['rate_before'])
+    return getter
+
+
+def field_of(name: str, factor: float = 1.0) -> Getter:
+    return lambda sample: float(sample[name]) * factor
+
+
+def per_t0(name: str) -> Getter:
+    return lambda sample: float(sample[name]) / float(sample['t0'])
+
+
+def downtime(sample: Json) -> Value:
+    """As QEMU counts it, in milliseconds."""
+    value = sample['wsm'].get('downtime-ms')
+    return None if value is None else float(value)
+
+
+def wrong_row(section: str, samples: list[Json]) -> Row:
+    def wrong(sample: Json) -> Value:
+        return float(sample['wrong']) if sample['wrong'] >= 0 else None
+
+    row = make(section, 'wrong blocks', samples, wrong, 0)
+    row.use_worst = True
+    return row
