@@ -273,3 +273,13 @@ def resized_between(scene: Scene) -> None:
     expect_kinds(there, ['content'] * 2, 'no sync point', 'the disk has')
     require(disk_total(there, 'equal') > 0, f'{query(there)["disks"]}')
     end(there, last)
+
+
+@test(MachineConfig((DiskConfig('vd0'), DiskConfig('vd1'))))
+def disks_exchanged(scene: Scene) -> None:
+    """The old images come back in the wrong places: none is trusted."""
+    here, there = away(scene)
+    here.quit()
+    again = onto(scene, there, here.images[::-1], 'destination-2')
+    expect_kinds(there, ['content'] * 2, 'is the same')
+    end(there, again)

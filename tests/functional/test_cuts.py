@@ -10,7 +10,7 @@ from lib.image import MIB
 from lib.moves import (LOAD, end, expect_moved, expect_unharmed, fill_half,
                        loaded_source, second_try)
 from lib.registry import add, test
-from lib.relay import BLOCK, MAIN, Relay
+from lib.relay import BLOCK, MAIN, Connection, Relay
 from lib.scene import (Scene, begin, disk_total, finish, query, wait_phase,
                        wait_total)
 from lib.vm import DiskConfig, MachineConfig, Vm
@@ -349,3 +349,34 @@ def destination_killed_in_postcopy(scene: Scene) -> None:
     source.wait_migration('postcopy-paused')
     require(source.status() != 'running', 'an old guest runs')
     source.qmp.expect_error('cont')
+
+
+@test()
+def overtaken(scene: Scene) -> None:
+    """What is in flight on one channel is not overtaken on another.
+
+    The old content of a block waits in the link when the guest writes it
+    again; then the other channel breaks, and the pass goes back to where that
+    one was.
+    """
+    source = scene.source()
+    scene.guest.fill(0, 0, 32 * MIB)
+    destination = scene.destination()
+    relay = scene.make_relay(destination)
+    relay.hold_at(Type.DATA)
+    begin(source, relay.uri)
+
+    def held() -> list[Connection]:
+        return [c for c in relay.of_kind(BLOCK) if c.held]
+
+    wait_until(lambda: len(held()) == 2, 'both bulk channels carry data')
+    scene.guest.fill(0, 0, 32 * MIB)
+    late, broken = held()
+    before = disk_total(source, 'sent')
+    relay.hold_at()
+    broken.cut()
+    wait_total(source, 'sent', before + 2 * MIB)
+    late.resume()
+    finish(source, destination)
+    expect_moved(scene, source, destination)
+    end(source, destination)

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 from lib.back import (BOTH, DATA, SYNC_POINTS, away, back, expect_kinds,
-                      expect_refused, expect_sent, has_ended, onto, qemu_io,
-                      record, save, states, wake)
-from lib.common import qemu_img_path, require, run
+                      expect_refused, expect_sent, has_ended, onto, points,
+                      qemu_io, record, save, states, wake)
+from lib.common import qemu_img_path, require, run, wait_until
 from lib.image import MIB
 from lib.moves import (DISCARD_LOAD, end, expect_unharmed, fill_half,
-                       loaded_source, move)
+                       loaded_source, move, start_and_wait)
 from lib.registry import test
 from lib.scene import Scene, begin, disk_total, query, wait_phase
 from lib.vm import DiskConfig, MachineConfig, Vm
@@ -226,3 +226,29 @@ def no_record_possible(scene: Scene) -> None:
     expect_kinds(there, ['content', 'sync-point'], 'no sync point',
                  'both sides know')
     end(there, last)
+
+
+@test(BOTH)
+def last_word_lost(scene: Scene) -> None:
+    """All blocks have come, but the source dies before it is told so."""
+    here = loaded_source(scene)
+    there = scene.destination()
+    relay = scene.make_relay(there)
+    start_and_wait(here, relay.uri, 'postcopy', push_delay=50)
+    relay.hold_at(Type.SYNC)
+    here.qmp.cmd('wsm-set-options', push_delay=0)
+    relay.wait_held()
+    wait_until(lambda: states(there) == ['current'] * 2,
+               'the images are complete')
+    here.kill()
+    relay.cut_all()
+    there.wait_running()
+    scene.guest.wait_progress(beats=10)
+    scene.guest.stop()
+    scene.guest.verify()
+    there.quit()
+    again = scene.reopen('again', there.images, guest=scene.other_guest())
+    again.wait_running()
+    require(states(again) == ['current'] * 2, f'{states(again)}')
+    require([len(ids) for ids in points(again)] == [1, 1], f'{points(again)}')
+    again.quit()
