@@ -8,6 +8,7 @@ model can say that they must, or must not, be brought up to date by a sync
 point.
 """
 
+import uuid
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Optional
@@ -134,6 +135,11 @@ def most_sent(source: ImageModel, dest: ImageModel) -> int:
     return min([point.bound + theirs[point.id].bound
                 for point in source.points
                 if point.sure and point.id in theirs] + [source.size])
+
+
+def point_id(session: str, number: int) -> str:
+    """The sync point of a session for its disk of this number."""
+    return str(uuid.UUID(int=uuid.UUID(session).int ^ number))
 
 
 class Disk:

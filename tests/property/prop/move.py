@@ -11,7 +11,7 @@ from lib.qmp import QmpError
 from lib.scene import query
 
 from .machine import Machine
-from .model import check_basis, most_sent, moved
+from .model import check_basis, most_sent, moved, point_id
 from .plan import Plan, draw
 from .world import World
 
@@ -94,9 +94,9 @@ class Move:
         self.source.wait_migration('completed')
         self.dest.wait_migration('completed')
         self.check_sent()
-        for disk in world.disks:
+        for number, disk in enumerate(world.disks):
             moved(disk.images[world.here], disk.images[plan.target],
-                  self.session, plan.points, late)
+                  point_id(self.session, number), plan.points, late)
         self.leave_source()
         world.here, world.vm = plan.target, self.dest
         wanted = 'paused' if plan.paused else 'running'
@@ -154,11 +154,12 @@ class Move:
                     dest_alive: bool) -> None:
         """Both sides keep a sync point of a migration that broke off."""
         world, plan = self.world, self.plan
-        for disk in world.disks:
+        for number, disk in enumerate(world.disks):
             here, there = disk.images[world.here], disk.images[plan.target]
-            here.broke_off(self.session, source_sure, plan.points, True)
+            point = point_id(self.session, number)
+            here.broke_off(point, source_sure, plan.points, True)
             if dest_alive:
-                there.broke_off(self.session, dest_sure, plan.points, False)
+                there.broke_off(point, dest_sure, plan.points, False)
                 there.state = 'incomplete' if dest_sure else ''
             elif source_sure:
                 # It was being written to when it was killed
@@ -211,9 +212,9 @@ class Move:
 
     def arrived_and_lost(self) -> None:
         world = self.world
-        for disk in world.disks:
+        for number, disk in enumerate(world.disks):
             moved(disk.images[world.here], disk.images[self.plan.target],
-                  self.session, self.plan.points, 0)
+                  point_id(self.session, number), self.plan.points, 0)
         world.end(self.source)
         self.go_back()
 
@@ -263,9 +264,10 @@ class Move:
     def survived(self) -> None:
         """The source was killed when nobody needed it any more."""
         world, plan = self.world, self.plan
-        for disk in world.disks:
+        for number, disk in enumerate(world.disks):
             here = disk.images[world.here]
-            moved(here, disk.images[plan.target], self.session, plan.points, 0)
+            moved(here, disk.images[plan.target],
+                  point_id(self.session, number), plan.points, 0)
             disk.images[plan.target].doubt()
             here.doubt()            # if they were still in memory only
             here.state = ''
