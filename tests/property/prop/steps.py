@@ -147,6 +147,7 @@ def copy(world: World, rng: random.Random) -> None:
         state=old.state, garbled=old.garbled)
     if disk.fmt == 'raw':
         disk.images[there].forget()
+        disk.images[there].blank = False    # its zeroes may be data now
     if with_record:
         _copy_record(world.record(here, disk), world.record(there, disk))
         disk.images[there].state = new.state
