@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lib.back import (BOTH, DATA, SYNC_POINTS, away, back, bases,
                       expect_kinds, expect_sent, onto, points, resize, save,
-                      wake)
+                      session_points, wake)
 from lib.common import qemu_img_path, require, run
 from lib.image import MIB
 from lib.moves import (LOAD, SLOW_PUSH, end, expect_moved, expect_postcopy,
@@ -34,19 +34,19 @@ def three_hosts(last: str) -> None:
     def function(scene: Scene) -> None:
         first, second = away(scene)
         total = disk_total(first, 'sent')
-        sessions = {'a': query(first)['session']}
+        made = {'a': session_points(first)}
         first.quit()
         third = onto(scene, second, scene.new_images('third'),
                      'destination-c')
         expect_kinds(second, ['full'] * 2, 'blank')
-        sessions['b'] = query(second)['session']
+        made['b'] = session_points(second)
         second.quit()
         old = {'a': first, 'b': second}[last]
         fourth = onto(scene, third, old.images, 'destination-d')
         expect_kinds(third, SYNC_POINTS)
         expect_sent(third, total // 2, least=1)
         used = [basis['point'] for basis in bases(third)]
-        require(used == [sessions[last]] * 2, f'{used}, {sessions}')
+        require(used == made[last], f'{used}, {made}')
         end(third, fourth)
 
     way = ' -> '.join('abc' + last).upper()

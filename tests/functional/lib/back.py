@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Steps of tests in which a migration builds on an image that is there."""
 
+import uuid
 from pathlib import Path
 from typing import Any, Optional
 
@@ -51,6 +52,18 @@ def points(vm: Vm) -> list[list[str]]:
     """The sync points of each image, oldest first."""
     return [[point['id'] for point in image['points']]
             for image in query(vm)['images']]
+
+
+def point_id(session: str, number: int) -> str:
+    """The sync point of a session for its disk of this number."""
+    return str(uuid.UUID(int=uuid.UUID(session).int ^ number))
+
+
+def session_points(vm: Vm) -> list[str]:
+    """The sync points that the session of @vm makes, disk by disk."""
+    info = query(vm)
+    return [point_id(info['session'], number)
+            for number in range(len(info['disks']))]
 
 
 # Images

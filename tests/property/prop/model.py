@@ -8,7 +8,6 @@ model can say that they must, or must not, be brought up to date by a sync
 point.
 """
 
-import uuid
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Optional
@@ -35,6 +34,12 @@ class ImageModel:
     state: str = 'current'          # as in its record; '': not known
     blank: bool = True              # nobody ever wrote to it
     garbled: bool = False           # its record cannot be read
+
+    def __str__(self) -> str:
+        marks = {False: '', True: '*', None: '*?'}
+        points = [point.id[:8] + marks[point.rest] + '?' * (not point.sure)
+                  for point in self.points]
+        return f'{self.state or "?"}[{" ".join(points)}]'
 
     def ids(self, sure: bool = False) -> list[str]:
         return [point.id for point in self.points
@@ -135,11 +140,6 @@ def most_sent(source: ImageModel, dest: ImageModel) -> int:
     return min([point.bound + theirs[point.id].bound
                 for point in source.points
                 if point.sure and point.id in theirs] + [source.size])
-
-
-def point_id(session: str, number: int) -> str:
-    """The sync point of a session for its disk of this number."""
-    return str(uuid.UUID(int=uuid.UUID(session).int ^ number))
 
 
 class Disk:

@@ -6,15 +6,17 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from lib.back import point_id
 from lib.common import require, wait_until
 from lib.qmp import QmpError
 from lib.scene import query
 
 from .machine import Machine
-from .model import check_basis, most_sent, moved, point_id
+from .model import check_basis, most_sent, moved
 from .plan import Plan, draw
 from .world import World
 
+GIVEN_UP = ('failed', 'cancelled')
 QUICK: dict[str, Any] = {'bandwidth': 0, 'push_delay': 0}
 
 
@@ -64,6 +66,8 @@ class Move:
         for number, found in enumerate(query(self.source)['disks']):
             disk = world.disks[number]
             source, dest = disk.images[world.here], disk.images[plan.target]
+            world.note(f'    {disk.name} {self.session[:8]}: {source} {dest} '
+                       f'basis {found["basis"].get("point", "none")[:8]}')
             check_basis(disk.name, source, dest, plan.wish, found['basis'])
             world.count(f'basis {found["basis"]["kind"]}')
 
@@ -98,13 +102,12 @@ class Move:
             moved(disk.images[world.here], disk.images[plan.target],
                   point_id(self.session, number), plan.points, late)
         self.leave_source()
-        world.here, world.vm = plan.target, self.dest
+        world.arrived(plan.target, self.dest)
         wanted = 'paused' if plan.paused else 'running'
         wait_until(lambda: self.dest.status() == wanted, f'guest {wanted}')
         world.compare(self.dest, world.here)
         if plan.paused:
             self.dest.run()
-        world.count('moves')
 
     def after_handover(self) -> int:
         """The guest at work where blocks are still missing."""
@@ -113,7 +116,7 @@ class Move:
         wait_until(lambda: self.dest.status() == wanted,
                    f'destination is {wanted}')
         total = 0
-        for _ in range(self.rng.choice((1, 4))):
+        for _ in range(self.rng.choice((2, 5))):
             if query(self.dest)['phase'] == 'postcopy':
                 world.count('visits in post-copy')
             world.guest_reads(self.dest, self.rng)
@@ -155,21 +158,17 @@ class Move:
         """Both sides keep a sync point of a migration that broke off."""
         world, plan = self.world, self.plan
         for number, disk in enumerate(world.disks):
-            here, there = disk.images[world.here], disk.images[plan.target]
             point = point_id(self.session, number)
+            here, there = disk.images[world.here], disk.images[plan.target]
             here.broke_off(point, source_sure, plan.points, True)
             if dest_alive:
                 there.broke_off(point, dest_sure, plan.points, False)
                 there.state = 'incomplete' if dest_sure else ''
-            elif source_sure:
+            else:
                 # It was being written to when it was killed
                 there.write(disk.size)
                 there.forget()
                 there.state = 'incomplete'
-            else:
-                there.write(disk.size)
-                there.doubt()
-                there.state = ''
 
     def cancel(self) -> bool:
         """Returns whether the guest is still here."""
@@ -183,13 +182,14 @@ class Move:
         if end in ('completed', 'postcopy'):
             return False
         self.dest.end_as_failed()
-        self.after_break(self.reached('disk-precopy'),
-                         'disk-precopy' in self.dest.phases(), True)
+        self.after_break(True, 'disk-precopy' in self.dest.phases(), True)
         self.dest.close()
         self.goes_on()
         return True
 
     def goes_on(self) -> None:
+        wait_until(lambda: query(self.source)['phase'] in GIVEN_UP,
+                   'the source has cleaned up')
         if self.plan.paused:
             self.source.run()
         wait_until(lambda: self.source.status() == 'running',
@@ -197,7 +197,6 @@ class Move:
         self.world.count('moves broken off')
 
     def kill_dest(self) -> None:
-        precopy = self.reached('disk-precopy')
         self.world.kill(self.dest)
         end = wait_until(self.source.ended,
                          'source notices')
@@ -207,7 +206,7 @@ class Move:
         elif end == 'lost':
             self.lost_in_postcopy()
         else:
-            self.after_break(precopy, False, False)
+            self.after_break(True, False, False)
             self.goes_on()
 
     def arrived_and_lost(self) -> None:
@@ -271,23 +270,26 @@ class Move:
             disk.images[plan.target].doubt()
             here.doubt()            # if they were still in memory only
             here.state = ''
-        world.here, world.vm = plan.target, self.dest
+        world.arrived(plan.target, self.dest)
         if self.dest.status() != 'running':
             self.dest.run()
         world.compare(self.dest, world.here)
-        world.count('moves')
 
 
 def move(world: World, rng: random.Random) -> str:
     """A step: draw a migration and do it.  Returns what it was."""
     plan = draw(world, rng)
     world.note(f'  host{world.here} {plan}')
+    if plan.options['bandwidth']:
+        world.guest_writes_much(world.vm, world.here, rng)
     dest = world.launch(plan.target, incoming=True)
     this = Move(world, plan, rng, world.vm, dest)
     this.begin()
     this.check_choice()
     if plan.hold and not plan.paused:
         this.hold()
+    if plan.end == 'complete' or plan.options['max_residue'] > 1000:
+        this.source.qmp.cmd('wsm-set-options', bandwidth=0)
     if plan.end == 'complete':
         this.complete()
         return plan.end

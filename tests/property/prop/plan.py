@@ -28,19 +28,25 @@ class Plan:
 
 
 def draw(world: World, rng: random.Random) -> Plan:
-    hold = rng.random() < 0.4
-    late = rng.random() < 0.4
+    late = rng.random() < 0.3
+    hold = late or rng.random() < 0.2
     end = rng.choice(ENDS)
     slow = hold or end != 'complete'
+    # What is written in pre-copy is left for post-copy if that may be much
+    residue = 60000 if late else rng.choice((1, 1000, 60000))
+    # Half of the time back to where it came from
+    target = rng.choice(world.others())
+    if rng.random() < 0.5 and world.came_from != world.here:
+        target = world.came_from
     return Plan(
-        target=rng.choice(world.others()), end=end,
+        target=target, end=end,
         paused=rng.random() < 0.15,
         points=rng.choice((8, 8, 8, 8, 3, 2, 1, 0)),
         wish=rng.choice(('auto',) * 8 + ('full', 'content')),
         options={'granularity': rng.choice(world.grains),
                  'channels': rng.choice((1, 2, 2, 5)),
-                 'bandwidth': rng.choice((1, 4)) * MIB if slow else 0,
-                 'max_residue': rng.choice((1, 1000, 60000)),
-                 'push_delay': rng.choice((5, 50)) if late else 0},
+                 'bandwidth': MIB if slow else 0,
+                 'max_residue': residue,
+                 'push_delay': rng.choice((50, 500)) if late else 0},
         hold=hold, delay=rng.choice((0, 0.02, 0.1, 0.3)), late=late,
         kill_after=rng.random() < 0.15)

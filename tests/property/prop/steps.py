@@ -144,10 +144,9 @@ def copy(world: World, rng: random.Random) -> None:
     old, new = disk.images[there], disk.images[here]
     disk.images[there] = replace(
         new, points=[replace(point) for point in new.points],
-        state=old.state, garbled=old.garbled)
+        state=old.state, garbled=old.garbled, blank=False)
     if disk.fmt == 'raw':
         disk.images[there].forget()
-        disk.images[there].blank = False    # its zeroes may be data now
     if with_record:
         _copy_record(world.record(here, disk), world.record(there, disk))
         disk.images[there].state = new.state

@@ -43,7 +43,7 @@ class World:
         # The largest block in use, which a write of one byte changes
         self.grains = rng.choice((GRAINS[:1], GRAINS[:2], GRAINS))
         self.grain = max(*self.grains, CLUSTER)
-        self.here = 0
+        self.here = self.came_from = 0
         self.history: list[str] = []
         self.counts: dict[str, int] = {}
         self._machines: list[Machine] = []
@@ -86,6 +86,11 @@ class World:
         return [host for host in range(HOSTS) if host != self.here]
 
     # QEMUs
+
+    def arrived(self, host: int, machine: Machine) -> None:
+        """The guest is on @host now."""
+        self.came_from, self.here, self.vm = self.here, host, machine
+        self.count('moves')
 
     def launch(self, host: int, incoming: bool = False) -> Machine:
         """A QEMU on the images of @host, paused."""
@@ -175,6 +180,15 @@ class World:
         offset -= offset % align
         count = max(align, rng.randint(1, most) // align * align)
         return offset, min(count, disk.size - offset)
+
+    def guest_writes_much(self, vm: Machine, host: int,
+                          rng: random.Random) -> None:
+        """So that a slow migration has something to do for seconds."""
+        for disk in self.disks:
+            byte, offset = rng.randrange(1, 256), rng.randrange(7) * MIB
+            vm.io(disk.name, f'write -q -P {byte} {offset} {MIB}')
+            disk.fill(offset, MIB, byte)
+            disk.images[host].write(MIB + WRITE_EXTRA * self.grain)
 
     def guest_reads(self, vm: Machine, rng: random.Random) -> None:
         """Through QEMU, as the guest would; must be what the model says."""
