@@ -12,7 +12,7 @@ from pathlib import Path
 
 import debian
 import source
-from common import (BUILD, Failure, build_lock, link, output, run, say,
+from common import (BUILD, ROOT, Failure, build_lock, link, output, run, say,
                     write_if_changed)
 
 MESON_ENV = BUILD / "meson-env"
@@ -203,6 +203,7 @@ def build(name="patched", targets=(), update=False):
     os.environ.pop("PYTHONPATH", None)      # could hide the right meson
     # Let all build directories share what the compiler cache has
     os.environ.setdefault("CCACHE_NOHASHDIR", "1")
+    os.environ.setdefault("CCACHE_BASEDIR", str(ROOT))
     with build_lock():
         debian.install(debian.PACKAGES + list(variant.packages))
         version = source.prepare(update, variant.tree == source.SOURCE)
