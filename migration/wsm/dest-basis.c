@@ -332,21 +332,27 @@ static void wsm_dest_take_over_point(WsmDestDisk *disk, unsigned i)
     const QemuUUID *id = &start->disk[disk->index].point[i].id;
     WsmDestTravel *t = &disk->travel[i];
     bool with_rest = bdrv_get_dirty_count(t->rest) > 0;
+    /* If it was there to go on after a break-off, that has been done */
+    bool used_up = with_rest && qemu_uuid_is_equal(id, &disk->basis_point);
     WsmPoint point;
     Error *err = NULL;
 
-    if (with_rest && qemu_uuid_is_equal(id, &disk->basis_point)) {
-        /* It was there to go on after a break-off, which has been done */
-        wsm_points_forget(disk->bs, id);
-        return;
-    }
+    with_rest &= !used_up;
     wsm_points_forget(disk->bs, id);
     if (!wsm_points_insert(disk->bs, id, disk->first_order + i,
                            start->granularity, with_rest, &point, &err) ||
         !bdrv_merge_dirty_bitmap(point.since, t->since, NULL, &err) ||
         (with_rest &&
          !bdrv_merge_dirty_bitmap(point.rest, t->rest, NULL, &err))) {
-        warn_reportf_err(err, "disk '%s': a sync point is lost: ", disk->name);
+        /* The older ones need it */
+        warn_reportf_err(err, "disk '%s': no sync point is kept: ",
+                         disk->name);
+        wsm_points_clear(disk->bs);
+        disk->no_points = true;
+        return;
+    }
+    if (used_up) {
+        /* The point before it gets to know of the writes since the break-off */
         wsm_points_forget(disk->bs, id);
     }
 }
