@@ -8,6 +8,7 @@ model can say that they must, or must not, be brought up to date by a sync
 point.
 """
 
+import uuid
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Optional
@@ -66,7 +67,16 @@ class ImageModel:
             point.bound += count
 
     def limit(self, most: int) -> None:
-        self.points = self.points[max(0, len(self.points) - most):]
+        """The newest @most stay; those not sure count, or do not."""
+        kept: list[Point] = []
+        sure = 0
+        for point in reversed(self.points):
+            if sure >= most:
+                break
+            sure += point.sure
+            point.sure = point.sure and len(kept) < most
+            kept.insert(0, point)
+        self.points = kept
 
     def forget_interrupted(self) -> None:
         self.points = [point for point in self.points if not point.rest]
@@ -145,12 +155,17 @@ def most_sent(source: ImageModel, dest: ImageModel) -> int:
 class Disk:
     """The guest's disk, and its image on each host."""
 
-    def __init__(self, name: str, fmt: str, size: int, hosts: int) -> None:
-        self.name = name
+    def __init__(self, number: int, fmt: str, size: int, hosts: int) -> None:
+        self.number = number
+        self.name = f'vd{number}'
         self.fmt = fmt
         self.size = size
         self.data = bytearray(size)
         self.images = [ImageModel(size) for _ in range(hosts)]
+
+    def point(self, session: str) -> str:
+        """The id of the sync point that a migration makes for this disk."""
+        return str(uuid.UUID(int=uuid.UUID(session).int ^ self.number))
 
     def fill(self, offset: int, count: int, byte: int) -> None:
         self.data[offset:offset + count] = bytes([byte]) * count

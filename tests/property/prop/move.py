@@ -4,9 +4,7 @@
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
-from lib.back import point_id
 from lib.common import require, wait_until
 from lib.qmp import QmpError
 from lib.scene import query
@@ -17,7 +15,6 @@ from .plan import Plan, draw
 from .world import World
 
 GIVEN_UP = ('failed', 'cancelled')
-QUICK: dict[str, Any] = {'bandwidth': 0, 'push_delay': 0}
 
 
 @dataclass
@@ -47,7 +44,7 @@ class Move:
         port = self.dest.listen()
         before = self.source.learn_session()
         self.source.qmp.cmd('migrate', uri=f'tcp:127.0.0.1:{port}')
-        wait_until(lambda: self.source.learn_session() != before, 'a session')
+        wait_until(lambda: self.source.learn_session() != before, 'session')
         self.session = self.source.session
         self.dest.learn_session(self.session)
         wait_until(lambda: (self.reached('disk-precopy')
@@ -93,14 +90,11 @@ class Move:
     def complete(self) -> None:
         world, plan = self.world, self.plan
         late = self.after_handover() if plan.late else 0
-        for key, value in QUICK.items():
-            self.source.qmp.cmd('wsm-set-options', None, **{key: value})
+        self.source.qmp.cmd('wsm-set-options', bandwidth=0, push_delay=0)
         self.source.wait_migration('completed')
         self.dest.wait_migration('completed')
         self.check_sent()
-        for number, disk in enumerate(world.disks):
-            moved(disk.images[world.here], disk.images[plan.target],
-                  point_id(self.session, number), plan.points, late)
+        self.tell_model(late)
         self.leave_source()
         world.arrived(plan.target, self.dest)
         wanted = 'paused' if plan.paused else 'running'
@@ -108,6 +102,12 @@ class Move:
         world.compare(self.dest, world.here)
         if plan.paused:
             self.dest.run()
+
+    def tell_model(self, late: int) -> None:
+        """The guest went over, and wrote @late bytes in post-copy."""
+        for disk in self.world.disks:
+            moved(disk.images[self.world.here], disk.images[self.plan.target],
+                  disk.point(self.session), self.plan.points, late)
 
     def after_handover(self) -> int:
         """The guest at work where blocks are still missing."""
@@ -153,14 +153,13 @@ class Move:
 
     # The guest stays
 
-    def after_break(self, source_sure: bool, dest_sure: bool,
-                    dest_alive: bool) -> None:
+    def after_break(self, dest_sure: bool, dest_alive: bool) -> None:
         """Both sides keep a sync point of a migration that broke off."""
         world, plan = self.world, self.plan
-        for number, disk in enumerate(world.disks):
-            point = point_id(self.session, number)
+        for disk in world.disks:
             here, there = disk.images[world.here], disk.images[plan.target]
-            here.broke_off(point, source_sure, plan.points, True)
+            point = disk.point(self.session)
+            here.broke_off(point, True, plan.points, True)
             if dest_alive:
                 there.broke_off(point, dest_sure, plan.points, False)
                 there.state = 'incomplete' if dest_sure else ''
@@ -182,7 +181,7 @@ class Move:
         if end in ('completed', 'postcopy'):
             return False
         self.dest.end_as_failed()
-        self.after_break(True, 'disk-precopy' in self.dest.phases(), True)
+        self.after_break('disk-precopy' in self.dest.phases(), True)
         self.dest.close()
         self.goes_on()
         return True
@@ -206,14 +205,12 @@ class Move:
         elif end == 'lost':
             self.lost_in_postcopy()
         else:
-            self.after_break(True, False, False)
+            self.after_break(False, False)
             self.goes_on()
 
     def arrived_and_lost(self) -> None:
         world = self.world
-        for number, disk in enumerate(world.disks):
-            moved(disk.images[world.here], disk.images[self.plan.target],
-                  point_id(self.session, number), self.plan.points, 0)
+        self.tell_model(0)
         world.end(self.source)
         self.go_back()
 
@@ -249,7 +246,7 @@ class Move:
         else:
             self.dest.end_as_failed()
             self.dest.close()
-        self.after_break(False, not frozen and 'disk-precopy' in phases, True)
+        self.after_break(not frozen and 'disk-precopy' in phases, True)
         for image in world.models(world.here):
             image.forget()
             image.state = ''        # perhaps it was about to hand over
@@ -263,10 +260,9 @@ class Move:
     def survived(self) -> None:
         """The source was killed when nobody needed it any more."""
         world, plan = self.world, self.plan
-        for number, disk in enumerate(world.disks):
+        self.tell_model(0)
+        for disk in world.disks:
             here = disk.images[world.here]
-            moved(here, disk.images[plan.target],
-                  point_id(self.session, number), plan.points, 0)
             disk.images[plan.target].doubt()
             here.doubt()            # if they were still in memory only
             here.state = ''
@@ -294,11 +290,10 @@ def move(world: World, rng: random.Random) -> str:
         this.complete()
         return plan.end
     time.sleep(plan.delay)
-    if plan.end == 'cancel':
-        if not this.cancel():
-            this.complete()
-    elif plan.end == 'kill-dest':
+    if plan.end == 'kill-dest':
         this.kill_dest()
-    else:
+    elif plan.end == 'kill-source':
         this.kill_source()
+    elif not this.cancel():
+        this.complete()
     return plan.end

@@ -34,10 +34,10 @@ def draw(world: World, rng: random.Random) -> Plan:
     slow = hold or end != 'complete'
     # What is written in pre-copy is left for post-copy if that may be much
     residue = 60000 if late else rng.choice((1, 1000, 60000))
-    # Half of the time back to where it came from
+    # Mostly back to where it came from, or where something was done
     target = rng.choice(world.others())
-    if rng.random() < 0.5 and world.came_from != world.here:
-        target = world.came_from
+    if rng.random() < 0.7 and world.likely != world.here:
+        target = world.likely
     return Plan(
         target=target, end=end,
         paused=rng.random() < 0.15,

@@ -57,7 +57,7 @@ def edit(world: World, rng: random.Random) -> None:
 
 def tamper(world: World, rng: random.Random) -> None:
     """Somebody writes to a stale copy, perhaps hiding it."""
-    host, disk = rng.choice(world.others()), rng.choice(world.disks)
+    host, disk = world.victim(rng), rng.choice(world.disks)
     _tamper(world, host, disk, rng)
 
 
@@ -85,7 +85,7 @@ def _tamper(world: World, host: int, disk: Disk,
 
 def kill_tool(world: World, rng: random.Random) -> None:
     """A tool is killed that has a stale copy open for writing."""
-    host, disk = rng.choice(world.others()), rng.choice(world.disks)
+    host, disk = world.victim(rng), rng.choice(world.disks)
     offset = rng.randrange(disk.size // CLUSTER) * CLUSTER
     # "abort" makes it die as it is, with the image open
     done = subprocess.run(
@@ -101,7 +101,7 @@ def kill_tool(world: World, rng: random.Random) -> None:
 
 def touch(world: World, rng: random.Random) -> None:
     """The times of a stale copy change, and nothing else."""
-    host, disk = rng.choice(world.others()), rng.choice(world.disks)
+    host, disk = world.victim(rng), rng.choice(world.disks)
     os.utime(world.image(host, disk).path)
     if disk.fmt == 'raw':
         disk.images[host].forget()
@@ -109,7 +109,7 @@ def touch(world: World, rng: random.Random) -> None:
 
 def damage_record(world: World, rng: random.Random) -> None:
     """The record of a stale copy is deleted, torn or garbled."""
-    host, disk = rng.choice(world.others()), rng.choice(world.disks)
+    host, disk = world.victim(rng), rng.choice(world.disks)
     record, image = world.record(host, disk), disk.images[host]
     kind = rng.choice(('delete', 'tear', 'garble', 'empty'))
     world.note(f'  {kind} {record.name} on host{host}')
@@ -120,7 +120,7 @@ def damage_record(world: World, rng: random.Random) -> None:
         if disk.fmt == 'raw':
             image.forget()
         return
-    text = record.read_bytes() if record.exists() else b'not a record'
+    text = (record.read_bytes() if record.exists() else b'') or b'no record'
     at = rng.randrange(len(text))
     if kind == 'garble':
         text = text[:at] + bytes([text[at] ^ 1]) + text[at + 1:]
@@ -132,7 +132,7 @@ def damage_record(world: World, rng: random.Random) -> None:
 
 def copy(world: World, rng: random.Random) -> None:
     """An image is copied over that of another host."""
-    there, disk = rng.choice(world.others()), rng.choice(world.disks)
+    there, disk = world.victim(rng), rng.choice(world.disks)
     here = rng.choice([host for host in range(3) if host != there])
     with_record, in_place = rng.random() < 0.5, rng.random() < 0.5
     world.note(f'  {disk.name} from host{here} to host{there}, record '
@@ -173,7 +173,7 @@ def _copy_record(source: Path, dest: Path) -> None:
 
 def blank(world: World, rng: random.Random) -> None:
     """A stale copy is replaced by a new image."""
-    host, disk = rng.choice(world.others()), rng.choice(world.disks)
+    host, disk = world.victim(rng), rng.choice(world.disks)
     image = disk.images[host]
     world.image(host, disk).path.unlink()
     world.image(host, disk).create()
@@ -183,7 +183,7 @@ def blank(world: World, rng: random.Random) -> None:
 
 def run_stale(world: World, rng: random.Random) -> None:
     """A stale copy is made current and written to, by mistake."""
-    host = rng.choice(world.others())
+    host = world.victim(rng)
     machine = world.adopt(host)
     world.guest_writes(machine, host, rng, stale=True)
     if rng.random() < 0.7:
@@ -197,7 +197,7 @@ def run_stale(world: World, rng: random.Random) -> None:
 
 def refuse(world: World, rng: random.Random) -> None:
     """A copy that is not current is not run."""
-    host = rng.choice(world.others())
+    host = world.victim(rng)
     states = {image.state for image in world.models(host)}
     machine = world.launch(host)
     if states - {'', 'current'}:
@@ -215,9 +215,9 @@ def refuse(world: World, rng: random.Random) -> None:
 
 
 STEPS: tuple[tuple[Step, int], ...] = (
-    (write, 30), (move, 40), (restart, 6), (crash, 2), (tamper, 4),
-    (kill_tool, 2), (touch, 1), (damage_record, 3), (copy, 4), (blank, 2),
-    (run_stale, 4), (refuse, 2))
+    (write, 20), (move, 45), (restart, 6), (crash, 2), (tamper, 4),
+    (kill_tool, 3), (touch, 1), (damage_record, 3), (copy, 4), (blank, 2),
+    (run_stale, 8), (refuse, 2))
 
 
 def step(world: World, rng: random.Random, number: int) -> None:

@@ -38,12 +38,13 @@ class World:
     def __init__(self, folder: Path, seed: str) -> None:
         rng = random.Random(f'{seed}:world')
         self.folder = folder
-        self.disks = [Disk('vd0', 'raw', rng.choice(RAW_SIZES), HOSTS),
-                      Disk('vd1', 'qcow2', rng.choice(QCOW2_SIZES), HOSTS)]
+        self.disks = [Disk(0, 'raw', rng.choice(RAW_SIZES), HOSTS),
+                      Disk(1, 'qcow2', rng.choice(QCOW2_SIZES), HOSTS)]
         # The largest block in use, which a write of one byte changes
         self.grains = rng.choice((GRAINS[:1], GRAINS[:2], GRAINS))
         self.grain = max(*self.grains, CLUSTER)
-        self.here = self.came_from = 0
+        self.here = 0
+        self.likely = 0         # where the guest shall go next
         self.history: list[str] = []
         self.counts: dict[str, int] = {}
         self._machines: list[Machine] = []
@@ -85,11 +86,16 @@ class World:
     def others(self) -> list[int]:
         return [host for host in range(HOSTS) if host != self.here]
 
+    def victim(self, rng: random.Random) -> int:
+        """Whose images something is done to; the guest may go there."""
+        self.likely = rng.choice(self.others())
+        return self.likely
+
     # QEMUs
 
     def arrived(self, host: int, machine: Machine) -> None:
         """The guest is on @host now."""
-        self.came_from, self.here, self.vm = self.here, host, machine
+        self.likely, self.here, self.vm = self.here, host, machine
         self.count('moves')
 
     def launch(self, host: int, incoming: bool = False) -> Machine:
