@@ -439,10 +439,15 @@ pull_store_child(BlockDriverState *bs, int64_t offset, int64_t bytes,
     return ret;
 }
 
-static bool pull_is_inside(PullState *s, int64_t offset, int64_t bytes)
+/* Begin with a range of the disk before the seal; pull_state_leave() ends */
+static int coroutine_fn pull_enter_precopy(PullState *s, int64_t offset,
+                                           int64_t bytes)
 {
-    return offset >= 0 && bytes > 0 && bytes <= s->map.size &&
-           offset <= s->map.size - bytes;
+    if (offset < 0 || bytes <= 0 || bytes > s->map.size ||
+        offset > s->map.size - bytes) {
+        return -EINVAL;
+    }
+    return pull_state_enter(s, false);
 }
 
 int coroutine_fn bdrv_pull_write(BlockDriverState *filter, int64_t offset,
@@ -453,10 +458,7 @@ int coroutine_fn bdrv_pull_write(BlockDriverState *filter, int64_t offset,
     int64_t zero = 0;
     int ret;
 
-    if (!pull_is_inside(s, offset, bytes)) {
-        return -EINVAL;
-    }
-    ret = pull_state_enter(s, false);
+    ret = pull_enter_precopy(s, offset, bytes);
     if (ret < 0) {
         return ret;
     }
@@ -478,10 +480,7 @@ int coroutine_fn bdrv_pull_read(BlockDriverState *filter, int64_t offset,
     PullState *s = filter->opaque;
     int ret;
 
-    if (!pull_is_inside(s, offset, bytes)) {
-        return -EINVAL;
-    }
-    ret = pull_state_enter(s, false);
+    ret = pull_enter_precopy(s, offset, bytes);
     if (ret < 0) {
         return ret;
     }

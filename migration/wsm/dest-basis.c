@@ -393,16 +393,11 @@ void wsm_dest_settle(WsmDest *d)
 static void wsm_dest_keep_interrupted(WsmDest *d, WsmDestDisk *disk)
 {
     QemuUUID id = wsm_points_id(&d->start.session, disk->index);
-    Error *err = NULL;
 
-    if (bdrv_flush(disk->bs) < 0 || !wsm_option_sync_points(d->w)) {
-        return;
+    if (bdrv_flush(disk->bs) == 0 && wsm_option_sync_points(d->w)) {
+        wsm_image_add_point(d->w, disk->image, disk->bs, &id,
+                            d->start.granularity, NULL);
     }
-    if (!wsm_points_add(disk->bs, &id, d->start.granularity, NULL, &err)) {
-        warn_reportf_err(err, "disk '%s': no sync point is kept: ",
-                         disk->name);
-    }
-    wsm_points_limit(disk->bs, wsm_option_sync_points(d->w));
 }
 
 /* Nothing came: the image is what it was before START */

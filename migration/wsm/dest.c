@@ -157,7 +157,6 @@ static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
     WsmDisk *ours = wsm_disk_find(all, desc->path);
     WsmDestDisk *disk = &d->disk[i];
     BlockDriverState *bs;
-    int ret;
 
     if (!wsm_dest_check_disk(desc, ours, errp)) {
         return false;
@@ -170,10 +169,7 @@ static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
     d->ndisks = i + 1;
     wsm_dest_look(disk, ours);
     bs = wsm_disk_bs(ours);
-    bdrv_graph_rdlock_main_loop();
-    ret = bdrv_activate(bs, errp);
-    bdrv_graph_rdunlock_main_loop();
-    if (ret < 0) {
+    if (!wsm_image_activate(bs, errp)) {
         error_prepend(errp, "disk '%s': destination: ", desc->name);
         return false;
     }

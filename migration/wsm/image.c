@@ -239,7 +239,7 @@ static bool wsm_image_take_points(WsmImage *image, BlockDriverState *bs,
     return true;
 }
 
-static bool wsm_image_activate(BlockDriverState *bs, Error **errp)
+bool wsm_image_activate(BlockDriverState *bs, Error **errp)
 {
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     return bdrv_activate(bs, errp) == 0;
@@ -277,6 +277,20 @@ bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp)
     wsm_points_enable(bs);
     bdrv_drained_end(bs);
     return true;
+}
+
+void wsm_image_add_point(Wsm *w, WsmImage *image, BlockDriverState *bs,
+                         const QemuUUID *id, uint32_t granularity,
+                         const BdrvDirtyBitmap *rest)
+{
+    unsigned max = wsm_option_sync_points(w);
+    Error *err = NULL;
+
+    if (max && !wsm_points_add(bs, id, granularity, rest, &err)) {
+        warn_reportf_err(err, "disk '%s': no sync point is kept: ",
+                         image->name);
+    }
+    wsm_points_limit(bs, max);
 }
 
 /*

@@ -48,6 +48,17 @@ WsmImage *wsm_image_get(Wsm *w, const WsmDisk *disk);
  */
 bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp);
 
+/* Activate a node.  Returns false and sets @errp. */
+bool wsm_image_activate(BlockDriverState *bs, Error **errp);
+
+/*
+ * Now is sync point @id of @bs, see wsm_points_add(); and no more points are
+ * kept than the user wants.  If that fails there is a warning.
+ */
+void wsm_image_add_point(Wsm *w, WsmImage *image, BlockDriverState *bs,
+                         const QemuUUID *id, uint32_t granularity,
+                         const BdrvDirtyBitmap *rest);
+
 /* Say what the image is good for from now on; @session and @peer may be NULL */
 void wsm_image_set_state(WsmImage *image, WsmImageState state,
                          const QemuUUID *session, const char *peer);

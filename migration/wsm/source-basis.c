@@ -355,15 +355,11 @@ void coroutine_fn wsm_source_send_points(WsmSource *s)
 static void wsm_source_keep_point(WsmSource *s, WsmSourceDisk *d,
                                   const BdrvDirtyBitmap *rest)
 {
-    unsigned max = wsm_option_sync_points(s->w);
     QemuUUID id = wsm_points_id(&s->start.session, d->index);
-    Error *err = NULL;
 
-    if (max && !wsm_points_add(d->bs_points, &id,
-                               s->start.granularity, rest, &err)) {
-        warn_reportf_err(err, "disk '%s': no sync point is kept: ", d->name);
-    }
-    wsm_points_limit(d->bs_points, max);
+    wsm_points_forget_interrupted(d->bs_points);
+    wsm_image_add_point(s->w, d->image, d->bs_points, &id,
+                        s->start.granularity, rest);
 }
 
 /*
@@ -374,13 +370,11 @@ static void wsm_source_keep_point(WsmSource *s, WsmSourceDisk *d,
 static void wsm_source_drop_moved_bitmaps(BlockDriverState *bs)
 {
     BdrvDirtyBitmap *bitmap, *next;
-    int ret;
 
-    bdrv_graph_rdlock_main_loop();
-    ret = migrate_dirty_bitmaps() ? bdrv_activate(bs, NULL) : -1;
-    bdrv_graph_rdunlock_main_loop();
-    for (bitmap = bdrv_dirty_bitmap_first(bs); ret >= 0 && bitmap;
-         bitmap = next) {
+    if (!migrate_dirty_bitmaps() || !wsm_image_activate(bs, NULL)) {
+        return;
+    }
+    for (bitmap = bdrv_dirty_bitmap_first(bs); bitmap; bitmap = next) {
         const char *name = bdrv_dirty_bitmap_name(bitmap);
 
         next = bdrv_dirty_bitmap_next(bitmap);
@@ -417,12 +411,10 @@ void wsm_source_settle(WsmSource *s, WsmSourceDisk *d)
     case WSM_PHASE_RAM_PRECOPY:
     case WSM_PHASE_FREEZE:
         /* Broke off: next time what has arrived need not be sent */
-        wsm_points_forget_interrupted(d->bs_points);
         wsm_source_keep_point(s, d, d->bitmap);
         break;
     case WSM_PHASE_POSTCOPY:
     case WSM_PHASE_COMPLETED:
-        wsm_points_forget_interrupted(d->bs_points);
         wsm_source_keep_point(s, d, wsm_source_disk_missing(d));
         wsm_image_set_state(d->image, WSM_IMAGE_STATE_HANDED_OVER,
                             &s->start.session,

@@ -3,6 +3,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 from lib.back import (BOTH, DATA, SYNC_POINTS, away, back, bases,
                       expect_kinds, expect_sent, onto, points, resize, save,
@@ -71,14 +72,20 @@ def postcopy_on_the_way_back(scene: Scene) -> None:
     end(there, again)
 
 
-@test(BOTH)
-def restart_between(scene: Scene) -> None:
-    """QEMU ends at the destination and starts anew; then back."""
+def saved_away(scene: Scene) -> tuple[Vm, Vm, Path]:
+    """Away, written there, and ended; the guest's RAM is saved."""
     here, there = away(scene)
     scene.guest.fill(0, 0, MIB)
     state = save(scene, there)
     there.qmp.cmd('stop')
     there.quit()
+    return here, there, state
+
+
+@test(BOTH)
+def restart_between(scene: Scene) -> None:
+    """QEMU ends at the destination and starts anew; then back."""
+    here, there, state = saved_away(scene)
     again = wake(scene, there.images, state, 'again')
     require([len(ids) for ids in points(again)] == [1, 1],
             f'after the restart: {points(again)}')
@@ -92,11 +99,7 @@ def restart_between(scene: Scene) -> None:
 @test(BOTH)
 def paused_between(scene: Scene) -> None:
     """Saved, loaded in a new QEMU, and sent back without ever running."""
-    here, there = away(scene)
-    scene.guest.fill(0, 0, MIB)
-    state = save(scene, there)
-    there.qmp.cmd('stop')
-    there.quit()
+    here, there, state = saved_away(scene)
     again = scene.reopen('again', there.images, state=state)
     here.quit()
     last = scene.destination(images=here.images, name='destination-2')

@@ -8,11 +8,11 @@ model can say that they must, or must not, be brought up to date by a sync
 point.
 """
 
-import uuid
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Optional
 
+from lib.back import point_id
 from lib.common import require
 
 WRITE_EXTRA = 2         # blocks that a write touches beyond its length
@@ -165,7 +165,7 @@ class Disk:
 
     def point(self, session: str) -> str:
         """The id of the sync point that a migration makes for this disk."""
-        return str(uuid.UUID(int=uuid.UUID(session).int ^ self.number))
+        return point_id(session, self.number)
 
     def fill(self, offset: int, count: int, byte: int) -> None:
         self.data[offset:offset + count] = bytes([byte]) * count
