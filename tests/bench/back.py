@@ -17,8 +17,9 @@ from lib.image import Image
 from lib.qmp import QmpClosed
 from lib.scene import Scene, begin, disk_total
 from lib.vm import Vm
-from moving import (POLL_SECONDS, WSM, Plan, Sample, Samples, Stage, attempt,
-                    move_once, prepare, verify)
+from methods import POLL_SECONDS, WSM, Stage
+from moving import Plan, attempt, move_once, prepare, verify
+from sample import Sample, Samples
 from settings import CALM, Settings, machine
 
 BLOCK = 4096
@@ -64,7 +65,8 @@ class Journey:
         plan = replace(self.plan, settings=replace(self.plan.settings,
                                                    before_seconds=wait))
         sample = Sample(WSM, plan.load.name if plan.load else 'idle')
-        move_once(Stage(self.scene, self.here, other, plan), sample)
+        move_once(Stage(self.scene, self.here, other, plan.settings.give_up),
+                  plan, sample)
         self.here.quit()
         self.there = self.here.images
         self.here = other

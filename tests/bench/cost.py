@@ -11,7 +11,9 @@ from lib.common import TOP, TestFailure, run
 from lib.image import MIB, Image
 from lib.scene import Scene
 from lib.vm import Vm
-from moving import WSM, Plan, Sample, Samples, attempt, prepare
+from methods import WSM
+from moving import Plan, attempt, prepare
+from sample import Sample, Samples
 from settings import UNLIMITED, Settings, machine
 
 BLOCK = 4096

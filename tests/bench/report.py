@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib.image import GIB, MIB
 from lib.qmp import Json
-from moving import MIRROR, SHARED, WSM
+from methods import MIRROR, SHARED, WSM
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
 from rows import (GAP_EXTRA, GAP_FACTOR, Row, Value, collect, downtime,
                   field_of, make, per_t0, share, wrong_row)
@@ -207,7 +207,7 @@ def explain(document: Json) -> list[str]:
         'disk': settings['disk'] // MIB, 'data': settings['data'] // MIB}
     lines = ['<!-- SPDX-License-Identifier: GPL-2.0-or-later -->',
              '# Benchmarks', '',
-             'Written by `scripts/figures`; the raw numbers are in '
+             'Written by `scripts/bench`; the raw numbers are in '
              '`benchmarks.json`. A goal that is not met says **no**.', '']
     for text in (ABOUT_THE_MACHINE, ABOUT_THE_SCENE, ABOUT_THE_VALUES):
         lines += [*textwrap.wrap(text.format(**values), 76), '']

@@ -11,7 +11,9 @@ from back import BACK_SECTIONS
 from cost import COST_SECTIONS
 from lib.image import MIB
 from lib.vm import DiskConfig
-from moving import MIRROR, SHARED, WSM, Plan, Samples, evenly, measure
+from methods import MIRROR, SHARED, WSM
+from moving import Plan, evenly, measure
+from sample import Samples
 from settings import CALM, BUSY, LOADS, Load, Settings, machine
 from test_memory import Meter, preallocated
 

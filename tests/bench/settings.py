@@ -42,6 +42,7 @@ class Settings:
     away_seconds: float = 30.0      # between the way there and back
     template_differs: float = 0.05  # share of the blocks
     count: float = 10.0             # seconds to count instructions
+    give_up: float = 180.0          # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
 
     @property

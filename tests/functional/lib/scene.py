@@ -25,7 +25,9 @@ TRANSIENT_THREADS = ('worker', 'iou-', 'CPU ')
 class Scene:
     """Everything a test makes; close() removes it, also after a failure."""
 
-    def __init__(self, config: Optional[MachineConfig] = None) -> None:
+    def __init__(self, config: Optional[MachineConfig] = None,
+                 binary: Path = QEMU) -> None:
+        self.binary = binary
         self.folder = Path(tempfile.mkdtemp(prefix='wsm-test-'))
         self.config = config or MachineConfig()
         self.guest = Guest(self.folder / 'guest')
@@ -77,7 +79,7 @@ class Scene:
     def _new_vm(self, name: str, config: MachineConfig, images: list[Image],
                 incoming: Optional[str], guest: Optional[Guest] = None) -> Vm:
         vm = Vm(name, self.folder / name, config, images,
-                guest or self.guest, incoming=incoming)
+                guest or self.guest, incoming=incoming, binary=self.binary)
         if self.link:
             at_b = name.startswith('destination')
             vm.host = self.link.b if at_b else self.link.a

@@ -6,7 +6,7 @@
  * Opens a disk, gives it sync points and writes blocks of 4 KiB at random
  * places.  Run it with two numbers of writes under a tool that counts
  * instructions: the difference is what the writes took.  The places are the
- * same each time.  "scripts/figures --only tracking" does that.
+ * same each time.  "scripts/bench --only tracking" does that.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
