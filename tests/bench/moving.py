@@ -85,7 +85,7 @@ def prepare(scene: Scene, plan: Plan) -> Vm:
         scene.guest.region(0, offset, length)
         scene.guest.fill(0, offset, length)
     scene.guest.command('flush')
-    if plan.load:
+    if plan.load and plan.load.writers:
         offset, length = plan.data[0]
         scene.guest.region(0, offset, length)
         scene.guest.start(**plan.load.words())
@@ -163,6 +163,9 @@ def move_once(stage: Stage, plan: Plan, sample: Sample) -> None:
     sample.stopped = resume - stop
     sample.disk_bytes = 0 if sample.way == SHARED else sample.du_before
     sample.ram_bytes = int(source.migration()['ram']['transferred'])
+    sample.numbers['downtime bytes'] = int(
+        source.migration()['ram'].get('downtime-bytes', 0))
+    sample.numbers['link'] = plan.link_bytes if plan.limited else 0
     sample.t0 = (sample.disk_bytes + sample.ram_bytes) / plan.link_bytes
     if sample.way == WSM:
         sample.wsm = final_query(source)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from lib.image import GIB, MIB
 from lib.qmp import Json
-from methods import MIRROR, SHARED, WSM
+from methods import SHARED, WSM
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
-from rows import (GAP_EXTRA, GAP_FACTOR, Row, Value, collect, downtime,
-                  field_of, make, per_t0, share, wrong_row)
-from settings import LOADS, MEMORY_MIB, Settings
+from report_compare import COMPARE_ROWS, COMPARE_TABLES, COMPARE_TITLES
+from rows import (Row, Value, collect, downtime, field_of, make, per_t0,
+                  wrong_row)
+from settings import MEMORY_MIB, Settings
 
 GRANULARITY = 4096
 BITMAPS = 4                         # as many bits for each block, at most
@@ -21,67 +22,9 @@ ALLOWED_MEMORY = 64 * MIB
 ABOUT = 1.2                         # "about the time of its data", in T0
 FREEZE_FACTOR, FREEZE_EXTRA = 1.3, 30.0     # big against small disk; ms
 
-# Goals by load: running / T0, synchronised / T0, median and worst rate
-LOAD_GOALS = {
-    '100': (1.2, 1.2, 0.95, 0.60),
-    '1500': (1.3, 1.5, 0.90, 0.50),
-    'unlimited': (1.6, 2.0, 0.90, 0.50),
-}
 
-
-def load_rows(section: str, rows: dict[str, list[Json]]) -> list[Row]:
-    running, synchronised, median, worst = LOAD_GOALS[section]
-    wsm, shared = rows.get(WSM, []), rows.get(SHARED, [])
-    shared_gap, _ = collect(shared, field_of('gap'))
-    gap_goal = (GAP_FACTOR * statistics.median(shared_gap) + GAP_EXTRA
-                if shared_gap else None)
-    return [
-        make(section, 'guest writes per second before', wsm,
-             field_of('rate_before')),
-        make(section, 'T0', wsm, field_of('t0'), unit='s'),
-        make(section, 'guest runs at the destination after', wsm,
-             per_t0('running'), running, 'T0'),
-        make(section, 'all synchronised after', wsm, per_t0('synchronised'),
-             synchronised, 'T0'),
-        make(section, 'guest writes, median second', wsm,
-             share('rates', statistics.median), median, '%', True),
-        make(section, 'guest writes, worst second', wsm,
-             share('rates', min), worst, '%', True),
-        make(section, 'the same with shared storage, median', shared,
-             share('rates', statistics.median), unit='%'),
-        make(section, 'the same with shared storage, worst', shared,
-             share('rates', min), unit='%'),
-        make(section, 'heartbeat gap', wsm, field_of('gap', 1000),
-             gap_goal and gap_goal * 1000, 'ms'),
-        make(section, 'heartbeat gap with shared storage', shared,
-             field_of('gap', 1000), unit='ms'),
-        make(section, 'longest gap outside the switchover too', wsm,
-             field_of('longest_gap', 1000), unit='ms'),
-        make(section, 'longest gap without any migration', wsm,
-             field_of('longest_gap_before', 1000), unit='ms'),
-        make(section, 'longest guest write', wsm,
-             field_of('worst_write', 1000), unit='ms'),
-        wrong_row(section, wsm),
-    ]
-
-
-def stock_rows(section: str, rows: dict[str, list[Json]]) -> list[Row]:
-    mirror = make(section, 'blockdev-mirror, then migrate', rows[MIRROR],
-                  field_of('synchronised'), unit='s')
-    goal = mirror.median if mirror.values else None
-    return [
-        make(section, 'whole-system migration, all synchronised',
-             rows[WSM], field_of('synchronised'), goal, 's'),
-        mirror,
-        make(section, 'heartbeat gap', rows[WSM], field_of('gap', 1000),
-             unit='ms'),
-        make(section, 'heartbeat gap of the mirror', rows[MIRROR],
-             field_of('gap', 1000), unit='ms'),
-        wrong_row(section, rows[WSM]),
-    ]
-
-
-def thin_rows(section: str, rows: dict[str, list[Json]]) -> list[Row]:
+def thin_rows(section: str, rows: dict[str, list[Json]],
+              _settings: Settings) -> list[Row]:
     result = []
     for fmt, samples in rows.items():
         before, _ = collect(samples, field_of('du_before'))
@@ -100,7 +43,8 @@ def thin_rows(section: str, rows: dict[str, list[Json]]) -> list[Row]:
     return result
 
 
-def freeze_rows(section: str, rows: dict[str, list[Json]]) -> list[Row]:
+def freeze_rows(section: str, rows: dict[str, list[Json]],
+                _settings: Settings) -> list[Row]:
     result: list[Row] = []
     goal: Value = None
 
@@ -139,21 +83,22 @@ def memory_rows(section: str, rows: dict[str, list[Json]],
     return result
 
 
+ROWS = {
+    'thin': thin_rows,
+    'freeze': freeze_rows,
+    'memory': memory_rows,
+    **COMPARE_ROWS,
+    **BACK_ROWS,
+}
+
+
 def rows_of(section: str, rows: dict[str, list[Json]],
             settings: Settings) -> list[Row]:
-    if section in LOAD_GOALS:
-        return load_rows(section, rows)
-    if section == 'memory':
-        return memory_rows(section, rows, settings)
-    if section in BACK_ROWS:
-        return BACK_ROWS[section](section, rows, settings)
-    return {'stock': stock_rows, 'thin': thin_rows,
-            'freeze': freeze_rows}[section](section, rows)
+    return ROWS[section](section, rows, settings)
 
 
 TITLES = {
-    **{load.name: f'Guest writes: {load.title}' for load in LOADS},
-    'stock': 'Without a link limit, against stock mirror and migrate',
+    **COMPARE_TITLES,
     'thin': 'A big disk that is nearly empty',
     'freeze': 'The freeze and the size of the disk',
     'memory': 'Resident memory that migration adds',
@@ -220,13 +165,19 @@ def table(rows: list[Row]) -> list[str]:
     return lines + [f'| {" | ".join(row.cells())} |' for row in rows] + ['']
 
 
-def render(document: Json, settings: Settings) -> str:
+def render(document: Json, settings: Settings,
+           plots: dict[str, list[str]]) -> str:
+    """@plots: for each section, lines that show its plots."""
     lines = explain(document)
     for section, rows in document['sections'].items():
         rounds = min(len(samples) for samples in rows.values())
         lines += [f'## {TITLES[section]} ({rounds} rounds)', '']
         if section in BACK_NOTES:
             lines += [*textwrap.wrap(BACK_NOTES[section], 76), '']
+        for plot in plots.get(section, []):
+            lines += [plot, '']
+        if section in COMPARE_TABLES:
+            lines += COMPARE_TABLES[section](rows)
         lines += table(rows_of(section, rows, settings))
         failures = [f'- {key}, round {number}: {sample["failure"]}'
                     for key, samples in rows.items()

@@ -8,38 +8,17 @@ that is busy for a while is so for both.
 from typing import Callable
 
 from back import BACK_SECTIONS
+from compare import COMPARE_SECTIONS
 from cost import COST_SECTIONS
 from lib.image import MIB
 from lib.vm import DiskConfig
-from methods import MIRROR, SHARED, WSM
+from methods import SHARED, WSM
 from moving import Plan, evenly, measure
 from sample import Samples
-from settings import CALM, BUSY, LOADS, Load, Settings, machine
+from settings import BUSY, Settings, machine
 from test_memory import Meter, preallocated
 
 Section = Callable[[Settings], Samples]
-
-
-def plan_for(settings: Settings, load: Load) -> Plan:
-    return Plan(machine(settings.disk), settings, load,
-                data=((0, settings.data),))
-
-
-def section_load(load: Load) -> Section:
-    def function(settings: Settings) -> Samples:
-        for _ in range(settings.rounds):
-            for way in (WSM, SHARED):
-                yield way, measure(plan_for(settings, load), way)
-    return function
-
-
-def section_stock(settings: Settings) -> Samples:
-    """No link limit, against mirror and migrate."""
-    plan = Plan(machine(settings.disk), settings, CALM, limited=False,
-                data=((0, settings.data),))
-    for _ in range(settings.rounds):
-        for way in (WSM, MIRROR):
-            yield way, measure(plan, way)
 
 
 def section_thin(settings: Settings) -> Samples:
@@ -71,8 +50,7 @@ def section_memory(settings: Settings) -> Samples:
 
 
 SECTIONS: dict[str, Section] = {
-    **{load.name: section_load(load) for load in LOADS},
-    'stock': section_stock,
+    **COMPARE_SECTIONS,
     'thin': section_thin,
     'freeze': section_freeze,
     'memory': section_memory,

@@ -11,39 +11,49 @@ MEMORY_MIB = 256
 
 @dataclass(frozen=True)
 class Load:
-    """Random 4 KiB guest writes."""
+    """4 KiB guest writes at random places, or one after another."""
     name: str
     title: str
-    writers: int
+    writers: int        # 0: an idle guest
     rate: int           # per second, 0: as many as it can
+    sequential: bool = False
 
     def words(self) -> dict[str, int]:
-        return {'writers': self.writers, 'rate': self.rate, 'full': 1}
+        return {'writers': self.writers, 'rate': self.rate, 'full': 1,
+                'seq': int(self.sequential)}
 
 
+IDLE = Load('idle', 'none', 0, 0)
 CALM = Load('100', '100 writes/s', 1, 100)
 BUSY = Load('1500', '1500 writes/s', 4, 1500)
 UNLIMITED = Load('unlimited', 'unlimited', 4, 0)
-LOADS = (CALM, BUSY, UNLIMITED)
+SEQUENTIAL = Load('sequential', '1500 sequential writes/s', 1, 1500, True)
+LOADS = (IDLE, CALM, BUSY, UNLIMITED, SEQUENTIAL)
 
 
 @dataclass(frozen=True)
 class Settings:
-    rounds: int = 3
+    rounds: int = 2
     link_mbit: int = 160
+    links_mbit: tuple[int, ...] = (80, 320, 1280)
     disk: int = 512 * MIB
     data: int = 256 * MIB
     thin_disk: int = 16 * GIB
     thin_data: int = 64 * MIB
     freeze_disks: tuple[int, ...] = (1 * GIB, 16 * GIB, 256 * GIB)
     freeze_data: int = 64 * MIB
-    before_seconds: float = 8.0     # the rate of writes before
+    before_seconds: float = 5.0     # the rate of writes before
     back_writes: tuple[int, ...] = (16 * MIB, 64 * MIB)
     away_seconds: float = 30.0      # between the way there and back
     template_differs: float = 0.05  # share of the blocks
     count: float = 10.0             # seconds to count instructions
-    give_up: float = 180.0          # seconds, waiting for any one event
+    give_up: float = 75.0          # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
+
+    @property
+    def few_rounds(self) -> int:
+        """Of sections that take long and whose figures vary little."""
+        return (self.rounds + 1) // 2
 
     @property
     def link_bytes(self) -> float:
@@ -53,11 +63,13 @@ class Settings:
 
 def quick() -> Settings:
     """To see that everything works; the figures mean little."""
-    return Settings(rounds=1, disk=64 * MIB, data=32 * MIB,
+    return Settings(rounds=1, links_mbit=(80, 640),
+                    disk=64 * MIB, data=32 * MIB,
                     thin_disk=1 * GIB, thin_data=8 * MIB,
                     freeze_disks=(64 * MIB, 1 * GIB), freeze_data=16 * MIB,
                     before_seconds=2.0, back_writes=(2 * MIB, 8 * MIB),
-                    away_seconds=4.0, count=2.0, verify_all=False)
+                    away_seconds=4.0, count=2.0, give_up=20.0,
+                    verify_all=False)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:
