@@ -112,17 +112,17 @@ static int coroutine_fn wsm_source_hash(WsmSource *s, WsmReq *req)
     return ret;
 }
 
+static uint64_t wsm_compare_bandwidth(WsmSource *s)
+{
+    return wsm_option_compare_bandwidth(s->w);
+}
+
 void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req)
 {
     WsmSource *s = c->s;
-    uint64_t speed = wsm_option_compare_bandwidth(s->w);
     int ret;
 
-    if (speed) {
-        ratelimit_set_speed(&s->compare_limit, speed, WSM_SLICE_NS);
-        wsm_source_sleep(s, ratelimit_calculate_delay(&s->compare_limit,
-                                                      req->bytes));
-    }
+    wsm_source_limit(s, &s->compare_limit, wsm_compare_bandwidth, req->bytes);
     if (!c->up || req->connection != c->connection ||
         wsm_source_ask(c, req) < 0) {
         wsm_req_end(c, req, false);

@@ -352,6 +352,25 @@ void coroutine_fn wsm_source_sleep(WsmSource *s, int64_t ns)
     }
 }
 
+void coroutine_fn wsm_source_limit(WsmSource *s, RateLimit *limit,
+                                   WsmSpeed *speed, int64_t bytes)
+{
+    uint64_t now = speed(s);
+    int64_t ns;
+
+    if (!now) {
+        return;
+    }
+    ratelimit_set_speed(limit, now, WSM_SLICE_NS);
+    ns = ratelimit_calculate_delay(limit, bytes);
+    while (ns > 0 && speed(s) == now && !qatomic_read(&s->quit)) {
+        int64_t slice = MIN(ns, WSM_SLICE_NS);
+
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, slice);
+        ns -= slice;
+    }
+}
+
 /* Bytes per second; the lower of our limit and that of migration */
 static uint64_t wsm_bandwidth(WsmSource *s)
 {
@@ -364,18 +383,13 @@ static uint64_t wsm_bandwidth(WsmSource *s)
 
 static void coroutine_fn wsm_throttle(WsmSource *s, WsmReq *req)
 {
-    uint64_t speed = wsm_bandwidth(s);
-
     if (req->pull || req->zero) {
         return;
     }
     if (req->epoch) {
         wsm_source_sleep(s, wsm_option_push_delay(s->w) * SCALE_MS);
     }
-    if (speed) {
-        ratelimit_set_speed(&s->limit, speed, WSM_SLICE_NS);
-        wsm_source_sleep(s, ratelimit_calculate_delay(&s->limit, req->bytes));
-    }
+    wsm_source_limit(s, &s->limit, wsm_bandwidth, req->bytes);
 }
 
 void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret)

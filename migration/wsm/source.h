@@ -266,6 +266,13 @@ void wsm_source_begin_pass(WsmSource *s, uint32_t epoch);
 /* Sleep in slices, so that @quit is seen */
 void coroutine_fn wsm_source_sleep(WsmSource *s, int64_t ns);
 
+/* Bytes per second, 0: no limit */
+typedef uint64_t WsmSpeed(WsmSource *s);
+
+/* Wait until @bytes may go; a @speed that is changed ends the wait */
+void coroutine_fn wsm_source_limit(WsmSource *s, RateLimit *limit,
+                                   WsmSpeed *speed, int64_t bytes);
+
 /* The destination asks for a range.  IOThread. */
 void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg);
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Callable
 
 from lib import tls
-from lib.common import require
+from lib.common import require, wait_until
 from lib.image import MIB
 from lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, SLOW_PUSH, end,
                        expect_moved, expect_postcopy, expect_unharmed,
@@ -73,6 +73,23 @@ def bandwidth_limits(scene: Scene) -> None:
         source.wait_migration('cancelled')
         destination.close()
     expect_unharmed(scene, source)
+
+
+@test()
+def bandwidth_raised(scene: Scene) -> None:
+    """A limit that is raised ends the wait that the old one began."""
+    source = scene.source()
+    fill_half(scene)
+    destination = scene.destination()
+    size = sum(disk.size for disk in scene.config.disks)
+    # At this speed the first message would wait for longer than we do
+    begin(source, scene.uri(destination), bandwidth=64)
+    wait_phase(source, 'disk-precopy')
+    wait_until(lambda: disk_total(source, 'dirty') < size,
+               'the first message is under way')
+    source.qmp.cmd('wsm-set-options', bandwidth=0)
+    finish(source, destination)
+    end(source, destination)
 
 
 def matrix(name: str, config: MachineConfig,
