@@ -131,12 +131,29 @@ ABOUT_THE_SCENE = (
     '{disk} MiB with {data} MiB of data (raw, cache=writeback), and writes '
     '4 KiB blocks at random places of the data. T0 = (allocated bytes of the '
     'disk + bytes of RAM sent) / speed of the link.')
+ABOUT_THE_WAYS = (
+    'The ways: "qemu-wsm" is one `migrate` of the patched QEMU. All others '
+    'are stock QEMU, built from the same source with the same options. '
+    '"Mirror" is `blockdev-mirror` to an NBD export of the destination, then '
+    '`migrate` with `pause-before-switchover`, as libvirt does for '
+    '`--copy-storage-all` ("background") and '
+    '`--copy-storage-synchronous-writes` ("write-blocking"), with QEMU\'s '
+    'default granularity; a mirror that is not ready after {give_up:.0f} s is '
+    'given up. "Shared storage" is a migration with the same image on both '
+    'sides, which bounds the downtime. "Stop, copy, start" stops the guest, '
+    'copies its disk with `qemu-img convert` to an NBD export, and migrates '
+    'it.')
+ABOUT_THE_LIMITS = (
+    'The limits: for time, all bytes that the link carried, at its speed; '
+    'for bytes, the allocated data of the disk, the blocks that followed '
+    'after the handover, and what the link carried with shared storage; for '
+    'the downtime, the memory that was sent in it at the speed of the link, '
+    'and one round trip. The "best peer" is the best of the other ways that '
+    'move disks and leave the guest at least half of its throughput.')
 ABOUT_THE_VALUES = (
     'Each value is the median of the rounds that the heading names, each with '
-    'a fresh guest; ways that are compared take turns. "Shared storage" is a '
-    'migration by the same binary with the capability off and the same image '
-    'on both sides. Rates are those of whole seconds between `migrate` and '
-    'the end, without the freeze, relative to the median second before. The '
+    'a fresh guest; ways that are compared take turns. Rates '
+    'are those of whole seconds between `migrate` and the end, without the freeze, relative to the median second before. The '
     "heartbeat gap is the longest silence of the guest's 5 ms heartbeat at "
     'the switchover, as heard from outside. At the end the guest reads every '
     'block of the disk and compares it with what it wrote; after the first '
@@ -149,12 +166,14 @@ def explain(document: Json) -> list[str]:
         **facts, 'date': document['date'], 'qemu': document['qemu'],
         'load': ', '.join(str(value) for value in facts['load']),
         'link': settings['link_mbit'], 'memory': MEMORY_MIB,
-        'disk': settings['disk'] // MIB, 'data': settings['data'] // MIB}
+        'disk': settings['disk'] // MIB, 'data': settings['data'] // MIB,
+        'give_up': settings['give_up']}
     lines = ['<!-- SPDX-License-Identifier: GPL-2.0-or-later -->',
              '# Benchmarks', '',
              'Written by `scripts/bench`; the raw numbers are in '
              '`benchmarks.json`. A goal that is not met says **no**.', '']
-    for text in (ABOUT_THE_MACHINE, ABOUT_THE_SCENE, ABOUT_THE_VALUES):
+    for text in (ABOUT_THE_MACHINE, ABOUT_THE_SCENE, ABOUT_THE_WAYS,
+                 ABOUT_THE_LIMITS, ABOUT_THE_VALUES):
         lines += [*textwrap.wrap(text.format(**values), 76), '']
     return lines
 
@@ -165,10 +184,26 @@ def table(rows: list[Row]) -> list[str]:
     return lines + [f'| {" | ".join(row.cells())} |' for row in rows] + ['']
 
 
+def unmet(document: Json, settings: Settings) -> list[str]:
+    """The goals that are not met, in the order of the sections."""
+    total, lines = 0, []
+    for section, rows in document['sections'].items():
+        for row in rows_of(section, rows, settings):
+            total += row.goal is not None
+            if row.met() is False:
+                _, goal, median, *_ = row.cells()
+                lines.append(f'- {TITLES[section]}: {row.what}: {median}, '
+                             f'goal {goal}')
+    met = f'{total - len(lines)} of {total} goals are met.'
+    if lines:
+        lines = [f'{met} Not met:', '', *lines]
+    return ['## Goals', '', *(lines or [met]), '']
+
+
 def render(document: Json, settings: Settings,
            plots: dict[str, list[str]]) -> str:
     """@plots: for each section, lines that show its plots."""
-    lines = explain(document)
+    lines = explain(document) + unmet(document, settings)
     for section, rows in document['sections'].items():
         rounds = min(len(samples) for samples in rows.values())
         lines += [f'## {TITLES[section]} ({rounds} rounds)', '']

@@ -67,7 +67,7 @@ def back_rows(section: str, rows: Samples,
                  field_of('running'), unit='s')]
         if written:
             later, missing = pairs(alone, samples, field_of('running'),
-                                  lambda ram, all_of_it: all_of_it - ram)
+                                   lambda ram, all_of_it: all_of_it - ram)
             result.append(
                 Row(section, f'{name}: that is later than with w = 0 by',
                     later, TIME_FACTOR * written / settings.link_bytes, 's',
