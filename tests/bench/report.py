@@ -151,13 +151,14 @@ ABOUT_THE_LIMITS = (
     'and one round trip. The "best peer" is the best of the other ways that '
     'move disks and leave the guest at least half of its throughput.')
 ABOUT_THE_VALUES = (
-    'Each value is the median of the rounds that the heading names, each with '
-    'a fresh guest; ways that are compared take turns. Rates '
-    'are those of whole seconds between `migrate` and the end, without the freeze, relative to the median second before. The '
-    "heartbeat gap is the longest silence of the guest's 5 ms heartbeat at "
-    'the switchover, as heard from outside. At the end the guest reads every '
-    'block of the disk and compares it with what it wrote; after the first '
-    'wrong block it stops, so "1" is "at least one".')
+    'Each value is the median of the rounds that the heading names, each '
+    'with a fresh guest; ways that are compared take turns. Rates are those'
+    ' of whole seconds between `migrate` and the end, without the freeze, '
+    'relative to the median second before. The heartbeat gap is the longest'
+    " silence of the guest's 5 ms heartbeat at the switchover, as heard "
+    'from outside. At the end the guest reads every block of the disk and '
+    'compares it with what it wrote; after the first wrong block it stops, '
+    'so "1" is "at least one".')
 
 
 def explain(document: Json) -> list[str]:
