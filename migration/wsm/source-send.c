@@ -23,9 +23,7 @@
 
 #define WSM_SENDERS             4               /* per bulk channel */
 #define WSM_CHUNK               (256 * KiB)     /* bytes of a message */
-#define WSM_PUSH_CHUNK          (64 * KiB)      /* same, in post-copy */
 #define WSM_WINDOW              (32 * MiB)      /* unacked, all channels */
-#define WSM_PUSH_WINDOW         (1 * MiB)       /* same, in post-copy */
 #define WSM_PULL_WINDOW         (8 * MiB)       /* asked for, at a time */
 #define WSM_ZERO_COST           (4 * KiB)       /* of a message in the window */
 #define WSM_STATUS_MIN          (64 * KiB)      /* look for holes from here */
@@ -145,6 +143,9 @@ bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
                    c->c.id);
         return false;
     }
+    if (ok && req->epoch && !req->pull && !req->zero) {
+        wsm_window_ack(&c->s->window, req->bytes, wsm_now() - req->sent_ns);
+    }
     req->answered = true;
     req->arrived = ok;
     if (!req->busy) {
@@ -209,7 +210,7 @@ bool wsm_source_compares(WsmSource *s, const WsmSourceDisk *d)
 static void coroutine_fn wsm_req_fit(WsmSourceChannel *c, WsmReq *req)
 {
     WsmSourceDisk *d = req->disk;
-    int64_t chunk = req->epoch ? WSM_PUSH_CHUNK :
+    int64_t chunk = req->epoch ? wsm_window_chunk(&c->s->window) :
                     req->compare ? WSM_COMPARE_CHUNK : WSM_CHUNK;
     int64_t granularity = c->s->start.granularity;
     int64_t bytes = req->bytes, pnum;
@@ -243,7 +244,7 @@ static void coroutine_fn wsm_req_fit(WsmSourceChannel *c, WsmReq *req)
 static bool wsm_may_send(WsmSourceChannel *c)
 {
     WsmSource *s = c->s;
-    int64_t window = s->epoch ? WSM_PUSH_WINDOW : WSM_WINDOW;
+    int64_t window = s->epoch ? s->window.bytes : WSM_WINDOW;
 
     return s->sending && c->up && !qatomic_read(&s->quit) &&
            c->in_flight < window / (s->nchannels - 1);
@@ -454,6 +455,7 @@ static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req,
         return;
     }
 
+    req->sent_ns = wsm_now();
     ret = wsm_req_transmit(c, req, buf);
     req->busy = false;
     if (ret == 0) {

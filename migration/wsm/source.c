@@ -173,6 +173,7 @@ static WsmSource *wsm_source_new(Wsm *w)
     s->nchannels = s->start.channels = 1 + w->options->channels;
     qemu_co_queue_init(&s->work);
     qemu_co_queue_init(&s->control);
+    wsm_window_init(&s->window);
     ratelimit_init(&s->limit);
     ratelimit_init(&s->compare_limit);
     qemu_mutex_init(&s->lock);

@@ -22,6 +22,7 @@
 #include "disk.h"
 #include "image.h"
 #include "protocol.h"
+#include "window.h"
 #include "wsm.h"
 
 typedef struct WsmSourceChannel WsmSourceChannel;
@@ -76,6 +77,7 @@ typedef struct WsmReq {
     uint32_t epoch;
     unsigned connection;        /* of the channel, when the request began */
     bool pull;                  /* the guest waits for it */
+    int64_t sent_ns;            /* when it was sent */
     bool zero;
     bool compare;               /* is compared, not sent; then, or NULL: */
     uint8_t *mine, *theirs;     /* hashes; @theirs NULL: zeroes, too */
@@ -123,6 +125,7 @@ struct WsmSource {
     bool sync_awaited;          /* its answer has not come */
     bool go_wanted, abort_wanted;
     unsigned passes;            /* how many have begun */
+    WsmWindow window;           /* of what is pushed */
     RateLimit limit;            /* has a lock of its own */
     RateLimit compare_limit;    /* likewise */
     bool points_wanted;         /* the destination is to be told of them */

@@ -1,0 +1,166 @@
+/*
+ * Unit tests of migration/wsm/window.c
+ *
+ * On a simulated link with one queue: it must be busy, and what is put into
+ * the queue at any moment must not wait for long.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "migration/wsm/window.h"
+
+#define MBIT                    (1000 * 1000 / 8)
+#define SECONDS                 8
+#define WARM_UP                 (SECONDS * NANOSECONDS_PER_SECOND / 2)
+#define ALLOWED_NS              (5 * SCALE_MS)
+
+typedef struct Message {
+    int64_t bytes;
+    int64_t sent_ns, ack_ns;
+} Message;
+
+typedef struct Link {
+    WsmWindow w;
+    int64_t rate;               /* bytes per second */
+    int64_t round_trip_ns;
+    int64_t noise_ns;           /* each answer comes up to so much later */
+    int64_t now_ns;
+    int64_t free_ns;            /* when the queue will be empty */
+    int64_t in_flight;
+    GQueue *messages;
+    GRand *rand;
+    /* After the warm-up */
+    int64_t delivered;
+    int64_t longest_queue_ns;
+} Link;
+
+static void link_fill(Link *l)
+{
+    while (l->in_flight < l->w.bytes) {
+        Message *m = g_new(Message, 1);
+
+        m->bytes = wsm_window_chunk(&l->w);
+        m->sent_ns = l->now_ns;
+        l->free_ns = MAX(l->free_ns, l->now_ns) +
+                     m->bytes * NANOSECONDS_PER_SECOND / l->rate;
+        m->ack_ns = l->free_ns + l->round_trip_ns;
+        if (l->noise_ns) {
+            m->ack_ns += g_rand_int_range(l->rand, 0, l->noise_ns);
+        }
+        l->in_flight += m->bytes;
+        g_queue_push_tail(l->messages, m);
+    }
+    if (l->now_ns > WARM_UP) {
+        l->longest_queue_ns = MAX(l->longest_queue_ns,
+                                  l->free_ns - l->now_ns);
+    }
+}
+
+static void link_run(Link *l)
+{
+    l->messages = g_queue_new();
+    l->rand = g_rand_new_with_seed(1);
+    wsm_window_init(&l->w);
+    while (l->now_ns < SECONDS * NANOSECONDS_PER_SECOND) {
+        g_autofree Message *m = NULL;
+
+        link_fill(l);
+        m = g_queue_pop_head(l->messages);
+        l->now_ns = MAX(l->now_ns, m->ack_ns);
+        l->in_flight -= m->bytes;
+        if (l->now_ns > WARM_UP) {
+            l->delivered += m->bytes;
+        }
+        wsm_window_ack(&l->w, m->bytes, l->now_ns - m->sent_ns);
+        g_assert_cmpint(l->w.bytes, >=, WSM_WINDOW_MIN);
+        g_assert_cmpint(l->w.bytes, <=, WSM_WINDOW_MAX);
+    }
+    g_queue_free_full(l->messages, g_free);
+    g_rand_free(l->rand);
+}
+
+/* Share of the link's speed that was used */
+static double link_used(const Link *l)
+{
+    return (double)l->delivered / l->rate /
+           ((SECONDS * NANOSECONDS_PER_SECOND - WARM_UP) /
+            (double)NANOSECONDS_PER_SECOND);
+}
+
+static void test_link(int64_t mbit, int64_t round_trip_us)
+{
+    Link l = {
+        .rate = mbit * MBIT,
+        .round_trip_ns = round_trip_us * SCALE_US,
+    };
+    int64_t allowed;
+
+    link_run(&l);
+    /* The least window may be more than a slow link can take so quickly */
+    allowed = MAX(ALLOWED_NS + l.round_trip_ns,
+                  2 * WSM_WINDOW_MIN * NANOSECONDS_PER_SECOND / l.rate);
+    g_test_message("%" PRId64 " Mbit/s, %" PRId64 " us: used %.2f, queue "
+                   "%.1f ms", mbit, round_trip_us, link_used(&l),
+                   l.longest_queue_ns / 1e6);
+    g_assert_cmpfloat(link_used(&l), >=, 0.9);
+    g_assert_cmpint(l.longest_queue_ns, <=, allowed);
+}
+
+static void test_links(void)
+{
+    static const int64_t mbit[] = { 10, 80, 160, 1000, 10000 };
+    static const int64_t round_trip_us[] = { 100, 1000, 10000, 50000 };
+
+    for (int i = 0; i < ARRAY_SIZE(mbit); i++) {
+        for (int j = 0; j < ARRAY_SIZE(round_trip_us); j++) {
+            /* Where the window suffices */
+            if (mbit[i] * MBIT * round_trip_us[j] / 1000000 <
+                WSM_WINDOW_MAX / 2) {
+                test_link(mbit[i], round_trip_us[j]);
+            }
+        }
+    }
+}
+
+/* A host that is slow now and then must not stop the push */
+static void test_noise(void)
+{
+    Link l = {
+        .rate = 160 * MBIT,
+        .round_trip_ns = 200 * SCALE_US,
+        .noise_ns = 5 * SCALE_MS,
+    };
+
+    link_run(&l);
+    g_assert_cmpfloat(link_used(&l), >=, 0.5);
+}
+
+static void test_bounds(void)
+{
+    WsmWindow w;
+
+    wsm_window_init(&w);
+    for (int i = 0; i < 10000; i++) {
+        wsm_window_ack(&w, 256 * KiB, 1);
+    }
+    g_assert_cmpint(w.bytes, ==, WSM_WINDOW_MAX);
+    g_assert_cmpint(wsm_window_chunk(&w), ==, 256 * KiB);
+    for (int i = 0; i < 10000; i++) {
+        wsm_window_ack(&w, 256 * KiB, INT64_MAX / 2);
+    }
+    g_assert_cmpint(w.bytes, ==, WSM_WINDOW_MIN);
+    g_assert_cmpint(wsm_window_chunk(&w), ==, 16 * KiB);
+    /* A clock that goes backwards does no harm */
+    wsm_window_ack(&w, 64 * KiB, -5);
+    g_assert_cmpint(w.least_ns, ==, 0);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/wsm/window/bounds", test_bounds);
+    g_test_add_func("/wsm/window/links", test_links);
+    g_test_add_func("/wsm/window/noise", test_noise);
+    return g_test_run();
+}
