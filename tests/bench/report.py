@@ -11,6 +11,7 @@ from lib.image import GIB, MIB
 from lib.qmp import Json
 from methods import MIRROR, SHARED, WSM
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
+from report_scale import SCALE_NOTES, SCALE_ROWS, SCALE_TITLES
 from rows import (GAP_EXTRA, GAP_FACTOR, Row, Value, collect, downtime,
                   field_of, make, per_t0, share, wrong_row)
 from settings import LOADS, MEMORY_MIB, Settings
@@ -19,7 +20,6 @@ GRANULARITY = 4096
 BITMAPS = 4                         # as many bits for each block, at most
 ALLOWED_MEMORY = 64 * MIB
 ABOUT = 1.2                         # "about the time of its data", in T0
-FREEZE_FACTOR, FREEZE_EXTRA = 1.3, 30.0     # big against small disk; ms
 
 # Goals by load: running / T0, synchronised / T0, median and worst rate
 LOAD_GOALS = {
@@ -100,24 +100,6 @@ def thin_rows(section: str, rows: dict[str, list[Json]]) -> list[Row]:
     return result
 
 
-def freeze_rows(section: str, rows: dict[str, list[Json]]) -> list[Row]:
-    result: list[Row] = []
-    goal: Value = None
-
-    for mib, samples in rows.items():
-        size = (f'{int(mib) * MIB // GIB} GiB' if int(mib) * MIB >= GIB
-                else f'{mib} MiB')
-        row = make(section, f'{size}: downtime (query-wsm)', samples,
-                   downtime, goal, 'ms')
-        result += [row, make(section, f'{size}: heartbeat gap', samples,
-                             field_of('gap', 1000), unit='ms'),
-                   make(section, f'{size}: all synchronised', samples,
-                        field_of('synchronised'), unit='s')]
-        if goal is None and row.values:
-            goal = FREEZE_FACTOR * row.median + FREEZE_EXTRA
-    return result
-
-
 def memory_rows(section: str, rows: dict[str, list[Json]],
                 settings: Settings) -> list[Row]:
     allowed = ALLOWED_MEMORY + BITMAPS * settings.disk // GRANULARITY // 8
@@ -147,17 +129,21 @@ def rows_of(section: str, rows: dict[str, list[Json]],
         return memory_rows(section, rows, settings)
     if section in BACK_ROWS:
         return BACK_ROWS[section](section, rows, settings)
-    return {'stock': stock_rows, 'thin': thin_rows,
-            'freeze': freeze_rows}[section](section, rows)
+    if section in SCALE_ROWS:
+        return SCALE_ROWS[section](section, rows, settings)
+    return {'stock': stock_rows, 'thin': thin_rows}[section](section, rows)
+
+
+NOTES = {**BACK_NOTES, **SCALE_NOTES}
 
 
 TITLES = {
     **{load.name: f'Guest writes: {load.title}' for load in LOADS},
     'stock': 'Without a link limit, against stock mirror and migrate',
     'thin': 'A big disk that is nearly empty',
-    'freeze': 'The freeze and the size of the disk',
     'memory': 'Resident memory that migration adds',
     **BACK_TITLES,
+    **SCALE_TITLES,
 }
 
 
@@ -225,8 +211,8 @@ def render(document: Json, settings: Settings) -> str:
     for section, rows in document['sections'].items():
         rounds = min(len(samples) for samples in rows.values())
         lines += [f'## {TITLES[section]} ({rounds} rounds)', '']
-        if section in BACK_NOTES:
-            lines += [*textwrap.wrap(BACK_NOTES[section], 76), '']
+        if section in NOTES:
+            lines += [*textwrap.wrap(NOTES[section], 76), '']
         lines += table(rows_of(section, rows, settings))
         failures = [f'- {key}, round {number}: {sample["failure"]}'
                     for key, samples in rows.items()

@@ -14,7 +14,8 @@ from lib.vm import DiskConfig
 from methods import MIRROR, SHARED, WSM
 from moving import Plan, evenly, measure
 from sample import Samples
-from settings import CALM, BUSY, LOADS, Load, Settings, machine
+from scale import SCALE_SECTIONS
+from settings import BUSY, CALM, LOADS, Load, Settings, machine
 from test_memory import Meter, preallocated
 
 Section = Callable[[Settings], Samples]
@@ -52,15 +53,6 @@ def section_thin(settings: Settings) -> Samples:
             yield fmt, measure(plan, WSM)
 
 
-def section_freeze(settings: Settings) -> Samples:
-    """The same guest with disks of different virtual size."""
-    for _ in range(settings.rounds):
-        for size in settings.freeze_disks:
-            plan = Plan(machine(size), settings, BUSY,
-                        data=((0, settings.freeze_data),))
-            yield str(size // MIB), measure(plan, WSM)
-
-
 def section_memory(settings: Settings) -> Samples:
     """What each side grows by, and by how much with shared storage."""
     plan = Plan(preallocated(DiskConfig('vd0', size=settings.disk)), settings,
@@ -74,8 +66,8 @@ SECTIONS: dict[str, Section] = {
     **{load.name: section_load(load) for load in LOADS},
     'stock': section_stock,
     'thin': section_thin,
-    'freeze': section_freeze,
     'memory': section_memory,
     **BACK_SECTIONS,
     **COST_SECTIONS,
+    **SCALE_SECTIONS,
 }

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tables of how cost grows."""
+
+from typing import Callable
+
+from lib.image import GIB, MIB
+from lib.qmp import Json
+from methods import METHODS, MIRROR, SHARED, WSM
+from rows import (Getter, Row, Value, downtime, field_of, make, share,
+                  wrong_row)
+from scale import FAR, LOSSY, OPEN
+from settings import Settings
+
+Samples = dict[str, list[Json]]
+RowsOf = Callable[[str, Samples, Settings], list[Row]]
+
+FREEZE_FACTOR, FREEZE_EXTRA = 1.3, 30.0     # big against small disk; ms
+FIGURES: dict[str, tuple[Getter, str]] = {
+    'all synchronised': (field_of('synchronised'), 's'),
+    'downtime (query-wsm)': (downtime, 'ms'),
+    'heartbeat gap': (field_of('gap', 1000), 'ms'),
+    'guest writes, worst second': (share('rates', min), '%'),
+}
+
+
+def number(name: str, factor: float = 1.0) -> Getter:
+    def getter(sample: Json) -> Value:
+        value = sample['numbers'].get(name)
+        return None if value is None else value * factor
+    return getter
+
+
+def growth(side: str) -> Getter:
+    def getter(sample: Json) -> Value:
+        value = sample['memory'].get(side)
+        return None if value is None else float(value)
+    return getter
+
+
+def size_title(key: str) -> str:
+    fmt, mib = key.split()
+    size = int(mib) * MIB
+    return f'{size // GIB} GiB {fmt}' if size >= GIB else f'{mib} MiB {fmt}'
+
+
+def cells(section: str, title: str, samples: list[Json],
+          *names: str) -> list[Row]:
+    return [make(section, f'{title}: {name}', samples, FIGURES[name][0],
+                 unit=FIGURES[name][1]) for name in names]
+
+
+def size_rows(section: str, rows: Samples, _settings: Settings) -> list[Row]:
+    result: list[Row] = []
+    goal: Value = None
+
+    for key, samples in rows.items():
+        title = size_title(key)
+        freeze = make(section, f'{title}: downtime (query-wsm)', samples,
+                      downtime, goal, 'ms')
+        result += [
+            *cells(section, title, samples, 'all synchronised'), freeze,
+            *cells(section, title, samples, 'heartbeat gap')]
+        result += [make(section, f'{title}: {side} grows by', samples,
+                        growth(side), unit='MiB')
+                   for side in ('source', 'destination')]
+        result += [make(section, f'{title}: {what}', samples, number(name),
+                        unit='ms')
+                   for name, what in (
+                       ('query-wsm', 'query-wsm'),
+                       ('query-wsm max', 'query-wsm, longest'),
+                       ('query-block', 'query-block'))]
+        if goal is None and freeze.values:
+            goal = FREEZE_FACTOR * freeze.median + FREEZE_EXTRA
+    last = list(rows.values())[-1]
+    return result + [
+        make(section, 'query-version, for comparison', last,
+             number('query-version'), unit='ms'),
+        wrong_row(section, last)]
+
+
+def disks_rows(section: str, rows: Samples, _settings: Settings) -> list[Row]:
+    result: list[Row] = []
+    for key, samples in rows.items():
+        title = f'{key} disks' if key != '1' else '1 disk'
+        result += cells(section, title, samples, 'all synchronised',
+                        'downtime (query-wsm)', 'heartbeat gap')
+        result += [make(section, f'{title}: {side}, {what}', samples,
+                        number(f'{side} {name}'))
+                   for side in ('source', 'destination')
+                   for name, what in (('task', 'threads'),
+                                      ('fd', 'open files'))]
+        result.append(make(section, f'{title}: query-wsm', samples,
+                           number('query-wsm'), unit='ms'))
+    return result + [wrong_row(section, list(rows.values())[-1])]
+
+
+def channels_rows(section: str, rows: Samples,
+                  settings: Settings) -> list[Row]:
+    titles = {OPEN: 'no limit',
+              FAR: f'{settings.link_mbit} Mbit/s, round trip '
+                   f'{settings.scale_trip_ms} ms'}
+    result: list[Row] = []
+    for key, samples in rows.items():
+        where, count = key.split()
+        result += cells(section, f'{titles[where]}, channels = {count}',
+                        samples, 'all synchronised', 'heartbeat gap')
+    return result + [wrong_row(section, list(rows.values())[-1])]
+
+
+def memory_size_rows(section: str, rows: Samples,
+                     _settings: Settings) -> list[Row]:
+    result: list[Row] = []
+    for key, samples in rows.items():
+        way, mib = key.split()
+        title = f'{mib} MiB, {METHODS[way].title}'
+        result += cells(section, title, samples, 'all synchronised',
+                        'heartbeat gap')
+        result.append(make(section, f'{title}: RAM sent', samples,
+                           field_of('ram_bytes'), unit='MiB'))
+    return result
+
+
+def delay_rows(section: str, rows: Samples, settings: Settings) -> list[Row]:
+    lossy = f'{settings.scale_trip_ms} ms, {settings.delay_loss:.2%} lost'
+    result: list[Row] = []
+    for key, samples in rows.items():
+        way, name = key.split()
+        title = lossy if name == LOSSY else f'{name} ms'
+        if way == 'link':
+            result += [
+                make(section, f'{title}: measured round trip', samples,
+                     number('round trip', 1000), unit='ms'),
+                make(section, f'{title}: one TCP connection', samples,
+                     number('tcp', 8e-6), unit='Mbit/s')]
+            continue
+        result += cells(section, f'{title}, {METHODS[way].title}', samples,
+                        'all synchronised', 'heartbeat gap',
+                        'guest writes, worst second')
+    for way in (WSM, MIRROR, SHARED):
+        samples = rows.get(f'{way} {LOSSY}')
+        if samples:
+            row = wrong_row(section, samples)
+            row.what = f'{METHODS[way].title}: {row.what}'
+            result.append(row)
+    return result
+
+
+SCALE_ROWS: dict[str, RowsOf] = {
+    'scale-size': size_rows,
+    'scale-disks': disks_rows,
+    'scale-channels': channels_rows,
+    'scale-memory': memory_size_rows,
+    'delay': delay_rows,
+}
+
+SCALE_TITLES = {
+    'scale-size': 'The virtual size of the disk',
+    'scale-disks': 'The number of disks',
+    'scale-channels': 'The number of block channels',
+    'scale-memory': 'The size of the RAM',
+    'delay': 'The delay of the link',
+}
+
+SCALE_NOTES = {
+    'scale-size': (
+        'The same data at 64 places all over a disk that is empty otherwise, '
+        '1500 writes/s. "Grows by" is resident memory at its highest, the '
+        'guest\'s RAM apart; section "memory" has what shared storage adds. '
+        'Queries are timed from outside, 20 times in disk pre-copy: median '
+        'and longest. The goal of the downtime is 1.3 times that of the '
+        'smallest disk plus 30 ms.'),
+    'scale-disks': (
+        'The same data, in equal parts, on more disks of a smaller size; 100 '
+        'writes/s. Threads and open files are counted in disk pre-copy; they '
+        'include those of the pool that reads files.'),
+    'scale-channels': (
+        'Option `channels`, at 100 writes/s: on a link without a limit with '
+        'all the data, and on one with a limit and a delay with less data '
+        '(section "delay" says how).'),
+    'scale-memory': (
+        'An idle guest with more RAM, half of it filled with noise, no '
+        'link limit. The disk is the same.'),
+    'delay': (
+        'The two hosts are joined by a process of the benchmark that holds '
+        'back each frame; where frames are lost, at random, they are of 1500 '
+        'bytes. The link is limited as elsewhere; 100 writes/s. Congestion '
+        'control is cubic and TCP\'s buffers have Linux\'s usual limits '
+        '(6 MiB to receive, 4 MiB to send), whatever the machine has. '
+        'The round trip is the time of connect(); the speed of one TCP '
+        'connection is that after its first two seconds. Ways take turns at '
+        'each delay.'),
+}
