@@ -15,6 +15,8 @@ Samples = dict[str, list[Json]]
 RowsOf = Callable[[str, Samples, Settings], list[Row]]
 
 FREEZE_FACTOR, FREEZE_EXTRA = 1.3, 30.0     # big against small disk; ms
+THREADS = tuple((side, kind) for side in ('source', 'destination')
+                for kind in ('IOThread', 'pool', 'main thread'))
 FIGURES: dict[str, tuple[Getter, str]] = {
     'all synchronised': (field_of('synchronised'), 's'),
     'downtime (query-wsm)': (downtime, 'ms'),
@@ -104,7 +106,18 @@ def channels_rows(section: str, rows: Samples,
         where, count = key.split()
         result += cells(section, f'{titles[where]}, channels = {count}',
                         samples, 'all synchronised', 'heartbeat gap')
+        if where == OPEN:
+            result += thread_rows(section, f'channels = {count}', samples)
     return result + [wrong_row(section, list(rows.values())[-1])]
+
+
+def thread_rows(section: str, title: str, samples: list[Json]) -> list[Row]:
+    result = [make(section, f'{title}: disk data in pre-copy', samples,
+                   number('speed', 1 / MIB), unit='MiB/s')]
+    for side, kind in THREADS:
+        result.append(make(section, f'{title}: {side}, {kind}, for each GiB',
+                           samples, number(f'{side} {kind}'), unit='s'))
+    return result
 
 
 def memory_size_rows(section: str, rows: Samples,
@@ -188,5 +201,8 @@ SCALE_NOTES = {
         '(6 MiB to receive, 4 MiB to send), whatever the machine has. '
         'The round trip is the time of connect(); the speed of one TCP '
         'connection is that after its first two seconds. Ways take turns at '
-        'each delay.'),
+        'each delay. A mirror is ready at a moment at which nothing is dirty '
+        'and nothing is under way. The more writes there are in one round '
+        'trip, the rarer such moments are; if none came in time, the mirror '
+        'is given up ("failed").'),
 }

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Iterator
 
 from lib.host import Link
-from lib.image import MIB
+from lib.image import GIB, MIB
+from lib.scene import query
 from lib.vm import DiskConfig, MachineConfig, Vm
 from methods import MIRROR, SHARED, WSM, Stage
 from moving import Plan, evenly, measure
@@ -23,6 +24,7 @@ from wire import DelayedLink, probe
 PIECES = 64                     # places of the data on a big disk
 ASKED = 20                      # times each query
 ASK_SECONDS = 0.05
+THREAD_SECONDS = 0.01           # how often each thread's time is read
 TRIES = 100                     # that it may begin late
 BEFORE_RAM = ('none', 'setup', 'disk-precopy')
 QUERIES = ('query-version', 'query-wsm', 'query-block')
@@ -79,6 +81,61 @@ class Look:
         return found
 
 
+def thread_kind(vm: Vm, task: Path) -> str:
+    if int(task.name) == vm.pid:
+        return 'main thread'
+    name = (task / 'comm').read_text().strip()
+    # The kernel refuses a name of more than 15 bytes: QEMU's remains
+    if name.startswith(('IO wsm-', 'qemu-system')):
+        return 'IOThread'
+    return {'worker': 'pool'}.get(name, name)
+
+
+class Threads:
+    """Adds up what each kind of thread uses in disk pre-copy."""
+
+    def __init__(self) -> None:
+        self._used: dict[tuple[str, str], tuple[int, int]] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        self._sent = 0
+        self._seconds = 0.0
+
+    def __call__(self, stage: Stage) -> None:
+        start = time.monotonic()
+        for _ in range(round(stage.give_up / THREAD_SECONDS)):
+            self._take('source', stage.source)
+            self._take('destination', stage.destination)
+            info = query(stage.source)
+            if info['phase'] not in BEFORE_RAM:
+                break
+            self._sent = sum(disk['sent'] for disk in info['disks'])
+            self._seconds = time.monotonic() - start
+            time.sleep(THREAD_SECONDS)
+
+    def _take(self, side: str, vm: Vm) -> None:
+        """Nanoseconds on a CPU: at first sight, and now."""
+        for task in Path(f'/proc/{vm.pid}/task').iterdir():
+            try:
+                used = int((task / 'schedstat').read_text().split()[0])
+                name = thread_kind(vm, task)
+            except OSError:
+                continue        # it just ended
+            key = side, task.name
+            first = self._used.get(key, (used, used))[0]
+            self._used[key] = first, used
+            self._names[key] = name
+
+    def numbers(self) -> dict[str, float]:
+        """Seconds of CPU for each GiB that was sent, by side and kind."""
+        found = {'speed': self._sent / self._seconds} if self._seconds else {}
+        for key, (first, last) in self._used.items():
+            name = f'{key[0]} {self._names[key]}'
+            if self._sent:
+                found[name] = (found.get(name, 0.0)
+                               + (last - first) / 1e9 * GIB / self._sent)
+        return {name: value for name, value in found.items() if value}
+
+
 def looked_at(plan: Plan) -> Sample:
     look = Look()
     sample = measure(replace(plan, look=look), WSM)
@@ -127,11 +184,14 @@ def with_channels(settings: Settings, count: int, far: bool) -> Sample:
     def link() -> Link:
         return far_link(settings, settings.scale_trip_ms)
 
+    threads = Threads()
     plan = Plan(machine(settings.disk), briefly(settings), CALM,
                 limited=False, link=link if far else None,
                 data=((0, settings.scale_data if far else settings.data),),
-                options={'channels': count})
-    return measure(plan, WSM)
+                options={'channels': count}, look=threads)
+    sample = measure(plan, WSM)
+    sample.numbers.update(threads.numbers())
+    return sample
 
 
 def section_channels(settings: Settings) -> Samples:
@@ -178,7 +238,8 @@ def section_delay(settings: Settings) -> Samples:
 
 def delay_plan(settings: Settings, trip: int, loss: float,
                load: Load) -> Plan:
-    return Plan(machine(settings.disk), briefly(settings), load,
+    patient = replace(settings, give_up=settings.delay_give_up)
+    return Plan(machine(settings.disk), briefly(patient), load,
                 data=((0, settings.delay_data),),
                 link=lambda: far_link(settings, trip, loss))
 

@@ -51,6 +51,7 @@ class Settings:
     delay_trips_ms: tuple[int, ...] = (0, 10, 50, 150)
     delay_loss: float = 0.0001      # share of the frames, at scale_trip_ms
     delay_data: int = 32 * MIB
+    delay_give_up: float = 45.0     # a mirror may never become ready
 
     @property
     def link_bytes(self) -> float:
@@ -67,7 +68,7 @@ def quick() -> Settings:
                     scale_sizes=(1 * GIB, 16 * GIB), scale_data=16 * MIB,
                     scale_disks=(1, 4), scale_channels=(1, 4),
                     scale_memory=(256, 512), delay_trips_ms=(0, 50),
-                    delay_data=16 * MIB)
+                    delay_data=16 * MIB, delay_give_up=20.0)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:
