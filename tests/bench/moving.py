@@ -24,6 +24,7 @@ from settings import Load, Settings
 
 NO_LIMIT = 1 << 40              # max-bandwidth, bytes per second
 TICKS = os.sysconf('SC_CLK_TCK')
+GUEST_DISKS = 8                 # MAX_DISKS of tests/guest
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Plan:
     options: Json = field(default_factory=dict)     # of wsm-set-options
     look: Optional[Callable[[Stage], None]] = None  # see Stage
     noise: int = 0                  # MiB of the guest's RAM
+
+    @property
+    def data_disks(self) -> range:
+        """Numbers of the disks that have data."""
+        return range(min(len(self.config.disks), GUEST_DISKS))
 
     @property
     def rate(self) -> Optional[str]:
@@ -86,7 +92,7 @@ def look_at_beats(stage: Stage, sample: Sample, stop: float, resume: float,
 
 def prepare(scene: Scene, plan: Plan) -> Vm:
     source = scene.source()
-    for disk in range(len(plan.config.disks)):
+    for disk in plan.data_disks:
         for offset, length in plan.data:
             scene.guest.region(disk, offset, length)
             scene.guest.fill(disk, offset, length)
@@ -111,7 +117,7 @@ def verify(scene: Scene, plan: Plan, sample: Sample) -> None:
         places = [(0, size)]
     try:
         for place in places:
-            for disk in range(len(plan.config.disks)):
+            for disk in plan.data_disks:
                 scene.guest.region(disk, *place)
             scene.guest.verify()
     except TestFailure as err:

@@ -183,16 +183,21 @@ SCALE_NOTES = {
         'and longest. The goal of the downtime is 1.3 times that of the '
         'smallest disk plus 30 ms.'),
     'scale-disks': (
-        'The same data, in equal parts, on more disks of a smaller size; 100 '
-        'writes/s. Threads and open files are counted in disk pre-copy; they '
+        'The same data, in equal parts on the first eight disks (the guest '
+        'of the tests writes to no more), on more disks of a smaller size; '
+        '100 writes/s. Threads and open files are counted in disk pre-copy; they '
         'include those of the pool that reads files.'),
     'scale-channels': (
         'Option `channels`, at 100 writes/s: on a link without a limit with '
-        'all the data, and on one with a limit and a delay with less data '
-        '(section "delay" says how).'),
+        'a disk full of data, and on one with a limit and a delay, made as '
+        'in section "delay", with less. "For each GiB": seconds of CPU in '
+        'disk pre-copy for each GiB sent; the IOThread is the one that serves '
+        'all block channels, the pool reads and writes the files.'),
     'scale-memory': (
         'An idle guest with more RAM, half of it filled with noise, no '
-        'link limit. The disk is the same.'),
+        'link limit. The disk is the same. QEMU freezes the guest as soon as '
+        'what is left of the RAM fits into `downtime-limit`, here 2 s; so the '
+        'gap can be anything up to that, in both ways.'),
     'delay': (
         'The two hosts are joined by a process of the benchmark that holds '
         'back each frame; where frames are lost, at random, they are of 1500 '

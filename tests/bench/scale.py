@@ -170,8 +170,9 @@ def section_disks(settings: Settings) -> Samples:
     for _ in range(settings.rounds):
         for count in settings.scale_disks:
             plan = Plan(some_disks(count, settings.disk // count),
-                        briefly(settings), CALM,
-                        data=((0, settings.scale_data // count),))
+                        briefly(settings), CALM)
+            share = settings.scale_data // len(plan.data_disks)
+            plan = replace(plan, data=((0, share),))
             yield str(count), looked_at(plan)
 
 
@@ -187,7 +188,7 @@ def with_channels(settings: Settings, count: int, far: bool) -> Sample:
     threads = Threads()
     plan = Plan(machine(settings.disk), briefly(settings), CALM,
                 limited=False, link=link if far else None,
-                data=((0, settings.scale_data if far else settings.data),),
+                data=((0, settings.scale_data if far else settings.disk),),
                 options={'channels': count}, look=threads)
     sample = measure(plan, WSM)
     sample.numbers.update(threads.numbers())
