@@ -5,7 +5,7 @@ from typing import Callable
 
 from lib.image import GIB, MIB
 from lib.qmp import Json
-from methods import METHODS, MIRROR, SHARED, WSM
+from methods import METHODS, SHARED, WSM
 from rows import (Getter, Row, Value, downtime, field_of, make, share,
                   wrong_row)
 from scale import FAR, LOSSY, OPEN
@@ -83,7 +83,12 @@ def size_rows(section: str, rows: Samples, _settings: Settings) -> list[Row]:
 def disks_rows(section: str, rows: Samples, _settings: Settings) -> list[Row]:
     result: list[Row] = []
     for key, samples in rows.items():
-        title = f'{key} disks' if key != '1' else '1 disk'
+        way, count = key.split()
+        title = f'{count} disks' if count != '1' else '1 disk'
+        if way == SHARED:
+            result += cells(section, f'{title}, {METHODS[way].title}', samples,
+                            'all synchronised', 'heartbeat gap')
+            continue
         result += cells(section, title, samples, 'all synchronised',
                         'downtime (query-wsm)', 'heartbeat gap')
         result += [make(section, f'{title}: {side}, {what}', samples,
@@ -93,7 +98,8 @@ def disks_rows(section: str, rows: Samples, _settings: Settings) -> list[Row]:
                                       ('fd', 'open files'))]
         result.append(make(section, f'{title}: query-wsm', samples,
                            number('query-wsm'), unit='ms'))
-    return result + [wrong_row(section, list(rows.values())[-1])]
+    last = [samples for key, samples in rows.items() if key.startswith(WSM)]
+    return result + [wrong_row(section, last[-1])]
 
 
 def channels_rows(section: str, rows: Samples,
@@ -149,10 +155,9 @@ def delay_rows(section: str, rows: Samples, settings: Settings) -> list[Row]:
         result += cells(section, f'{title}, {METHODS[way].title}', samples,
                         'all synchronised', 'heartbeat gap',
                         'guest writes, worst second')
-    for way in (WSM, MIRROR, SHARED):
-        samples = rows.get(f'{way} {LOSSY}')
-        if samples:
-            row = wrong_row(section, samples)
+    for way in (WSM, SHARED):
+        if f'{way} {LOSSY}' in rows:
+            row = wrong_row(section, rows[f'{way} {LOSSY}'])
             row.what = f'{METHODS[way].title}: {row.what}'
             result.append(row)
     return result
@@ -185,8 +190,8 @@ SCALE_NOTES = {
     'scale-disks': (
         'The same data, in equal parts on the first eight disks (the guest '
         'of the tests writes to no more), on more disks of a smaller size; '
-        '100 writes/s. Threads and open files are counted in disk pre-copy; they '
-        'include those of the pool that reads files.'),
+        '100 writes/s. Threads and open files are counted in disk pre-copy; '
+        'they include those of the pool that reads files.'),
     'scale-channels': (
         'Option `channels`, at 100 writes/s: on a link without a limit with '
         'a disk full of data, and on one with a limit and a delay, made as '

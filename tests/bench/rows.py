@@ -65,8 +65,9 @@ class Row:
 
 
 def failed(sample: Json) -> bool:
-    """It was not measured to the end."""
-    return bool(sample['failure'] and not sample['synchronised'])
+    """It was not measured to the end, or never came to one."""
+    return bool((sample['failure'] or 'given up' in sample['numbers'])
+                and not sample['synchronised'])
 
 
 def collect(samples: list[Json], getter: Getter) -> tuple[list[float], int]:

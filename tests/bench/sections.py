@@ -9,7 +9,6 @@ from typing import Callable
 
 from back import BACK_SECTIONS
 from cost import COST_SECTIONS
-from lib.image import MIB
 from lib.vm import DiskConfig
 from methods import MIRROR, SHARED, WSM
 from moving import Plan, evenly, measure
