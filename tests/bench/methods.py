@@ -10,7 +10,7 @@ bounds the downtime.  COPY stops the guest, copies, and lets it go on.
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -36,6 +36,9 @@ class Stage:
     source: Vm
     destination: Vm
     give_up: float                  # seconds to wait for any one event
+    options: Json = field(default_factory=dict)     # of wsm-set-options
+    # Called when a move by WSM has begun
+    look: Optional[Callable[['Stage'], None]] = None
     start: float = 0.0              # set as the move begins; wall clock
 
     def begin(self) -> float:
@@ -102,7 +105,9 @@ def wait_event(vm: Vm, name: str, since: float, seconds: float,
 
 def run_wsm(stage: Stage) -> float:
     stage.begin()
-    begin(stage.source, stage.uri())
+    begin(stage.source, stage.uri(), **stage.options)
+    if stage.look:
+        stage.look(stage)
     return stage.wait_both()
 
 

@@ -8,12 +8,13 @@ guest's heartbeats; so polling does not blur them.
 import os
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from lib.common import TestFailure
+from lib.host import Link
 from lib.image import MIB, Image
-from lib.qmp import QmpClosed, QmpError
+from lib.qmp import Json, QmpClosed, QmpError
 from lib.scene import Scene
 from lib.vm import MachineConfig, Vm
 from methods import METHODS, SHARED, WSM, Stage, final_query, phases
@@ -23,6 +24,7 @@ from settings import Load, Settings
 
 NO_LIMIT = 1 << 40              # max-bandwidth, bytes per second
 TICKS = os.sysconf('SC_CLK_TCK')
+GUEST_DISKS = 8                 # MAX_DISKS of tests/guest
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,18 @@ class Plan:
     settings: Settings
     load: Optional[Load] = None     # None: an idle guest
     limited: bool = True            # by the link
-    data: tuple[tuple[int, int], ...] = ()      # offset, bytes
+    data: tuple[tuple[int, int], ...] = ()  # offset, bytes; of each disk
     meter: Optional[Callable[[Vm], Any]] = None     # see memory.py
     link_mbit: int = 0              # 0: that of the settings
+    link: Optional[Callable[[], Link]] = None   # in place of the usual one
+    options: Json = field(default_factory=dict)     # of wsm-set-options
+    look: Optional[Callable[[Stage], None]] = None  # see Stage
+    noise: int = 0                  # MiB of the guest's RAM
+
+    @property
+    def data_disks(self) -> range:
+        """Numbers of the disks that have data."""
+        return range(min(len(self.config.disks), GUEST_DISKS))
 
     @property
     def rate(self) -> Optional[str]:
@@ -81,13 +92,17 @@ def look_at_beats(stage: Stage, sample: Sample, stop: float, resume: float,
 
 def prepare(scene: Scene, plan: Plan) -> Vm:
     source = scene.source()
-    for offset, length in plan.data:
-        scene.guest.region(0, offset, length)
-        scene.guest.fill(0, offset, length)
+    for disk in plan.data_disks:
+        for offset, length in plan.data:
+            scene.guest.region(disk, offset, length)
+            scene.guest.fill(disk, offset, length)
+        if plan.data:
+            scene.guest.region(disk, *plan.data[0])
     scene.guest.command('flush')
+    if plan.noise:
+        scene.guest.start(mem=plan.noise)
+        scene.guest.stop()
     if plan.load and plan.load.writers:
-        offset, length = plan.data[0]
-        scene.guest.region(0, offset, length)
         scene.guest.start(**plan.load.words())
         scene.guest.wait_progress(writes=50)
     return source
@@ -101,8 +116,9 @@ def verify(scene: Scene, plan: Plan, sample: Sample) -> None:
     if plan.settings.verify_all and size <= plan.settings.disk:
         places = [(0, size)]
     try:
-        for offset, length in places:
-            scene.guest.region(0, offset, length)
+        for place in places:
+            for disk in plan.data_disks:
+                scene.guest.region(disk, *place)
             scene.guest.verify()
     except TestFailure as err:
         sample.failure = str(err)
@@ -179,10 +195,14 @@ def measure(plan: Plan, way: str) -> Sample:
     method = METHODS[way]
     scene = Scene(plan.config, method.binary)
     try:
-        scene.make_link(plan.rate)
+        if plan.link:
+            scene.link = plan.link()
+        else:
+            scene.make_link(plan.rate)
         source = prepare(scene, plan)
         destination = method.open_destination(scene, source, plan.config)
-        stage = Stage(scene, source, destination, plan.settings.give_up)
+        stage = Stage(scene, source, destination, plan.settings.give_up,
+                      plan.options, plan.look)
         if plan.meter:
             with plan.meter(source) as here, plan.meter(destination) as there:
                 move_once(stage, plan, sample)

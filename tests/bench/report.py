@@ -7,20 +7,19 @@ import statistics
 import textwrap
 from pathlib import Path
 
-from lib.image import GIB, MIB
+from lib.image import MIB
 from lib.qmp import Json
 from methods import SHARED, WSM
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
 from report_compare import COMPARE_ROWS, COMPARE_TABLES, COMPARE_TITLES
-from rows import (Row, Value, collect, downtime, field_of, make, per_t0,
-                  wrong_row)
+from report_scale import SCALE_NOTES, SCALE_ROWS, SCALE_TITLES
+from rows import Row, Value, collect, field_of, make, per_t0, wrong_row
 from settings import MEMORY_MIB, Settings
 
 GRANULARITY = 4096
 BITMAPS = 4                         # as many bits for each block, at most
 ALLOWED_MEMORY = 64 * MIB
 ABOUT = 1.2                         # "about the time of its data", in T0
-FREEZE_FACTOR, FREEZE_EXTRA = 1.3, 30.0     # big against small disk; ms
 
 
 def thin_rows(section: str, rows: dict[str, list[Json]],
@@ -40,25 +39,6 @@ def thin_rows(section: str, rows: dict[str, list[Json]],
                  field_of('du_after'), goal, 'MiB'),
             wrong_row(section, samples),
         ]
-    return result
-
-
-def freeze_rows(section: str, rows: dict[str, list[Json]],
-                _settings: Settings) -> list[Row]:
-    result: list[Row] = []
-    goal: Value = None
-
-    for mib, samples in rows.items():
-        size = (f'{int(mib) * MIB // GIB} GiB' if int(mib) * MIB >= GIB
-                else f'{mib} MiB')
-        row = make(section, f'{size}: downtime (query-wsm)', samples,
-                   downtime, goal, 'ms')
-        result += [row, make(section, f'{size}: heartbeat gap', samples,
-                             field_of('gap', 1000), unit='ms'),
-                   make(section, f'{size}: all synchronised', samples,
-                        field_of('synchronised'), unit='s')]
-        if goal is None and row.values:
-            goal = FREEZE_FACTOR * row.median + FREEZE_EXTRA
     return result
 
 
@@ -85,10 +65,10 @@ def memory_rows(section: str, rows: dict[str, list[Json]],
 
 ROWS = {
     'thin': thin_rows,
-    'freeze': freeze_rows,
     'memory': memory_rows,
     **COMPARE_ROWS,
     **BACK_ROWS,
+    **SCALE_ROWS,
 }
 
 
@@ -97,12 +77,15 @@ def rows_of(section: str, rows: dict[str, list[Json]],
     return ROWS[section](section, rows, settings)
 
 
+NOTES = {**BACK_NOTES, **SCALE_NOTES}
+
+
 TITLES = {
     **COMPARE_TITLES,
     'thin': 'A big disk that is nearly empty',
-    'freeze': 'The freeze and the size of the disk',
     'memory': 'Resident memory that migration adds',
     **BACK_TITLES,
+    **SCALE_TITLES,
 }
 
 
@@ -208,8 +191,8 @@ def render(document: Json, settings: Settings,
     for section, rows in document['sections'].items():
         rounds = min(len(samples) for samples in rows.values())
         lines += [f'## {TITLES[section]} ({rounds} rounds)', '']
-        if section in BACK_NOTES:
-            lines += [*textwrap.wrap(BACK_NOTES[section], 76), '']
+        if section in NOTES:
+            lines += [*textwrap.wrap(NOTES[section], 76), '']
         for plot in plots.get(section, []):
             lines += [plot, '']
         if section in COMPARE_TABLES:

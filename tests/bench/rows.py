@@ -58,13 +58,16 @@ class Row:
             return f'{value * 100:.{digits}f} %'
         if self.unit == 'MiB':
             return f'{value / MIB:.1f} MiB'
+        if self.unit == 'ms' and abs(value) < 10:
+            return f'{value:.1f} ms'
         digits = {'T0': 2, 's': 2, 'GB/s': 2, 'times': 1}.get(self.unit, 0)
         return f'{value:.{digits}f} {self.unit}'.strip()
 
 
 def failed(sample: Json) -> bool:
-    """It was not measured to the end."""
-    return bool(sample['failure'] and not sample['synchronised'])
+    """It was not measured to the end, or never came to one."""
+    return bool((sample['failure'] or 'given up' in sample['numbers'])
+                and not sample['synchronised'])
 
 
 def collect(samples: list[Json], getter: Getter) -> tuple[list[float], int]:

@@ -10,11 +10,11 @@ from typing import Callable
 from back import BACK_SECTIONS
 from compare import COMPARE_SECTIONS
 from cost import COST_SECTIONS
-from lib.image import MIB
 from lib.vm import DiskConfig
 from methods import SHARED, WSM
 from moving import Plan, evenly, measure
 from sample import Samples
+from scale import SCALE_SECTIONS
 from settings import BUSY, Settings, machine
 from test_memory import Meter, preallocated
 
@@ -31,15 +31,6 @@ def section_thin(settings: Settings) -> Samples:
             yield fmt, measure(plan, WSM)
 
 
-def section_freeze(settings: Settings) -> Samples:
-    """The same guest with disks of different virtual size."""
-    for _ in range(settings.rounds):
-        for size in settings.freeze_disks:
-            plan = Plan(machine(size), settings, BUSY,
-                        data=((0, settings.freeze_data),))
-            yield str(size // MIB), measure(plan, WSM)
-
-
 def section_memory(settings: Settings) -> Samples:
     """What each side grows by, and by how much with shared storage."""
     plan = Plan(preallocated(DiskConfig('vd0', size=settings.disk)), settings,
@@ -52,8 +43,8 @@ def section_memory(settings: Settings) -> Samples:
 SECTIONS: dict[str, Section] = {
     **COMPARE_SECTIONS,
     'thin': section_thin,
-    'freeze': section_freeze,
     'memory': section_memory,
     **BACK_SECTIONS,
     **COST_SECTIONS,
+    **SCALE_SECTIONS,
 }

@@ -40,15 +40,23 @@ class Settings:
     data: int = 256 * MIB
     thin_disk: int = 16 * GIB
     thin_data: int = 64 * MIB
-    freeze_disks: tuple[int, ...] = (1 * GIB, 16 * GIB, 256 * GIB)
-    freeze_data: int = 64 * MIB
     before_seconds: float = 5.0     # the rate of writes before
     back_writes: tuple[int, ...] = (16 * MIB, 64 * MIB)
     away_seconds: float = 30.0      # between the way there and back
     template_differs: float = 0.05  # share of the blocks
     count: float = 10.0             # seconds to count instructions
-    give_up: float = 75.0          # seconds, waiting for any one event
+    give_up: float = 75.0           # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
+    scale_sizes: tuple[int, ...] = (1 * GIB, 16 * GIB, 256 * GIB, 1024 * GIB)
+    scale_data: int = 64 * MIB
+    scale_disks: tuple[int, ...] = (1, 4, 16)
+    scale_channels: tuple[int, ...] = (1, 2, 4, 8)
+    scale_memory: tuple[int, ...] = (256, 1024, 2048)   # MiB
+    scale_trip_ms: int = 50         # round trip of a link that is far
+    delay_trips_ms: tuple[int, ...] = (0, 10, 50, 150)
+    delay_loss: float = 0.0001      # share of the frames, at scale_trip_ms
+    delay_data: int = 32 * MIB
+    delay_give_up: float = 45.0     # a mirror may never become ready
 
     @property
     def few_rounds(self) -> int:
@@ -66,10 +74,13 @@ def quick() -> Settings:
     return Settings(rounds=1, links_mbit=(80, 640),
                     disk=64 * MIB, data=32 * MIB,
                     thin_disk=1 * GIB, thin_data=8 * MIB,
-                    freeze_disks=(64 * MIB, 1 * GIB), freeze_data=16 * MIB,
                     before_seconds=2.0, back_writes=(2 * MIB, 8 * MIB),
                     away_seconds=4.0, count=2.0, give_up=20.0,
-                    verify_all=False)
+                    verify_all=False,
+                    scale_sizes=(1 * GIB, 16 * GIB), scale_data=16 * MIB,
+                    scale_disks=(1, 4), scale_channels=(1, 4),
+                    scale_memory=(256, 512), delay_trips_ms=(0, 50),
+                    delay_data=16 * MIB, delay_give_up=20.0)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:
