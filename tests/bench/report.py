@@ -11,6 +11,7 @@ from lib.image import GIB, MIB
 from lib.qmp import Json
 from methods import MIRROR, SHARED, WSM
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
+from report_cost import COST_NOTES, COST_ROWS, COST_TITLES
 from rows import (GAP_EXTRA, GAP_FACTOR, Row, Value, collect, downtime,
                   field_of, make, per_t0, share, wrong_row)
 from settings import LOADS, MEMORY_MIB, Settings
@@ -147,6 +148,8 @@ def rows_of(section: str, rows: dict[str, list[Json]],
         return memory_rows(section, rows, settings)
     if section in BACK_ROWS:
         return BACK_ROWS[section](section, rows, settings)
+    if section in COST_ROWS:
+        return COST_ROWS[section](section, rows, settings)
     return {'stock': stock_rows, 'thin': thin_rows,
             'freeze': freeze_rows}[section](section, rows)
 
@@ -158,6 +161,7 @@ TITLES = {
     'freeze': 'The freeze and the size of the disk',
     'memory': 'Resident memory that migration adds',
     **BACK_TITLES,
+    **COST_TITLES,
 }
 
 
@@ -225,8 +229,9 @@ def render(document: Json, settings: Settings) -> str:
     for section, rows in document['sections'].items():
         rounds = min(len(samples) for samples in rows.values())
         lines += [f'## {TITLES[section]} ({rounds} rounds)', '']
-        if section in BACK_NOTES:
-            lines += [*textwrap.wrap(BACK_NOTES[section], 76), '']
+        for notes in (BACK_NOTES, COST_NOTES):
+            if section in notes:
+                lines += [*textwrap.wrap(notes[section], 76), '']
         lines += table(rows_of(section, rows, settings))
         failures = [f'- {key}, round {number}: {sample["failure"]}'
                     for key, samples in rows.items()

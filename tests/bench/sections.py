@@ -9,6 +9,7 @@ from typing import Callable
 
 from back import BACK_SECTIONS
 from cost import COST_SECTIONS
+from cpu import CPU_SECTIONS
 from lib.image import MIB
 from lib.vm import DiskConfig
 from methods import MIRROR, SHARED, WSM
@@ -78,4 +79,5 @@ SECTIONS: dict[str, Section] = {
     'memory': section_memory,
     **BACK_SECTIONS,
     **COST_SECTIONS,
+    **CPU_SECTIONS,
 }

@@ -42,6 +42,7 @@ class Settings:
     away_seconds: float = 30.0      # between the way there and back
     template_differs: float = 0.05  # share of the blocks
     count: float = 10.0             # seconds to count instructions
+    cpu_data: int = 512 * MIB       # to move, for what that takes
     give_up: float = 180.0          # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
 
@@ -57,7 +58,8 @@ def quick() -> Settings:
                     thin_disk=1 * GIB, thin_data=8 * MIB,
                     freeze_disks=(64 * MIB, 1 * GIB), freeze_data=16 * MIB,
                     before_seconds=2.0, back_writes=(2 * MIB, 8 * MIB),
-                    away_seconds=4.0, count=2.0, verify_all=False)
+                    away_seconds=4.0, count=2.0, cpu_data=64 * MIB,
+                    verify_all=False)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:
