@@ -14,6 +14,7 @@ from lib.image import MIB
 from lib.vm import DiskConfig
 from methods import MIRROR, SHARED, WSM
 from moving import Plan, evenly, measure
+from pull import PULL_SECTIONS
 from sample import Samples
 from settings import CALM, BUSY, LOADS, Load, Settings, machine
 from test_memory import Meter, preallocated
@@ -80,4 +81,5 @@ SECTIONS: dict[str, Section] = {
     **BACK_SECTIONS,
     **COST_SECTIONS,
     **CPU_SECTIONS,
+    **PULL_SECTIONS,
 }

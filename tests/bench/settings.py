@@ -43,6 +43,8 @@ class Settings:
     template_differs: float = 0.05  # share of the blocks
     count: float = 10.0             # seconds to count instructions
     cpu_data: int = 512 * MIB       # to move, for what that takes
+    pull_data: int = 128 * MIB      # to read from while it is missing
+    pull_seconds: float = 6.0       # of that, on an idle link
     give_up: float = 180.0          # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
 
@@ -59,7 +61,7 @@ def quick() -> Settings:
                     freeze_disks=(64 * MIB, 1 * GIB), freeze_data=16 * MIB,
                     before_seconds=2.0, back_writes=(2 * MIB, 8 * MIB),
                     away_seconds=4.0, count=2.0, cpu_data=64 * MIB,
-                    verify_all=False)
+                    pull_data=32 * MIB, pull_seconds=2.0, verify_all=False)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:
