@@ -2,8 +2,9 @@
 """All tables of what whole-system migration costs besides time."""
 
 from report_cpu import CPU_NOTES, CPU_ROWS, CPU_TITLES
+from report_off import OFF_NOTES, OFF_ROWS, OFF_TITLES
 from report_pull import PULL_NOTES, PULL_ROWS, PULL_TITLES
 
-COST_ROWS = {**CPU_ROWS, **PULL_ROWS}
-COST_TITLES = {**CPU_TITLES, **PULL_TITLES}
-COST_NOTES = {**CPU_NOTES, **PULL_NOTES}
+COST_ROWS = {**CPU_ROWS, **PULL_ROWS, **OFF_ROWS}
+COST_TITLES = {**CPU_TITLES, **PULL_TITLES, **OFF_TITLES}
+COST_NOTES = {**CPU_NOTES, **PULL_NOTES, **OFF_NOTES}

@@ -14,6 +14,7 @@ from lib.image import MIB
 from lib.vm import DiskConfig
 from methods import MIRROR, SHARED, WSM
 from moving import Plan, evenly, measure
+from off import OFF_SECTIONS
 from pull import PULL_SECTIONS
 from sample import Samples
 from settings import CALM, BUSY, LOADS, Load, Settings, machine
@@ -82,4 +83,5 @@ SECTIONS: dict[str, Section] = {
     **COST_SECTIONS,
     **CPU_SECTIONS,
     **PULL_SECTIONS,
+    **OFF_SECTIONS,
 }
