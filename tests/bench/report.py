@@ -146,10 +146,10 @@ def rows_of(section: str, rows: dict[str, list[Json]],
         return load_rows(section, rows)
     if section == 'memory':
         return memory_rows(section, rows, settings)
-    if section in BACK_ROWS:
-        return BACK_ROWS[section](section, rows, settings)
     if section in COST_ROWS:
         return COST_ROWS[section](section, rows, settings)
+    if section in BACK_ROWS:
+        return BACK_ROWS[section](section, rows, settings)
     return {'stock': stock_rows, 'thin': thin_rows,
             'freeze': freeze_rows}[section](section, rows)
 
@@ -163,6 +163,7 @@ TITLES = {
     **BACK_TITLES,
     **COST_TITLES,
 }
+NOTES = {**BACK_NOTES, **COST_NOTES}
 
 
 def cpu_model() -> str:
@@ -229,9 +230,8 @@ def render(document: Json, settings: Settings) -> str:
     for section, rows in document['sections'].items():
         rounds = min(len(samples) for samples in rows.values())
         lines += [f'## {TITLES[section]} ({rounds} rounds)', '']
-        for notes in (BACK_NOTES, COST_NOTES):
-            if section in notes:
-                lines += [*textwrap.wrap(notes[section], 76), '']
+        if section in NOTES:
+            lines += [*textwrap.wrap(NOTES[section], 76), '']
         lines += table(rows_of(section, rows, settings))
         failures = [f'- {key}, round {number}: {sample["failure"]}'
                     for key, samples in rows.items()

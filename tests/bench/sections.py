@@ -15,6 +15,7 @@ from lib.vm import DiskConfig
 from methods import MIRROR, SHARED, WSM
 from moving import Plan, evenly, measure
 from off import OFF_SECTIONS
+from peers import PEER_SECTIONS
 from pull import PULL_SECTIONS
 from sample import Samples
 from settings import CALM, BUSY, LOADS, Load, Settings, machine
@@ -79,6 +80,7 @@ SECTIONS: dict[str, Section] = {
     'thin': section_thin,
     'freeze': section_freeze,
     'memory': section_memory,
+    **PEER_SECTIONS,
     **BACK_SECTIONS,
     **COST_SECTIONS,
     **CPU_SECTIONS,
