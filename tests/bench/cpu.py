@@ -29,6 +29,7 @@ WAYS = (WSM, MIRROR, SHARED)
 LIMITED, UNLIMITED = 'limited', 'unlimited'
 EVENTS = ('instructions:u', 'instructions:k')
 PERF_START = 0.5                # seconds until perf counts
+TRIES = 5                       # to start perf; see for_perf()
 BEFORE = 0.5                    # seconds between that and the move
 
 
@@ -45,14 +46,15 @@ class Counter:
         self._perf: Optional['subprocess.Popen[bytes]'] = None
 
     def __enter__(self) -> 'Counter':
-        threads = [task.name for task in tasks(self.vm)
-                   if not is_virtual_cpu(task)]
-        # pylint: disable-next=consider-using-with
-        self._perf = subprocess.Popen(
-            ['perf', 'stat', '-x,', '-e', ','.join(EVENTS),
-             '-o', str(self.vm.folder / 'perf'), '-t', ','.join(threads)],
-            stderr=subprocess.DEVNULL)
-        time.sleep(PERF_START)
+        for _ in range(TRIES):
+            # pylint: disable-next=consider-using-with
+            self._perf = subprocess.Popen(
+                ['perf', 'stat', '-x,', '-e', ','.join(EVENTS),
+                 '-o', str(self.vm.folder / 'perf'), *for_perf(self.vm)],
+                stderr=subprocess.DEVNULL)
+            time.sleep(PERF_START)
+            if self._perf.poll() is None:
+                break
         self._before, self._began = work_seconds(self.vm), time.monotonic()
         return self
 
@@ -73,7 +75,19 @@ def tasks(vm: Vm) -> list[Path]:
 
 
 def is_virtual_cpu(task: Path) -> bool:
-    return (task / 'comm').read_text('utf-8').startswith('CPU ')
+    try:
+        return (task / 'comm').read_text('utf-8').startswith('CPU ')
+    except OSError:
+        return False    # it just ended
+
+
+def for_perf(vm: Vm) -> tuple[str, ...]:
+    """The threads that count; perf also follows what they start.
+
+    One may end at this moment; then perf gives up: try again.
+    """
+    return '-t', ','.join(task.name for task in tasks(vm)
+                          if not is_virtual_cpu(task))
 
 
 def work_seconds(vm: Vm) -> float:
