@@ -17,7 +17,7 @@ from lib.image import Image
 from lib.qmp import QmpClosed
 from lib.scene import Scene, begin, disk_total
 from lib.vm import Vm
-from methods import POLL_SECONDS, WSM, Stage
+from methods import METHODS, POLL_SECONDS, WSM, Stage
 from moving import Plan, attempt, move_once, prepare, verify
 from sample import Sample, Samples
 from settings import CALM, Settings, machine
@@ -30,10 +30,12 @@ AT_ONCE = 8                     # commands under way in the guest
 class Journey:
     """A guest and the two hosts; use as a context."""
 
-    def __init__(self, settings: Settings, load: bool) -> None:
+    def __init__(self, settings: Settings, load: bool,
+                 way: str = WSM) -> None:
+        self.method = METHODS[way]
         self.plan = Plan(machine(settings.disk), settings,
                          CALM if load else None, data=((0, settings.data),))
-        self.scene = Scene(self.plan.config)
+        self.scene = Scene(self.plan.config, self.method.binary)
         self.scene.make_link(f'{settings.link_mbit}mbit')
         self.here = prepare(self.scene, self.plan)
         self.there: list[Image] = []    # at the other host; empty: none
@@ -53,8 +55,10 @@ class Journey:
         self._moves += 1
         at_a = self.here.host == self.scene.link.a if self.scene.link else True
         where = 'destination' if at_a else 'home'
-        return self.scene.destination(name=f'{where}-{self._moves}',
-                                      images=images)
+        return self.scene.destination(
+            name=f'{where}-{self._moves}', images=images,
+            wsm=self.method.name == WSM,
+            config=self.method.waiting(self.plan.config))
 
     def go(self, wait: float = 0.0) -> Sample:
         """Move on, to the images at the other host; wait for so long before.
@@ -64,7 +68,8 @@ class Journey:
         other = self.open_other(self.there)
         plan = replace(self.plan, settings=replace(self.plan.settings,
                                                    before_seconds=wait))
-        sample = Sample(WSM, plan.load.name if plan.load else 'idle')
+        sample = Sample(self.method.name,
+                        plan.load.name if plan.load else 'idle')
         move_once(Stage(self.scene, self.here, other, plan.settings.give_up),
                   plan, sample)
         self.here.quit()
@@ -105,12 +110,6 @@ def back_after_writes(settings: Settings) -> Samples:
             done.append((str(written), journey.go()))
         journey.finish(done[-1][1])
         yield from done
-
-
-def section_back(settings: Settings) -> Samples:
-    """The way back after some unique writes, the guest being idle then."""
-    for _ in range(settings.rounds):
-        yield from attempt('0', lambda: back_after_writes(settings))
 
 
 # Against the way there
@@ -178,6 +177,15 @@ def section_resume(settings: Settings) -> Samples:
 
 # Templates
 
+def copy_there(journey: Journey) -> Image:
+    """The other host has the same image as this one."""
+    journey.there = journey.scene.new_images('template')
+    copy = journey.there[0]
+    run('cp', '--sparse=always', str(journey.here.images[0].path),
+        str(copy.path))
+    return copy
+
+
 def seed(image: Image, data: int, share: float) -> None:
     """Overwrite this share of the blocks, scattered at random."""
     count = data // BLOCK
@@ -189,10 +197,7 @@ def seed(image: Image, data: int, share: float) -> None:
 
 def from_template(settings: Settings) -> Samples:
     with Journey(settings, load=False) as journey:
-        journey.there = journey.scene.new_images('template')
-        copy = journey.there[0]
-        run('cp', '--sparse=always', str(journey.here.images[0].path),
-            str(copy.path))
+        copy = copy_there(journey)
         seed(copy, settings.data, settings.template_differs)
         sample = journey.go()
         journey.finish(sample)
@@ -206,7 +211,6 @@ def section_template(settings: Settings) -> Samples:
 
 
 BACK_SECTIONS = {
-    'back': section_back,
     'return': section_return,
     'resume': section_resume,
     'template': section_template,

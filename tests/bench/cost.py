@@ -49,13 +49,12 @@ def section_hashing(settings: Settings) -> Samples:
 
 # The block layer
 
-def instructions(program: Path, points: int, writes: int,
-                 image: list[str]) -> int:
-    """How many a whole run takes."""
+def callgrind(argv: list[str]) -> int:
+    """How many instructions a whole run takes."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'callgrind'
         run('valgrind', '--tool=callgrind', f'--callgrind-out-file={out}',
-            str(program), str(points), str(writes), *image)
+            *argv)
         for line in out.read_text('utf-8').splitlines():
             if line.startswith('totals:'):
                 return int(line.split()[1])
@@ -63,7 +62,7 @@ def instructions(program: Path, points: int, writes: int,
 
 
 def per_write(program: Path, points: int, image: list[str]) -> float:
-    few, many = (instructions(program, points, writes, image)
+    few, many = (callgrind([str(program), str(points), str(writes), *image])
                  for writes in (FEW, MANY))
     return (many - few) / (MANY - FEW)
 
@@ -86,11 +85,16 @@ def block_layer(settings: Settings) -> Samples:
 
 # All of QEMU
 
-def count_in_guest(scene: Scene, vm: Vm, seconds: float) -> float:
-    """Instructions that all threads of this QEMU take for one write."""
+def count_in_guest(scene: Scene, vm: Vm, seconds: float,
+                   whom: tuple[str, ...] = ()) -> float:
+    """Instructions that this QEMU takes for one write.
+
+    All its threads, or those that @whom says to perf.
+    """
     before, since = scene.guest.last_beat().writes, time.monotonic()
     text = run('perf', 'stat', '-x,', '-e', 'instructions:u', '-o',
-               '/dev/stdout', '-p', str(vm.pid), 'sleep', str(seconds))
+               '/dev/stdout', *(whom or ('-p', str(vm.pid))),
+               'sleep', str(seconds))
     perf = time.monotonic() - since
     after = scene.guest.last_beat().writes
     found = re.search(r'^(\d+),', text, re.MULTILINE)

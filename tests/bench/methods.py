@@ -201,12 +201,16 @@ class Method:
     def binary(self) -> Path:
         return QEMU if self.name == WSM else STOCK_QEMU
 
+    def waiting(self, config: MachineConfig) -> MachineConfig:
+        """How a destination is started."""
+        if self.paused:
+            return replace(config, extra=(*config.extra, '-S'))
+        return config
+
     def open_destination(self, scene: Scene, source: Vm,
                          config: MachineConfig) -> Vm:
-        if self.paused:
-            config = replace(config, extra=(*config.extra, '-S'))
         return scene.destination(
-            wsm=self.name == WSM, config=config,
+            wsm=self.name == WSM, config=self.waiting(config),
             images=None if self.own_disk else source.images)
 
 

@@ -9,6 +9,7 @@ import os
 import statistics
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 from lib.common import TestFailure
@@ -135,8 +136,12 @@ def sent_bytes(vm: Vm) -> int:
 
 def cpu_seconds(vm: Vm) -> float:
     """What this QEMU has used so far, all threads, user and system."""
-    with open(f'/proc/{vm.pid}/stat', encoding='utf-8') as stat:
-        fields = stat.read().rpartition(') ')[2].split()
+    return used_seconds(Path(f'/proc/{vm.pid}'))
+
+
+def used_seconds(task: Path) -> float:
+    """Of a process or a thread, by its folder in /proc."""
+    fields = (task / 'stat').read_text('utf-8').rpartition(') ')[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 

@@ -12,6 +12,7 @@ from lib.qmp import Json
 from methods import SHARED, WSM
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
 from report_compare import COMPARE_ROWS, COMPARE_TABLES, COMPARE_TITLES
+from report_cost import COST_NOTES, COST_ROWS, COST_TITLES
 from report_scale import SCALE_NOTES, SCALE_ROWS, SCALE_TITLES
 from rows import Row, Value, collect, field_of, make, per_t0, wrong_row
 from settings import MEMORY_MIB, Settings
@@ -69,6 +70,7 @@ ROWS = {
     **COMPARE_ROWS,
     **BACK_ROWS,
     **SCALE_ROWS,
+    **COST_ROWS,
 }
 
 
@@ -77,16 +79,15 @@ def rows_of(section: str, rows: dict[str, list[Json]],
     return ROWS[section](section, rows, settings)
 
 
-NOTES = {**BACK_NOTES, **SCALE_NOTES}
-
-
 TITLES = {
     **COMPARE_TITLES,
     'thin': 'A big disk that is nearly empty',
     'memory': 'Resident memory that migration adds',
     **BACK_TITLES,
     **SCALE_TITLES,
+    **COST_TITLES,
 }
+NOTES = {**BACK_NOTES, **COST_NOTES, **SCALE_NOTES}
 
 
 def cpu_model() -> str:

@@ -10,9 +10,13 @@ from typing import Callable
 from back import BACK_SECTIONS
 from compare import COMPARE_SECTIONS
 from cost import COST_SECTIONS
+from cpu import CPU_SECTIONS
 from lib.vm import DiskConfig
 from methods import SHARED, WSM
 from moving import Plan, evenly, measure
+from off import OFF_SECTIONS
+from peers import PEER_SECTIONS
+from pull import PULL_SECTIONS
 from sample import Samples
 from scale import SCALE_SECTIONS
 from settings import BUSY, Settings, machine
@@ -44,7 +48,11 @@ SECTIONS: dict[str, Section] = {
     **COMPARE_SECTIONS,
     'thin': section_thin,
     'memory': section_memory,
+    **PEER_SECTIONS,
     **BACK_SECTIONS,
     **COST_SECTIONS,
+    **CPU_SECTIONS,
+    **PULL_SECTIONS,
+    **OFF_SECTIONS,
     **SCALE_SECTIONS,
 }

@@ -45,6 +45,9 @@ class Settings:
     away_seconds: float = 30.0      # between the way there and back
     template_differs: float = 0.05  # share of the blocks
     count: float = 10.0             # seconds to count instructions
+    cpu_data: int = 512 * MIB       # to move, for what that takes
+    pull_data: int = 128 * MIB      # to read from while it is missing
+    pull_seconds: float = 6.0       # of that, on an idle link
     give_up: float = 75.0           # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
     scale_sizes: tuple[int, ...] = (1 * GIB, 16 * GIB, 256 * GIB, 1024 * GIB)
@@ -76,7 +79,8 @@ def quick() -> Settings:
                     thin_disk=1 * GIB, thin_data=8 * MIB,
                     before_seconds=2.0, back_writes=(2 * MIB, 8 * MIB),
                     away_seconds=4.0, count=2.0, give_up=20.0,
-                    verify_all=False,
+                    verify_all=False, cpu_data=64 * MIB,
+                    pull_data=32 * MIB, pull_seconds=2.0,
                     scale_sizes=(1 * GIB, 16 * GIB), scale_data=16 * MIB,
                     scale_disks=(1, 4), scale_channels=(1, 4),
                     scale_memory=(256, 512), delay_trips_ms=(0, 50),
