@@ -18,7 +18,6 @@
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "qemu/memalign.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "dest.h"
@@ -195,7 +194,7 @@ static void coroutine_fn wsm_dest_write_co(void *opaque)
         payload = hashes;
     } else {
         ret = wsm_dest_write(d, &wr->msg, wr->buf);
-        qemu_vfree(wr->buf);
+        wsm_buffers_put(&d->buffers, wr->buf, wr->msg.length);
     }
     if (ret < 0) {
         answer.type = WSM_MSG_FAIL;
@@ -232,9 +231,9 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
         qemu_co_queue_wait(&conn->progress, NULL);
     }
     if (msg->type == WSM_MSG_DATA) {
-        buf = qemu_memalign(qemu_real_host_page_size(), msg->length);
+        buf = wsm_buffers_get(&d->buffers, msg->length);
         if (!wsm_channel_recv_payload(&conn->c, buf, msg->length, errp)) {
-            qemu_vfree(buf);
+            wsm_buffers_put(&d->buffers, buf, msg->length);
             return false;
         }
     }

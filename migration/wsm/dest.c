@@ -215,6 +215,7 @@ static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
     qemu_co_queue_init(&d->gone);
     qemu_co_queue_init(&d->control);
     qemu_co_queue_init(&d->changed);
+    wsm_buffers_init(&d->buffers);
     qemu_mutex_init(&d->lock);
     return d;
 }
@@ -231,7 +232,7 @@ WsmDest *wsm_dest_start(Wsm *w, WsmStart *start)
     w->dest = d;
     wsm_begin(w, WSM_ROLE_DESTINATION, &d->start.session);
 
-    d->iothread = iothread_create("wsm-destination", &error_abort);
+    d->iothread = iothread_create("wsm-dest", &error_abort);
     d->ctx = iothread_get_aio_context(d->iothread);
     if (!wsm_dest_add_disks(d, &err)) {
         d->refusal = g_strdup(error_get_pretty(err));
@@ -272,6 +273,7 @@ void wsm_dest_stop(WsmDest *d)
     wsm_dest_drop_filters(d, false);
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&d->coroutines) > 0);
     iothread_destroy(d->iothread);
+    wsm_buffers_destroy(&d->buffers);
     for (unsigned i = 0; i < d->ndisks; i++) {
         wsm_dest_leave_image(&d->disk[i], phase);
     }

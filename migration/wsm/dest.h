@@ -16,6 +16,7 @@
 #include "qemu/stats64.h"
 #include "system/block-backend.h"
 #include "system/iothread.h"
+#include "buffers.h"
 #include "channel.h"
 #include "disk.h"
 #include "image.h"
@@ -89,6 +90,7 @@ struct WsmDest {
     CoQueue gone;               /* a connection has ended */
     CoQueue control;            /* there is something to say on channel 0 */
     CoQueue changed;            /* waits for @epoch or @filters_gone */
+    WsmBuffers buffers;         /* for what is received */
     bool closed;                /* the filters must not be called any more */
 
     unsigned coroutines;        /* atomic: how many there are */

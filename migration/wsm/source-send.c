@@ -206,17 +206,24 @@ bool wsm_source_compares(WsmSource *s, const WsmSourceDisk *d)
     return s->passes == 1 && d->basis->kind == WSM_BASIS_KIND_CONTENT;
 }
 
+/* Bytes of data in one message */
+static int64_t wsm_chunk(WsmSource *s, const WsmSourceDisk *d)
+{
+    int64_t chunk = s->epoch ? wsm_window_chunk(&s->window) :
+                    wsm_source_compares(s, d) ? WSM_COMPARE_CHUNK : WSM_CHUNK;
+
+    return MAX(chunk, s->start.granularity);
+}
+
 /* Make a request of the hole or of the data that @req begins with */
 static void coroutine_fn wsm_req_fit(WsmSourceChannel *c, WsmReq *req)
 {
     WsmSourceDisk *d = req->disk;
-    int64_t chunk = req->epoch ? wsm_window_chunk(&c->s->window) :
-                    req->compare ? WSM_COMPARE_CHUNK : WSM_CHUNK;
+    int64_t chunk = wsm_chunk(c->s, d);
     int64_t granularity = c->s->start.granularity;
     int64_t bytes = req->bytes, pnum;
     int ret;
 
-    chunk = MAX(chunk, granularity);
     if (req->bytes < WSM_STATUS_MIN || req->offset < d->data_until) {
         wsm_req_shrink(c, req, MIN(chunk, req->bytes));
         return;
@@ -245,9 +252,11 @@ static bool wsm_may_send(WsmSourceChannel *c)
 {
     WsmSource *s = c->s;
     int64_t window = s->epoch ? s->window.bytes : WSM_WINDOW;
+    int64_t chunk = s->epoch ? wsm_window_chunk(&s->window) : WSM_CHUNK;
 
     return s->sending && c->up && !qatomic_read(&s->quit) &&
-           c->in_flight < window / (s->nchannels - 1);
+           (!c->in_flight ||
+            c->in_flight + chunk <= window / (s->nchannels - 1));
 }
 
 /* A request whose range overlaps this one, or NULL */
@@ -304,9 +313,12 @@ static bool wsm_avoid_in_flight(WsmSource *s, WsmSourceDisk *d,
 static bool wsm_next_range(WsmSource *s, WsmSourceDisk *d, int64_t *offset,
                            int64_t *bytes)
 {
+    /* Where there is data, what was taken too much would only be given back */
+    int64_t most = d->cursor < d->data_until ? wsm_chunk(s, d) : WSM_MAX_ZERO;
+
     while (d->cursor < d->size &&
            bdrv_dirty_bitmap_next_dirty_area(d->bitmap, d->cursor, d->size,
-                                             WSM_MAX_ZERO, offset, bytes)) {
+                                             most, offset, bytes)) {
         if (wsm_avoid_in_flight(s, d, offset, bytes)) {
             d->cursor = *offset + *bytes;
             d->reached = MAX(d->reached, d->cursor);
@@ -382,15 +394,16 @@ static uint64_t wsm_bandwidth(WsmSource *s)
     return MIN_NON_ZERO(ours, all);
 }
 
-static void coroutine_fn wsm_throttle(WsmSource *s, WsmReq *req)
+/*
+ * In post-copy, before a range is taken: one that waits to be pushed could not
+ * be pulled.  @last: the sender has pushed so many bytes before.
+ */
+static void coroutine_fn wsm_push_wait(WsmSource *s, int64_t last)
 {
-    if (req->pull || req->zero) {
-        return;
-    }
-    if (req->epoch) {
+    if (s->epoch && s->sending) {
         wsm_source_sleep(s, wsm_option_push_delay(s->w) * SCALE_MS);
+        wsm_source_limit(s, &s->limit, wsm_bandwidth, last);
     }
-    wsm_source_limit(s, &s->limit, wsm_bandwidth, req->bytes);
 }
 
 void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret)
@@ -441,7 +454,9 @@ static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req,
     WsmSource *s = c->s;
     int ret = 0;
 
-    wsm_throttle(s, req);
+    if (!req->epoch && !req->zero) {
+        wsm_source_limit(s, &s->limit, wsm_bandwidth, req->bytes);
+    }
     if (!req->zero) {
         ret = blk_co_pread(req->disk->blk, req->offset, req->bytes, buf, 0);
         if (ret < 0) {
@@ -472,10 +487,14 @@ static void coroutine_fn wsm_sender_co(void *opaque)
     WsmSource *s = c->s;
     size_t size = MAX(WSM_CHUNK, s->start.granularity);
     void *buf = qemu_memalign(qemu_real_host_page_size(), size);
+    int64_t last = 0;
 
     while (!qatomic_read(&s->quit)) {
-        WsmReq *req = wsm_next_req(c);
+        WsmReq *req;
 
+        wsm_push_wait(s, last);
+        req = wsm_next_req(c);
+        last = req && !req->zero ? req->bytes : 0;
         if (req && req->compare) {
             wsm_source_compare(c, req);
         } else if (req) {

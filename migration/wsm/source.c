@@ -126,26 +126,25 @@ static bool wsm_source_add_disks(WsmSource *s, Error **errp)
 }
 
 /*
- * A write that began before its disk has a bitmap and ends after the block was
- * read would be lost; so nothing may be in flight when tracking begins.
+ * A write that began before its disk had a bitmap and ends after the block was
+ * read would be lost; so all that is in flight ends before anything is read.
+ * The guest's I/O waits for it, but not for the bitmaps, which take 0.1 s for
+ * each TiB.
  */
 static bool wsm_source_track(WsmSource *s, Error **errp)
 {
-    bool ok = true;
-
-    bdrv_drain_all_begin();
-    for (unsigned i = 0; i < s->ndisks && ok; i++) {
+    for (unsigned i = 0; i < s->ndisks; i++) {
         WsmSourceDisk *d = &s->disk[i];
 
         d->bitmap = bdrv_create_dirty_bitmap(blk_bs(d->blk),
                                              s->start.granularity, NULL, errp);
-        ok = d->bitmap;
-        if (ok) {
-            bdrv_set_dirty_bitmap(d->bitmap, 0, d->size);
+        if (!d->bitmap) {
+            return false;
         }
+        bdrv_set_dirty_bitmap(d->bitmap, 0, d->size);
     }
-    bdrv_drain_all_end();
-    return ok;
+    bdrv_drain_all();
+    return true;
 }
 
 static void wsm_source_add_channels(WsmSource *s)

@@ -92,8 +92,8 @@ def run_migration(results, variant, pattern, tcg):
     test = next(test for test in meson_tests(variant)
                 if test["name"] == MIGRATION_TEST)
     qemu.build_files(variant, test["cmd"][:1])
-    # A host without KVM runs the default set
-    cmd = [word for word in test["cmd"] if not (tcg and word == "--full")]
+    # meson adds --full where KVM is; that takes hours in a virtual machine
+    cmd = [word for word in test["cmd"] if word != "--full"]
     cmd += ["-p", pattern] if pattern.startswith("/") else []
     for name in () if tcg else KVM_SKIPPED:
         cmd += ["-s", name]
