@@ -10,6 +10,7 @@ from pathlib import Path
 from lib.image import GIB, MIB
 from lib.qmp import Json
 from methods import MIRROR, SHARED, WSM
+from report_apps import APP_NOTES, APP_ROWS, APP_TITLES
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
 from rows import (GAP_EXTRA, GAP_FACTOR, Row, Value, collect, downtime,
                   field_of, make, per_t0, share, wrong_row)
@@ -145,8 +146,9 @@ def rows_of(section: str, rows: dict[str, list[Json]],
         return load_rows(section, rows)
     if section == 'memory':
         return memory_rows(section, rows, settings)
-    if section in BACK_ROWS:
-        return BACK_ROWS[section](section, rows, settings)
+    for others in (BACK_ROWS, APP_ROWS):
+        if section in others:
+            return others[section](section, rows, settings)
     return {'stock': stock_rows, 'thin': thin_rows,
             'freeze': freeze_rows}[section](section, rows)
 
@@ -158,7 +160,11 @@ TITLES = {
     'freeze': 'The freeze and the size of the disk',
     'memory': 'Resident memory that migration adds',
     **BACK_TITLES,
+    **APP_TITLES,
 }
+
+
+NOTES = {**BACK_NOTES, **APP_NOTES}
 
 
 def cpu_model() -> str:
@@ -225,8 +231,8 @@ def render(document: Json, settings: Settings) -> str:
     for section, rows in document['sections'].items():
         rounds = min(len(samples) for samples in rows.values())
         lines += [f'## {TITLES[section]} ({rounds} rounds)', '']
-        if section in BACK_NOTES:
-            lines += [*textwrap.wrap(BACK_NOTES[section], 76), '']
+        if section in NOTES:
+            lines += [*textwrap.wrap(NOTES[section], 76), '']
         lines += table(rows_of(section, rows, settings))
         failures = [f'- {key}, round {number}: {sample["failure"]}'
                     for key, samples in rows.items()

@@ -7,6 +7,7 @@ that is busy for a while is so for both.
 
 from typing import Callable
 
+from apps import APP_SECTIONS
 from back import BACK_SECTIONS
 from cost import COST_SECTIONS
 from lib.image import MIB
@@ -78,4 +79,5 @@ SECTIONS: dict[str, Section] = {
     'memory': section_memory,
     **BACK_SECTIONS,
     **COST_SECTIONS,
+    **APP_SECTIONS,
 }

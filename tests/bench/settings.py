@@ -44,11 +44,25 @@ class Settings:
     count: float = 10.0             # seconds to count instructions
     give_up: float = 180.0          # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
+    # Applications in a Debian guest
+    app_memory: int = 320           # MiB
+    app_link_mbit: int = 160
+    app_warm_up: float = 5.0        # seconds of load before it is measured
+    app_after: float = 5.0          # seconds of load after the move
+    app_give_up: float = 3.0        # waiting; times disk / speed of the link
+    app_transactions: int = 20      # of pgbench, per second
+    app_requests: int = 80          # to the web server, per second
+    app_iops: int = 300             # of fio, reads; and as many writes
+    app_steps: int = 15             # of the build, per second
 
     @property
     def link_bytes(self) -> float:
         """Speed of the link in bytes per second."""
         return self.link_mbit * 1e6 / 8
+
+    @property
+    def app_link_bytes(self) -> float:
+        return self.app_link_mbit * 1e6 / 8
 
 
 def quick() -> Settings:
@@ -57,7 +71,8 @@ def quick() -> Settings:
                     thin_disk=1 * GIB, thin_data=8 * MIB,
                     freeze_disks=(64 * MIB, 1 * GIB), freeze_data=16 * MIB,
                     before_seconds=2.0, back_writes=(2 * MIB, 8 * MIB),
-                    away_seconds=4.0, count=2.0, verify_all=False)
+                    away_seconds=4.0, count=2.0, verify_all=False,
+                    app_link_mbit=1000, app_warm_up=3.0, app_after=3.0)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:
