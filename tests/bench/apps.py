@@ -15,7 +15,7 @@ from common import Failure
 from debian_guest import DebianConfig, DebianScene, debian_config
 from demo_lib.client import Heartbeat
 from demo_lib.network import make_network
-from lib.common import TestFailure, run
+from lib.common import TestFailure, require, run
 from lib.qmp import QmpClosed, QmpError
 from lib.vm import Vm
 from methods import (METHODS, MIRROR, SHARED, SYNC, WSM, Stage, final_query,
@@ -148,7 +148,8 @@ def finish(move: Move, workload: Workload, vm: Vm) -> None:
     sample = move.sample
     workload.stop()
     move.look_at(workload.requests(move.clock()))
-    sample.numbers['errors'] = workload.errors
+    require(not workload.errors,
+            f'{workload.errors} clients lost their connection')
     workload.check()
     check_file_system(workload, vm)
     if not sample.failure:

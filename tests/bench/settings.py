@@ -47,7 +47,7 @@ class Settings:
     # Applications in a Debian guest
     app_memory: int = 320           # MiB
     app_link_mbit: int = 160
-    app_warm_up: float = 5.0        # seconds of load before it is measured
+    app_warm_up: float = 4.0        # seconds of load before it is measured
     app_after: float = 5.0          # seconds of load after the move
     app_give_up: float = 3.0        # waiting; times disk / speed of the link
     app_transactions: int = 20      # of pgbench, per second

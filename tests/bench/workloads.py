@@ -25,7 +25,7 @@ from settings import Settings
 
 PGBENCH_CLIENTS = 4
 WEB_CONNECTIONS = 8
-WEB_FILES, WEB_FILE_BYTES = 256, 64 << 10
+WEB_FILES, WEB_FILE_BYTES = 128, 64 << 10
 END_SECONDS = 30.0
 UNLIMITED_SECONDS = 3600
 
@@ -72,7 +72,7 @@ class Workload:
         self.network = network
         self.settings = settings
         self.folder = folder
-        self.errors = 0
+        self.errors = 0         # clients that lost their connection
 
     def start(self) -> None:
         raise NotImplementedError
@@ -124,9 +124,10 @@ class Postgresql(Workload):
 
     def stop(self) -> None:
         assert self._process
-        output = self.folder / 'pgbench.out'
-        require(self._process.poll() is None, 'pgbench ended: '
-                + output.read_text('utf-8', 'replace').strip()[-300:])
+        output = (self.folder / 'pgbench.out').read_text('utf-8', 'replace')
+        require(self._process.poll() is None,
+                f'pgbench ended: {output.strip()[-300:]}')
+        self.errors = output.count(' aborted')
         # pgbench writes the rest of its log when it has lost the server
         self.job('end-clients')
         try:

@@ -12,7 +12,7 @@ for conf in /etc/postgresql/*/main; do
     echo 'host all all samenet trust' >>"$conf/pg_hba.conf"
 done
 
-# The web server: 256 files of 64 KiB. One connection may ask for ever.
+# The web server: 128 files of 64 KiB. One connection may ask for ever.
 rm /etc/nginx/sites-enabled/default
 cat >/etc/nginx/sites-enabled/bench <<'CONF'
 keepalive_requests 1000000;
@@ -22,11 +22,11 @@ server {
 }
 CONF
 mkdir -p /srv/www
-head -c 16M /dev/urandom | split -b 64K -a 3 -d - /srv/www/file-
+head -c 8M /dev/urandom | split -b 64K -a 3 -d - /srv/www/file-
 
 # What fio reads and writes.
 mkdir -p /srv/fio
-head -c 96M /dev/urandom >/srv/fio/data
+head -c 64M /dev/urandom >/srv/fio/data
 
 # Measurements are short: what is written reaches the disk within seconds.
 cat >/etc/sysctl.d/bench.conf <<'CONF'

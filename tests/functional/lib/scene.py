@@ -28,9 +28,9 @@ class Scene:
     vm_type = Vm
 
     def __init__(self, config: Optional[MachineConfig] = None,
-                 binary: Path = QEMU) -> None:
+                 binary: Path = QEMU, where: Optional[Path] = None) -> None:
         self.binary = binary
-        self.folder = Path(tempfile.mkdtemp(prefix='wsm-test-'))
+        self.folder = Path(tempfile.mkdtemp(prefix='wsm-test-', dir=where))
         self.config = config or MachineConfig()
         self.guest = Guest(self.folder / 'guest')
         self.others: list[Guest] = []
