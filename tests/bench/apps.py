@@ -104,19 +104,26 @@ class Move:
         """Take what the clients were answered."""
         sample, start = self.sample, self.stage.start
         windows = {'before': (self.since, start), 'during': (start, self.stop),
-                   'after': (self.resume, self.until),
                    'move': (start, self.until)}
         for name, (since, until) in windows.items():
-            sample.latency[name] = {
-                key: round(value * 1000, 3) for key, value in percentiles(
-                    [request.seconds for request in requests
-                     if since <= request.end < until]).items()}
+            sample.latency[name] = milliseconds(
+                [request.seconds for request in requests
+                 if since <= request.end < until])
+        # What waited while the guest was frozen is no matter of afterwards
+        sample.latency['after'] = milliseconds(
+            [request.seconds for request in requests
+             if request.end - request.seconds >= self.resume])
         sample.rate_before = rate(requests, self.since, start)
         sample.rates = (rates(requests, start, self.stop)
                         + rates(requests, self.resume, self.end))
         sample.rates_after = rates(requests, self.end, self.until)
         sample.numbers['rate during'] = rate(requests, start, self.end)
         sample.series = time_line(requests, self.since, start, self.until)
+
+
+def milliseconds(seconds: list[float]) -> dict[str, float]:
+    return {name: round(value * 1000, 3)
+            for name, value in percentiles(seconds).items()}
 
 
 def rate(requests: list[Request], since: float, until: float) -> float:
