@@ -140,15 +140,17 @@ def memory_rows(section: str, rows: dict[str, list[Json]],
     return result
 
 
+OTHER_ROWS = {**BACK_ROWS, **APP_ROWS}
+
+
 def rows_of(section: str, rows: dict[str, list[Json]],
             settings: Settings) -> list[Row]:
     if section in LOAD_GOALS:
         return load_rows(section, rows)
     if section == 'memory':
         return memory_rows(section, rows, settings)
-    for others in (BACK_ROWS, APP_ROWS):
-        if section in others:
-            return others[section](section, rows, settings)
+    if section in OTHER_ROWS:
+        return OTHER_ROWS[section](section, rows, settings)
     return {'stock': stock_rows, 'thin': thin_rows,
             'freeze': freeze_rows}[section](section, rows)
 
