@@ -124,7 +124,9 @@ class Heartbeat:
         self._socket.settimeout(0.2)
         self._socket.connect((GUEST_ADDRESS, ECHO_PORT))
         self._stopped = threading.Event()
-        self._arrivals: list[float] = []    # appended by one thread only
+        # Both are appended to by one thread only
+        self._arrivals: list[float] = []
+        self._clocks: list[float] = []
         self._threads = [threading.Thread(target=self._send, daemon=True),
                          threading.Thread(target=self._receive, daemon=True)]
         for thread in self._threads:
@@ -149,9 +151,10 @@ class Heartbeat:
                        CLIENT_NICENESS)
         while not self._stopped.is_set():
             try:
-                self._socket.recv(64)
+                answer = self._socket.recv(64)
             except OSError:
                 continue
+            self._clocks.append(int(answer.split()[1]) / 1e9)
             self._arrivals.append(time.monotonic())
 
     def close(self) -> None:
@@ -167,6 +170,10 @@ class Heartbeat:
         return [Gap(before, after - before)
                 for before, after in zip(times, times[1:])
                 if after >= since and before <= until]
+
+    def clocks(self) -> list[tuple[float, float]]:
+        """Returns when each answer came, and the guest's clock in it."""
+        return list(zip(self._arrivals[:], self._clocks))
 
     def last(self) -> float:
         """Returns when the last answer came (0.0: none yet)."""

@@ -21,7 +21,6 @@ from .steps import run_logged
 
 GUEST_FILES = Path(__file__).parent / "guest"
 DISK_BYTES = 1 << 30
-DATABASE_SCALE = 10
 
 PACKAGES = ("linux-image-cloud-amd64", "initramfs-tools", "systemd-sysv",
             "iproute2", "kmod", "python3-minimal", "postgresql")
@@ -48,6 +47,21 @@ INITRAMFS_SETTINGS = "MODULES=list\\nCOMPRESS=gzip\\n"
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What one guest has and another has not."""
+
+    name: str = "guest"             # no other recipe's name begins with it
+    packages: tuple[str, ...] = PACKAGES
+    database_scale: int = 10
+    files: tuple[str, ...] = ("agent.py",)      # of GUEST_FILES
+    scripts: tuple[str, ...] = ("setup.sh",)    # run in the tree, in order
+    kept: tuple[str, ...] = ()      # of the tree, also beside the disk
+
+
+DEMO = Recipe()
+
+
+@dataclass(frozen=True)
 class Guest:
     """The files that a guest is started from. The disk is never written."""
 
@@ -56,19 +70,20 @@ class Guest:
     initrd: Path
 
 
-def make_guest(cache: Path, address: str, fresh: bool) -> Guest:
+def make_guest(cache: Path, address: str, fresh: bool,
+               recipe: Recipe = DEMO) -> Guest:
     """Returns the guest's files, made now unless the cache has them."""
     archive = find_archive()
-    digest = _digest(archive, address)
-    home = cache / f"guest-{archive.suite}-{digest}"
+    digest = _digest(archive, address, recipe)
+    home = cache / f"{recipe.name}-{archive.suite}-{digest}"
     if fresh or not (home / "disk.raw").exists():
-        new = cache / "guest-new"
+        new = cache / f"{recipe.name}-new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         try:
-            _make_tree(archive, cache, new / "tree", address)
-            _make_files(new)
-            for old in cache.glob("guest-*-*"):
+            _make_tree(archive, cache, new / "tree", address, recipe)
+            _make_files(new, recipe)
+            for old in cache.glob(f"{recipe.name}-*-*"):
                 shutil.rmtree(old)
             new.rename(home)
         finally:
@@ -76,22 +91,24 @@ def make_guest(cache: Path, address: str, fresh: bool) -> Guest:
     return Guest(home / "disk.raw", home / "vmlinuz", home / "initrd.img")
 
 
-def _digest(archive: Archive, address: str) -> str:
-    parts = [archive.suite, address, str(DISK_BYTES), str(DATABASE_SCALE),
-             *PACKAGES, *EXCLUDED, *INCLUDED,
-             INITRAMFS_HOOK, INITRAMFS_SETTINGS]
-    parts += [path.read_text() for path in sorted(GUEST_FILES.glob("*.*"))]
+def _digest(archive: Archive, address: str, recipe: Recipe) -> str:
+    parts = [archive.suite, address, str(DISK_BYTES), repr(recipe),
+             *EXCLUDED, *INCLUDED, INITRAMFS_HOOK, INITRAMFS_SETTINGS]
+    parts += [(GUEST_FILES / name).read_text()
+              for name in recipe.files + recipe.scripts]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def _make_tree(archive: Archive, cache: Path, tree: Path,
-               address: str) -> None:
+def _make_tree(archive: Archive, cache: Path, tree: Path, address: str,
+               recipe: Recipe) -> None:
     """Installs Debian into the folder tree."""
     downloads = cache / "archives"
     downloads.mkdir(parents=True, exist_ok=True)
     initramfs = '"$1"/etc/initramfs-tools'
     hook = INITRAMFS_HOOK.replace("\n", "\\n").replace("$", "\\$")
     hook = hook.replace('"', '\\"')
+    copied = " ".join(str(GUEST_FILES / name)
+                      for name in recipe.files + recipe.scripts)
     hooks = {
         "setup": ['mkdir -p "$1"/var/cache/apt/archives',
                   f"sync-in {downloads} /var/cache/apt/archives"],
@@ -107,15 +124,16 @@ def _make_tree(archive: Archive, cache: Path, tree: Path,
             f"sync-out /var/cache/apt/archives {downloads}",
             'rm -f "$1"/var/cache/apt/archives/*.deb',
             'mkdir -p "$1"/opt/demo',
-            f"copy-in {GUEST_FILES}/agent.py {GUEST_FILES}/setup.sh /opt/demo",
-            'chroot "$1" /bin/sh /opt/demo/setup.sh'
-            f" {address} {DATABASE_SCALE}"]}
+            f"copy-in {copied} /opt/demo",
+            *(f'chroot "$1" /bin/sh /opt/demo/{script}'
+              f" {address} {recipe.database_scale}"
+              for script in recipe.scripts)]}
     # What mmdebstrap mounts is gone with its mount namespace, even if it is
     # killed.
     command = ["unshare", "--mount", "mmdebstrap", "--mode=root",
                "--format=directory",
                "--variant=essential", "--architectures=amd64",
-               f"--include={','.join(PACKAGES)}",
+               f"--include={','.join(recipe.packages)}",
                "--skip=download/empty", "--skip=essential/unlink",
                "--skip=cleanup/apt",
                "--dpkgopt=force-unsafe-io",
@@ -131,9 +149,12 @@ def _make_tree(archive: Archive, cache: Path, tree: Path,
                "out of date is the usual cause")
 
 
-def _make_files(home: Path) -> None:
-    """Turns home/tree into disk, kernel and initrd."""
+def _make_files(home: Path, recipe: Recipe) -> None:
+    """Turns home/tree into disk, kernel, initrd and what else is kept."""
     tree = home / "tree"
+    for pattern in recipe.kept:
+        for path in tree.glob(pattern):
+            shutil.copy(path, home)
     kernels = sorted((tree / "boot").glob("vmlinuz-*"))
     if not kernels:
         raise Failure("the guest's tree has no kernel in /boot: delete "

@@ -125,20 +125,29 @@ def _command(name: str, plan: Plan, folder: Path, disk: Path,
     device = {"driver": "virtio-blk-pci", "id": DISK_ID,
               "drive": f"node-{DISK_ID}"}
     # One core of a small machine is left to the migration and its client.
-    processors = "2" if (os.cpu_count() or 1) >= 4 else "1"
+    processors = 2 if (os.cpu_count() or 1) >= 4 else 1
     command = [
         str(plan.qemu), "-name", name,
-        "-nodefaults", "-no-user-config", "-display", "none",
-        "-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "qemu64",
-        "-smp", processors, "-m", str(MEMORY_MIB),
-        "-kernel", str(plan.guest.kernel), "-initrd", str(plan.guest.initrd),
-        "-append", KERNEL_LINE, "-no-reboot",
+        *guest_options(plan.guest, MEMORY_MIB, processors),
         "-serial", f"file:{folder / name}.console",
         "-chardev", f"socket,id=qmp,path={qmp}",
         "-mon", "chardev=qmp,mode=control",
-        "-blockdev", json.dumps(node), "-device", json.dumps(device),
-        "-netdev", "tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off",
-        "-device", f"virtio-net-pci,netdev=net0,mac={GUEST_MAC},romfile="]
+        "-blockdev", json.dumps(node), "-device", json.dumps(device)]
     if incoming:
         command += ["-incoming", "defer"]
     return command
+
+
+def guest_options(guest: Guest, memory: int, processors: int) -> list[str]:
+    """Returns the options of any QEMU for this guest; memory in MiB.
+
+    Its disk and whatever is the host's own are not among them.
+    """
+    return [
+        "-nodefaults", "-no-user-config", "-display", "none",
+        "-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "qemu64",
+        "-smp", str(processors), "-m", str(memory),
+        "-kernel", str(guest.kernel), "-initrd", str(guest.initrd),
+        "-append", KERNEL_LINE, "-no-reboot",
+        "-netdev", "tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off",
+        "-device", f"virtio-net-pci,netdev=net0,mac={GUEST_MAC},romfile="]

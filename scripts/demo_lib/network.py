@@ -46,6 +46,7 @@ class Network:
     source: Host
     destination: Host
     client: str                     # namespace
+    link: Link                      # source and destination are its ends
 
     def client_socket(self, kind: socket.SocketKind) -> socket.socket:
         """Returns a new socket that belongs to the client's namespace."""
@@ -91,7 +92,7 @@ def make_network(rate: str) -> Iterator[Network]:
                                     (client, f"lan-{port}")):
                 run("ip", "-n", namespace, "link", "set", name,
                     "master", "br0", "up")
-        yield Network(link.a, link.b, client)
+        yield Network(link.a, link.b, client, link)
     finally:
         link.close()
         try:

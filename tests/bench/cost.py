@@ -31,7 +31,7 @@ def built(target: str) -> Path:
 
 def hash_speed(settings: Settings) -> Samples:
     program = str(built(HASH_TEST))
-    for _ in range(settings.rounds):
+    for _ in range(settings.few_rounds):
         text = run(program, '-m', 'perf', '-p', '/wsm/compare/speed')
         speed = re.search(rf'data in blocks of {BLOCK}: (\d+) MB/s', text)
         sample = Sample(WSM, '')
@@ -77,7 +77,7 @@ def block_layer(settings: Settings) -> Samples:
     program = built(BENCH)
     with tempfile.TemporaryDirectory() as folder:
         image = Image(Path(folder) / 'disk.raw', 'raw', 512 * MIB).create()
-        for _ in range(settings.rounds):
+        for _ in range(settings.few_rounds):
             for points in POINTS:
                 yield str(points), result(per_write(program, points, []))
             yield 'raw', result(per_write(program, 0, [str(image.path)]))
@@ -110,7 +110,7 @@ def whole_qemu(settings: Settings) -> Samples:
     scene = Scene(plan.config)
     try:
         vm = prepare(scene, plan)
-        for _ in range(settings.rounds):
+        for _ in range(settings.few_rounds):
             yield 'guest', result(count_in_guest(scene, vm, settings.count))
         vm.quit()
     finally:

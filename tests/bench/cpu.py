@@ -151,7 +151,7 @@ def section_cpu(settings: Settings) -> Samples:
     settings = replace(settings, verify_all=False)
     plan = Plan(machine(settings.cpu_data), settings,
                 data=((0, settings.cpu_data),))
-    for _ in range(settings.rounds):
+    for _ in range(settings.few_rounds):
         for limited, name in ((False, UNLIMITED), (True, LIMITED)):
             for way in WAYS:
                 yield (f'{name} {way}',

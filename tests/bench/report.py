@@ -10,6 +10,7 @@ from pathlib import Path
 from lib.image import MIB
 from lib.qmp import Json
 from methods import SHARED, WSM
+from report_apps import APP_NOTES, APP_ROWS, APP_TITLES
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
 from report_compare import COMPARE_ROWS, COMPARE_TABLES, COMPARE_TITLES
 from report_cost import COST_NOTES, COST_ROWS, COST_TITLES
@@ -71,6 +72,7 @@ ROWS = {
     **BACK_ROWS,
     **SCALE_ROWS,
     **COST_ROWS,
+    **APP_ROWS,
 }
 
 
@@ -86,8 +88,9 @@ TITLES = {
     **BACK_TITLES,
     **SCALE_TITLES,
     **COST_TITLES,
+    **APP_TITLES,
 }
-NOTES = {**BACK_NOTES, **COST_NOTES, **SCALE_NOTES}
+NOTES = {**BACK_NOTES, **COST_NOTES, **SCALE_NOTES, **APP_NOTES}
 
 
 def cpu_model() -> str:

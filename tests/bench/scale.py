@@ -151,7 +151,7 @@ def sizes(settings: Settings) -> Iterator[tuple[str, int]]:
 
 def section_size(settings: Settings) -> Samples:
     """Virtual size; the same data, all over the disk."""
-    for _ in range(settings.rounds):
+    for _ in range(settings.few_rounds):
         for fmt, size in sizes(settings):
             plan = Plan(
                 preallocated(DiskConfig('vd0', fmt=fmt, size=size)),
@@ -167,7 +167,7 @@ def some_disks(count: int, size: int) -> MachineConfig:
 
 def section_disks(settings: Settings) -> Samples:
     """The same data on more disks."""
-    for _ in range(settings.rounds):
+    for _ in range(settings.few_rounds):
         for count in settings.scale_disks:
             plan = Plan(some_disks(count, settings.disk // count),
                         briefly(settings), CALM)
@@ -198,7 +198,7 @@ def with_channels(settings: Settings, count: int, far: bool) -> Sample:
 
 def section_channels(settings: Settings) -> Samples:
     """Block channels, on a link without limit and on one that is far."""
-    for _ in range(settings.rounds):
+    for _ in range(settings.few_rounds):
         for where in (OPEN, FAR):
             for count in settings.scale_channels:
                 yield (f'{where} {count}',
@@ -207,7 +207,7 @@ def section_channels(settings: Settings) -> Samples:
 
 def section_memory_size(settings: Settings) -> Samples:
     """An idle guest with more RAM, half of it noise; no limit."""
-    for _ in range(settings.rounds):
+    for _ in range(settings.few_rounds):
         for mib in settings.scale_memory:
             config = replace(machine(settings.disk), memory=mib)
             plan = Plan(config, briefly(settings), limited=False,
@@ -230,7 +230,7 @@ def section_delay(settings: Settings) -> Samples:
     """The time that the wire takes; at last with losses."""
     points = [(str(trip), trip, 0.0) for trip in settings.delay_trips_ms]
     points.append((LOSSY, settings.scale_trip_ms, settings.delay_loss))
-    for _ in range(settings.rounds):
+    for _ in range(settings.few_rounds):
         for name, trip, loss in points:
             yield f'link {name}', probed(settings, trip, loss)
             plan = delay_plan(settings, trip, loss, CALM)

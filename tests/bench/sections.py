@@ -7,6 +7,7 @@ that is busy for a while is so for both.
 
 from typing import Callable
 
+from apps import APP_SECTIONS
 from back import BACK_SECTIONS
 from compare import COMPARE_SECTIONS
 from cost import COST_SECTIONS
@@ -55,4 +56,5 @@ SECTIONS: dict[str, Section] = {
     **PULL_SECTIONS,
     **OFF_SECTIONS,
     **SCALE_SECTIONS,
+    **APP_SECTIONS,
 }

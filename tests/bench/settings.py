@@ -48,7 +48,7 @@ class Settings:
     cpu_data: int = 512 * MIB       # to move, for what that takes
     pull_data: int = 128 * MIB      # to read from while it is missing
     pull_seconds: float = 6.0       # of that, on an idle link
-    give_up: float = 75.0           # seconds, waiting for any one event
+    give_up: float = 60.0           # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
     scale_sizes: tuple[int, ...] = (1 * GIB, 16 * GIB, 256 * GIB, 1024 * GIB)
     scale_data: int = 64 * MIB
@@ -60,6 +60,16 @@ class Settings:
     delay_loss: float = 0.0001      # share of the frames, at scale_trip_ms
     delay_data: int = 32 * MIB
     delay_give_up: float = 45.0     # a mirror may never become ready
+    # Applications in a Debian guest
+    app_memory: int = 320           # MiB
+    app_link_mbit: int = 160
+    app_warm_up: float = 4.0        # seconds of load before it is measured
+    app_after: float = 5.0          # seconds of load after the move
+    app_give_up: float = 3.0        # waiting; times disk / speed of the link
+    app_transactions: int = 20      # of pgbench, per second
+    app_requests: int = 80          # to the web server, per second
+    app_iops: int = 300             # of fio, reads; and as many writes
+    app_steps: int = 15             # of the build, per second
 
     @property
     def few_rounds(self) -> int:
@@ -70,6 +80,10 @@ class Settings:
     def link_bytes(self) -> float:
         """Speed of the link in bytes per second."""
         return self.link_mbit * 1e6 / 8
+
+    @property
+    def app_link_bytes(self) -> float:
+        return self.app_link_mbit * 1e6 / 8
 
 
 def quick() -> Settings:
@@ -84,7 +98,8 @@ def quick() -> Settings:
                     scale_sizes=(1 * GIB, 16 * GIB), scale_data=16 * MIB,
                     scale_disks=(1, 4), scale_channels=(1, 4),
                     scale_memory=(256, 512), delay_trips_ms=(0, 50),
-                    delay_data=16 * MIB, delay_give_up=20.0)
+                    delay_data=16 * MIB, delay_give_up=20.0,
+                    app_link_mbit=1000, app_warm_up=3.0, app_after=3.0)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:

@@ -5,8 +5,8 @@
 It needs nothing but python3-minimal. Two services run it:
 
 ``agent.py echo``
-    answers every UDP packet at once: the heartbeat that a client outside
-    the guest measures.
+    answers every UDP packet at once, with the guest's clock added: the
+    heartbeat that a client outside the guest measures.
 
 ``agent.py control``
     runs one of a fixed set of jobs for each TCP connection. The client
@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 ECHO_PORT = 7001
 CONTROL_PORT = 7002
@@ -36,6 +37,16 @@ union all select 'tellers', sum(tbalance) from pgbench_tellers
 union all select 'history', coalesce(sum(delta), 0) from pgbench_history
 union all select 'transactions', count(*) from pgbench_history
 """
+
+
+# All connections but those in the guest itself
+END_CLIENTS = """
+select count(pg_terminate_backend(pid)) from pg_stat_activity
+where client_addr is not null
+"""
+
+FIO_FILE = "/srv/fio/data"
+FIO_LOG = "/run/fio"
 
 
 def as_postgres(*command: str) -> list[str]:
@@ -70,6 +81,18 @@ def job_command(name: str, args: list[str]) -> list[str]:
         "checksums": as_postgres(
             f"{binaries}/pg_checksums", "--check",
             "-D", f"/var/lib/postgresql/{version}/main"),
+        "end-clients": as_postgres(
+            "psql", "-X", "-A", "-t", "-c", END_CLIENTS, "postgres"),
+        "fio": [
+            "fio", "--name=mix", f"--filename={FIO_FILE}", "--rw=randrw",
+            "--bs=4k", "--direct=1", "--ioengine=libaio", "--iodepth=4",
+            "--thread", "--time_based", "--runtime=3600",
+            f"--rate_iops={','.join(2 * numbers[:1])}",
+            f"--write_lat_log={FIO_LOG}", "--log_unix_epoch=1"],
+        "fio-log": ["cat", f"{FIO_LOG}_clat.1.log"],
+        "build": ["python3", "/opt/demo/build.py", *numbers[:1]],
+        "sync": ["sync"],
+        "freeze": ["fsfreeze", "-f", "/"],
         "poweroff": ["systemctl", "poweroff", "--no-block"],
     }
     return jobs[name]
@@ -134,7 +157,7 @@ def serve_echo() -> None:
         server.bind(("0.0.0.0", ECHO_PORT))
         while True:
             data, sender = server.recvfrom(64)
-            server.sendto(data, sender)
+            server.sendto(b"%s %d" % (data, time.time_ns()), sender)
 
 
 if __name__ == "__main__":

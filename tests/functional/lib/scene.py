@@ -25,10 +25,12 @@ TRANSIENT_THREADS = ('worker', 'iou-', 'CPU ')
 class Scene:
     """Everything a test makes; close() removes it, also after a failure."""
 
+    vm_type = Vm
+
     def __init__(self, config: Optional[MachineConfig] = None,
-                 binary: Path = QEMU) -> None:
+                 binary: Path = QEMU, where: Optional[Path] = None) -> None:
         self.binary = binary
-        self.folder = Path(tempfile.mkdtemp(prefix='wsm-test-'))
+        self.folder = Path(tempfile.mkdtemp(prefix='wsm-test-', dir=where))
         self.config = config or MachineConfig()
         self.guest = Guest(self.folder / 'guest')
         self.others: list[Guest] = []
@@ -78,8 +80,9 @@ class Scene:
 
     def _new_vm(self, name: str, config: MachineConfig, images: list[Image],
                 incoming: Optional[str], guest: Optional[Guest] = None) -> Vm:
-        vm = Vm(name, self.folder / name, config, images,
-                guest or self.guest, incoming=incoming, binary=self.binary)
+        vm = self.vm_type(name, self.folder / name, config, images,
+                          guest or self.guest, incoming=incoming,
+                          binary=self.binary)
         if self.link:
             at_b = name.startswith('destination')
             vm.host = self.link.b if at_b else self.link.a
