@@ -493,6 +493,9 @@ static void coroutine_fn wsm_sender_co(void *opaque)
         WsmReq *req;
 
         wsm_push_wait(s, last);
+        if (qatomic_read(&s->quit)) {
+            break;      /* nobody would wake us any more */
+        }
         req = wsm_next_req(c);
         last = req && !req->zero ? req->bytes : 0;
         if (req && req->compare) {
