@@ -267,11 +267,13 @@ bool wsm_source_apply_basis(WsmSource *s, Error **errp)
 }
 
 /*
- * Migration thread: soon the guest may be elsewhere.  If QEMU ends at the wrong
- * moment nobody can say here, so from now on the images may not be run.
+ * Soon the guest may be elsewhere.  If QEMU ends at the wrong moment nobody can
+ * say here, so from now on the images may not be run.
  */
-void wsm_source_mark_leaving(WsmSource *s)
+int wsm_source_mark_leaving(void *opaque)
 {
+    WsmSource *s = opaque;
+
     s->marked = true;
     for (unsigned i = 0; i < s->ndisks; i++) {
         WsmSourceDisk *d = &s->disk[i];
@@ -283,6 +285,7 @@ void wsm_source_mark_leaving(WsmSource *s)
                              "image: ", d->name);
         }
     }
+    return 0;
 }
 
 /*

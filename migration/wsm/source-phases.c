@@ -9,6 +9,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "block/thread-pool.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
@@ -209,6 +210,7 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
             trace_wsm_source_flush_fail(s->disk[i].name, ret);
         }
     }
+    thread_pool_submit_co(wsm_source_mark_leaving, s);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->flushing = false;
         s->flushed = true;
@@ -222,26 +224,20 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
  * before.  Once is enough: memory may need long to become small again, and to
  * flush again then could go on for ever.  A failure is reported when the
  * guest is stopped.
+ *
+ * That and the images' records take their time, while this thread goes on
+ * with memory.
  */
 bool wsm_source_prepare_freeze(WsmSource *s)
 {
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        if (s->synced && !s->flushing && !s->flushed) {
-            s->flushing = true;
-            qatomic_inc(&s->coroutines);
-            aio_co_schedule(s->ctx,
-                            qemu_coroutine_create(wsm_source_flush_co, s));
-        }
-        if (!s->flushed) {
-            return false;
-        }
+    QEMU_LOCK_GUARD(&s->lock);
+
+    if (s->synced && !s->flushing && !s->flushed) {
+        s->flushing = true;
+        qatomic_inc(&s->coroutines);
+        aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_flush_co, s));
     }
-    if (!s->marked) {
-        wsm_source_mark_leaving(s);
-        /* It took its time, and memory has grown meanwhile: look again */
-        return false;
-    }
-    return true;
+    return s->flushed;
 }
 
 void wsm_source_freeze(WsmSource *s)

@@ -134,7 +134,7 @@ struct WsmSource {
     bool quit;                  /* atomic: they are to end */
     bool stopped;               /* BQL: wsm_source_stop() has begun, */
     bool released;              /* BQL: has ended; it polls in between */
-    bool marked;                /* migration thread: images may not be run */
+    bool marked;                /* by a coroutine: images may not be run */
 
     QemuMutex lock;
     QemuCond cond;              /* something below has changed */
@@ -207,8 +207,11 @@ bool coroutine_fn wsm_source_own(WsmSourceChannel *c, const WsmMsg *msg,
 /* When @agreed: only what can differ is dirty.  BQL, any thread. */
 bool wsm_source_apply_basis(WsmSource *s, Error **errp);
 
-/* Write to the records that the guest is about to leave.  Migration thread. */
-void wsm_source_mark_leaving(WsmSource *s);
+/*
+ * Write to the records of a WsmSource that the guest is about to leave.  A job
+ * for the thread pool; returns 0.
+ */
+int wsm_source_mark_leaving(void *opaque);
 
 /* Tell the destination of all sync points.  IOThread. */
 void coroutine_fn wsm_source_send_points(WsmSource *s);

@@ -7,7 +7,6 @@ set -eu
 
 # The database also serves the client outside.
 for conf in /etc/postgresql/*/main; do
-    echo "include_dir = 'conf.d'" >>"$conf/postgresql.conf"
     echo "listen_addresses = '*'" >>"$conf/conf.d/demo.conf"
     echo 'host all all samenet trust' >>"$conf/pg_hba.conf"
 done

@@ -17,6 +17,8 @@ passwd -q -d root
 # The database: an ordinary Debian cluster, data checksums on.
 version=$(ls /usr/lib/postgresql | sort -V | tail -n 1)
 pg_createcluster "$version" main -- --data-checksums --auth=trust --locale=C.UTF-8
+# Debian's own createcluster.conf, which would say so, is replaced.
+echo "include_dir = 'conf.d'" >>"/etc/postgresql/$version/main/postgresql.conf"
 mkdir -p "/etc/postgresql/$version/main/conf.d"
 cat >"/etc/postgresql/$version/main/conf.d/demo.conf" <<'CONF'
 listen_addresses = ''
