@@ -47,7 +47,7 @@ def section_stock(settings: Settings) -> Samples:
             yield way, measure(plan, way)
 
 
-COMPARE_SECTIONS = {
+COMPARE_SECTIONS: dict[str, Callable[[Settings], Samples]] = {
     **{f'load-{load.name}': section_load(load) for load in LOADS},
     'links': section_links,
     'stock': section_stock,

@@ -61,7 +61,7 @@ def downtime_limit(sample: Json) -> Value:
 
 def downtime_over_limit(sample: Json) -> Value:
     limit = downtime_limit(sample)
-    return sample['gap'] / limit if limit else None
+    return float(sample['gap']) / limit if limit else None
 
 
 def usable(sample: Json) -> bool:

@@ -226,6 +226,11 @@ METHODS = {method.name: method for method in (
 
 # What a move was made of
 
+STEPS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ('ready', 'BLOCK_JOB_READY', {}),
+    ('ram', 'MIGRATION', {'status': 'active'}))
+
+
 def phases(stage: Stage, name: str) -> dict[str, float]:
     """When each step began, in seconds after the begin."""
     found: dict[str, float] = {}
@@ -235,13 +240,14 @@ def phases(stage: Stage, name: str) -> dict[str, float]:
             if (message['event'] == 'WSM_PHASE'
                     and stamp(message) >= stage.start):
                 found[message['data']['phase']] = stamp(message)
-    for step, event, wanted in (
-            ('ready', 'BLOCK_JOB_READY', {}),
-            ('ram', 'MIGRATION', {'status': 'active'}),
-            ('freeze', 'STOP', {})):
-        seen = find_event(source, event, stage.start, **wanted)
-        if seen and not (name == WSM and step != 'freeze'):
-            found[step] = stamp(seen)
+    else:
+        for step, event, status in STEPS:
+            seen = find_event(source, event, stage.start, **status)
+            if seen:
+                found[step] = stamp(seen)
+    seen = find_event(source, 'STOP', stage.start)
+    if seen:
+        found['freeze'] = stamp(seen)
     seen = find_event(stage.destination, 'RESUME', stage.start)
     if seen:
         found['runs there'] = stamp(seen)

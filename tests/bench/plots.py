@@ -10,8 +10,9 @@ from lib.image import MIB
 from lib.qmp import Json
 from limits import finished, median_of
 from methods import COPY, METHODS, MIRROR, SHARED, SYNC, WSM
+from peers import RSYNC
 from report_compare import by_link
-from rows import Getter, field_of
+from rows import Getter, Value, field_of
 from settings import LOADS
 
 Rows = dict[str, list[Json]]
@@ -20,6 +21,7 @@ Line = list[tuple[str, float]]      # place on the x axis, value
 # Colours that also those who see few colours can tell apart
 COLOURS = {WSM: '#0072b2', MIRROR: '#e69f00', SYNC: '#d55e00',
            SHARED: '#555555', COPY: '#cc79a7'}
+TITLES = {RSYNC: 'rsync, guest stopped, without memory'}
 WIDTH, PANEL = 720, 150             # pixels
 APART = 0.3                         # seconds; names would cover each other
 HIDDEN = ('setup', 'completed')     # phases that would only cover others
@@ -27,8 +29,15 @@ STYLE = ('set encoding utf8', 'set grid lc rgb "#dddddd"',
          'set yrange [0:*]', 'set key noenhanced', 'set tics font ",9"')
 
 
+def number(name: str, factor: float = 1.0) -> Getter:
+    def getter(sample: Json) -> Value:
+        value = sample['numbers'].get(name)
+        return None if value is None else value * factor
+    return getter
+
+
 def title_of(way: str) -> str:
-    return METHODS[way].title if way in METHODS else way
+    return METHODS[way].title if way in METHODS else TITLES[way]
 
 
 def colour_of(way: str) -> str:
@@ -138,15 +147,24 @@ def load_groups(sections: dict[str, Rows]) -> dict[str, Rows]:
     return {name: rows for name, rows in groups.items() if rows}
 
 
-def back_groups(rows: Rows) -> dict[str, Rows]:
-    """From the keys "BYTES" and "BYTES WAY" of section "back"."""
-    groups: dict[str, Rows] = {}
+def back_points(rows: Rows, getter: Getter,
+                rsync: Getter) -> dict[str, Line]:
+    """Keys are BYTES (ours), "rsync BYTES", and MIRROR, whatever was written.
+
+    What rsync shows is the disk alone, @rsync.
+    """
+    points: dict[str, Line] = {WSM: [], MIRROR: [], RSYNC: []}
     for key, samples in rows.items():
-        written, _, way = key.partition(' ')
-        if written.isdigit():
-            groups.setdefault(f'{int(written) / MIB:.0f}',
-                              {})[way or WSM] = samples
-    return groups
+        if not key.isdigit():
+            continue
+        where = f'{int(key) / MIB:.0f}'
+        for way, value in (
+                (WSM, median_of(samples, getter)),
+                (MIRROR, median_of(rows.get(MIRROR, []), getter)),
+                (RSYNC, median_of(rows.get(f'{RSYNC} {key}', []), rsync))):
+            if value is not None:
+                points[way].append((where, value))
+    return points
 
 
 Draw = Callable[[dict[str, Rows], Path], bool]
@@ -181,18 +199,22 @@ def draw_links(sections: dict[str, Rows], path: Path) -> bool:
     return bool(groups)
 
 
-def back_by(getter: Getter, up: str) -> Draw:
+def back_by(getter: Getter, rsync: Getter, up: str) -> Draw:
     def draw(sections: dict[str, Rows], path: Path) -> bool:
-        groups = back_groups(sections.get('back', {}))
-        if groups:
-            draw_by(collect_by(groups, getter),
-                    'MiB that the guest wrote since it had come', up, path)
-        return bool(groups)
+        points = back_points(sections.get('back', {}), getter, rsync)
+        if points[WSM]:
+            draw_by(points, 'MiB that the guest wrote since it had come', up,
+                    path)
+        return bool(points[WSM])
     return draw
 
 
 GAP_BY_LOAD = by_load(field_of('gap', 1000), 'heartbeat gap, ms')
 BYTES_BY_LOAD = by_load(field_of('link_bytes', 1 / MIB), 'MiB on the link')
+
+APP_UNITS = {'postgresql': 'transactions per second',
+             'web': 'requests per second', 'fio': 'reads, writes per second',
+             'build': 'steps per second'}
 
 # section whose text shows it -> (file, what it shows, how it is drawn)
 PLOTS: dict[str, list[tuple[str, str, Draw]]] = {
@@ -200,12 +222,18 @@ PLOTS: dict[str, list[tuple[str, str, Draw]]] = {
         f'throughput-{load.name}.svg', 'Guest writes over time',
         throughput_of(f'load-{load.name}', 'guest writes per second'))]
        for load in LOADS if load.writers},
+    **{f'app-{name}': [(
+        f'throughput-{name}.svg', f'{unit} over time',
+        throughput_of(f'app-{name}', unit))]
+       for name, unit in APP_UNITS.items()},
     'links': [('time-by-link.svg', 'Total time by the speed of the link',
                draw_links)],
     'back': [('back-time.svg', 'Time of the way back',
-              back_by(field_of('synchronised'), 'seconds')),
+              back_by(field_of('synchronised'), number('seconds'),
+                      'seconds')),
              ('back-bytes.svg', 'Bytes of the way back',
-              back_by(field_of('link_bytes', 1 / MIB), 'MiB on the link'))],
+              back_by(field_of('link_bytes', 1 / MIB),
+                      number('link', 1 / MIB), 'MiB on the link'))],
 }
 PLOTS['load-idle'] = [
     ('gap-by-load.svg', 'Heartbeat gap by write rate', GAP_BY_LOAD),

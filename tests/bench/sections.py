@@ -58,3 +58,8 @@ SECTIONS: dict[str, Section] = {
     **SCALE_SECTIONS,
     **APP_SECTIONS,
 }
+
+# Those of a quick round, which ends within 10 minutes
+QUICK_SECTIONS = ('load-idle', 'load-100', 'load-1500', 'load-unlimited',
+                  'stock', 'thin', 'memory', 'back', 'return', 'resume',
+                  'template', 'pull', 'scale-size')
