@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of how the benchmark gets from what was seen to figures."""
+
+import sys
+import unittest
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TOP / "tests" / name)
+                for name in ("bench", "functional", "guest")]
+sys.path.append(str(TOP / "scripts" / "lib"))
+# pylint: disable=wrong-import-position
+import limits
+import plots
+import pull
+import report_compare
+from lib.guest import Beat
+from methods import COPY, MIRROR, SHARED, SYNC, WSM
+from rows import Row, field_of
+from sample import (Sample, latencies, longest_gap, percentiles,
+                    rates_between, series)
+
+
+def beats(moments, per_second=1000, worst_us=0):
+    """Heartbeats at @moments of a guest that writes steadily."""
+    return [Beat(when, number, 0, round(when * per_second), 0, 0, 0, 0,
+                 worst_us, 0) for number, when in enumerate(moments)]
+
+
+def sample(**values):
+    """What is kept of a move, as in the JSON file."""
+    return Sample(WSM, "load").as_json() | values
+
+
+class BeatTest(unittest.TestCase):
+    """Heartbeats."""
+
+    def test_rates(self):
+        """A second of silence counts, with what was written in it."""
+        steady = beats([n / 100 for n in range(301)])
+        self.assertEqual([round(rate)
+                          for rate in rates_between(steady, 0, 3)],
+                         [1000, 1000, 1000])
+        self.assertEqual(rates_between([], 0, 3), [])
+        silent = beats([0, 0.5, 2.5, 3.6])
+        self.assertEqual(len(rates_between(silent, 0, 4)), 2)
+
+    def test_gap(self):
+        """Only silences in the time asked for count, even in part."""
+        seen = beats([0, 1, 1.5, 4, 4.2])
+        self.assertEqual(longest_gap(seen, 0, 1.2), 1)
+        self.assertEqual(longest_gap(seen, 2, 3), 2.5)
+        self.assertEqual(longest_gap([], 2, 3), 1)
+
+    def test_series(self):
+        """Times are relative to the begin."""
+        line = series(beats([n / 10 for n in range(31)]), 1.0)
+        self.assertEqual(line[0], (-1.0, 1000))
+        self.assertTrue(all(rate == 1000 for _, rate in line))
+
+    def test_percentiles(self):
+        """They lie between the values; two are too few for none."""
+        found = percentiles([float(n) for n in range(1001)])
+        self.assertEqual(found["p50"], 500)
+        self.assertEqual(found["p99"], 990)
+        self.assertEqual(found["max"], 1000)
+        self.assertEqual(percentiles([1.0]), {})
+
+    def test_latencies(self):
+        """Heartbeats without a write do not count."""
+        seen = beats([0, 1], worst_us=2000) + beats([2, 3])
+        self.assertEqual(latencies(seen, 0, 4)["max"], 2)
+
+
+class LimitTest(unittest.TestCase):
+    """Ratios to the limits."""
+
+    def test_time(self):
+        """Bytes on the link at its speed; no link, no limit."""
+        move = sample(link_bytes=2000, synchronised=3.0,
+                      numbers={"link": 1000})
+        self.assertEqual(limits.time_over_limit(move), 1.5)
+        self.assertIsNone(limits.time_over_limit(
+            sample(link_bytes=2000, synchronised=3.0)))
+
+    def test_bytes(self):
+        """Data, what followed after the handover, and memory."""
+        move = sample(link_bytes=330, disk_bytes=200, wsm={
+            "disks": [{"pushed": 30, "pulled": 20}]})
+        self.assertAlmostEqual(limits.bytes_over_limit(50)(move), 1.1)
+
+    def test_usable(self):
+        """Half of the throughput in the median second."""
+        self.assertTrue(limits.usable(sample(rate_before=0.0)))
+        self.assertTrue(limits.usable(
+            sample(rate_before=100.0, rates=[5.0, 50.0, 100.0])))
+        self.assertFalse(limits.usable(
+            sample(rate_before=100.0, rates=[5.0, 49.0, 100.0])))
+
+    def test_best_peer(self):
+        """Neither ourselves, nor shared storage, nor who starves guests."""
+        def took(seconds, rate=100.0):
+            return [sample(synchronised=seconds, rate_before=100.0,
+                           rates=[rate])]
+
+        rows = {WSM: took(1.0), SHARED: took(2.0), SYNC: took(3.0, 10.0),
+                COPY: [sample(synchronised=4.0, rate_before=100.0)],
+                MIRROR: took(5.0)}
+        time = field_of("synchronised")
+        self.assertEqual(report_compare.best_peer(rows, time), 5.0)
+        del rows[MIRROR]
+        self.assertIsNone(report_compare.best_peer(rows, time))
+
+
+class RowTest(unittest.TestCase):
+    """Goals."""
+
+    def test_met(self):
+        """A round that failed fails the goal; without one nothing does."""
+        self.assertTrue(Row("s", "w", [1.0, 2.0, 9.0], 2.0).met())
+        self.assertFalse(Row("s", "w", [1.0, 3.0, 9.0], 2.0).met())
+        self.assertFalse(Row("s", "w", [1.0], 2.0, failed=1).met())
+        self.assertFalse(Row("s", "w", [], 2.0).met())
+        self.assertTrue(Row("s", "w", [3.0], 2.0, at_least=True).met())
+        self.assertIsNone(Row("s", "w", [3.0]).met())
+
+    def test_failure_is_shown(self):
+        """A way that was never ready shows what the guest felt."""
+        never = sample(failure="TestFailure: given up", rate_before=100.0,
+                       rates=[40.0])
+        line = report_compare.line_of(MIRROR, [never], {MIRROR: [never]})
+        self.assertIn("40%, 40%", line)
+        self.assertIn("1 of 1: given up", line)
+
+
+class PullTest(unittest.TestCase):
+    """Traces of the destination."""
+
+    def test_waits(self):
+        """Only reads that a block was asked for, by their request."""
+        lines = [
+            "1@10.000:virtio_blk_handle_read vdev 0x1 req 0xa sector 8 "
+            "nsectors 8",
+            "1@10.001:virtio_blk_handle_read vdev 0x1 req 0xb sector 800 "
+            "nsectors 8",
+            "1@10.002:pull_on_demand_ask bs 0x2 offset 4096 bytes 4096",
+            "1@10.003:virtio_blk_req_complete vdev 0x1 req 0xb status 0",
+            "1@10.005:virtio_blk_req_complete vdev 0x1 req 0xa status 0",
+        ]
+        found = pull.waits(lines)
+        self.assertEqual(len(found), 1)
+        self.assertAlmostEqual(found[0][1], 0.005, 3)
+
+
+class PlotTest(unittest.TestCase):
+    """What is drawn."""
+
+    def test_back(self):
+        """A mirror copies as much whatever was written."""
+        rows = {"0": [sample(synchronised=1.0)],
+                str(16 << 20): [sample(synchronised=2.0)],
+                MIRROR: [sample(synchronised=9.0)],
+                f"rsync {16 << 20}": [sample(numbers={"seconds": 0.5})]}
+        points = plots.back_points(rows, field_of("synchronised"),
+                                   plots.number("seconds"))
+        self.assertEqual(points[WSM], [("0", 1.0), ("16", 2.0)])
+        self.assertEqual(points[MIRROR], [("0", 9.0), ("16", 9.0)])
+        self.assertEqual(points["rsync"], [("16", 0.5)])
+
+    def test_typical(self):
+        """The median move; one that failed only if there is no other."""
+        moves = [sample(synchronised=value) for value in (3.0, 1.0, 2.0)]
+        failed = sample(failure="no")
+        self.assertEqual(plots.typical([*moves, failed])["synchronised"], 2.0)
+        self.assertIs(plots.typical([failed]), failed)
+
+
+if __name__ == "__main__":
+    unittest.main()
