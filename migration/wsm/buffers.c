@@ -8,8 +8,9 @@
 #include "qemu/units.h"
 #include "buffers.h"
 
-#define WSM_BUFFER_SIZE         (1 * MiB)       /* of those that are kept */
-#define WSM_BUFFERS_SPARE       16              /* at most */
+#define WSM_BUFFER_SIZE         (256 * KiB)     /* of those that are kept */
+#define WSM_BUFFER_USE_FROM     (64 * KiB)      /* for less it would be waste */
+#define WSM_BUFFERS_SPARE       32              /* at most */
 
 void wsm_buffers_init(WsmBuffers *b)
 {
@@ -21,9 +22,14 @@ void wsm_buffers_destroy(WsmBuffers *b)
     g_clear_pointer(&b->spare, g_ptr_array_unref);
 }
 
+static bool wsm_buffers_keep(size_t size)
+{
+    return size >= WSM_BUFFER_USE_FROM && size <= WSM_BUFFER_SIZE;
+}
+
 void *wsm_buffers_get(WsmBuffers *b, size_t size)
 {
-    if (size > WSM_BUFFER_SIZE) {
+    if (!wsm_buffers_keep(size)) {
         return qemu_memalign(qemu_real_host_page_size(), size);
     }
     if (b->spare->len) {
@@ -35,7 +41,7 @@ void *wsm_buffers_get(WsmBuffers *b, size_t size)
 
 void wsm_buffers_put(WsmBuffers *b, void *buf, size_t size)
 {
-    if (buf && size <= WSM_BUFFER_SIZE && b->spare->len < WSM_BUFFERS_SPARE) {
+    if (buf && wsm_buffers_keep(size) && b->spare->len < WSM_BUFFERS_SPARE) {
         g_ptr_array_add(b->spare, buf);
     } else {
         qemu_vfree(buf);

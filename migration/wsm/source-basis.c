@@ -275,7 +275,7 @@ int wsm_source_mark_leaving(void *opaque)
     WsmSource *s = opaque;
 
     s->marked = true;
-    for (unsigned i = 0; i < s->ndisks; i++) {
+    for (unsigned i = 0; i < s->ndisks && !qatomic_read(&s->quit); i++) {
         WsmSourceDisk *d = &s->disk[i];
         Error *err = NULL;
 
@@ -407,6 +407,9 @@ void wsm_source_settle(WsmSource *s, WsmSourceDisk *d)
     if (blk_bs(d->blk) != d->bs) {
         /* A job that ran before put another node in its place */
         wsm_points_clear(d->bs_points);
+        if (s->marked && phase <= WSM_PHASE_FREEZE) {
+            wsm_image_mark(d->image, d->bs_points);
+        }
         return;
     }
     switch (phase) {

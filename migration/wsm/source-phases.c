@@ -210,7 +210,9 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
             trace_wsm_source_flush_fail(s->disk[i].name, ret);
         }
     }
-    thread_pool_submit_co(wsm_source_mark_leaving, s);
+    if (!qatomic_read(&s->quit)) {
+        thread_pool_submit_co(wsm_source_mark_leaving, s);
+    }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->flushing = false;
         s->flushed = true;
@@ -232,6 +234,10 @@ bool wsm_source_prepare_freeze(WsmSource *s)
 {
     QEMU_LOCK_GUARD(&s->lock);
 
+    /* wsm_source_stop() takes @lock when it has set @quit, then waits for us */
+    if (qatomic_read(&s->quit)) {
+        return false;
+    }
     if (s->synced && !s->flushing && !s->flushed) {
         s->flushing = true;
         qatomic_inc(&s->coroutines);

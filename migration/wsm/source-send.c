@@ -89,6 +89,9 @@ void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived)
     WsmSource *s = c->s;
 
     if (!arrived) {
+        if (req->offset < req->disk->cursor) {
+            req->disk->data_until = 0;
+        }
         wsm_source_send_next(req->disk, req->offset);
         bdrv_set_dirty_bitmap(req->disk->bitmap, req->offset, req->bytes);
     }
@@ -130,6 +133,17 @@ WsmReq *wsm_req_find(WsmSourceChannel *c, const WsmMsg *msg, Error **errp)
     return NULL;
 }
 
+/* What was pushed has arrived */
+static void wsm_source_pushed(WsmSource *s, const WsmReq *req)
+{
+    int64_t in_flight = 0, now = wsm_now();
+
+    for (unsigned i = 1; i < s->nchannels; i++) {
+        in_flight += s->channel[i].in_flight;
+    }
+    wsm_window_ack(&s->window, req->bytes, in_flight, now, now - req->sent_ns);
+}
+
 bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
                     Error **errp)
 {
@@ -144,7 +158,7 @@ bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
         return false;
     }
     if (ok && req->epoch && !req->pull && !req->zero) {
-        wsm_window_ack(&c->s->window, req->bytes, wsm_now() - req->sent_ns);
+        wsm_source_pushed(c->s, req);
     }
     req->answered = true;
     req->arrived = ok;
@@ -402,7 +416,9 @@ static void coroutine_fn wsm_push_wait(WsmSource *s, int64_t last)
 {
     if (s->epoch && s->sending) {
         wsm_source_sleep(s, wsm_option_push_delay(s->w) * SCALE_MS);
-        wsm_source_limit(s, &s->limit, wsm_bandwidth, last);
+        if (last) {
+            wsm_source_limit(s, &s->limit, wsm_bandwidth, last);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qemu/units.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-wsm.h"
@@ -17,6 +18,8 @@
 #include "disk.h"
 #include "source.h"
 #include "trace.h"
+
+#define WSM_TRACK_STEP          (64 * GiB)      /* of a disk, at a time */
 
 /*
  * Main thread: start and stop
@@ -128,8 +131,8 @@ static bool wsm_source_add_disks(WsmSource *s, Error **errp)
 /*
  * A write that began before its disk had a bitmap and ends after the block was
  * read would be lost; so all that is in flight ends before anything is read.
- * The guest's I/O waits for it, but not for the bitmaps, which take 0.1 s for
- * each TiB.
+ * Setting all bits takes 0.1 s for each TiB, under a lock that a guest's write
+ * in an IOThread needs; so that is done before, and in pieces.
  */
 static bool wsm_source_track(WsmSource *s, Error **errp)
 {
@@ -141,7 +144,10 @@ static bool wsm_source_track(WsmSource *s, Error **errp)
         if (!d->bitmap) {
             return false;
         }
-        bdrv_set_dirty_bitmap(d->bitmap, 0, d->size);
+        for (int64_t at = 0; at < d->size; at += WSM_TRACK_STEP) {
+            bdrv_set_dirty_bitmap(d->bitmap, at,
+                                  MIN(WSM_TRACK_STEP, d->size - at));
+        }
     }
     bdrv_drain_all();
     return true;

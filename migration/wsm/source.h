@@ -134,7 +134,7 @@ struct WsmSource {
     bool quit;                  /* atomic: they are to end */
     bool stopped;               /* BQL: wsm_source_stop() has begun, */
     bool released;              /* BQL: has ended; it polls in between */
-    bool marked;                /* by a coroutine: images may not be run */
+    bool marked;                /* job of a coroutine, then BQL: see records */
 
     QemuMutex lock;
     QemuCond cond;              /* something below has changed */

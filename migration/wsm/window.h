@@ -5,9 +5,13 @@
  * that are pushed unasked, and waits behind what of them is on its way.  So
  * no more is pushed at a time than keeps the link busy.  The queue shows in the
  * time until a message is acknowledged: what is longer than the shortest time
- * ever seen.  The window grows while that is below a target and shrinks
- * beyond it, as in LEDBAT (RFC 6817); the target is half of the shortest time
- * and 2.5 ms, which a guest that reads hardly notices.
+ * seen.  The window grows while that is below a target and shrinks beyond
+ * it, as in LEDBAT (RFC 6817); the target is half of the shortest time and
+ * 2.5 ms, which a guest that reads hardly notices.
+ *
+ * The time has the destination's disk in it, and another way through the net
+ * may be longer.  If the least window does not help for a second, the delay
+ * is not our queue's, and becomes the new shortest time.
  *
  * Pure.  Not thread-safe.
  *
@@ -24,12 +28,18 @@
 typedef struct WsmWindow {
     int64_t bytes;              /* that may be unacknowledged */
     int64_t least_ns;           /* shortest time until ACK so far */
+    int64_t stuck_since;        /* at the least window since then, or 0; */
+    int64_t stuck_least_ns;     /* shortest time since then */
 } WsmWindow;
 
 void wsm_window_init(WsmWindow *w);
 
-/* A message of @bytes was acknowledged @ns after it was sent */
-void wsm_window_ack(WsmWindow *w, int64_t bytes, int64_t ns);
+/*
+ * A message of @bytes was acknowledged at @now (ns, any clock), @ns after it
+ * was sent; with it @in_flight bytes were on their way.
+ */
+void wsm_window_ack(WsmWindow *w, int64_t bytes, int64_t in_flight,
+                    int64_t now, int64_t ns);
 
 /* Bytes of one message, a power of two: some of them fill the window */
 int64_t wsm_window_chunk(const WsmWindow *w);
