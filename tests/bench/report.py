@@ -194,7 +194,8 @@ def render(document: Json, settings: Settings,
     lines = explain(document) + unmet(document, settings)
     for section, rows in document['sections'].items():
         rounds = min(len(samples) for samples in rows.values())
-        lines += [f'## {TITLES[section]} ({rounds} rounds)', '']
+        number = '1 round' if rounds == 1 else f'{rounds} rounds'
+        lines += [f'## {TITLES[section]} ({number})', '']
         if section in NOTES:
             lines += [*textwrap.wrap(NOTES[section], 76), '']
         for plot in plots.get(section, []):

@@ -60,7 +60,7 @@ class Row:
             return f'{value / MIB:.1f} MiB'
         if self.unit == 'ms' and abs(value) < 10:
             return f'{value:.2f} ms'
-        digits = {'T0': 2, 's': 2, 'GB/s': 2, 'times': 1}.get(self.unit, 0)
+        digits = {'T0': 2, 's': 2, 'GB/s': 2, 'times': 2}.get(self.unit, 0)
         return f'{value:.{digits}f} {self.unit}'.strip()
 
 
