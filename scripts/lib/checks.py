@@ -20,7 +20,7 @@ FILE_LINES = 600
 
 NO_SPDX = re.compile(r"COPYING|.*\.(patch|pem|out)|tests/fuzz/corpus/.*"
                      r"|(?!qapi/).*\.json")
-DOCUMENT = re.compile(r"COPYING|MAINTAINERS|.*\.(md|rst|patch|txt)")
+DOCUMENT = re.compile(r"COPYING|MAINTAINERS|.*\.(md|rst|patch|svg|txt)")
 URL = re.compile(r"\b(?:https?|ftp)://(?!localhost|127\.|\[|example\.|[{$%<])"
                  r"[\w.-]+")
 ARCHIVE = re.compile(r"\b(?:debian\.org|ubuntu\.com|pypi\.org|pythonhosted"

@@ -22,6 +22,7 @@ Line = list[tuple[str, float]]      # place on the x axis, value
 COLOURS = {WSM: '#0072b2', MIRROR: '#e69f00', SYNC: '#d55e00',
            SHARED: '#555555', COPY: '#cc79a7'}
 TITLES = {RSYNC: 'rsync, guest stopped, without memory'}
+LICENCE = '<!-- SPDX-License-Identifier: GPL-2.0-or-later -->'
 WIDTH, PANEL = 720, 150             # pixels
 APART = 0.3                         # seconds; names would cover each other
 HIDDEN = ('setup', 'completed')     # phases that would only cover others
@@ -51,6 +52,8 @@ def gnuplot(path: Path, height: int, lines: list[str]) -> None:
                           text=True, check=False, capture_output=True)
     if done.returncode:
         raise TestFailure(f'gnuplot: {done.stderr}')
+    head, _, rest = path.read_text('utf-8').partition('\n')
+    path.write_text(f'{head}\n{LICENCE}\n{rest}', 'utf-8')
 
 
 def data_block(name: str, points: list[tuple[object, float]]) -> list[str]:
