@@ -391,10 +391,8 @@ void coroutine_fn wsm_source_limit(WsmSource *s, RateLimit *limit,
     ratelimit_set_speed(limit, now, WSM_SLICE_NS);
     ns = ratelimit_calculate_delay(limit, bytes);
     while (ns > 0 && speed(s) == now && !qatomic_read(&s->quit)) {
-        int64_t slice = MIN(ns, WSM_SLICE_NS);
-
-        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, slice);
-        ns -= slice;
+        wsm_source_sleep(s, MIN(ns, WSM_SLICE_NS));
+        ns -= WSM_SLICE_NS;
     }
 }
 

@@ -18,9 +18,8 @@ from demo_lib.network import make_network
 from lib.common import TestFailure, require, run
 from lib.qmp import QmpClosed, QmpError
 from lib.vm import Vm
-from methods import (METHODS, MIRROR, SHARED, SYNC, WSM, Stage, final_query,
-                     phases)
-from moving import NO_LIMIT, allocated, sent_bytes, sides_cpu
+from methods import METHODS, MIRROR, SHARED, SYNC, WSM, Stage, phases
+from moving import NO_LIMIT, account, allocated, sent_bytes, sides_cpu
 from sample import BIN_SECONDS, Sample, Samples, percentiles
 from settings import Settings
 from workloads import (Build, Factory, Fio, GuestClock, Postgresql, Request,
@@ -66,22 +65,10 @@ class Move:
                       for side, seconds in sides_cpu(stage).items()}
         if not sample.failure:
             time.sleep(self.settings.app_after)
-            self.account()
+            self.end = max(self.end, self.resume)
+            account(stage, sample, (self.stop, self.resume, self.end),
+                    self.settings.app_link_bytes)
         self.until = time.time()
-
-    def account(self) -> None:
-        sample, start = self.sample, self.stage.start
-        self.end = max(self.end, self.resume)
-        sample.running = self.resume - start
-        sample.synchronised = self.end - start
-        sample.stopped = self.resume - self.stop
-        sample.disk_bytes = 0 if sample.way == SHARED else sample.du_before
-        ram = self.stage.source.migration()['ram']
-        sample.ram_bytes = int(ram['transferred'])
-        sample.t0 = ((sample.disk_bytes + sample.ram_bytes)
-                     / self.settings.app_link_bytes)
-        if sample.way == WSM:
-            sample.wsm = final_query(self.stage.source)
 
     def clock(self) -> GuestClock:
         """Takes the heartbeats, too."""

@@ -23,6 +23,7 @@ from demo_lib.network import (GUEST_ADDRESS, PREFIX_LENGTH, Network,
 from lib.common import BUILD, GUEST_BUILD, QEMU, require, run, wait_until
 from lib.scene import Scene, load_state
 from lib.vm import DiskConfig, MachineConfig, Vm
+from workloads import UNLIMITED_SECONDS
 
 CACHE = BUILD / 'demo'
 HOST_PACKAGES = ['e2fsprogs', 'iproute2', 'libpq5', 'mmdebstrap']
@@ -33,7 +34,6 @@ RECIPE = Recipe('apps', (*PACKAGES, 'fio', 'nginx', 'python3'), 2,
 # would delay the guest at the other
 IN_MEMORY = Path('/dev/shm')
 BOOT_SECONDS = 150.0
-UNLIMITED_SECONDS = 3600
 WARM_SECONDS = 10.0             # each application that is started later
 
 

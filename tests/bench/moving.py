@@ -24,6 +24,7 @@ from sample import (SETTLE_SECONDS, Sample, Samples, latencies, longest_gap,
 from settings import Load, Settings
 
 NO_LIMIT = 1 << 40              # max-bandwidth, bytes per second
+LEAD_SECONDS = 3.0              # of the time line, before the move
 TICKS = os.sysconf('SC_CLK_TCK')
 GUEST_DISKS = 8                 # MAX_DISKS of tests/guest
 
@@ -74,10 +75,9 @@ def look_before(scene: Scene, plan: Plan, sample: Sample) -> None:
 def look_at_beats(stage: Stage, sample: Sample, stop: float, resume: float,
                   end: float) -> None:
     """Take what the heartbeats told; wall clock times of the move."""
-    start, seconds = stage.start, sample.longest_gap_before
-    before = start - max(3.0, seconds)
+    start = stage.start
     # At the moment of the switchover the two hosts' frames may cross
-    beats = sorted(stage.scene.guest.beats(before),
+    beats = sorted(stage.scene.guest.beats(start - LEAD_SECONDS),
                    key=lambda beat: beat.time)
     sample.gap = longest_gap(beats, stop, resume)
     sample.longest_gap = longest_gap(beats, start, end)
@@ -163,6 +163,23 @@ def run_move(stage: Stage, sample: Sample) -> float:
         sample.phases = phases(stage, method.name)
 
 
+def account(stage: Stage, sample: Sample, moments: tuple[float, float, float],
+            link_bytes: float) -> None:
+    """Note what a finished move took.
+
+    @moments, wall clock: the guest stopped, ran there, all was synchronised.
+    """
+    stop, resume, end = moments
+    sample.running = resume - stage.start
+    sample.synchronised = max(end, resume) - stage.start
+    sample.stopped = resume - stop
+    sample.disk_bytes = 0 if sample.way == SHARED else sample.du_before
+    sample.ram_bytes = int(stage.source.migration()['ram']['transferred'])
+    sample.t0 = (sample.disk_bytes + sample.ram_bytes) / link_bytes
+    if sample.way == WSM:
+        sample.wsm = final_query(stage.source)
+
+
 def move_once(stage: Stage, plan: Plan, sample: Sample) -> None:
     source, destination = stage.source, stage.destination
     source.set_params(max_bandwidth=NO_LIMIT)
@@ -179,17 +196,10 @@ def move_once(stage: Stage, plan: Plan, sample: Sample) -> None:
                   for side, seconds in sides_cpu(stage).items()}
     time.sleep(SETTLE_SECONDS)
 
-    sample.running = resume - stage.start
-    sample.synchronised = max(end, resume) - stage.start
-    sample.stopped = resume - stop
-    sample.disk_bytes = 0 if sample.way == SHARED else sample.du_before
-    sample.ram_bytes = int(source.migration()['ram']['transferred'])
+    account(stage, sample, (stop, resume, end), plan.link_bytes)
     sample.numbers['downtime bytes'] = int(
         source.migration()['ram'].get('downtime-bytes', 0))
     sample.numbers['link'] = plan.link_bytes if plan.limited else 0
-    sample.t0 = (sample.disk_bytes + sample.ram_bytes) / plan.link_bytes
-    if sample.way == WSM:
-        sample.wsm = final_query(source)
     look_at_beats(stage, sample, stop, resume,
                   stage.start + sample.synchronised)
 

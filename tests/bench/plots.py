@@ -12,7 +12,7 @@ from limits import finished, median_of
 from methods import COPY, METHODS, MIRROR, SHARED, SYNC, WSM
 from peers import RSYNC
 from report_compare import by_link
-from rows import Getter, Value, field_of
+from rows import Getter, field_of, number
 from settings import LOADS
 
 Rows = dict[str, list[Json]]
@@ -28,13 +28,6 @@ APART = 0.3                         # seconds; names would cover each other
 HIDDEN = ('setup', 'completed')     # phases that would only cover others
 STYLE = ('set encoding utf8', 'set grid lc rgb "#dddddd"',
          'set yrange [0:*]', 'set key noenhanced', 'set tics font ",9"')
-
-
-def number(name: str, factor: float = 1.0) -> Getter:
-    def getter(sample: Json) -> Value:
-        value = sample['numbers'].get(name)
-        return None if value is None else value * factor
-    return getter
 
 
 def title_of(way: str) -> str:
@@ -99,15 +92,15 @@ def draw_throughput(rows: Rows, unit: str, path: Path) -> None:
              f'set xrange [{first}:{last}]', f'set yrange [0:{top * 1.05}]',
              f'set ylabel "{unit}" font ",8"', 'set lmargin 10',
              'unset key']
-    for number, way in enumerate(ways):
+    for index, way in enumerate(ways):
         sample = samples[way]
         ready = '' if sample['synchronised'] else ' (never ready)'
         if way == ways[-1]:
             lines.append('set xlabel "seconds since it was begun"')
         lines += [f'set title "{title_of(way)}{ready}" offset 0,-0.6',
-                  *data_block(f'd{number}', sample['series']),
+                  *data_block(f'd{index}', sample['series']),
                   *phase_marks(sample),
-                  f'plot $d{number} using 1:2 with lines lw 1.5 '
+                  f'plot $d{index} using 1:2 with lines lw 1.5 '
                   f'lc rgb "{colour_of(way)}"']
     gnuplot(path, PANEL * len(ways) + 40, [*lines, 'unset multiplot'])
 
@@ -120,14 +113,14 @@ def draw_by(points: dict[str, Line], across: str, up: str,
     places = list(dict.fromkeys(where for line in points.values()
                                 for where, _ in line))
     lines, plots = [], []
-    for number, (way, line) in enumerate(points.items()):
-        lines += data_block(f'd{number}', [(places.index(where), value)
-                                           for where, value in line])
-        plots.append(f'$d{number} using 1:2 with linespoints pt 7 ps 0.6 '
+    for index, (way, line) in enumerate(points.items()):
+        lines += data_block(f'd{index}', [(places.index(where), value)
+                                          for where, value in line])
+        plots.append(f'$d{index} using 1:2 with linespoints pt 7 ps 0.6 '
                      f'lw 1.5 lc rgb "{colour_of(way)}" '
                      f'title "{title_of(way)}"')
-    tics = ', '.join(f'"{where}" {number}'
-                     for number, where in enumerate(places))
+    tics = ', '.join(f'"{where}" {index}'
+                     for index, where in enumerate(places))
     gnuplot(path, 300, [
         *lines, f'set xtics ({tics})', f'set xlabel "{across}"',
         f'set ylabel "{up}"', f'set xrange [-0.3:{len(places) - 0.7}]',

@@ -15,7 +15,7 @@ from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
 from report_compare import COMPARE_ROWS, COMPARE_TABLES, COMPARE_TITLES
 from report_cost import COST_NOTES, COST_ROWS, COST_TITLES
 from report_scale import SCALE_NOTES, SCALE_ROWS, SCALE_TITLES
-from rows import Row, Value, collect, field_of, make, per_t0, wrong_row
+from rows import Row, collect, field_of, growth, make, per_t0, wrong_row
 from settings import MEMORY_MIB, Settings
 
 GRANULARITY = 4096
@@ -49,16 +49,12 @@ def memory_rows(section: str, rows: dict[str, list[Json]],
     allowed = ALLOWED_MEMORY + BITMAPS * settings.disk // GRANULARITY // 8
     result = []
     for side in ('source', 'destination'):
-        def growth(sample: Json, side: str = side) -> Value:
-            value = sample['memory'].get(side)
-            return None if value is None else float(value)
-
         shared = make(section, f'{side}: grows with shared storage by',
-                      rows[SHARED], growth, unit='MiB')
+                      rows[SHARED], growth(side), unit='MiB')
         base = shared.median if shared.values else 0.0
-        values, failed = collect(rows[WSM], growth)
-        result += [make(section, f'{side}: grows by', rows[WSM], growth,
-                        unit='MiB'), shared,
+        values, failed = collect(rows[WSM], growth(side))
+        result += [make(section, f'{side}: grows by', rows[WSM],
+                        growth(side), unit='MiB'), shared,
                    Row(section, f'{side}: added to that of shared storage',
                        [value - base for value in values], allowed, 'MiB',
                        failed=failed)]

@@ -7,15 +7,13 @@ from typing import Optional
 from apps import APPLICATIONS, WAYS
 from lib.qmp import Json
 from methods import METHODS, MIRROR, SHARED, SYNC, WSM
-from rows import (Getter, Row, Value, collect, failed, field_of, make, share,
+from rows import (CLIENT_P99, DOWN_EXTRA, DOWN_FACTOR, PEER_LOADED, Getter,
+                  Row, Value, collect, failed, field_of, make, share,
                   wrong_row)
 from settings import Settings
 
 Samples = dict[str, list[Json]]
 
-GAP_FACTOR, GAP_EXTRA = 1.2, 0.02   # of that with shared storage; seconds
-LATENCY_FACTOR = 1.5                # p99 while it moves : before
-TIME_FACTOR = 0.9                   # of the best way that is usable
 USABLE = 0.5                        # of the throughput before
 
 
@@ -72,7 +70,7 @@ def gap_goal(rows: Samples) -> Value:
     gaps, _ = collect(rows.get(SHARED, []), field_of('gap'))
     if not gaps:
         return None
-    return (GAP_FACTOR * statistics.median(gaps) + GAP_EXTRA) * 1000
+    return (DOWN_FACTOR * statistics.median(gaps) + DOWN_EXTRA) * 1000
 
 
 def way_rows(section: str, way: str, rows: Samples,
@@ -80,14 +78,14 @@ def way_rows(section: str, way: str, rows: Samples,
     samples, title = rows.get(way, []), METHODS[way].title
     best = fastest(rows)
     is_wsm = way == WSM
-    latency_goal = (LATENCY_FACTOR * before.median
+    latency_goal = (CLIENT_P99 * before.median
                     if is_wsm and before.values else None)
     return [
         make(section, f'{title}: guest runs there after', samples,
              field_of('running'), unit='s'),
         make(section, f'{title}: all synchronised after', samples,
              field_of('synchronised'),
-             TIME_FACTOR * best if is_wsm and best else None, 's'),
+             PEER_LOADED * best if is_wsm and best else None, 's'),
         make(section, f'{title}: downtime (heartbeat gap)', samples,
              field_of('gap', 1000), gap_goal(rows) if is_wsm else None, 'ms'),
         seen(section, f'{title}: p99 until the handover', samples,

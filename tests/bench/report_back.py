@@ -7,7 +7,7 @@ from typing import Callable
 from lib.image import MIB
 from lib.qmp import Json
 from rows import (GAP_EXTRA, GAP_FACTOR, Getter, Row, Value, collect,
-                  downtime, failed, field_of, make, wrong_row)
+                  downtime, failed, field_of, make, number, wrong_row)
 from settings import Settings
 
 Samples = dict[str, list[Json]]
@@ -31,10 +31,6 @@ def per_data(getter: Getter, settings: Settings) -> Getter:
         value = getter(sample)
         return None if value is None else value / settings.data
     return share_of
-
-
-def number(name: str) -> Getter:
-    return lambda sample: sample['numbers'].get(name)
 
 
 def pairs(first: list[Json], second: list[Json], getter: Getter,

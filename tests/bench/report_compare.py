@@ -9,7 +9,8 @@ from lib.qmp import Json
 from limits import (bytes_over_limit, downtime_over_limit, finished,
                     median_of, p99, p99_grows, time_over_limit, usable)
 from methods import METHODS, MIRROR, SHARED, WSM
-from rows import (GAP_EXTRA, GAP_FACTOR, Getter, Row, Value, field_of, make,
+from rows import (CLIENT_P99, DOWN_EXTRA, DOWN_FACTOR, GAP_EXTRA, GAP_FACTOR,
+                  PEER_IDLE, PEER_LOADED, Getter, Row, Value, field_of, make,
                   per_t0, share, wrong_row)
 from settings import LOADS, Settings
 
@@ -23,9 +24,6 @@ LOAD_GOALS = {
     'unlimited': (1.6, 2.0, 0.90, 0.50),
     'sequential': (1.3, 1.5, 0.90, 0.50),
 }
-DOWN_FACTOR, DOWN_EXTRA = 1.2, 0.02     # of that with shared storage; s
-CLIENT_P99 = 1.5                        # times that before
-PEER_IDLE, PEER_LOADED = 1.0, 0.9       # of the best peer
 LIMIT = 1.1                             # times the limit
 
 

@@ -3,8 +3,8 @@
 
 from lib.qmp import Json
 from off import AFTER, BEFORE, OFF, STOCK
-from report_back import Samples, number, pairs
-from rows import Row, Value, make
+from report_back import Samples, pairs
+from rows import Row, Value, make, number
 from settings import Settings
 
 PARTS = {'threads': 'other threads', 'nodes': 'other block nodes',

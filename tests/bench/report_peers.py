@@ -4,8 +4,8 @@
 from lib.image import MIB
 from methods import METHODS, MIRROR
 from peers import RSYNC
-from report_back import BACK_NOTES, Samples, back_rows, number
-from rows import Row, field_of, make, wrong_row
+from report_back import BACK_NOTES, Samples, back_rows
+from rows import Row, field_of, make, number, wrong_row
 from settings import Settings
 
 

@@ -3,8 +3,8 @@
 
 from lib.qmp import Json
 from pull import IDLE, PUSHING
-from report_back import Samples, number
-from rows import Row, Value, collect, make, wrong_row
+from report_back import Samples
+from rows import Row, Value, collect, make, number, wrong_row
 from settings import Settings
 
 # Round trips, and milliseconds more

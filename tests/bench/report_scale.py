@@ -6,8 +6,8 @@ from typing import Callable
 from lib.image import GIB, MIB
 from lib.qmp import Json
 from methods import METHODS, SHARED, WSM
-from rows import (Getter, Row, Value, downtime, field_of, make, share,
-                  wrong_row)
+from rows import (Getter, Row, Value, downtime, field_of, growth, make,
+                  number, share, wrong_row)
 from scale import FAR, LOSSY, OPEN
 from settings import Settings
 
@@ -23,20 +23,6 @@ FIGURES: dict[str, tuple[Getter, str]] = {
     'heartbeat gap': (field_of('gap', 1000), 'ms'),
     'guest writes, worst second': (share('rates', min), '%'),
 }
-
-
-def number(name: str, factor: float = 1.0) -> Getter:
-    def getter(sample: Json) -> Value:
-        value = sample['numbers'].get(name)
-        return None if value is None else value * factor
-    return getter
-
-
-def growth(side: str) -> Getter:
-    def getter(sample: Json) -> Value:
-        value = sample['memory'].get(side)
-        return None if value is None else float(value)
-    return getter
 
 
 def size_title(key: str) -> str:

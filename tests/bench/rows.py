@@ -12,6 +12,11 @@ Value = Optional[float]
 Getter = Callable[[Json], Value]
 GAP_FACTOR, GAP_EXTRA = 1.3, 0.03   # what another gap may be longer; seconds
 
+# Against the other ways
+DOWN_FACTOR, DOWN_EXTRA = 1.2, 0.02     # of the gap on shared storage; seconds
+CLIENT_P99 = 1.5                        # times that before
+PEER_IDLE, PEER_LOADED = 1.0, 0.9       # of the best usable peer
+
 
 @dataclass
 class Row:
@@ -95,6 +100,22 @@ def share(name: str, function: Callable[[list[float]], float]) -> Getter:
 
 def field_of(name: str, factor: float = 1.0) -> Getter:
     return lambda sample: float(sample[name]) * factor
+
+
+def number(name: str, factor: float = 1.0) -> Getter:
+    """One of Sample.numbers."""
+    def getter(sample: Json) -> Value:
+        value = sample['numbers'].get(name)
+        return None if value is None else value * factor
+    return getter
+
+
+def growth(side: str) -> Getter:
+    """Of resident memory, in bytes."""
+    def getter(sample: Json) -> Value:
+        value = sample['memory'].get(side)
+        return None if value is None else float(value)
+    return getter
 
 
 def per_t0(name: str) -> Getter:

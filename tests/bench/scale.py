@@ -85,8 +85,7 @@ def thread_kind(vm: Vm, task: Path) -> str:
     if int(task.name) == vm.pid:
         return 'main thread'
     name = (task / 'comm').read_text().strip()
-    # The kernel refuses a name of more than 15 bytes: QEMU's remains
-    if name.startswith(('IO wsm-', 'qemu-system')):
+    if name.startswith('IO wsm-'):
         return 'IOThread'
     return {'worker': 'pool'}.get(name, name)
 

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
@@ -64,7 +65,7 @@ def guest_clock(beats: list[tuple[float, float]], stop: float,
     return GuestClock(ahead, frozen, stop - ahead)
 
 
-class Workload:
+class Workload(ABC):
     """What all of them can do; close() ends it at once."""
 
     def __init__(self, network: Network, settings: Settings,
@@ -74,18 +75,20 @@ class Workload:
         self.folder = folder
         self.errors = 0         # clients that lost their connection
 
+    @abstractmethod
     def start(self) -> None:
-        raise NotImplementedError
+        """The clients begin to ask."""
 
+    @abstractmethod
     def stop(self) -> None:
         """In good order, so that all is counted."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Whatever state it is in."""
 
+    @abstractmethod
     def requests(self, clock: GuestClock) -> list[Request]:
-        raise NotImplementedError
+        """All that were answered."""
 
     def check(self) -> None:
         """Fails if the guest's data are wrong; ends the application."""
