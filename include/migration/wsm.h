@@ -61,10 +61,18 @@ void wsm_incoming_schedule_run(QEMUBHFunc *cb, void *opaque);
 bool wsm_incoming_stays_stopped(void);
 
 /*
- * May the destination wait for a new main stream?  True from the moment it
- * has told the source that it is ready to run the guest.  Any thread.
+ * The main stream broke.  May the destination wait for a new one?  True from
+ * the moment it has told the source that it is ready to run the guest; if it
+ * has not, it will not do so any more.  Any thread.
  */
 bool wsm_incoming_recoverable(void);
+
+/*
+ * The destination is about to exit, as the main stream broke before the guest
+ * could run: leave the disks' images in good order.  Waits for the main
+ * thread; to be called in another, without the BQL.
+ */
+void wsm_incoming_give_up(void);
 
 /*
  * Is everything at the destination, so that it does not matter if the main

@@ -376,20 +376,30 @@ static void wsm_dest_go_bh(void *opaque)
 void wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque)
 {
     WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
-
-    bool go;
+    bool go, lost;
 
     WITH_QEMU_LOCK_GUARD(&d->lock) {
         d->run = run;
         d->run_opaque = opaque;
-        d->loaded = true;
+        d->loaded = !d->lost;
+        lost = d->lost;
         go = d->go;
+    }
+    if (lost) {
+        return;
     }
     if (go) {
         migration_bh_schedule(wsm_dest_go_bh, d);
     } else {
         wsm_dest_say(d, &ready);
     }
+}
+
+bool wsm_dest_is_ready(WsmDest *d)
+{
+    QEMU_LOCK_GUARD(&d->lock);
+    d->lost = !d->loaded;
+    return d->loaded;
 }
 
 void wsm_dest_go(WsmDest *d)
@@ -408,7 +418,11 @@ void wsm_dest_go(WsmDest *d)
 /* Main thread: the source lets the guest run on, so it must never run here */
 static void wsm_dest_abort_bh(void *opaque)
 {
-    wsm_dest_stop(opaque);
+    if (!wsm_get()->dest || wsm_get()->dest->stopped) {
+        /* It ends already, and so does QEMU */
+        return;
+    }
+    wsm_dest_stop(wsm_get()->dest);
     error_report("The source has taken the guest back before the handover; "
                  "it runs on there");
     exit(EXIT_FAILURE);
@@ -422,7 +436,7 @@ void wsm_dest_abort(WsmDest *d)
         go = d->go;
     }
     if (!go) {
-        migration_bh_schedule(wsm_dest_abort_bh, d);
+        migration_bh_schedule(wsm_dest_abort_bh, NULL);
     }
 }
 

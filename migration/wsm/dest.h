@@ -111,6 +111,7 @@ struct WsmDest {
     /* @lock */
     GQueue *queue;              /* of WsmMsg: what to say on channel 0 */
     bool loaded;                /* the guest could run */
+    bool lost;                  /* it never will: the stream broke before */
     bool go;                    /* the source has handed it over */
     int64_t frozen_at;          /* ns */
     QEMUBHFunc *run;            /* lets it run */
@@ -144,6 +145,12 @@ bool wsm_dest_seal(WsmDest *d, Error **errp);
 
 /* Main thread: all state is loaded; @run with @opaque after the handover */
 void wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque);
+
+/*
+ * The main stream broke.  Has the source been told that the guest could run
+ * here?  If not, it never will be, and the guest never runs.  Any thread.
+ */
+bool wsm_dest_is_ready(WsmDest *d);
 
 /* GO has come, perhaps for the second time; ABORT has come.  IOThread. */
 void wsm_dest_go(WsmDest *d);

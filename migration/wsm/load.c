@@ -286,9 +286,36 @@ bool wsm_incoming_recoverable(void)
 {
     WsmDest *d = wsm_get()->dest;
 
-    if (!d) {
-        return false;
+    return d && wsm_dest_is_ready(d);
+}
+
+static void wsm_load_give_up_bh(void *opaque)
+{
+    QemuEvent *done = opaque;
+    WsmDest *d = wsm_get()->dest;
+
+    if (d && wsm_load_is_nested(d)) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
+                                done);
+        return;
     }
-    QEMU_LOCK_GUARD(&d->lock);
-    return d->loaded;
+    if (d) {
+        wsm_dest_stop(d);
+    }
+    qemu_event_set(done);
+}
+
+void wsm_incoming_give_up(void)
+{
+    Wsm *w = wsm_get();
+    QemuEvent done;
+
+    if (w->dest) {
+        wsm_enter(w, WSM_PHASE_FAILED);
+        qemu_event_init(&done, false);
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
+                                &done);
+        qemu_event_wait(&done);
+        qemu_event_destroy(&done);
+    }
 }

@@ -9,8 +9,8 @@ from lib.back import (BOTH, DATA, SYNC_POINTS, bases, break_off_late,
 from lib.common import require, wait_until
 from lib.image import MIB
 from lib.moves import (BUSY_RAM, LOAD, end, expect_unharmed, fill_half,
-                       hold_ram_phase, loaded_source, release_ram_phase,
-                       start_and_wait)
+                       hold_ram_phase, loaded_source, phase_ms,
+                       release_ram_phase, start_and_wait)
 from lib.registry import test
 from lib.scene import Scene, begin, disk_total, query, wait_total
 from lib.vm import Vm
@@ -87,6 +87,34 @@ def resume_after_cancel(scene: Scene) -> None:
     scene.guest.fill(1, 40 * MIB, 16 * MIB)
     second = go_on(scene, source, first, SYNC_POINTS)
     expect_sent(source, 4 * DATA, least=32 * MIB)
+    end(source, second)
+
+
+@test(BOTH)
+def resume_after_freeze(scene: Scene) -> None:
+    """The source gives up while the destination has yet to load the guest."""
+    source = quiet_source(scene)
+    scene.guest.start(**LOAD, mem=4, mrate=20000)
+    first = scene.destination()
+    relay = scene.make_relay(first)
+    relay.hold_at(Type.ABORT)
+    # Memory is never down to 20 KiB, so the freeze waits
+    source.set_params(avail_switchover_bandwidth=1 << 16)
+    start_and_wait(source, relay.uri, 'ram-precopy', switchover_timeout=500)
+    wait_until(lambda: source.migration()['ram']['dirty-sync-count'] > 3,
+               'memory has been sent')
+    first.freeze(True)
+    source.set_params(avail_switchover_bandwidth=1 << 40, downtime_limit=2000)
+    source.wait_migration('failed')
+    first.freeze(False)
+    has_ended(first)
+    require(phase_ms(source, 'freeze') is not None, 'there was no freeze')
+    require('postcopy_ram_listen_thread' in first.stderr(),
+            f'the stream did not break in the freeze: {first.stderr()}')
+    expect_unharmed(scene, source)
+    source.set_params(avail_switchover_bandwidth=0)
+    second = go_on(scene, source, first, SYNC_POINTS)
+    expect_sent(source, 16 * MIB)
     end(source, second)
 
 
