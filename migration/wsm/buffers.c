@@ -8,9 +8,9 @@
 #include "qemu/units.h"
 #include "buffers.h"
 
-#define WSM_BUFFER_SIZE         (256 * KiB)     /* of those that are kept */
+#define WSM_BUFFER_SIZE         (1 * MiB)       /* of those that are kept */
 #define WSM_BUFFER_USE_FROM     (64 * KiB)      /* for less it would be waste */
-#define WSM_BUFFERS_SPARE       32              /* at most */
+#define WSM_BUFFERS_SPARE       8               /* at most */
 
 void wsm_buffers_init(WsmBuffers *b)
 {

@@ -24,7 +24,7 @@
 #include "trace.h"
 
 #define WSM_HELLO_TIMEOUT_NS    (10 * NANOSECONDS_PER_SECOND)
-#define WSM_MAX_OUTSTANDING     (32 * MiB)      /* all connections */
+#define WSM_MAX_OUTSTANDING     (8 * MiB)       /* all connections */
 #define WSM_MAX_WRITES          (32 * KiB)      /* per connection */
 #define WSM_MAX_QUEUE           (64 * KiB)      /* messages to say */
 #define WSM_MAX_CONNS           (2 * WSM_MAX_CHANNELS)
@@ -218,7 +218,7 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
                                                 Error **errp)
 {
     WsmDest *d = conn->d;
-    int64_t limit = WSM_MAX_OUTSTANDING / d->nchannels + 2 * WSM_MAX_DATA;
+    int64_t limit = WSM_MAX_OUTSTANDING / d->nchannels + WSM_MAX_DATA;
     WsmDestWrite *wr;
     void *buf = NULL;
 

@@ -14,7 +14,6 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
-#include "qemu/memalign.h"
 #include "qemu/units.h"
 #include "qapi/qapi-types-migration.h"
 #include "migration/options.h"
@@ -22,12 +21,12 @@
 #include "trace.h"
 
 #define WSM_SENDERS             4               /* per bulk channel */
-#define WSM_CHUNK               (256 * KiB)     /* bytes of a message */
+#define WSM_CHUNK               WSM_MAX_DATA    /* of a message, at first */
+#define WSM_PIECE               (256 * KiB)     /* zeroes are sent as such */
 #define WSM_WINDOW              (32 * MiB)      /* unacked, all channels */
 #define WSM_PULL_WINDOW         (8 * MiB)       /* asked for, at a time */
 #define WSM_ZERO_COST           (4 * KiB)       /* of a message in the window */
 #define WSM_STATUS_MIN          (64 * KiB)      /* look for holes from here */
-#define WSM_COMPARE_CHUNK       (1 * MiB)       /* bytes that are compared */
 
 /* What a request counts in the window; zeroes must not be unlimited, too */
 static int64_t wsm_req_cost(const WsmReq *req)
@@ -174,6 +173,7 @@ void wsm_source_begin_pass(WsmSource *s, uint32_t epoch)
         s->disk[i].cursor = 0;
         s->disk[i].reached = 0;
         s->disk[i].data_until = 0;
+        s->disk[i].mixed_until = 0;
     }
     s->epoch = epoch;
     s->passes++;
@@ -220,20 +220,26 @@ bool wsm_source_compares(WsmSource *s, const WsmSourceDisk *d)
     return s->passes == 1 && d->basis->kind == WSM_BASIS_KIND_CONTENT;
 }
 
-/* Bytes of data in one message */
-static int64_t wsm_chunk(WsmSource *s, const WsmSourceDisk *d)
+/* Of how many bytes at least zeroes are looked for in data */
+static int64_t wsm_piece(WsmSource *s)
 {
-    int64_t chunk = s->epoch ? wsm_window_chunk(&s->window) :
-                    wsm_source_compares(s, d) ? WSM_COMPARE_CHUNK : WSM_CHUNK;
+    return MAX(WSM_PIECE, s->start.granularity);
+}
 
-    return MAX(chunk, s->start.granularity);
+/* Bytes of data in a message that begins at @offset */
+static int64_t wsm_chunk(WsmSource *s, const WsmSourceDisk *d, int64_t offset)
+{
+    if (s->epoch) {
+        return MAX(wsm_window_chunk(&s->window), s->start.granularity);
+    }
+    return offset < d->mixed_until ? wsm_piece(s) : WSM_CHUNK;
 }
 
 /* Make a request of the hole or of the data that @req begins with */
 static void coroutine_fn wsm_req_fit(WsmSourceChannel *c, WsmReq *req)
 {
     WsmSourceDisk *d = req->disk;
-    int64_t chunk = wsm_chunk(c->s, d);
+    int64_t chunk = wsm_chunk(c->s, d, req->offset);
     int64_t granularity = c->s->start.granularity;
     int64_t bytes = req->bytes, pnum;
     int ret;
@@ -328,7 +334,8 @@ static bool wsm_next_range(WsmSource *s, WsmSourceDisk *d, int64_t *offset,
                            int64_t *bytes)
 {
     /* Where there is data, what was taken too much would only be given back */
-    int64_t most = d->cursor < d->data_until ? wsm_chunk(s, d) : WSM_MAX_ZERO;
+    int64_t most = d->cursor < d->data_until ? wsm_chunk(s, d, d->cursor)
+                                               : WSM_MAX_ZERO;
 
     while (d->cursor < d->size &&
            bdrv_dirty_bitmap_next_dirty_area(d->bitmap, d->cursor, d->size,
@@ -367,33 +374,6 @@ static WsmReq *coroutine_fn wsm_next_req(WsmSourceChannel *c)
     }
     wsm_source_check_pass(s);
     return NULL;
-}
-
-void coroutine_fn wsm_source_sleep(WsmSource *s, int64_t ns)
-{
-    while (ns > 0 && !qatomic_read(&s->quit)) {
-        int64_t slice = MIN(ns, WSM_SLICE_NS);
-
-        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, slice);
-        ns -= slice;
-    }
-}
-
-void coroutine_fn wsm_source_limit(WsmSource *s, RateLimit *limit,
-                                   WsmSpeed *speed, int64_t bytes)
-{
-    uint64_t now = speed(s);
-    int64_t ns;
-
-    if (!now) {
-        return;
-    }
-    ratelimit_set_speed(limit, now, WSM_SLICE_NS);
-    ns = ratelimit_calculate_delay(limit, bytes);
-    while (ns > 0 && speed(s) == now && !qatomic_read(&s->quit)) {
-        wsm_source_sleep(s, MIN(ns, WSM_SLICE_NS));
-        ns -= WSM_SLICE_NS;
-    }
 }
 
 /* Bytes per second; the lower of our limit and that of migration */
@@ -458,14 +438,39 @@ static int coroutine_fn wsm_req_transmit(WsmSourceChannel *c, WsmReq *req,
 }
 
 /*
+ * What was read: make a request of the zeroes or of the data that it begins
+ * with.  Where there is both, the rest is read again, a piece at a time.
+ */
+static void wsm_req_find_zeroes(WsmSourceChannel *c, WsmReq *req,
+                                const uint8_t *buf)
+{
+    int64_t piece = MIN(wsm_piece(c->s), req->bytes);
+    bool zero = buffer_is_zero(buf, piece);
+    int64_t bytes;
+
+    for (bytes = piece; bytes < req->bytes; bytes += piece) {
+        piece = MIN(piece, req->bytes - bytes);
+        if (buffer_is_zero(buf + bytes, piece) != zero) {
+            req->disk->mixed_until = req->offset + req->bytes;
+            wsm_req_shrink(c, req, bytes);
+            break;
+        }
+    }
+    if (zero) {
+        wsm_req_set_zero(c, req);
+    }
+}
+
+/*
  * Read and send one request.  If it could have got onto the wire, it
  * stays in flight until it is acknowledged or the channel is opened again:
  * only then it is certain that the destination will not write it late.
  */
-static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req,
-                                         void *buf)
+static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req)
 {
     WsmSource *s = c->s;
+    size_t size = req->zero ? 0 : req->bytes;
+    void *buf = size ? wsm_buffers_get(&s->buffers, size) : NULL;
     int ret = 0;
 
     if (!req->epoch && !req->zero) {
@@ -475,17 +480,19 @@ static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req,
         ret = blk_co_pread(req->disk->blk, req->offset, req->bytes, buf, 0);
         if (ret < 0) {
             wsm_read_failed(s, req, ret);
-        } else if (buffer_is_zero(buf, req->bytes)) {
-            wsm_req_set_zero(c, req);
+        } else {
+            wsm_req_find_zeroes(c, req, buf);
         }
     }
     if (ret < 0 || !c->up || req->connection != c->connection) {
+        wsm_buffers_put(&s->buffers, buf, size);
         wsm_req_end(c, req, false);
         return;
     }
 
     req->sent_ns = wsm_now();
     ret = wsm_req_transmit(c, req, buf);
+    wsm_buffers_put(&s->buffers, buf, size);
     req->busy = false;
     if (ret == 0) {
         wsm_req_count(req);
@@ -499,8 +506,6 @@ static void coroutine_fn wsm_sender_co(void *opaque)
 {
     WsmSourceChannel *c = opaque;
     WsmSource *s = c->s;
-    size_t size = MAX(WSM_CHUNK, s->start.granularity);
-    void *buf = qemu_memalign(qemu_real_host_page_size(), size);
     int64_t last = 0;
 
     while (!qatomic_read(&s->quit)) {
@@ -515,12 +520,11 @@ static void coroutine_fn wsm_sender_co(void *opaque)
         if (req && req->compare) {
             wsm_source_compare(c, req);
         } else if (req) {
-            wsm_req_process(c, req, buf);
+            wsm_req_process(c, req);
         } else {
             qemu_co_queue_wait(&s->work, NULL);
         }
     }
-    qemu_vfree(buf);
     wsm_source_co_end(s);
 }
 
@@ -541,10 +545,8 @@ static void coroutine_fn wsm_pull_co(void *opaque)
 {
     WsmPull *pull = opaque;
     WsmSource *s = pull->c->s;
-    void *buf = qemu_memalign(qemu_real_host_page_size(), pull->req->bytes);
 
-    wsm_req_process(pull->c, pull->req, buf);
-    qemu_vfree(buf);
+    wsm_req_process(pull->c, pull->req);
     g_free(pull);
     wsm_source_co_end(s);
 }
@@ -559,11 +561,10 @@ void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg)
     WsmSource *s = c->s;
     WsmSourceDisk *d = &s->disk[msg->disk];
     int64_t end = msg->offset + msg->bytes;
-    int64_t chunk = MAX(WSM_CHUNK, s->start.granularity);
     int64_t offset = msg->offset, bytes;
 
-    while (bdrv_dirty_bitmap_next_dirty_area(d->bitmap, offset, end, chunk,
-                                             &offset, &bytes)) {
+    while (bdrv_dirty_bitmap_next_dirty_area(d->bitmap, offset, end,
+                                             wsm_piece(s), &offset, &bytes)) {
         WsmPull *pull;
 
         if (c->in_flight >= WSM_PULL_WINDOW) {

@@ -178,6 +178,7 @@ static WsmSource *wsm_source_new(Wsm *w)
     s->nchannels = s->start.channels = 1 + w->options->channels;
     qemu_co_queue_init(&s->work);
     qemu_co_queue_init(&s->control);
+    wsm_buffers_init(&s->buffers);
     wsm_window_init(&s->window);
     ratelimit_init(&s->limit);
     ratelimit_init(&s->compare_limit);
@@ -290,6 +291,7 @@ void wsm_source_free(WsmSource *s)
     for (unsigned i = 0; i < s->ndisks; i++) {
         wsm_source_free_points(&s->disk[i]);
     }
+    wsm_buffers_destroy(&s->buffers);
     g_free(s->channel);
     g_free(s->disk);
     g_free(s->disk_size);

@@ -17,6 +17,7 @@
 #include "qemu/stats64.h"
 #include "system/block-backend.h"
 #include "system/iothread.h"
+#include "buffers.h"
 #include "channel.h"
 #include "connect.h"
 #include "disk.h"
@@ -45,6 +46,7 @@ typedef struct WsmSourceDisk {
     int64_t cursor;             /* the pass has come here, bytes, */
     int64_t reached;            /* before it was drawn back, if it was */
     int64_t data_until;         /* no holes between @cursor and here */
+    int64_t mixed_until;        /* zeroes were found among data before here */
 
     /*
      * What the migration builds on.  @basis: IOThread, read elsewhere under
@@ -125,6 +127,7 @@ struct WsmSource {
     bool sync_awaited;          /* its answer has not come */
     bool go_wanted, abort_wanted;
     unsigned passes;            /* how many have begun */
+    WsmBuffers buffers;         /* for what is read */
     WsmWindow window;           /* of what is pushed */
     RateLimit limit;            /* has a lock of its own */
     RateLimit compare_limit;    /* likewise */
@@ -247,12 +250,22 @@ int coroutine_fn wsm_source_transmit(WsmSourceChannel *c, const WsmMsg *msg,
 /* Wake all coroutines that wait for work.  IOThread. */
 void wsm_source_wake(WsmSource *s);
 
+/* --- source-limit.c: IOThread --- */
+
+/* Sleep in slices, so that @quit is seen */
+void coroutine_fn wsm_source_sleep(WsmSource *s, int64_t ns);
+
+/* Bytes per second, 0: no limit */
+typedef uint64_t WsmSpeed(WsmSource *s);
+
+/* Wait until @bytes may go; a @speed that is changed ends the wait */
+void coroutine_fn wsm_source_limit(WsmSource *s, RateLimit *limit,
+                                   WsmSpeed *speed, int64_t bytes);
+
 /* --- source-send.c --- */
 
 /* Start the coroutines that send on bulk channel @c.  Main thread. */
 void wsm_source_start_senders(WsmSourceChannel *c);
-
-#define WSM_SLICE_NS            (100 * SCALE_MS)
 
 /* The request that @msg answers, or NULL and @errp.  IOThread. */
 WsmReq *wsm_req_find(WsmSourceChannel *c, const WsmMsg *msg, Error **errp);
@@ -268,16 +281,6 @@ bool wsm_source_compares(WsmSource *s, const WsmSourceDisk *d);
 
 /* Begin a pass over all disks.  IOThread. */
 void wsm_source_begin_pass(WsmSource *s, uint32_t epoch);
-
-/* Sleep in slices, so that @quit is seen */
-void coroutine_fn wsm_source_sleep(WsmSource *s, int64_t ns);
-
-/* Bytes per second, 0: no limit */
-typedef uint64_t WsmSpeed(WsmSource *s);
-
-/* Wait until @bytes may go; a @speed that is changed ends the wait */
-void coroutine_fn wsm_source_limit(WsmSource *s, RateLimit *limit,
-                                   WsmSpeed *speed, int64_t bytes);
 
 /* The destination asks for a range.  IOThread. */
 void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg);

@@ -16,6 +16,7 @@ from lib.vm import DiskConfig, MachineConfig
 
 RAW = DiskConfig('vd0')
 QCOW2 = DiskConfig('vd1', fmt='qcow2')
+PIECE = 256 * 1024      # as WSM_PIECE
 
 
 def discard_in(phase: str) -> None:
@@ -152,6 +153,27 @@ def written_zeroes(scene: Scene) -> None:
     require(disk_total(source, 'sent') == 0, 'zeroes were sent as bytes')
     require(disk_total(source, 'zero') >= size, 'no zeroes were sent')
     require(destination.images[0].allocated() < MIB,
+            'zeroes take space at the destination')
+    end(source, destination)
+
+
+@test()
+def zeroes_among_data(scene: Scene) -> None:
+    """Zeroes that take space between data travel as ranges, too."""
+    source = scene.source()
+    size, count = scene.config.disks[0].size, 16
+    with open(source.images[0].path, 'r+b') as image:
+        image.write(bytes(size))
+    # 256 KiB each, with zeroes of one, two, ... times that in between
+    places = [number * (number + 1) // 2 * PIECE for number in range(count)]
+    for place in places:
+        scene.guest.fill(0, place, PIECE)
+    scene.guest.command('flush')
+    destination = scene.destination()
+    move(scene, source, destination)
+    sent = disk_total(source, 'sent')
+    require(sent == count * PIECE, f'{sent} bytes were sent as data')
+    require(destination.images[0].allocated() < count * PIECE + MIB,
             'zeroes take space at the destination')
     end(source, destination)
 
