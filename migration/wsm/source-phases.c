@@ -16,6 +16,8 @@
 #include "qapi/qapi-types-migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
+#include "migration/ram.h"
+#include "passes.h"
 #include "runs.h"
 #include "source.h"
 #include "trace.h"
@@ -82,8 +84,8 @@ static void wsm_source_begin_pass_bh(void *opaque)
     }
 }
 
-/* Send what is dirty once.  Returns 0 or -errno; *@sent in bytes. */
-static int wsm_source_pass(WsmSource *s, int64_t *sent, int64_t *ns)
+/* Send what is dirty once.  Returns 0 or -errno; sets @sent and @ns of *@p. */
+static int wsm_source_pass(WsmSource *s, WsmPass *p)
 {
     int64_t begin = wsm_now(), sent_before = wsm_source_sent(s);
     int ret;
@@ -93,8 +95,8 @@ static int wsm_source_pass(WsmSource *s, int64_t *sent, int64_t *ns)
     }
     aio_bh_schedule_oneshot(s->ctx, wsm_source_begin_pass_bh, s);
     ret = wsm_source_wait(s, &s->pass_done);
-    *ns = MAX(wsm_now() - begin, 1);
-    *sent = wsm_source_sent(s) - sent_before;
+    p->ns = MAX(wsm_now() - begin, 1);
+    p->sent = wsm_source_sent(s) - sent_before;
     return ret;
 }
 
@@ -118,40 +120,32 @@ static bool wsm_source_has_content(WsmSource *s)
     return false;
 }
 
-/*
- * Passes over the disks until what is left would take less than the option
- * max-residue, or no longer shrinks to less than a third: then the guest
- * dirties blocks about as fast as they can be sent, and sending them before
- * the freeze is in vain.  (Of what is dirtied evenly as fast as it is sent, a
- * pass leaves 37 % dirty: what it sent first had more time to become dirty.)
- */
+/* Send the disks often enough.  Returns 0 or -errno. */
 static int wsm_source_passes(WsmSource *s)
 {
-    int64_t dirty, sent, ns, before = INT64_MAX;
-    double left_ms;
+    int64_t before = INT64_MAX;
+    WsmPass p;
     int ret;
 
     if (wsm_source_has_content(s)) {
         /* It only finds out what has to be sent */
-        ret = wsm_source_pass(s, &sent, &ns);
+        ret = wsm_source_pass(s, &p);
         if (ret < 0) {
             return ret;
         }
     }
-    for (;;) {
-        ret = wsm_source_pass(s, &sent, &ns);
+    do {
+        ret = wsm_source_pass(s, &p);
         if (ret < 0) {
             return ret;
         }
-        dirty = wsm_source_dirty(s);
-        left_ms = sent ? (double)dirty / sent * ns / SCALE_MS : 0;
-        trace_wsm_source_pass(sent, ns / SCALE_MS, dirty, left_ms);
-        if (left_ms <= wsm_option_max_residue(s->w) ||
-            dirty > MIN(before, sent) / 3) {
-            return 0;
-        }
-        before = dirty;
-    }
+        p.before = before;
+        p.dirty = before = wsm_source_dirty(s);
+        p.ram = ram_bytes_remaining();
+        trace_wsm_source_pass(p.sent, p.ns / SCALE_MS, p.dirty,
+                              wsm_pass_left_ms(&p), p.ram);
+    } while (wsm_pass_again(&p, wsm_option_max_residue(s->w)));
+    return 0;
 }
 
 /* Both sides have said what they know; what has to be looked at is dirty */
