@@ -9,10 +9,10 @@
 #include "window.h"
 
 #define WSM_WINDOW_BEGIN        (128 * KiB)
-#define WSM_CHUNK_MIN           (16 * KiB)
+#define WSM_CHUNK_MIN           (8 * KiB)
 #define WSM_CHUNK_MAX           (256 * KiB)
 #define WSM_CHUNKS              16              /* in a window */
-#define WSM_QUEUE_NS            (2500 * SCALE_US)
+#define WSM_QUEUE_NS            (1500 * SCALE_US)
 #define WSM_STUCK_NS            NANOSECONDS_PER_SECOND
 /*
  * Growing doubles the window in a round trip at most.  To shrink as fast

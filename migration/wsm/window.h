@@ -7,7 +7,7 @@
  * time until a message is acknowledged: what is longer than the shortest time
  * seen.  The window grows while that is below a target and shrinks beyond
  * it, as in LEDBAT (RFC 6817); the target is half of the shortest time and
- * 2.5 ms, which a guest that reads hardly notices.
+ * 1.5 ms, which a guest that reads hardly notices.
  *
  * The time has the destination's disk in it, and another way through the net
  * may be longer.  If the least window does not help for a second, the delay
@@ -22,7 +22,7 @@
 
 #include "qemu/units.h"
 
-#define WSM_WINDOW_MIN          (64 * KiB)
+#define WSM_WINDOW_MIN          (32 * KiB)
 #define WSM_WINDOW_MAX          (32 * MiB)
 
 typedef struct WsmWindow {
