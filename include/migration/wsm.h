@@ -68,9 +68,9 @@ bool wsm_incoming_stays_stopped(void);
 bool wsm_incoming_recoverable(void);
 
 /*
- * The destination is about to exit, as the main stream broke before the guest
- * could run: leave the disks' images in good order.  Waits for the main
- * thread; to be called in another, without the BQL.
+ * The main stream broke before the guest could run: leave the disks' images in
+ * good order and exit, both in the main thread.  To be called in another,
+ * without the BQL; returns only if the capability is off.
  */
 void wsm_incoming_give_up(void);
 

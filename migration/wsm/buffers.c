@@ -9,7 +9,7 @@
 #include "buffers.h"
 
 #define WSM_BUFFER_SIZE         (1 * MiB)       /* of those that are kept */
-#define WSM_BUFFER_USE_FROM     (64 * KiB)      /* for less it would be waste */
+#define WSM_BUFFER_USE_FROM     (256 * KiB)     /* for less it would be waste */
 #define WSM_BUFFERS_SPARE       8               /* at most */
 
 void wsm_buffers_init(WsmBuffers *b)

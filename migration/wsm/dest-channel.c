@@ -22,9 +22,10 @@
 #include "qemu/units.h"
 #include "dest.h"
 #include "trace.h"
+#include "window.h"
 
 #define WSM_HELLO_TIMEOUT_NS    (10 * NANOSECONDS_PER_SECOND)
-#define WSM_MAX_OUTSTANDING     (8 * MiB)       /* all connections */
+#define WSM_MAX_OUTSTANDING     (8 * MiB)       /* before the freeze */
 #define WSM_MAX_WRITES          (32 * KiB)      /* per connection */
 #define WSM_MAX_QUEUE           (64 * KiB)      /* messages to say */
 #define WSM_MAX_CONNS           (2 * WSM_MAX_CHANNELS)
@@ -212,13 +213,31 @@ static void coroutine_fn wsm_dest_write_co(void *opaque)
     wsm_dest_co_end(d);
 }
 
+/*
+ * How much of a connection's data may wait to be written.  In post-copy all
+ * that the source has in flight: while disks are drained, blocks of those that
+ * are waited for may be behind some of others, which must wait.
+ */
+static int64_t wsm_dest_outstanding_limit(WsmDestConn *conn,
+                                          const WsmMsg *msg)
+{
+    unsigned channels = conn->d->nchannels;
+    int64_t all = WSM_MAX_OUTSTANDING / channels;
+
+    if (msg->epoch) {
+        all = conn->c.id == 0 ? WSM_PULL_WINDOW
+                              : WSM_WINDOW_MAX / MAX(channels - 1, 1);
+    }
+    return all + WSM_MAX_DATA;
+}
+
 /* Receive the payload of DATA; write it or the ZERO; or answer HASH */
 static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
                                                 const WsmMsg *msg,
                                                 Error **errp)
 {
     WsmDest *d = conn->d;
-    int64_t limit = WSM_MAX_OUTSTANDING / d->nchannels + WSM_MAX_DATA;
+    int64_t limit = wsm_dest_outstanding_limit(conn, msg);
     WsmDestWrite *wr;
     void *buf = NULL;
 

@@ -373,26 +373,26 @@ static void wsm_dest_go_bh(void *opaque)
     wsm_dest_drop_filters_bh(d);
 }
 
-void wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque)
+bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque)
 {
     WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
-    bool go, lost;
+    bool go;
 
     WITH_QEMU_LOCK_GUARD(&d->lock) {
+        if (d->lost) {
+            return false;
+        }
         d->run = run;
         d->run_opaque = opaque;
-        d->loaded = !d->lost;
-        lost = d->lost;
+        d->loaded = true;
         go = d->go;
-    }
-    if (lost) {
-        return;
     }
     if (go) {
         migration_bh_schedule(wsm_dest_go_bh, d);
     } else {
         wsm_dest_say(d, &ready);
     }
+    return true;
 }
 
 bool wsm_dest_is_ready(WsmDest *d)
@@ -419,7 +419,7 @@ void wsm_dest_go(WsmDest *d)
 static void wsm_dest_abort_bh(void *opaque)
 {
     if (!wsm_get()->dest || wsm_get()->dest->stopped) {
-        /* It ends already, and so does QEMU */
+        /* It has ended for another reason: the guest never runs here */
         return;
     }
     wsm_dest_stop(wsm_get()->dest);

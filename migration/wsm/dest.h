@@ -143,8 +143,11 @@ bool wsm_dest_set_missing(WsmDest *d, unsigned disk, const uint8_t *runs,
                           size_t size, Error **errp);
 bool wsm_dest_seal(WsmDest *d, Error **errp);
 
-/* Main thread: all state is loaded; @run with @opaque after the handover */
-void wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque);
+/*
+ * Main thread: all state is loaded; @run with @opaque after the handover.
+ * Returns false if it is too late for that.
+ */
+bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque);
 
 /*
  * The main stream broke.  Has the source been told that the guest could run

@@ -247,6 +247,22 @@ int wsm_load_cleanup(void *opaque)
     return 0;
 }
 
+/* The guest can never run here; only the main thread may end QEMU */
+static void wsm_load_give_up_bh(void *opaque)
+{
+    WsmDest *d = wsm_get()->dest;
+
+    if (d && wsm_load_is_nested(d)) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
+                                NULL);
+        return;
+    }
+    if (d) {
+        wsm_dest_stop(d);
+    }
+    exit(EXIT_FAILURE);
+}
+
 /*
  * Hooks in QEMU's own loading
  */
@@ -255,10 +271,11 @@ void wsm_incoming_schedule_run(QEMUBHFunc *cb, void *opaque)
 {
     WsmDest *d = wsm_get()->dest;
 
-    if (d) {
-        wsm_dest_loaded(d, cb, opaque);
-    } else {
+    if (!d) {
         migration_bh_schedule(cb, opaque);
+    } else if (!wsm_dest_loaded(d, cb, opaque)) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
+                                NULL);
     }
 }
 
@@ -289,33 +306,15 @@ bool wsm_incoming_recoverable(void)
     return d && wsm_dest_is_ready(d);
 }
 
-static void wsm_load_give_up_bh(void *opaque)
-{
-    QemuEvent *done = opaque;
-    WsmDest *d = wsm_get()->dest;
-
-    if (d && wsm_load_is_nested(d)) {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
-                                done);
-        return;
-    }
-    if (d) {
-        wsm_dest_stop(d);
-    }
-    qemu_event_set(done);
-}
-
 void wsm_incoming_give_up(void)
 {
-    Wsm *w = wsm_get();
-    QemuEvent done;
+    QemuEvent never;
 
-    if (w->dest) {
-        wsm_enter(w, WSM_PHASE_FAILED);
-        qemu_event_init(&done, false);
+    if (wsm_get()->dest) {
+        wsm_enter(wsm_get(), WSM_PHASE_FAILED);
         aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
-                                &done);
-        qemu_event_wait(&done);
-        qemu_event_destroy(&done);
+                                NULL);
+        qemu_event_init(&never, false);
+        qemu_event_wait(&never);
     }
 }

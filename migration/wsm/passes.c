@@ -7,6 +7,8 @@
 #include "qemu/timer.h"
 #include "passes.h"
 
+#define WSM_PASS_TOLERANCE      10      /* times @max_residue_ms */
+
 double wsm_pass_left_ms(const WsmPass *p)
 {
     return p->sent ? (double)p->dirty / p->sent * p->ns / SCALE_MS : 0;
@@ -22,7 +24,10 @@ bool wsm_pass_again(const WsmPass *p, int64_t max_residue_ms)
     double now = (double)p->sent + p->ram;
     double then = (double)p->dirty + p->ram;
 
-    return wsm_pass_left_ms(p) > max_residue_ms &&
+    double left_ms = wsm_pass_left_ms(p);
+
+    return left_ms > max_residue_ms &&
            p->dirty <= MIN(p->before, p->sent) / 3 &&
-           then <= now / 2;
+           (then <= now / 2 ||
+            left_ms > (double)WSM_PASS_TOLERANCE * max_residue_ms);
 }

@@ -28,7 +28,9 @@ double wsm_pass_left_ms(const WsmPass *p);
  *   evenly as fast as it is sent, a pass leaves 37 % dirty: what it sent first
  *   had more time to become dirty.)
  * - While memory is sent, the guest dirties so much that one more pass would
- *   not even halve the sum.
+ *   not even halve the sum.  Not so if what is left takes ten times as long as
+ *   @max_residue_ms: post-copy would be long, and much of @ram may be pages
+ *   of zeroes, which take no time.
  *
  * A block that is still dirty then is sent once, in post-copy; one that is sent
  * in a pass may become dirty again.

@@ -24,7 +24,6 @@
 #define WSM_CHUNK               WSM_MAX_DATA    /* of a message, at first */
 #define WSM_PIECE               (256 * KiB)     /* zeroes are sent as such */
 #define WSM_WINDOW              (32 * MiB)      /* unacked, all channels */
-#define WSM_PULL_WINDOW         (8 * MiB)       /* asked for, at a time */
 #define WSM_ZERO_COST           (4 * KiB)       /* of a message in the window */
 #define WSM_STATUS_MIN          (64 * KiB)      /* look for holes from here */
 
@@ -451,7 +450,8 @@ static void wsm_req_find_zeroes(WsmSourceChannel *c, WsmReq *req,
     for (bytes = piece; bytes < req->bytes; bytes += piece) {
         piece = MIN(piece, req->bytes - bytes);
         if (buffer_is_zero(buf + bytes, piece) != zero) {
-            req->disk->mixed_until = req->offset + req->bytes;
+            req->disk->mixed_until = MAX(req->disk->mixed_until,
+                                         req->offset + req->bytes);
             wsm_req_shrink(c, req, bytes);
             break;
         }
@@ -473,9 +473,6 @@ static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req)
     void *buf = size ? wsm_buffers_get(&s->buffers, size) : NULL;
     int ret = 0;
 
-    if (!req->epoch && !req->zero) {
-        wsm_source_limit(s, &s->limit, wsm_bandwidth, req->bytes);
-    }
     if (!req->zero) {
         ret = blk_co_pread(req->disk->blk, req->offset, req->bytes, buf, 0);
         if (ret < 0) {
@@ -483,6 +480,10 @@ static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req)
         } else {
             wsm_req_find_zeroes(c, req, buf);
         }
+    }
+    /* Not before it is known how much is sent */
+    if (ret >= 0 && !req->epoch && !req->zero) {
+        wsm_source_limit(s, &s->limit, wsm_bandwidth, req->bytes);
     }
     if (ret < 0 || !c->up || req->connection != c->connection) {
         wsm_buffers_put(&s->buffers, buf, size);

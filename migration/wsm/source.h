@@ -45,7 +45,7 @@ typedef struct WsmSourceDisk {
     /* IOThread */
     int64_t cursor;             /* the pass has come here, bytes, */
     int64_t reached;            /* before it was drawn back, if it was */
-    int64_t data_until;         /* no holes between @cursor and here */
+    int64_t data_until;         /* no holes are known of before here */
     int64_t mixed_until;        /* zeroes were found among data before here */
 
     /*

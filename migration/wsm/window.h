@@ -24,6 +24,7 @@
 
 #define WSM_WINDOW_MIN          (32 * KiB)
 #define WSM_WINDOW_MAX          (32 * MiB)
+#define WSM_PULL_WINDOW         (8 * MiB)       /* asked for, at a time */
 
 typedef struct WsmWindow {
     int64_t bytes;              /* that may be unacknowledged */

@@ -164,7 +164,7 @@ def zeroes_among_data(scene: Scene) -> None:
     size, count = scene.config.disks[0].size, 16
     with open(source.images[0].path, 'r+b') as image:
         image.write(bytes(size))
-    # 256 KiB each, with zeroes of one, two, ... times that in between
+    # 256 KiB each, with zeroes of no, one, two, ... times that in between
     places = [number * (number + 1) // 2 * PIECE for number in range(count)]
     for place in places:
         scene.guest.fill(0, place, PIECE)

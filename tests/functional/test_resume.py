@@ -12,6 +12,7 @@ from lib.moves import (BUSY_RAM, LOAD, end, expect_unharmed, fill_half,
                        hold_ram_phase, loaded_source, phase_ms,
                        release_ram_phase, start_and_wait)
 from lib.registry import test
+from lib.relay import MAIN
 from lib.scene import Scene, begin, disk_total, query, wait_total
 from lib.vm import Vm
 from lib.wire import Type
@@ -94,10 +95,11 @@ def resume_after_cancel(scene: Scene) -> None:
 def resume_after_freeze(scene: Scene) -> None:
     """The source gives up while the destination has yet to load the guest."""
     source = quiet_source(scene)
-    scene.guest.start(**LOAD, mem=4, mrate=20000)
+    scene.guest.start(**LOAD, mem=1, mrate=20000)
     first = scene.destination()
     relay = scene.make_relay(first)
     relay.hold_at(Type.ABORT)
+    relay.buffer = 64 * MIB     # for what the destination does not read
     # Memory is never down to 20 KiB, so the freeze waits
     source.set_params(avail_switchover_bandwidth=1 << 16)
     start_and_wait(source, relay.uri, 'ram-precopy', switchover_timeout=500)
@@ -106,6 +108,7 @@ def resume_after_freeze(scene: Scene) -> None:
     first.freeze(True)
     source.set_params(avail_switchover_bandwidth=1 << 40, downtime_limit=2000)
     source.wait_migration('failed')
+    relay.wait_ended(MAIN)
     first.freeze(False)
     has_ended(first)
     require(phase_ms(source, 'freeze') is not None, 'there was no freeze')

@@ -83,6 +83,7 @@ class Relay:
         self.target_port = target_port
         self.refusing = False   # close new connections at once
         self.capture = False    # keep what comes from the source
+        self.buffer = 1         # read on while less than that waits to be sent
         self.hold: frozenset[int] = frozenset()     # see hold_at()
         self.connections: list[Connection] = []     # all there ever were
         self.lock = threading.RLock()
@@ -126,6 +127,15 @@ class Relay:
             return found if len(found) >= number else None
 
         return wait_until(enough, f'{number} open {kind} connections')
+
+    def wait_ended(self, kind: str) -> None:
+        """Wait until the source has closed its connections of this kind."""
+        def ended() -> bool:
+            with self.lock:
+                return all(c.source in c.ended for c in self.connections
+                           if c.open and c.kind == kind)
+
+        wait_until(ended, f'the end of {kind} connections')
 
     def cut(self, kind: str) -> None:
         for connection in self.of_kind(kind):
@@ -221,19 +231,22 @@ class Relay:
         if mask & selectors.EVENT_WRITE and connection.pending[sock]:
             sent = sock.send(connection.pending[sock])
             connection.pending[sock] = connection.pending[sock][sent:]
+            self._pass_on_end(connection, connection.peer[sock])
         other = connection.peer[sock]
-        if mask & selectors.EVENT_READ and not connection.pending[other]:
+        if (mask & selectors.EVENT_READ and
+                len(connection.pending[other]) < self.buffer):
             data = sock.recv(CHUNK)
             if not data:
-                self._end(connection, sock)
+                connection.ended.add(sock)
+                self._pass_on_end(connection, sock)
                 return
             if sock is connection.source:
                 self._account(connection, data)
-            data = self._hold_back(connection, sock, data)
-            connection.pending[other] = data
-            if data:
-                sent = other.send(data)
-                connection.pending[other] = data[sent:]
+            connection.pending[other] += self._hold_back(connection, sock,
+                                                         data)
+            if connection.pending[other]:
+                sent = other.send(connection.pending[other])
+                connection.pending[other] = connection.pending[other][sent:]
 
     def _hold_back(self, connection: Connection, sock: socket.socket,
                    data: bytes) -> bytes:
@@ -245,9 +258,13 @@ class Relay:
         connection.held[sock] = data[place:]
         return data[:place]
 
-    def _end(self, connection: Connection, sock: socket.socket) -> None:
-        connection.ended.add(sock)
-        if len(connection.ended) == 2:
+    def _pass_on_end(self, connection: Connection,
+                     sock: socket.socket) -> None:
+        """If @sock has sent all, and that has been passed on: so is its end."""
+        if sock not in connection.ended or connection.pending[
+                connection.peer[sock]]:
+            return
+        if len(connection.ended) == 2 and not connection.pending[sock]:
             self.drop(connection)
         else:
             connection.peer[sock].shutdown(socket.SHUT_WR)
@@ -269,7 +286,7 @@ class Relay:
                 if connection.pending[sock]:
                     mask |= selectors.EVENT_WRITE
                 if not (sock in connection.ended or sock in connection.held
-                        or connection.pending[other]):
+                        or len(connection.pending[other]) >= self.buffer):
                     mask |= selectors.EVENT_READ
             try:
                 if mask:
