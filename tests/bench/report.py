@@ -155,7 +155,8 @@ def explain(document: Json) -> list[str]:
     lines = ['<!-- SPDX-License-Identifier: GPL-2.0-or-later -->',
              '# Benchmarks', '',
              'Written by `scripts/bench`; the raw numbers are in '
-             '`benchmarks.json`. A goal that is not met says **no**.', '']
+             '`benchmarks.json`. A goal that is not met says **no**; '
+             '[gaps](gaps.md) has what was found so, and mended.', '']
     for text in (ABOUT_THE_MACHINE, ABOUT_THE_SCENE, ABOUT_THE_WAYS,
                  ABOUT_THE_LIMITS, ABOUT_THE_VALUES):
         lines += [*textwrap.wrap(text.format(**values), 76), '']
