@@ -48,7 +48,7 @@ class Move:
         source.set_params(max_bandwidth=NO_LIMIT)
         source.set_caps('events')
         self.since = time.time()
-        time.sleep(self.settings.before_seconds)
+        time.sleep(self.settings.app_before)
         sample.du_before = allocated(source.images)
         sample.load_average = os.getloadavg()[0]
         sent, cpu = sent_bytes(source), sides_cpu(stage)

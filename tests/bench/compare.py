@@ -42,9 +42,8 @@ def section_stock(settings: Settings) -> Samples:
     """No link limit, against mirror and migrate."""
     plan = Plan(machine(settings.disk), settings, CALM, limited=False,
                 data=((0, settings.data),))
-    for _ in range(settings.rounds):
-        for way in (WSM, MIRROR):
-            yield way, measure(plan, way)
+    for way in (WSM, MIRROR) * settings.many_rounds:
+        yield way, measure(plan, way)
 
 
 COMPARE_SECTIONS: dict[str, Callable[[Settings], Samples]] = {

@@ -151,11 +151,12 @@ def section_cpu(settings: Settings) -> Samples:
     settings = replace(settings, verify_all=False)
     plan = Plan(machine(settings.cpu_data), settings,
                 data=((0, settings.cpu_data),))
-    for _ in range(settings.few_rounds):
-        for limited, name in ((False, UNLIMITED), (True, LIMITED)):
-            for way in WAYS:
-                yield (f'{name} {way}',
-                       measure_counted(replace(plan, limited=limited), way))
+    for limited, name, rounds in (
+            (False, UNLIMITED, settings.many_rounds),
+            (True, LIMITED, settings.few_rounds)):
+        for way in WAYS * rounds:
+            yield (f'{name} {way}',
+                   measure_counted(replace(plan, limited=limited), way))
 
 
 CPU_SECTIONS = {'cpu': section_cpu}

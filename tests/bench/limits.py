@@ -12,7 +12,7 @@ round trip.
 import statistics
 
 from lib.qmp import Json
-from rows import Getter, Value, failed
+from rows import Getter, Value, failed, field_of
 
 ROUND_TRIP = 0.0002             # of two namespaces; seconds
 
@@ -53,6 +53,14 @@ def bytes_over_limit(ram_bytes: float) -> Getter:
     return getter
 
 
+def least_bytes(rows: dict[str, list[Json]], way: str) -> Value:
+    """What the disk has, and the least memory that any way sent."""
+    disk = median_of(rows.get(way, []), field_of('disk_bytes'))
+    ram = [value for samples in rows.values()
+           if (value := median_of(samples, field_of('ram_bytes'))) is not None]
+    return None if disk is None else disk + min(ram, default=0.0)
+
+
 def downtime_limit(sample: Json) -> Value:
     speed = link_speed(sample)
     sent = sample['numbers'].get('downtime bytes')
@@ -81,3 +89,9 @@ def p99(when: str) -> Getter:
 def p99_grows(sample: Json) -> Value:
     before, during = p99('before')(sample), p99('during')(sample)
     return during / before if before and during else None
+
+
+def longest_answer(sample: Json) -> Value:
+    """In milliseconds; of a client outside, or by the guest's own clock."""
+    seen = sample['latency'].get('move', {}).get('max')
+    return seen or sample['worst_write'] * 1000 or None

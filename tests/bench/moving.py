@@ -164,17 +164,21 @@ def run_move(stage: Stage, sample: Sample) -> float:
 
 
 def account(stage: Stage, sample: Sample, moments: tuple[float, float, float],
-            link_bytes: float) -> None:
+            link_bytes: float, limited: bool = True) -> None:
     """Note what a finished move took.
 
     @moments, wall clock: the guest stopped, ran there, all was synchronised.
+    @link_bytes: per second, for T0; also the limit of the link if @limited.
     """
     stop, resume, end = moments
     sample.running = resume - stage.start
     sample.synchronised = max(end, resume) - stage.start
     sample.stopped = resume - stop
     sample.disk_bytes = 0 if sample.way == SHARED else sample.du_before
-    sample.ram_bytes = int(stage.source.migration()['ram']['transferred'])
+    ram = stage.source.migration()['ram']
+    sample.ram_bytes = int(ram['transferred'])
+    sample.numbers['downtime bytes'] = int(ram.get('downtime-bytes', 0))
+    sample.numbers['link'] = link_bytes if limited else 0
     sample.t0 = (sample.disk_bytes + sample.ram_bytes) / link_bytes
     if sample.way == WSM:
         sample.wsm = final_query(stage.source)
@@ -196,10 +200,7 @@ def move_once(stage: Stage, plan: Plan, sample: Sample) -> None:
                   for side, seconds in sides_cpu(stage).items()}
     time.sleep(SETTLE_SECONDS)
 
-    account(stage, sample, (stop, resume, end), plan.link_bytes)
-    sample.numbers['downtime bytes'] = int(
-        source.migration()['ram'].get('downtime-bytes', 0))
-    sample.numbers['link'] = plan.link_bytes if plan.limited else 0
+    account(stage, sample, (stop, resume, end), plan.link_bytes, plan.limited)
     look_at_beats(stage, sample, stop, resume,
                   stage.start + sample.synchronised)
 

@@ -87,8 +87,8 @@ def rsync_back(journey: Journey, copy: Image) -> Sample:
             '--ignore-times', '-B', str(BLOCK), str(here),
             f'{daemon.url}/{copy.path.name}')
         sample.numbers['seconds'] = time.monotonic() - begun
-        sample.numbers['link'] = (link.a.sent_bytes() + link.b.sent_bytes()
-                                  - sent)
+        sample.numbers['both ways'] = (link.a.sent_bytes()
+                                       + link.b.sent_bytes() - sent)
     sample.wrong = differing(here, copy.path) // BLOCK
     journey.here.qmp.cmd('cont')
     return sample

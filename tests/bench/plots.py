@@ -229,7 +229,7 @@ PLOTS: dict[str, list[tuple[str, str, Draw]]] = {
                       'seconds')),
              ('back-bytes.svg', 'Bytes of the way back',
               back_by(field_of('link_bytes', 1 / MIB),
-                      number('link', 1 / MIB), 'MiB on the link'))],
+                      number('both ways', 1 / MIB), 'MiB on the link'))],
 }
 PLOTS['load-idle'] = [
     ('gap-by-load.svg', 'Heartbeat gap by write rate', GAP_BY_LOAD),

@@ -22,17 +22,19 @@ from moving import NO_LIMIT, Plan, attempt, prepare, verify
 from sample import Sample, Samples, percentiles
 from settings import Settings, machine
 
-IDLE, PUSHING = 'idle', 'pushing'
+# One reader of single blocks; or several, of up to 32 KiB
+IDLE, PUSHING, SEVERAL = 'idle', 'pushing', 'several'
 READ, ASK, DONE = ('virtio_blk_handle_read', 'pull_on_demand_ask',
                    'virtio_blk_req_complete')
 LINE = re.compile(rf'@(\d+\.\d+):({READ}|{ASK}|{DONE}) (.*)')
 WRITERS = {'writers': 4, 'big': 1}      # leave nothing as it was
-READERS = {IDLE: {'readers': 1, 'rrate': 50},
-           PUSHING: {'readers': 4, 'rrate': 100}}
+READERS = {IDLE: {'readers': 1, 'rrate': 50, 'rblocks': 1},
+           PUSHING: {'readers': 1, 'rrate': 100, 'rblocks': 1},
+           SEVERAL: {'readers': 4, 'rrate': 100}}
 SLOW_PUSH_MS = 2000             # next to nothing is pushed
 ALL_AT_ONCE_MS = 10 ** 6        # the guest moves after a single pass
-PRECOPY_SECONDS = 8             # of that pass: time to write everything anew
-LEFT = 0.1                      # of the data: pushing is over soon
+PRECOPY_SECONDS = 16            # of that pass: time to write everything anew
+LEFT = {PUSHING: 0.5, SEVERAL: 0.1}     # of the data, at the end
 PING_SECONDS = 0.05             # between two
 
 
@@ -154,8 +156,8 @@ def pulls(stage: Stage, settings: Settings) -> dict[str, Period]:
     pushed = disk_total(stage.source, 'pushed')
     wait_until(lambda: disk_total(stage.source, 'pushed') > pushed + data // 32
                or query(stage.source)['phase'] != 'postcopy', 'pushing')
-    guest.region(0, data // 4, data - data // 4)
-    result[PUSHING] = period(stage, PUSHING, stage.give_up, round(LEFT * data))
+    for kind, left in LEFT.items():
+        result[kind] = period(stage, kind, stage.give_up, round(left * data))
     return result
 
 
@@ -209,7 +211,7 @@ def one_round(settings: Settings) -> Samples:
 def section_pull(settings: Settings) -> Samples:
     """Reads of missing blocks in post-copy."""
     debian.install(['iputils-ping'])
-    for _ in range(settings.rounds):
+    for _ in range(settings.many_rounds):
         yield from attempt('pull', lambda: one_round(settings))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lib.image import MIB
 from lib.qmp import Json
 from methods import SHARED, WSM
-from report_apps import APP_NOTES, APP_ROWS, APP_TITLES
+from report_apps import APP_NOTES, APP_ROWS, APP_TABLES, APP_TITLES
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
 from report_compare import COMPARE_ROWS, COMPARE_TABLES, COMPARE_TITLES
 from report_cost import COST_NOTES, COST_ROWS, COST_TITLES
@@ -86,6 +86,7 @@ TITLES = {
     **COST_TITLES,
     **APP_TITLES,
 }
+TABLES = {**COMPARE_TABLES, **APP_TABLES}
 NOTES = {**BACK_NOTES, **COST_NOTES, **SCALE_NOTES, **APP_NOTES}
 
 
@@ -132,16 +133,21 @@ ABOUT_THE_LIMITS = (
     'after the handover, and what the link carried with shared storage; for '
     'the downtime, the memory that was sent in it at the speed of the link, '
     'and one round trip. The "best peer" is the best of the other ways that '
-    'move disks and leave the guest at least half of its throughput.')
+    'move disks and leave the guest at least half of its throughput in the '
+    'median second. Where 0.9 of it is less than what the data of the disk '
+    'and the least memory that any way sent take, "no" says so.')
 ABOUT_THE_VALUES = (
     'Each value is the median of the rounds that the heading names, each '
     'with a fresh guest; ways that are compared take turns. Rates are those'
     ' of whole seconds between `migrate` and the end, without the freeze, '
     'relative to the median second before. The heartbeat gap is the longest'
     " silence of the guest's 5 ms heartbeat at the switchover, as heard "
-    'from outside. At the end the guest reads every block of the disk and '
-    'compares it with what it wrote; after the first wrong block it stops, '
-    'so "1" is "at least one".')
+    'from outside. A client\'s p99 has its goal relative to the median '
+    'of those before, in all ways; its longest answer is by the guest\'s own '
+    'clock, which stands still in the freeze, but for the applications. At '
+    'the end the guest reads every block of the disk and compares it with '
+    'what it wrote; after the first wrong block it stops, so "1" is "at least '
+    'one".')
 
 
 def explain(document: Json) -> list[str]:
@@ -178,11 +184,19 @@ def unmet(document: Json, settings: Settings) -> list[str]:
             if row.met() is False:
                 _, goal, median, *_ = row.cells()
                 lines.append(f'- {TITLES[section]}: {row.what}: {median}, '
-                             f'goal {goal}')
+                             f'goal {goal}{row.excuse()}')
     met = f'{total - len(lines)} of {total} goals are met.'
     if lines:
         lines = [f'{met} Not met:', '', *lines]
     return ['## Goals', '', *(lines or [met]), '']
+
+
+def count_rounds(rows: dict[str, list[Json]]) -> str:
+    counts = [len(samples) for samples in rows.values()]
+    least, most = min(counts), max(counts)
+    if least != most:
+        return f'{least} to {most} rounds'
+    return '1 round' if most == 1 else f'{most} rounds'
 
 
 def render(document: Json, settings: Settings,
@@ -190,15 +204,13 @@ def render(document: Json, settings: Settings,
     """@plots: for each section, lines that show its plots."""
     lines = explain(document) + unmet(document, settings)
     for section, rows in document['sections'].items():
-        rounds = min(len(samples) for samples in rows.values())
-        number = '1 round' if rounds == 1 else f'{rounds} rounds'
-        lines += [f'## {TITLES[section]} ({number})', '']
+        lines += [f'## {TITLES[section]} ({count_rounds(rows)})', '']
         if section in NOTES:
             lines += [*textwrap.wrap(NOTES[section], 76), '']
         for plot in plots.get(section, []):
             lines += [plot, '']
-        if section in COMPARE_TABLES:
-            lines += COMPARE_TABLES[section](rows)
+        if section in TABLES:
+            lines += TABLES[section](rows)
         lines += table(rows_of(section, rows, settings))
         failures = [f'- {key}, round {number}: {sample["failure"]}'
                     for key, samples in rows.items()

@@ -7,7 +7,8 @@ from typing import Callable, Optional
 from lib.image import MIB
 from lib.qmp import Json
 from limits import (bytes_over_limit, downtime_over_limit, finished,
-                    median_of, p99, p99_grows, time_over_limit, usable)
+                    least_bytes, link_speed, longest_answer, median_of, p99,
+                    p99_grows, time_over_limit, usable)
 from methods import METHODS, MIRROR, SHARED, WSM
 from rows import (CLIENT_P99, DOWN_EXTRA, DOWN_FACTOR, GAP_EXTRA, GAP_FACTOR,
                   PEER_IDLE, PEER_LOADED, Getter, Row, Value, field_of, make,
@@ -67,8 +68,8 @@ def best_peer(rows: Samples, getter: Getter) -> Value:
 COLUMNS = ('way', 'guest runs there after (s)', 'all synchronised (s)',
            'best peer = 1', 'limit = 1', 'MiB on the link', 'limit = 1',
            'heartbeat gap (ms)', 'limit = 1',
-           'guest writes: median, worst second',
-           "writes' p99 (ms) before, during, after", 'failed')
+           'throughput: median, worst second',
+           'p99 (ms) before, during, after', 'longest answer (ms)', 'failed')
 
 
 def line_of(way: str, samples: list[Json], rows: Samples) -> list[str]:
@@ -91,6 +92,7 @@ def line_of(way: str, samples: list[Json], rows: Samples) -> list[str]:
         f"{text(seen, share('rates', min), '{:.0%}')}",
         ', '.join(text(seen, p99(when), '{:.1f}')
                   for when in ('before', 'during', 'after')),
+        text(seen, longest_answer, '{:.0f}'),
         outcome(all_samples),
     ]
 
@@ -133,12 +135,16 @@ def peer_rows(section: str, rows: Samples, loaded: bool) -> list[Row]:
     down = goal_of(shared, DOWN_FACTOR, DOWN_EXTRA)
     result = [make(section, 'heartbeat gap, against shared storage', wsm,
                    field_of('gap', 1000), down and down * 1000, 'ms')]
-    for what, name, unit in (('time', 'synchronised', 's'),
-                             ('bytes on the link', 'link_bytes', 'MiB')):
+    least, speed = least_bytes(rows, WSM), median_of(wsm, link_speed)
+    for what, name, unit, lower in (
+            ('time', 'synchronised', 's',
+             least / speed if least and speed else None),
+            ('bytes on the link', 'link_bytes', 'MiB', least)):
         getter = field_of(name)
-        result.append(make(
-            section, f'{what}, against the best usable peer', wsm, getter,
-            goal_of(best_peer(rows, getter), factor), unit))
+        row = make(section, f'{what}, against the best usable peer', wsm,
+                   getter, goal_of(best_peer(rows, getter), factor), unit)
+        row.least = lower
+        result.append(row)
     return result + [
         make(section, 'time, of its limit', wsm, time_over_limit, LIMIT,
              'times'),
@@ -146,8 +152,30 @@ def peer_rows(section: str, rows: Samples, loaded: bool) -> list[Row]:
              bytes_over_limit(ram), LIMIT, 'times')]
 
 
-def guest_rows(section: str, load: str, wsm: list[Json]) -> list[Row]:
+def seen_row(section: str, what: str, samples: list[Json], getter: Getter,
+         goal: Value = None, unit: str = '') -> Row:
+    """With those that were given up: their clients' figures until then."""
+    values = [value for value in map(getter, samples) if value is not None]
+    return Row(section, what, values, goal, unit,
+               failed=len(samples) - len(values))
+
+
+def p99_rows(section: str, rows: Samples) -> list[Row]:
+    """Before it moves the guest is the same in all ways."""
+    wsm = rows.get(WSM, [])
+    before = seen_row(section, 'p99 before, all ways', sum(rows.values(), []),
+                      p99('before'), unit='ms')
+    goal = CLIENT_P99 * before.median if before.values else None
+    return [before,
+            seen_row(section, 'p99 until the handover', wsm, p99('during'),
+                     goal, 'ms'),
+            seen_row(section, 'p99 until the handover, of its own before',
+                     wsm, p99_grows, unit='times')]
+
+
+def guest_rows(section: str, load: str, rows: Samples) -> list[Row]:
     _, _, median, worst = LOAD_GOALS[load]
+    wsm = rows.get(WSM, [])
     return [
         make(section, 'guest writes per second before', wsm,
              field_of('rate_before')),
@@ -155,10 +183,8 @@ def guest_rows(section: str, load: str, wsm: list[Json]) -> list[Row]:
              share('rates', statistics.median), median, '%', True),
         make(section, 'guest writes, worst second', wsm,
              share('rates', min), worst, '%', True),
-        make(section, "writes' p99 during, of that before", wsm, p99_grows,
-             CLIENT_P99, 'times'),
-        make(section, 'longest guest write', wsm,
-             field_of('worst_write', 1000), unit='ms'),
+        *p99_rows(section, rows),
+        make(section, 'longest guest write', wsm, longest_answer, unit='ms'),
     ]
 
 
@@ -177,7 +203,7 @@ def load_rows(section: str, rows: Samples, _settings: Settings) -> list[Row]:
              goal_of(shared, GAP_FACTOR, GAP_EXTRA * 1000), 'ms'),
         *peer_rows(section, rows, load != 'idle')]
     if load != 'idle':
-        result += guest_rows(section, load, wsm)
+        result += guest_rows(section, load, rows)
     return [*result, wrong_row(section, wsm)]
 
 

@@ -20,7 +20,7 @@ def rsync_rows(section: str, rows: Samples, settings: Settings) -> list[Row]:
             make(section, f'{name}: blocks that differ', samples,
                  number('differs'), unit='MiB'),
             make(section, f'{name}: all on the link, both ways', samples,
-                 number('link'), unit='MiB'),
+                 number('both ways'), unit='MiB'),
             make(section, f'{name}: guest stands still for', samples,
                  number('seconds'), unit='s'), equal]
     return result

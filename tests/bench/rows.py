@@ -29,6 +29,7 @@ class Row:
     at_least: bool = False          # the goal is a lower bound
     failed: int = 0                 # rounds that gave no value
     use_worst: bool = False         # all values must meet the goal
+    least: Value = None             # for disk and memory once, in any way
 
     @property
     def median(self) -> float:
@@ -44,8 +45,16 @@ class Row:
             value = min(self.values) if self.at_least else max(self.values)
         return value >= self.goal if self.at_least else value <= self.goal
 
+    def excuse(self) -> str:
+        """That no way could meet the goal, if so."""
+        if (self.met() is not False or self.goal is None or self.least is None
+                or self.least <= self.goal):
+            return ''
+        return f': disk and memory alone take {self.show(self.least)}'
+
     def cells(self) -> list[str]:
-        met = {None: '', True: 'yes', False: '**no**'}[self.met()]
+        met = {None: '', True: 'yes',
+               False: f'**no**{self.excuse()}'}[self.met()]
         goal = '' if self.goal is None else (
             f'{">=" if self.at_least else "<="} {self.show(self.goal)}')
         if not self.values:

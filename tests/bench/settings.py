@@ -46,7 +46,7 @@ class Settings:
     template_differs: float = 0.05  # share of the blocks
     count: float = 10.0             # seconds to count instructions
     cpu_data: int = 512 * MIB       # to move, for what that takes
-    pull_data: int = 128 * MIB      # to read from while it is missing
+    pull_data: int = 256 * MIB      # to read from while it is missing
     pull_seconds: float = 6.0       # of that, on an idle link
     give_up: float = 60.0           # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
@@ -63,18 +63,24 @@ class Settings:
     # Applications in a Debian guest
     app_memory: int = 320           # MiB
     app_link_mbit: int = 160
-    app_warm_up: float = 4.0        # seconds of load before it is measured
+    app_warm_up: float = 15.0       # seconds of load; QEMU translates the code
+    app_before: float = 20.0        # seconds of load that are measured
     app_after: float = 5.0          # seconds of load after the move
     app_give_up: float = 3.0        # waiting; times disk / speed of the link
-    app_transactions: int = 20      # of pgbench, per second
-    app_requests: int = 80          # to the web server, per second
+    app_transactions: int = 12      # of pgbench, per second
+    app_requests: int = 60          # to the web server, per second
     app_iops: int = 300             # of fio, reads; and as many writes
-    app_steps: int = 15             # of the build, per second
+    app_steps: int = 8              # of the build, per second
 
     @property
     def few_rounds(self) -> int:
         """Of sections that take long and whose figures vary little."""
         return (self.rounds + 1) // 2
+
+    @property
+    def many_rounds(self) -> int:
+        """Of measurements that take little time and vary much."""
+        return 2 * self.rounds - 1
 
     @property
     def link_bytes(self) -> float:
@@ -99,7 +105,8 @@ def quick() -> Settings:
                     scale_disks=(1, 4), scale_channels=(1, 4),
                     scale_memory=(256, 512), delay_trips_ms=(0, 50),
                     delay_data=16 * MIB, delay_give_up=20.0,
-                    app_link_mbit=1000, app_warm_up=3.0, app_after=3.0)
+                    app_link_mbit=1000, app_warm_up=3.0, app_before=3.0,
+                    app_after=3.0)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:

@@ -24,6 +24,7 @@ typedef struct Load {
     long rate;
     long readers;       /* threads that read and check */
     long rrate;
+    long rblocks;       /* read whole blocks, so many; 0: 1..64 sectors */
     long seq;           /* writers go through the region instead of hopping */
     long flush;         /* flush after that many writes of a thread, 0: never */
     long full;          /* weights: whole 4 KiB blocks */
@@ -187,8 +188,10 @@ static void *reader_run(void *opaque)
 
     while (worker_pace(w)) {
         Disk *d = pick_disk(w, false);
-        uint64_t count = 1 + next_random(w) % 64;
-        uint64_t sector = pick_place(w, d, 1, &count);
+        uint64_t blocks = w->load.rblocks;
+        uint64_t count = blocks ? blocks * BLOCK_SECTORS
+                                : 1 + next_random(w) % 64;
+        uint64_t sector = pick_place(w, d, blocks ? BLOCK_SECTORS : 1, &count);
 
         disk_check(d, sector, count, w->buf);
     }
@@ -251,6 +254,7 @@ static bool parse_load(const char *words, Load *load)
         { "full", &load->full },       { "part", &load->part },
         { "big", &load->big },         { "discard", &load->discard },
         { "zero", &load->zero },       { "disk", &load->disk },
+        { "rblocks", &load->rblocks },
         { "mem", &load->mem },         { "mrate", &load->mrate },
     };
     char name[32];
@@ -274,7 +278,8 @@ static bool parse_load(const char *words, Load *load)
     if (load->full + load->part + load->big + load->discard + load->zero == 0) {
         load->full = 1;
     }
-    return words[strspn(words, " ")] == '\0';
+    return words[strspn(words, " ")] == '\0' &&
+           load->rblocks <= MAX_IO_SECTORS / BLOCK_SECTORS;
 }
 
 /* The rate of one of @threads threads that share @rate */

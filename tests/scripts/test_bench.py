@@ -9,11 +9,12 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tests" / name)
                 for name in ("bench", "functional", "guest")]
-sys.path.append(str(TOP / "scripts" / "lib"))
+sys.path += [str(TOP / "scripts"), str(TOP / "scripts" / "lib")]
 # pylint: disable=wrong-import-position
 import limits
 import plots
 import pull
+import report
 import report_compare
 from lib.guest import Beat
 from methods import COPY, MIRROR, SHARED, SYNC, WSM
@@ -90,6 +91,21 @@ class LimitTest(unittest.TestCase):
             "disks": [{"pushed": 30, "pulled": 20}]})
         self.assertAlmostEqual(limits.bytes_over_limit(50)(move), 1.1)
 
+    def test_least(self):
+        """The disk once, and the least memory of the ways that ended."""
+        rows = {WSM: [sample(synchronised=1.0, disk_bytes=200, ram_bytes=90)],
+                MIRROR: [sample(synchronised=1.0, ram_bytes=70)],
+                SHARED: [sample(failure="gone", ram_bytes=1)]}
+        self.assertEqual(limits.least_bytes(rows, WSM), 270)
+        self.assertIsNone(limits.least_bytes({}, WSM))
+
+    def test_longest_answer(self):
+        """Of the clients if there are any, or as the guest saw it."""
+        self.assertEqual(limits.longest_answer(sample(
+            latency={"move": {"max": 7.0}}, worst_write=1.0)), 7.0)
+        self.assertEqual(limits.longest_answer(sample(worst_write=1.0)), 1000)
+        self.assertIsNone(limits.longest_answer(sample()))
+
     def test_usable(self):
         """Half of the throughput in the median second."""
         self.assertTrue(limits.usable(sample(rate_before=0.0)))
@@ -124,6 +140,34 @@ class RowTest(unittest.TestCase):
         self.assertFalse(Row("s", "w", [], 2.0).met())
         self.assertTrue(Row("s", "w", [3.0], 2.0, at_least=True).met())
         self.assertIsNone(Row("s", "w", [3.0]).met())
+
+    def test_excuse(self):
+        """Only a goal that is missed, and that no way could meet, has one."""
+        self.assertIn("alone take 3.00 s", Row(
+            "s", "w", [4.0], 2.0, "s", least=3.0).cells()[-1])
+        for row in (Row("s", "w", [4.0], 2.0, least=1.0),
+                    Row("s", "w", [4.0], 2.0),
+                    Row("s", "w", [1.0], 2.0, least=3.0),
+                    Row("s", "w", [4.0], least=3.0)):
+            self.assertEqual(row.excuse(), "")
+
+    def test_p99(self):
+        """The goal comes from all ways' time before, given up or not."""
+        def felt(before, during, **more):
+            return [sample(latency={"before": {"p99": before},
+                                    "during": {"p99": during}}, **more)]
+
+        rows = {WSM: felt(1.0, 5.0), SHARED: felt(2.0, 2.0),
+                MIRROR: felt(3.0, 3.0, failure="given up")}
+        _, during, _ = report_compare.p99_rows("s", rows)
+        self.assertEqual((during.values, during.goal), ([5.0], 3.0))
+        self.assertFalse(during.met())
+
+    def test_rounds(self):
+        """The heading tells if some rows have fewer."""
+        self.assertEqual(report.count_rounds({"a": [{}]}), "1 round")
+        self.assertEqual(report.count_rounds({"a": [{}] * 2, "b": [{}] * 3}),
+                         "2 to 3 rounds")
 
     def test_failure_is_shown(self):
         """A way that was never ready shows what the guest felt."""
