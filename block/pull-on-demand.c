@@ -177,8 +177,12 @@ pull_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 
 static int coroutine_fn GRAPH_RDLOCK pull_co_flush(BlockDriverState *bs)
 {
-    if (!bs->backing) {
-        /* bdrv_pull_append() has failed */
+    /*
+     * Without @backing bdrv_pull_append() has failed.  Without parents it is
+     * bdrv_close() that flushes, in a drained section: who used the disk
+     * through us does so without us now, and need not wait.
+     */
+    if (!bs->backing || QLIST_EMPTY(&bs->parents)) {
         return 0;
     }
 

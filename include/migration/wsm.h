@@ -2,8 +2,8 @@
  * Whole-system migration: what the rest of QEMU calls
  *
  * Every function here does nothing, or returns false or 0, unless the
- * capability 'whole-system' is on.  All run in the main thread with the BQL
- * held unless they say otherwise.
+ * capability 'whole-system' is on or it says otherwise.  All run in the main
+ * thread with the BQL held unless they say otherwise.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

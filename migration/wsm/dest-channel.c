@@ -331,6 +331,14 @@ void wsm_dest_start_securing(WsmDest *d)
     aio_co_schedule(d->ctx, qemu_coroutine_create(wsm_dest_secure_co, d));
 }
 
+/* To drop the filters is to drain: a flush under way would hold the guest up */
+static void coroutine_fn wsm_dest_await_filters_gone(WsmDest *d)
+{
+    while (!qatomic_read(&d->filters_gone) && !qatomic_read(&d->quit)) {
+        qemu_co_queue_wait(&d->changed, NULL);
+    }
+}
+
 /*
  * Before the freeze: flush.  After: if nothing is missing, the filters must be
  * gone as well before the source is told.
@@ -344,25 +352,25 @@ static bool coroutine_fn wsm_dest_sync(WsmDestConn *conn, const WsmMsg *msg,
         .epoch = msg->epoch,
         .offset = msg->offset,
     };
-    int ret = wsm_dest_flush(d);
+    int ret;
 
+    if (msg->epoch) {
+        answer.bytes = wsm_dest_missing(d);
+        if (!answer.bytes) {
+            wsm_dest_await_filters_gone(d);
+        }
+    }
+    ret = wsm_dest_flush(d);
     if (ret < 0 && msg->epoch) {
         error_setg_errno(errp, -ret, "cannot flush a disk at the destination");
         return false;
     }
     if (ret < 0) {
         answer.bytes = -ret;
-    } else if (msg->epoch) {
-        answer.bytes = wsm_dest_missing(d);
-        while (!answer.bytes && !qatomic_read(&d->filters_gone) &&
-               !qatomic_read(&d->quit)) {
-            qemu_co_queue_wait(&d->changed, NULL);
-        }
-        if (!answer.bytes) {
-            wsm_dest_await_settled(d);
-        }
-    } else {
+    } else if (!msg->epoch) {
         wsm_advance(d->w, WSM_PHASE_DISK_PRECOPY, WSM_PHASE_RAM_PRECOPY);
+    } else if (!answer.bytes) {
+        wsm_dest_await_settled(d);
     }
     ret = wsm_channel_send(&conn->c, &answer, NULL);
     if (ret == 0 && msg->epoch && !answer.bytes) {

@@ -2,11 +2,13 @@
 """QEMU is told to end while the other side still needs it."""
 
 from lib.common import require, wait_until
-from lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, hold_ram_phase,
-                       loaded_source, release_ram_phase)
+from lib.hold import FlushGate
+from lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, end, expect_moved,
+                       hold_ram_phase, loaded_source, release_ram_phase)
 from lib.qmp import QmpClosed
 from lib.registry import test
-from lib.scene import Scene, begin, disk_total, query, wait_phase
+from lib.scene import (Scene, begin, disk_total, finish, query,
+                       wait_phase)
 from lib.vm import Vm
 
 LONG_POSTCOPY = {'push_delay': 200, 'max_residue': 30000}
@@ -59,3 +61,24 @@ def source_quits_in_postcopy(scene: Scene) -> None:
     source, destination = paused_in_postcopy(scene)
     source.qmp.cmd('wsm-set-options', push_delay=20)
     quit_and_check(source, destination, source)
+
+
+@test()
+def guest_works_while_last_flush(scene: Scene) -> None:
+    """The destination's last flush takes long: the guest does not wait."""
+    gate = FlushGate(scene.folder)
+    source = loaded_source(scene, **{**LOAD, 'flush': 0})
+    destination = scene.destination(config=gate.machine(scene.config))
+    begin(source, scene.uri(destination), **{**SLOW_DISK, **LONG_POSTCOPY})
+    wait_phase(destination, 'postcopy')
+    require(disk_total(destination, 'missing') > 0, 'nothing is missing')
+    gate.shut()
+    source.qmp.cmd('wsm-set-options', push_delay=0)
+    wait_until(gate.held, 'the destination flushes')
+    scene.guest.wait_progress(writes=200)
+    require(query(destination)['phase'] == 'postcopy',
+            'completed before everything was flushed')
+    gate.open()
+    finish(source, destination)
+    expect_moved(scene, source, destination)
+    end(source, destination)

@@ -45,6 +45,7 @@ class MachineConfig:
     machine: str = 'pc'
     accel: str = 'tcg,thread=multi'
     extra: tuple[str, ...] = ()         # options of QEMU
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -134,7 +135,8 @@ class Vm:
             listener.listen(1)
             # pylint: disable-next=consider-using-with
             self.process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+                argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
+                env={**os.environ, **dict(self.config.environment)})
             self._qmp = Qmp(self._accept(listener))
         self.guest.attach(self.card)
         return self

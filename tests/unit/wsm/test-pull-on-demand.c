@@ -226,6 +226,10 @@ static void test_pass_through(void)
     g_assert_cmpint(bdrv_pull_seal(t.filter), ==, 0);
     g_assert_cmpint(t.completed, ==, 1);
     g_assert_cmpint(t.pulls->len + t.haves->len, ==, 0);
+
+    /* Who drops it waits for the drain, but not for a flush */
+    pull_test_drop(&t);
+    g_assert_cmpint(t.mem->flushes, ==, 1);
     pull_test_cleanup(&t);
 }
 

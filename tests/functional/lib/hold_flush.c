@@ -1,0 +1,30 @@
+/*
+ * For LD_PRELOAD: fdatasync() that waits while a file is there
+ *
+ * $WSM_HOLD_FLUSH names the file.  Whoever waits makes "<file>.held" first.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define POLL_US 10000
+
+int fdatasync(int fd)
+{
+    const char *path = getenv("WSM_HOLD_FLUSH");
+    char held[4096];
+
+    if (path && access(path, F_OK) == 0) {
+        snprintf(held, sizeof(held), "%s.held", path);
+        close(open(held, O_CREAT | O_WRONLY, 0600));
+        while (access(path, F_OK) == 0) {
+            usleep(POLL_US);
+        }
+    }
+    return syscall(SYS_fdatasync, fd);
+}
