@@ -197,8 +197,8 @@ BACK_NOTES = {
         '4096 pieces at random places, none twice. "Disk bytes sent" is '
         'the data that `query-wsm` counts; "all on the link" is what the '
         'network card counts, with RAM and all headers. Times are compared '
-        'within a round. Up to a second of disk data follows after the '
-        'handover (`max-residue`).'),
+        'within a round. Up to ten seconds of disk data can follow after '
+        'the handover (ten times `max-residue`).'),
     'return': (
         'The guest writes 4 KiB at random places all the time, 100 times a '
         'second, and moves back 30 s after it has come. Then it moves once '

@@ -133,8 +133,11 @@ def peer_rows(section: str, rows: Samples, loaded: bool) -> list[Row]:
     shared = median_of(rows.get(SHARED, []), field_of('gap'))
     ram = median_of(rows.get(SHARED, []), field_of('link_bytes')) or 0.0
     down = goal_of(shared, DOWN_FACTOR, DOWN_EXTRA)
-    result = [make(section, 'heartbeat gap, against shared storage', wsm,
-                   field_of('gap', 1000), down and down * 1000, 'ms')]
+    result = [make(section, f'{what}, against shared storage', wsm,
+                   field_of(name, 1000), down and down * 1000, 'ms')
+              for what, name in (('heartbeat gap', 'gap'),
+                                 ('longest silence until the end',
+                                  'longest_gap'))]
     least, speed = least_bytes(rows, WSM), median_of(wsm, link_speed)
     for what, name, unit, lower in (
             ('time', 'synchronised', 's',

@@ -102,7 +102,9 @@ class LimitTest(unittest.TestCase):
     def test_longest_answer(self):
         """Of the clients if there are any, or as the guest saw it."""
         self.assertEqual(limits.longest_answer(sample(
-            latency={"move": {"max": 7.0}}, worst_write=1.0)), 7.0)
+            latency={"move": {"max": 7.0}})), 7.0)
+        self.assertEqual(limits.longest_answer(sample(
+            latency={"after": {"max": 7.0}}, worst_write=0.001)), 7.0)
         self.assertEqual(limits.longest_answer(sample(worst_write=1.0)), 1000)
         self.assertIsNone(limits.longest_answer(sample()))
 
