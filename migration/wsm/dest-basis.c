@@ -357,16 +357,19 @@ static void wsm_dest_take_over_point(WsmDestDisk *disk, unsigned i)
     }
 }
 
+static void wsm_dest_mark_disk_current(WsmDestDisk *disk)
+{
+    if (disk->image->state != WSM_IMAGE_STATE_CURRENT) {
+        wsm_image_set_state(disk->image, WSM_IMAGE_STATE_CURRENT,
+                            &disk->d->start.session, NULL);
+        wsm_image_mark(disk->image, disk->bs);
+    }
+}
+
 void wsm_dest_mark_current(WsmDest *d)
 {
     for (unsigned i = 0; i < d->ndisks; i++) {
-        WsmDestDisk *disk = &d->disk[i];
-
-        if (disk->image->state != WSM_IMAGE_STATE_CURRENT) {
-            wsm_image_set_state(disk->image, WSM_IMAGE_STATE_CURRENT,
-                                &d->start.session, NULL);
-            wsm_image_mark(disk->image, disk->bs);
-        }
+        wsm_dest_mark_disk_current(&d->disk[i]);
     }
 }
 
@@ -411,11 +414,11 @@ static void wsm_dest_forget_session(WsmDestDisk *disk)
 }
 
 /* All is here, although the source may not know.  The guest may still run. */
-static void wsm_dest_keep_complete(WsmDest *d, WsmDestDisk *disk)
+static void wsm_dest_keep_complete(WsmDestDisk *disk)
 {
     if (disk->image->state != WSM_IMAGE_STATE_CURRENT &&
         bdrv_flush(disk->bs) == 0) {
-        wsm_dest_mark_current(d);
+        wsm_dest_mark_disk_current(disk);
     }
 }
 
@@ -458,7 +461,7 @@ void wsm_dest_leave_image(WsmDestDisk *disk, WsmPhase phase)
     if (disk->bs) {
         wsm_dest_release_bitmaps(disk, d->start.disk[disk->index].npoints);
         if (d->complete) {
-            wsm_dest_keep_complete(d, disk);
+            wsm_dest_keep_complete(disk);
         } else {
             wsm_dest_keep_incomplete(d, disk, phase);
         }

@@ -36,8 +36,7 @@ typedef struct WsmDestWrite {
     void *buf;                  /* NULL: zeroes */
 } WsmDestWrite;
 
-/* The last that a coroutine or bottom half does that is counted */
-static void wsm_dest_co_end(WsmDest *d)
+void wsm_dest_co_end(WsmDest *d)
 {
     qatomic_dec(&d->coroutines);
     aio_wait_kick();
@@ -264,119 +263,6 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
     qatomic_inc(&d->coroutines);
     qemu_coroutine_enter(qemu_coroutine_create(wsm_dest_write_co, wr));
     return true;
-}
-
-/* Everything that was acknowledged becomes durable */
-static int coroutine_fn wsm_dest_flush(WsmDest *d)
-{
-    int ret = 0;
-
-    for (unsigned i = 0; i < d->ndisks && ret == 0; i++) {
-        GRAPH_RDLOCK_GUARD();
-        /* The filter may be gone by now */
-        ret = bdrv_co_flush(d->disk[i].bs);
-        if (ret < 0) {
-            trace_wsm_dest_flush_fail(d->disk[i].name, ret);
-        }
-    }
-    return ret;
-}
-
-static void wsm_dest_settle_bh(void *opaque)
-{
-    WsmDest *d = opaque;
-
-    wsm_dest_settle(d);
-    wsm_dest_co_end(d);
-}
-
-/* All POINTs came before SYNC: let the main thread put them to use */
-static void coroutine_fn wsm_dest_await_settled(WsmDest *d)
-{
-    if (qatomic_read(&d->quit)) {
-        return;
-    }
-    qatomic_inc(&d->coroutines);
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_dest_settle_bh, d);
-    while (!qatomic_read(&d->settled) && !qatomic_read(&d->quit)) {
-        qemu_co_queue_wait(&d->changed, NULL);
-    }
-}
-
-static void wsm_dest_secured_bh(void *opaque)
-{
-    WsmDest *d = opaque;
-
-    if (!d->stopped) {
-        wsm_dest_mark_current(d);
-    }
-    wsm_dest_co_end(d);
-}
-
-static void coroutine_fn wsm_dest_secure_co(void *opaque)
-{
-    WsmDest *d = opaque;
-
-    if (wsm_dest_flush(d) < 0) {
-        /* SYNC will try again */
-        wsm_dest_co_end(d);
-        return;
-    }
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_dest_secured_bh, d);
-}
-
-void wsm_dest_start_securing(WsmDest *d)
-{
-    qatomic_inc(&d->coroutines);
-    aio_co_schedule(d->ctx, qemu_coroutine_create(wsm_dest_secure_co, d));
-}
-
-/* To drop the filters is to drain: a flush under way would hold the guest up */
-static void coroutine_fn wsm_dest_await_filters_gone(WsmDest *d)
-{
-    while (!qatomic_read(&d->filters_gone) && !qatomic_read(&d->quit)) {
-        qemu_co_queue_wait(&d->changed, NULL);
-    }
-}
-
-/*
- * Before the freeze: flush.  After: if nothing is missing, the filters must be
- * gone as well before the source is told.
- */
-static bool coroutine_fn wsm_dest_sync(WsmDestConn *conn, const WsmMsg *msg,
-                                       Error **errp)
-{
-    WsmDest *d = conn->d;
-    WsmMsg answer = {
-        .type = WSM_MSG_SYNC_ACK,
-        .epoch = msg->epoch,
-        .offset = msg->offset,
-    };
-    int ret;
-
-    if (msg->epoch) {
-        answer.bytes = wsm_dest_missing(d);
-        if (!answer.bytes) {
-            wsm_dest_await_filters_gone(d);
-        }
-    }
-    ret = wsm_dest_flush(d);
-    if (ret < 0 && msg->epoch) {
-        error_setg_errno(errp, -ret, "cannot flush a disk at the destination");
-        return false;
-    }
-    if (ret < 0) {
-        answer.bytes = -ret;
-    } else if (!msg->epoch) {
-        wsm_advance(d->w, WSM_PHASE_DISK_PRECOPY, WSM_PHASE_RAM_PRECOPY);
-    } else if (!answer.bytes) {
-        wsm_dest_await_settled(d);
-    }
-    ret = wsm_channel_send(&conn->c, &answer, NULL);
-    if (ret == 0 && msg->epoch && !answer.bytes) {
-        qatomic_set(&d->told, true);
-    }
-    return ret == 0;
 }
 
 static bool coroutine_fn wsm_dest_dispatch(WsmDestConn *conn,

@@ -261,6 +261,13 @@ static WsmPhase wsm_dest_phase_reached(WsmDest *d)
     return phase;
 }
 
+bool wsm_dest_is_needed(WsmDest *d)
+{
+    return wsm_phase(d->w) == WSM_PHASE_POSTCOPY &&
+           (!qatomic_read(&d->filters_gone) ||
+            qatomic_read(&d->secured) == WSM_DEST_SECURING);
+}
+
 void wsm_dest_stop(WsmDest *d)
 {
     WsmPhase phase = wsm_dest_phase_reached(d);

@@ -71,6 +71,14 @@ typedef struct WsmDestChannel {
     unsigned connections;       /* atomic: how many there were */
 } WsmDestChannel;
 
+/* How far the flush is that follows when the filters are gone */
+typedef enum WsmDestSecured {
+    WSM_DEST_UNSECURED,
+    WSM_DEST_SECURING,
+    WSM_DEST_SECURED,
+    WSM_DEST_SECURE_FAILED,
+} WsmDestSecured;
+
 struct WsmDest {
     /* Set in start, never changed */
     Wsm *w;
@@ -89,7 +97,7 @@ struct WsmDest {
     unsigned nconns;
     CoQueue gone;               /* a connection has ended */
     CoQueue control;            /* there is something to say on channel 0 */
-    CoQueue changed;            /* waits for @epoch or @filters_gone */
+    CoQueue changed;            /* waits for @epoch, @secured or @settled */
     WsmBuffers buffers;         /* for what is received */
     bool closed;                /* the filters must not be called any more */
 
@@ -98,6 +106,7 @@ struct WsmDest {
     uint32_t epoch;             /* atomic */
     unsigned incomplete;        /* atomic: disks that may miss blocks */
     bool filters_gone;          /* atomic: all disks complete, filters off */
+    WsmDestSecured secured;     /* atomic: and what came is durable */
     bool settled;               /* atomic: and sync points are as they stay */
     bool told;                  /* atomic: and the source was told so */
     bool open;                  /* BQL: all disks are there, channels may be */
@@ -125,6 +134,9 @@ struct WsmDest {
  * our disks is kept for the source, see @refusal.
  */
 WsmDest *wsm_dest_start(Wsm *w, WsmStart *start);
+
+/* Main thread: would blocks be lost, or not durable, without this QEMU? */
+bool wsm_dest_is_needed(WsmDest *d);
 
 /* Main thread.  Ends all coroutines, drops the filters.  Callable twice. */
 void wsm_dest_stop(WsmDest *d);
@@ -194,7 +206,7 @@ bool wsm_dest_watch_guest(WsmDestDisk *disk, Error **errp);
 /* Main thread: @complete: nothing is missing, and the guest is ours */
 void wsm_dest_drop_filter(WsmDestDisk *disk, bool complete);
 
-/* Main thread: nothing is missing, and that is durable */
+/* Main thread: nothing is missing on any disk, and that is durable */
 void wsm_dest_mark_current(WsmDest *d);
 
 /* Main thread: the filters are gone and all POINTs have come */
@@ -208,12 +220,6 @@ void wsm_dest_leave_image(WsmDestDisk *disk, WsmPhase phase);
 /* A block channel came in; takes the reference of @ioc.  Main thread. */
 void wsm_dest_new_channel(WsmDest *d, QIOChannel *ioc);
 
-/*
- * The filters are gone: make what came durable, then the images are current.
- * Main thread.
- */
-void wsm_dest_start_securing(WsmDest *d);
-
 /* Start the coroutine that says what is in the queue.  Main thread. */
 void wsm_dest_start_control(WsmDest *d);
 
@@ -222,6 +228,24 @@ void wsm_dest_say(WsmDest *d, const WsmMsg *msg);
 
 /* Wake all coroutines that wait for something of ours.  Any thread. */
 void wsm_dest_kick(WsmDest *d);
+
+/* The last that a coroutine or bottom half does that is counted. */
+void wsm_dest_co_end(WsmDest *d);
+
+/* --- dest-sync.c --- */
+
+/*
+ * The filters are gone: make what came durable, then the images are current.
+ * Main thread.
+ */
+void wsm_dest_start_securing(WsmDest *d);
+
+/*
+ * SYNC came: flush, or in post-copy wait until all is there and durable, and
+ * answer.  Returns false if the connection shall end.  IOThread.
+ */
+bool coroutine_fn wsm_dest_sync(WsmDestConn *conn, const WsmMsg *msg,
+                                Error **errp);
 
 /* --- incoming.c --- */
 

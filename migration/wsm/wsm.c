@@ -229,8 +229,7 @@ static bool wsm_is_needed(Wsm *w)
         return wsm_phase(w) == WSM_PHASE_POSTCOPY &&
                !wsm_source_wait_all_there(w->source, 0);
     }
-    return w->dest && wsm_phase(w) == WSM_PHASE_POSTCOPY &&
-           !qatomic_read(&w->dest->filters_gone);
+    return w->dest && wsm_dest_is_needed(w->dest);
 }
 
 /*

@@ -63,9 +63,8 @@ def source_quits_in_postcopy(scene: Scene) -> None:
     quit_and_check(source, destination, source)
 
 
-@test()
-def guest_works_while_last_flush(scene: Scene) -> None:
-    """The destination's last flush takes long: the guest does not wait."""
+def held_at_last_flush(scene: Scene) -> tuple[FlushGate, Vm, Vm]:
+    """Nothing is missing any more, but it is not durable either."""
     gate = FlushGate(scene.folder)
     source = loaded_source(scene, **{**LOAD, 'flush': 0})
     destination = scene.destination(config=gate.machine(scene.config))
@@ -75,6 +74,13 @@ def guest_works_while_last_flush(scene: Scene) -> None:
     gate.shut()
     source.qmp.cmd('wsm-set-options', push_delay=0)
     wait_until(gate.held, 'the destination flushes')
+    return gate, source, destination
+
+
+@test()
+def guest_works_while_last_flush(scene: Scene) -> None:
+    """The destination's last flush takes long: the guest does not wait."""
+    gate, source, destination = held_at_last_flush(scene)
     scene.guest.wait_progress(writes=200)
     require(query(destination)['phase'] == 'postcopy',
             'completed before everything was flushed')
@@ -82,3 +88,20 @@ def guest_works_while_last_flush(scene: Scene) -> None:
     finish(source, destination)
     expect_moved(scene, source, destination)
     end(source, destination)
+
+
+@test()
+def destination_quits_in_last_flush(scene: Scene) -> None:
+    """"quit" in the destination's last flush: the source gets to know."""
+    gate, source, destination = held_at_last_flush(scene)
+    try:
+        destination.qmp.cmd('quit')
+    except QmpClosed:
+        pass
+    wait_until(lambda: 'still on their way' in destination.stderr(),
+               'the destination waits for its flush')
+    gate.open()
+    require(destination.wait_exit() == 0, destination.stderr())
+    source.wait_migration('completed')
+    require(query(source)['phase'] == 'completed', 'not completed')
+    source.quit()
