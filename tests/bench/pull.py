@@ -33,7 +33,6 @@ READERS = {IDLE: {'readers': 1, 'rrate': 50, 'rblocks': 1},
            SEVERAL: {'readers': 4, 'rrate': 100}}
 SLOW_PUSH_MS = 2000             # next to nothing is pushed
 ALL_AT_ONCE_MS = 10 ** 6        # the guest moves after a single pass
-PRECOPY_SECONDS = 16            # of that pass: time to write everything anew
 LEFT = {PUSHING: 0.5, SEVERAL: 0.1}     # of the data, at the end
 PING_SECONDS = 0.05             # between two
 
@@ -142,7 +141,7 @@ def hand_over(stage: Stage, settings: Settings) -> None:
     stage.begin()
     begin(stage.source, stage.uri(), push_delay=SLOW_PUSH_MS,
           max_residue=ALL_AT_ONCE_MS,
-          bandwidth=settings.pull_data // PRECOPY_SECONDS)
+          bandwidth=settings.pull_data // settings.pull_precopy)
     stage.wait(stage.destination, 'RESUME')
     stage.scene.guest.stop()
 

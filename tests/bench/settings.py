@@ -47,6 +47,7 @@ class Settings:
     count: float = 10.0             # seconds to count instructions
     cpu_data: int = 512 * MIB       # to move, for what that takes
     pull_data: int = 256 * MIB      # to read from while it is missing
+    pull_precopy: int = 16          # seconds, in which it is written anew
     pull_seconds: float = 6.0       # of that, on an idle link
     give_up: float = 60.0           # seconds, waiting for any one event
     verify_all: bool = True         # also the part without data
@@ -100,7 +101,7 @@ def quick() -> Settings:
                     before_seconds=2.0, back_writes=(2 * MIB, 8 * MIB),
                     away_seconds=4.0, count=2.0, give_up=20.0,
                     verify_all=False, cpu_data=64 * MIB,
-                    pull_data=32 * MIB, pull_seconds=2.0,
+                    pull_data=32 * MIB, pull_precopy=4, pull_seconds=2.0,
                     scale_sizes=(1 * GIB, 16 * GIB), scale_data=16 * MIB,
                     scale_disks=(1, 4), scale_channels=(1, 4),
                     scale_memory=(256, 512), delay_trips_ms=(0, 50),
