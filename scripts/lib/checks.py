@@ -14,7 +14,7 @@ from pathlib import Path
 import source
 from common import ROOT
 
-HOOK_LINES = 150
+HOOK_LINES = 200
 FUNCTION_LINES = 80
 FILE_LINES = 600
 
