@@ -14,7 +14,7 @@
 #include "qemu/uuid.h"
 #include "compare.h"
 
-#define WSM_PROTOCOL_VERSION    2
+#define WSM_PROTOCOL_VERSION    3
 
 /* What a block channel sends first, in clear, even if TLS follows */
 #define WSM_PREAMBLE            0x57534d42      /* "WSMB" */

@@ -157,8 +157,9 @@ def wrong_version(scene: Scene) -> None:
         answer = Stranger(destination.listen_port(), PREAMBLE
                           + hello(session, version=version)).receive_all()
         text = refusal(answer)
-        require(f'version {version} is not' in text
-                and text.endswith(f'has {VERSION}'), f'REFUSE says: {text}')
+        require(f'the source has version {version} of' in text
+                and f'the destination has version {VERSION};' in text
+                and 'on both hosts' in text, f'REFUSE says: {text}')
     to_the_end(scene, source, destination)
 
 

@@ -47,11 +47,11 @@ def message_seeds() -> Iterator[bytes]:
 
 
 def hello_seeds() -> Iterator[bytes]:
-    for numbers in (2, 0, 3, 0), (2, 16, 17, 0), (1, 0, 3, 0), (2, 3, 3, 0):
+    for numbers in (3, 0, 3, 0), (3, 16, 17, 0), (2, 0, 3, 0), (3, 3, 3, 0):
         yield bytes([HELLO]) + SESSION + struct.pack(">4H", *numbers)
 
 
-def start_bytes(disks: list[tuple[str, str, int]], version: int = 2,
+def start_bytes(disks: list[tuple[str, str, int]], version: int = 3,
                 points: int = 0) -> bytes:
     out = struct.pack(">HHI16sHH", version, 3, 4096, SESSION, len(disks), 0)
     for index, (path, name, size) in enumerate(disks):
@@ -72,7 +72,7 @@ def start_seeds() -> Iterator[bytes]:
         yield bytes([START]) + start_bytes(wanted)
     for points in 1, 2, 64, 65:
         yield bytes([START]) + start_bytes(disks, points=points)
-    yield bytes([START]) + start_bytes(disks, version=1)
+    yield bytes([START]) + start_bytes(disks, version=2)
     yield bytes([START]) + start_bytes(disks)[:-1]
 
 

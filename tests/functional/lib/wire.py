@@ -12,7 +12,7 @@ from typing import Optional
 
 PREAMBLE = b'WSMB'
 MAGIC = 0x57534d31
-VERSION = 2
+VERSION = 3
 HEADER = struct.Struct('>IHHIIQQ')
 HELLO = struct.Struct('>16sHHHH')
 

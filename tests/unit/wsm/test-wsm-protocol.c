@@ -53,6 +53,11 @@ static void assert_error(Error *err, const char *text)
     error_free(err);
 }
 
+/* What a source of version @v, a string, is told */
+#define OTHER_VERSION(v) \
+    "the source has version " v " of the protocol, the destination has " \
+    "version 3; run the same version of qemu-wsm on both hosts"
+
 static void assert_msg_equal(const WsmMsg *a, const WsmMsg *b)
 {
     g_assert_cmpuint(a->type, ==, b->type);
@@ -239,7 +244,7 @@ static void test_msg_name(void)
 static void test_msg_constants(void)
 {
     g_assert_cmphex(WSM_PREAMBLE, ==, 0x57534d42);
-    g_assert_cmpint(WSM_PROTOCOL_VERSION, ==, 2);
+    g_assert_cmpint(WSM_PROTOCOL_VERSION, ==, 3);
     g_assert_cmpint(WSM_HEADER_SIZE, ==, 32);
     g_assert_cmpint(WSM_HASH_SIZE, ==, 32);
     g_assert_cmpint(WSM_MAX_HASHES, ==, 8192);
@@ -790,7 +795,7 @@ static void test_msg_random(void)
  */
 
 static const char hello_hex[] =
-    "000102030405060708090a0b0c0d0e0f 0002 0002 0003 0000";
+    "000102030405060708090a0b0c0d0e0f 0003 0002 0003 0000";
 
 static void test_hello_bytes(void)
 {
@@ -802,7 +807,7 @@ static void test_hello_bytes(void)
     for (int i = 0; i < 16; i++) {
         g_assert_cmpuint(hello.session.data[i], ==, i);
     }
-    g_assert_cmpuint(hello.version, ==, 2);
+    g_assert_cmpuint(hello.version, ==, 3);
     g_assert_cmpuint(hello.channel, ==, 2);
     g_assert_cmpuint(hello.channels, ==, 3);
 
@@ -816,7 +821,7 @@ static void test_hello_round_trip(void)
     for (int channels = 2; channels <= WSM_MAX_CHANNELS; channels++) {
         for (int channel = 0; channel < channels; channel++) {
             WsmHello in = {
-                .version = 2, .channel = channel, .channels = channels,
+                .version = 3, .channel = channel, .channels = channels,
             };
             uint8_t buf[WSM_HELLO_SIZE];
             WsmHello out;
@@ -836,22 +841,19 @@ static void test_hello_bad(void)
     static const struct {
         const char *hex, *text;
     } bad[] = {
-        { "0003 0000 0003 0000", "HELLO: protocol version 3 is not "
-          "supported, this QEMU has 2" },
-        { "0001 0000 0003 0000", "HELLO: protocol version 1 is not "
-          "supported, this QEMU has 2" },
-        { "0000 0000 0003 0000", "HELLO: protocol version 0 is not "
-          "supported, this QEMU has 2" },
-        { "0002 0000 0001 0000",
+        { "0004 0000 0003 0000", "HELLO: " OTHER_VERSION("4") },
+        { "0002 0000 0003 0000", "HELLO: " OTHER_VERSION("2") },
+        { "0000 0000 0003 0000", "HELLO: " OTHER_VERSION("0") },
+        { "0003 0000 0001 0000",
           "HELLO: channels 1 is not between 2 and 17" },
-        { "0002 0000 0000 0000",
+        { "0003 0000 0000 0000",
           "HELLO: channels 0 is not between 2 and 17" },
-        { "0002 0000 0012 0000",
+        { "0003 0000 0012 0000",
           "HELLO: channels 18 is not between 2 and 17" },
-        { "0002 0003 0003 0000", "HELLO: channel 3 is not below channels 3" },
-        { "0002 ffff 0011 0000",
+        { "0003 0003 0003 0000", "HELLO: channel 3 is not below channels 3" },
+        { "0003 ffff 0011 0000",
           "HELLO: channel 65535 is not below channels 17" },
-        { "0002 0000 0003 0100", "HELLO: reserved is 256, but must be 0" },
+        { "0003 0000 0003 0100", "HELLO: reserved is 256, but must be 0" },
     };
 
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -872,7 +874,7 @@ static void test_hello_bad(void)
  */
 
 /* version, channels, granularity, session; disks, reserved */
-#define HEAD            "0002 0003 00001000 000102030405060708090a0b0c0d0e0f "
+#define HEAD            "0003 0003 00001000 000102030405060708090a0b0c0d0e0f "
 #define ONE_DISK        HEAD "0001 0000 "
 /* size, lengths of path and name, wish, points, reserved, "/m/a", "a" */
 #define DISK_A          "0000000000200200 0004 0001 00 00 0000 2f6d2f61 61 "
@@ -924,7 +926,7 @@ static void test_start_bytes(void)
 
     g_assert_true(decode_start(bytes->data, bytes->len, &start,
                                &error_abort));
-    g_assert_cmpuint(start.version, ==, 2);
+    g_assert_cmpuint(start.version, ==, 3);
     g_assert_cmpuint(start.channels, ==, 3);
     g_assert_cmpuint(start.granularity, ==, 4096);
     for (int i = 0; i < 16; i++) {
@@ -962,25 +964,23 @@ static void test_start_bad(void)
     } bad[] = {
         { "", "START: header needs 28 bytes, but only 0 follow" },
         { "00", "START: header needs 28 bytes, but only 1 follow" },
-        { "0002", "START: header needs 28 bytes, but only 2 follow" },
+        { "0003", "START: header needs 28 bytes, but only 2 follow" },
         /* Another version may have another length */
-        { "0001", "START: protocol version 1 is not supported, "
-          "this QEMU has 2" },
-        { "0003", "START: protocol version 3 is not supported, "
-          "this QEMU has 2" },
+        { "0002", "START: " OTHER_VERSION("2") },
+        { "0004", "START: " OTHER_VERSION("4") },
         { "0000 0003 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
-          "START: protocol version 0 is not supported, this QEMU has 2" },
-        { "0002 0001 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
+          "START: " OTHER_VERSION("0") },
+        { "0003 0001 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: channels 1 is not between 2 and 17" },
-        { "0002 0012 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { "0003 0012 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: channels 18 is not between 2 and 17" },
-        { "0002 0003 00000800 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { "0003 0003 00000800 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: granularity 2048 is not a power of two between 4096 "
           "and 1048576" },
-        { "0002 0003 00200000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { "0003 0003 00200000 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: granularity 2097152 is not a power of two between 4096 "
           "and 1048576" },
-        { "0002 0003 00003000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { "0003 0003 00003000 000102030405060708090a0b0c0d0e0f 0000 0000",
           "START: granularity 12288 is not a power of two between 4096 "
           "and 1048576" },
         { HEAD "0101 0000", "START: number of disks 257 is above 256" },
@@ -1107,7 +1107,7 @@ static void add_points(WsmDiskDesc *disk, unsigned npoints)
 static WsmStart make_start(unsigned ndisks, unsigned length, unsigned npoints)
 {
     WsmStart start = {
-        .version = 2,
+        .version = 3,
         .channels = g_test_rand_int_range(2, WSM_MAX_CHANNELS + 1),
         .granularity = 4096 << g_test_rand_int_range(0, 9),
         .ndisks = ndisks,
