@@ -9,52 +9,18 @@ import uuid
 from typing import Callable, Optional
 
 from lib import tls
-from lib.common import TIMEOUT, TestFailure, require
+from lib.common import require
 from lib.image import MIB
 from lib.moves import (SLOW_DISK, SLOW_PUSH, end, expect_moved,
                        expect_unharmed, loaded_source, second_try)
 from lib.registry import add, test
 from lib.relay import BLOCK
 from lib.scene import (Scene, begin, finish, query, wait_phase, wait_total)
+from lib.strangers import Stranger
 from lib.vm import Vm
 from lib.wire import HEADER, PREAMBLE, VERSION, Message, Type, hello
 
 ANY_SESSION = '00000000-0000-4000-8000-000000000000'
-
-
-class Stranger:
-    """A connection that sends what it likes."""
-
-    def __init__(self, port: int, data: bytes) -> None:
-        self.sock = socket.create_connection(('127.0.0.1', port), TIMEOUT)
-        try:
-            self.sock.sendall(data)
-        except OSError:
-            pass    # already thrown out
-
-    def end_sending(self) -> None:
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass    # already thrown out
-
-    def receive_all(self) -> bytes:
-        """What QEMU answers until it closes the connection."""
-        data = b''
-        while True:
-            try:
-                chunk = self.sock.recv(65536)
-            except socket.timeout as err:
-                raise TestFailure('QEMU does not close the connection of a '
-                                  f'stranger, it sent {data!r}') from err
-            except ConnectionError:
-                return data
-            if not chunk:
-                return data
-            data += chunk
-
-    def close(self) -> None:
-        self.sock.close()
 
 
 def refusal(answer: bytes) -> str:
