@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from lib.common import BUILD, QEMU, TestFailure, qemu_img_path, run
+from lib.common import BUILD, QEMU, TestFailure, run, tool
 from lib.qmp import Json
 from lib.scene import Scene, begin, query
 from lib.vm import MachineConfig, Vm
@@ -179,7 +179,7 @@ def run_copy(stage: Stage) -> float:
     source.qmp.cmd('stop')
     prefix = source.host.prefix() if source.host else []
     for disk, image in zip(stage.scene.config.disks, source.images):
-        run(*prefix, qemu_img_path(), 'convert', '-n', '-U',
+        run(*prefix, tool('qemu-img'), 'convert', '-n', '-U',
             '--target-is-zero', '-f', disk.fmt, '-O', 'raw', str(image.path),
             f'nbd://{destination.address()}:{NBD_PORT}/{disk.id}')
     source.qmp.cmd('migrate', uri=stage.uri())

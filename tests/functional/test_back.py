@@ -8,7 +8,7 @@ from pathlib import Path
 from lib.back import (BOTH, DATA, SYNC_POINTS, away, back, bases,
                       expect_kinds, expect_sent, onto, points, resize, save,
                       session_points, wake)
-from lib.common import qemu_img_path, require, run
+from lib.common import require, run, tool
 from lib.image import MIB
 from lib.moves import (LOAD, SLOW_PUSH, end, expect_moved, expect_postcopy,
                        fill_half, loaded_source, move)
@@ -147,7 +147,7 @@ def template_seeded(scene: Scene) -> None:
     source.qmp.cmd('stop')
     images = scene.new_images('destination')
     for ours, theirs in zip(source.images, images):
-        run(qemu_img_path(), 'convert', '-U', '-n', '-f', ours.fmt, '-O',
+        run(tool('qemu-img'), 'convert', '-U', '-n', '-f', ours.fmt, '-O',
             theirs.fmt, str(ours.path), str(theirs.path))
     source.qmp.cmd('cont')
     scene.guest.fill(0, 8 * MIB, MIB)

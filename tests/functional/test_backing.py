@@ -4,7 +4,7 @@
 import shutil
 
 from lib.back import DATA, expect_kinds, expect_sent, onto, save, wake
-from lib.common import qemu_img_path, require, run
+from lib.common import require, run, tool
 from lib.image import MIB, Image
 from lib.moves import LOAD, end, fill_half
 from lib.registry import test
@@ -19,7 +19,7 @@ def overlay(scene: Scene, name: str, base: Image) -> Image:
     copy = scene.folder / f'{name}-base.qcow2'
     shutil.copyfile(base.path, copy)
     image = Image(scene.folder / f'{name}.qcow2', 'qcow2', base.size)
-    run(qemu_img_path(), 'create', '-q', '-f', 'qcow2', '-F', 'qcow2',
+    run(tool('qemu-img'), 'create', '-q', '-f', 'qcow2', '-F', 'qcow2',
         '-b', str(copy), str(image.path))
     return image
 

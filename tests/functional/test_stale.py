@@ -7,7 +7,7 @@ from pathlib import Path
 from lib.back import (BOTH, DATA, SYNC_POINTS, away, back, expect_kinds,
                       expect_refused, expect_sent, has_ended, onto, points,
                       qemu_io, record, save, states, wake)
-from lib.common import qemu_img_path, require, run, wait_until
+from lib.common import require, run, tool, wait_until
 from lib.image import MIB
 from lib.moves import (DISCARD_LOAD, end, expect_unharmed, fill_half,
                        loaded_source, move, start_and_wait)
@@ -135,9 +135,8 @@ def stale_copy_changed_by_tools(scene: Scene) -> None:
     """Changed by qemu-io, which knows of bitmaps but not of records."""
     here, there = away(scene)
     here.quit()
-    qemu_io_path = str(Path(qemu_img_path()).with_name('qemu-io'))
     for image in here.images:
-        run(qemu_io_path, '-f', image.fmt, '-c', 'write -P 0xa5 4M 1M',
+        run(tool('qemu-io'), '-f', image.fmt, '-c', 'write -P 0xa5 4M 1M',
             str(image.path))
     last = onto(scene, there, here.images, 'destination-2', load={})
     expect_kinds(there, ['content', 'sync-point'], 'changed or replaced',
@@ -174,7 +173,7 @@ def inconsistent_bitmap(scene: Scene) -> None:
     qemu_io(stale, 0, 'write -P 0xa5 4M 1M')
     qemu_io(stale, 0, 'flush')
     stale.kill()
-    shown = run(qemu_img_path(), 'info', '-f', 'qcow2',
+    shown = run(tool('qemu-img'), 'info', '-f', 'qcow2',
                 str(here.images[0].path))
     require('in-use' in shown, f'the bitmap is not inconsistent: {shown}')
     last = onto(scene, there, here.images, 'destination-2')

@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Optional
 
-from .common import require, run, wait_until
+from .common import require, run, tool, wait_until
 from .image import MIB, Image
 from .moves import LOAD, loaded_source, move
 from .qmp import Json
@@ -83,7 +83,7 @@ def qemu_io(vm: Vm, disk: int, line: str) -> None:
 
 
 def resize(image: Image, size: int) -> None:
-    run('qemu-img', 'resize', '-q', '-f', image.fmt, str(image.path),
+    run(tool('qemu-img'), 'resize', '-q', '-f', image.fmt, str(image.path),
         str(size))
 
 

@@ -20,21 +20,23 @@ GUEST_BUILD = BUILD / 'guest'
 QEMU = Path(os.environ.get('WSM_QEMU', BUILD / 'qemu-system-x86_64'))
 
 
-def qemu_img_path() -> str:
-    """The patched qemu-img, that beside the tested QEMU, or the system's."""
-    beside = QEMU.resolve().parent / 'qemu-img'
-    for path in (BUILD / 'qemu-img', beside):
-        if path.exists():
-            return str(path)
-    return 'qemu-img'
-
-
 class TestFailure(Exception):
     """What a test expected did not happen."""
 
 
 class Skip(Exception):
     """The test cannot run here."""
+
+
+def tool(name: str) -> str:
+    """qemu-img or qemu-io: that beside the tested QEMU, or the one we built.
+
+    Never the system's, which need not be there.
+    """
+    for path in (QEMU.resolve().parent / name, BUILD / name):
+        if path.exists():
+            return str(path)
+    raise TestFailure(f'no {name} beside {QEMU}: run scripts/build')
 
 
 def require(condition: object, text: str) -> None:

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from .common import qemu_img_path, run
+from .common import run, tool
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -30,7 +30,7 @@ class Image:
             with open(self.path, 'wb') as out:
                 out.truncate(self.size)
         else:
-            run(qemu_img_path(), 'create', '-q', '-f', self.fmt,
+            run(tool('qemu-img'), 'create', '-q', '-f', self.fmt,
                 str(self.path), str(self.size))
         return self
 
@@ -48,11 +48,11 @@ class Image:
 
     def compare(self, other: 'Image') -> None:
         """Fails unless both read the same; they may be in use."""
-        run(qemu_img_path(), 'compare', '-U', '-f', self.fmt,
+        run(tool('qemu-img'), 'compare', '-U', '-f', self.fmt,
             '-F', other.fmt, str(self.path), str(other.path))
 
     def check(self) -> None:
         """qemu-img check, for the formats that have one."""
         if self.fmt != 'raw':
-            run(qemu_img_path(), 'check', '-q', '-f', self.fmt,
+            run(tool('qemu-img'), 'check', '-q', '-f', self.fmt,
                 str(self.path))

@@ -9,7 +9,7 @@ import tty
 from pathlib import Path
 from typing import Any, Optional, cast
 
-from lib.common import GUEST_BUILD, QEMU, require, wait_until
+from lib.common import GUEST_BUILD, require, wait_until
 from lib.guest import Guest
 from lib.image import Image
 from lib.qmp import Qmp, QmpClosed, QmpError
@@ -18,12 +18,6 @@ from lib.vm import DiskConfig, MachineConfig, Vm
 
 PRECOPY = ('disk-precopy', 'ram-precopy')
 FIRMWARE = os.environ.get('WSM_FIRMWARE', str(GUEST_BUILD / 'firmware'))
-
-
-def tool(name: str) -> str:
-    """qemu-img or qemu-io, beside the tested QEMU."""
-    path = QEMU.resolve().parent / name
-    return str(path) if path.exists() else name
 
 
 class Machine(Vm):

@@ -14,9 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
-from lib.common import require, run
+from lib.common import require, run, tool
 
-from .machine import tool
 from .model import WRITE_EXTRA, Disk
 from .move import move
 from .world import CLUSTER, World

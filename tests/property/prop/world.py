@@ -4,10 +4,10 @@
 import random
 from pathlib import Path
 
-from lib.common import TestFailure, require, run
+from lib.common import TestFailure, require, run, tool
 from lib.image import MIB, Image
 
-from .machine import Machine, tool
+from .machine import Machine
 from .model import WRITE_EXTRA, Disk, ImageModel
 
 HOSTS = 3
