@@ -15,13 +15,17 @@ from common import BUILD, Failure, output, run, say
 
 SUITE = "trixie"
 
-# What a build and the tests need beyond build-essential, git and python3.
+# What a build and the tests need beyond python3.  Whatever our programs call
+# by name is from one of these, or essential: scripts/test has no other PATH.
 PACKAGES = """
-    bison ccache flex iproute2 ipxe-qemu libaio-dev libcap-ng-dev libfdt-dev
-    libglib2.0-dev libgnutls28-dev libpixman-1-dev libslirp-dev liburing-dev
-    mmdebstrap ninja-build pkg-config python3-distlib python3-venv quilt
-    seabios zlib1g-dev
+    bison build-essential ccache flex git iproute2 ipxe-qemu libaio-dev
+    libcap-ng-dev libfdt-dev libglib2.0-dev libgnutls28-dev libpixman-1-dev
+    libslirp-dev liburing-dev mmdebstrap ninja-build openssl pkg-config
+    python3-distlib python3-venv quilt seabios xz-utils zlib1g-dev
 """.split()
+
+# What the fuzz target needs.
+FUZZ_PACKAGES = ["clang", "libclang-rt-dev"]
 
 KEYRINGS = [Path("/usr/share/keyrings") / name for name in
             ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")]

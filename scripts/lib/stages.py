@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The stages of scripts/test, fast ones first."""
 
+import contextlib
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import checks
 import debian
+import narrow
 import qemu
 import source
 from common import ROOT, Failure, build_lock, output, say
@@ -23,7 +25,6 @@ PROPERTY_SEEDS = ["1", "2", "3", "4"]
 PROPERTY_STEPS = 50
 CASE_LINE = re.compile(r"^(ok|not ok|skip) (\S+)[\s#]*(.*)$")
 FUZZ = ROOT / "tests/fuzz/run"
-FUZZ_PACKAGES = ["clang", "libclang-rt-dev"]
 TSAN_SUPPRESSIONS = ROOT / "scripts/lib/tsan.supp"
 UNIT_TIMEOUT = 300
 
@@ -45,6 +46,16 @@ class Run:
     def seconds(self, limit):
         """Return how long a program may take: @limit or what is left."""
         return max(1, min(limit, self.deadline - time.monotonic()))
+
+
+def prepare(_run, names):
+    """Install what the stages @names need, then take all else out of PATH."""
+    with build_lock():
+        debian.install(debian.PACKAGES)
+        if "fuzz" in names:
+            with contextlib.suppress(Failure):      # that stage says so
+                debian.install(debian.FUZZ_PACKAGES)
+        narrow.use()
 
 
 def static_checks(run):
@@ -120,7 +131,7 @@ def run_fuzzer(run):
         return
     say(f"fuzz target, {run.fuzz_seconds} s")
     try:
-        debian.install(FUZZ_PACKAGES)
+        debian.install(debian.FUZZ_PACKAGES)
     except Failure as error:
         run.results.add(SKIP, title, str(error).replace("\n", ""))
         return

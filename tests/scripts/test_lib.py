@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts/lib"))
 import checks
 import common
 import debian
+import narrow
 import results
 import source
 
@@ -119,6 +120,37 @@ class SourceTest(unittest.TestCase):
             self.assertFalse(common.write_if_changed(path, b"1", 0o644))
             self.assertEqual(path.stat().st_mode & 0o777, 0o644)
             self.assertTrue(common.write_if_changed(path, b"2"))
+
+
+INSTALLED = """\
+installed|bash|yes||libc6 (>= 2.3), debianutils
+installed|libc6|no||
+installed|quilt|no||perl:any, mailer | mta (>= 1), gone | nowhere
+installed|perl|no|perl5|
+installed|exim|no|mta|
+installed|qemu-utils|no||libc6
+deinstall|socat|no||
+"""
+
+
+class NarrowTest(unittest.TestCase):
+    """The PATH without what happens to be there."""
+
+    def test_closure(self):
+        """Choices, virtual packages, and what nobody asked for."""
+        packages = narrow.parse(INSTALLED)
+        self.assertEqual(narrow.closure(packages, ["quilt", "socat"]),
+                         {"bash", "libc6", "quilt", "perl", "exim"})
+
+    def test_this_machine(self):
+        """What we call by way of an alternative is found, too."""
+        with tempfile.TemporaryDirectory() as name, \
+                mock.patch.dict("os.environ"), \
+                mock.patch.object(narrow, "FOLDER", Path(name) / "path"):
+            narrow.use()
+            found = {path.name for path in narrow.FOLDER.iterdir()}
+        self.assertLessEqual({"awk", "cc", "ip", "python3", "sh"}, found)
+        self.assertNotIn("qemu-img", found)
 
 
 if __name__ == "__main__":
