@@ -150,20 +150,25 @@ def kill_group(process):
         pass
 
 
-def printed_cases(run, cmd):
-    """Run a program with such cases; return (cases seen, what went wrong)."""
+def printed_cases(run, cmd, prefix="", env=None):
+    """
+    Run a program that prints such cases, with @prefix added to their names.
+
+    Returns (cases seen, what went wrong).
+    """
     seen, bad = 0, False
     seconds = run.seconds(24 * 3600)
     with subprocess.Popen(cmd, cwd=ROOT, text=True, errors="replace",
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          start_new_session=True) as process:
+                          start_new_session=True, env=env) as process:
         timer = threading.Timer(seconds, kill_group, [process])
         timer.start()
         for line in process.stdout:
             if found := CASE_LINE.match(line.rstrip()):
-                run.results.add(*found.groups())
+                status, name, why = found.groups()
+                run.results.add(status, prefix + name, why)
                 seen += 1
-                bad = bad or found.group(1) == NOT_OK
+                bad = bad or status == NOT_OK
             else:
                 print(f"# {line}", end="", flush=True)
         status = process.wait()
