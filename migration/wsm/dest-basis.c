@@ -36,22 +36,6 @@ struct WsmDestTravel {
  * Main thread: START
  */
 
-static bool wsm_dest_is_blank(BlockDriverState *bs, int64_t size)
-{
-    int64_t offset = 0, pnum;
-
-    while (offset < size) {
-        int ret = bdrv_block_status_above(bs, NULL, offset, size - offset,
-                                          &pnum, NULL, NULL);
-
-        if (ret < 0 || !(ret & BDRV_BLOCK_ZERO) || !pnum) {
-            return false;
-        }
-        offset += pnum;
-    }
-    return true;
-}
-
 static GArray *wsm_dest_point_descs(BlockDriverState *bs)
 {
     g_autoptr(GArray) points = wsm_points_list(bs);
@@ -81,14 +65,14 @@ static BdrvDirtyBitmap *wsm_dest_new_bitmap(WsmDestDisk *disk, Error **errp)
     return bitmap;
 }
 
-/* Decide; and if by a sync point, see what has changed here since */
+/* Decide; and see what has changed here since, or what there is to compare */
 static bool wsm_dest_choose_basis(WsmDestDisk *disk, const WsmDiskDesc *desc,
                                   Error **errp)
 {
     g_autoptr(GArray) ours = wsm_dest_point_descs(disk->bs);
     WsmBasisInput in = {
         .wish = desc->wish,
-        .blank = wsm_dest_is_blank(disk->bs, disk->size),
+        .blank = wsm_dest_is_blank(disk),
         .problem = disk->image->problem,
         .theirs = desc->point,
         .ntheirs = desc->npoints,
@@ -103,13 +87,19 @@ static bool wsm_dest_choose_basis(WsmDestDisk *disk, const WsmDiskDesc *desc,
     }
     trace_wsm_dest_basis(disk->name, WsmBasisKind_str(disk->basis->kind),
                          disk->basis->reason);
-    if (disk->basis->kind != WSM_BASIS_KIND_SYNC_POINT) {
+    if (disk->basis->kind == WSM_BASIS_KIND_FULL) {
+        return true;
+    }
+    disk->own = wsm_dest_new_bitmap(disk, errp);
+    if (!disk->own) {
+        return false;
+    }
+    if (disk->basis->kind == WSM_BASIS_KIND_CONTENT) {
+        wsm_dest_find_data(disk, disk->own);
         return true;
     }
     qemu_uuid_parse(disk->basis->point, &disk->basis_point);
-    disk->own = wsm_dest_new_bitmap(disk, errp);
-    return disk->own &&
-           wsm_points_changed(disk->bs, &disk->basis_point, disk->own, errp);
+    return wsm_points_changed(disk->bs, &disk->basis_point, disk->own, errp);
 }
 
 static bool wsm_dest_expect_points(WsmDestDisk *disk, const WsmDiskDesc *desc,

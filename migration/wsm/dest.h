@@ -34,7 +34,7 @@ typedef struct WsmDestDisk {
 
     WsmBasis *basis;
     QemuUUID basis_point;
-    BdrvDirtyBitmap *own;       /* changed here since @basis_point, or NULL */
+    BdrvDirtyBitmap *own;       /* changed here since @basis_point, or data */
     WsmDestTravel *travel;      /* the source's sync points: IOThread */
 
     /* BQL */
@@ -214,6 +214,14 @@ void wsm_dest_settle(WsmDest *d);
 
 /* Main thread: let go of the image; the migration ended in @phase */
 void wsm_dest_leave_image(WsmDestDisk *disk, WsmPhase phase);
+
+/* --- dest-data.c: main thread --- */
+
+/* Does the image of @disk read as zeroes, as far as a quick look can tell? */
+bool wsm_dest_is_blank(WsmDestDisk *disk);
+
+/* Set the bits of @data wherever it may read as something else */
+void wsm_dest_find_data(WsmDestDisk *disk, BdrvDirtyBitmap *data);
 
 /* --- dest-channel.c --- */
 

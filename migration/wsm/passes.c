@@ -26,6 +26,9 @@ bool wsm_pass_again(const WsmPass *p, int64_t max_residue_ms)
 
     double left_ms = wsm_pass_left_ms(p);
 
+    if (p->equal > p->sent) {
+        return p->dirty > 0;
+    }
     return left_ms > max_residue_ms &&
            p->dirty <= MIN(p->before, p->sent) / 3 &&
            (then <= now / 2 ||

@@ -10,6 +10,7 @@
 typedef struct WsmPass {
     int64_t before;             /* dirty when it began; INT64_MAX: no matter */
     int64_t sent;
+    int64_t equal;              /* compared, and need not be sent */
     int64_t ns;                 /* what that took */
     int64_t dirty;              /* when it was over */
     int64_t ram;                /* memory that is sent after the disks */
@@ -31,6 +32,9 @@ double wsm_pass_left_ms(const WsmPass *p);
  *   not even halve the sum.  Not so if what is left takes ten times as long as
  *   @max_residue_ms: post-copy would be long, and much of @ram may be pages
  *   of zeroes, which take no time.
+ *
+ * A pass that compared more than it sent says nothing about the time to send
+ * what is left; so one that only sends follows, if anything is left.
  *
  * A block that is still dirty then is sent once, in post-copy; one that is sent
  * in a pass may become dirty again.

@@ -23,7 +23,7 @@
 /* Blocks of a bitmap in one message; at worst a byte for each */
 #define WSM_POINT_BLOCKS        (64 * KiB)
 
-/* What the destination has changed in one part of a disk */
+/* What the destination has changed, or has, in one part of a disk */
 typedef struct WsmOwnPart {
     int64_t offset, bytes;
     uint8_t *runs;
@@ -156,7 +156,7 @@ static void wsm_source_set_basis(WsmSource *s, WsmSourceDisk *d,
         d->basis_point = bm->point;
         d->basis = basis;
     }
-    if (bm->kind != WSM_BASIS_KIND_SYNC_POINT) {
+    if (bm->kind == WSM_BASIS_KIND_FULL) {
         wsm_source_disk_agreed(s);
     }
 }
@@ -189,7 +189,7 @@ bool coroutine_fn wsm_source_own(WsmSourceChannel *c, const WsmMsg *msg,
     WsmSourceDisk *d = &s->disk[msg->disk];
     WsmOwnPart *part;
 
-    if (!d->basis || d->basis->kind != WSM_BASIS_KIND_SYNC_POINT ||
+    if (!d->basis || d->basis->kind == WSM_BASIS_KIND_FULL ||
         msg->offset != d->own_until) {
         error_setg(errp, "OWN of disk '%s' at 0x%" PRIx64 " is out of order",
                    d->name, msg->offset);
@@ -221,31 +221,18 @@ bool coroutine_fn wsm_source_own(WsmSourceChannel *c, const WsmMsg *msg,
     return true;
 }
 
-/*
- * Migration thread with the BQL.  The guest writes meanwhile: what it writes
- * is in the newest point's bitmap, and in ours from the reset on.
- */
-static bool wsm_source_apply_disk(WsmSource *s, WsmSourceDisk *d,
-                                  Error **errp)
+/* Set the bits of what the destination has said */
+static bool wsm_source_apply_own(WsmSource *s, WsmSourceDisk *d,
+                                 BdrvDirtyBitmap *bitmap, Error **errp)
 {
-    uint32_t granularity = s->start.granularity;
-    bool ok;
+    ERRP_GUARD();
 
-    if (d->basis->kind != WSM_BASIS_KIND_SYNC_POINT) {
-        return true;
-    }
-    bdrv_reset_dirty_bitmap(d->bitmap, 0, d->size);
-    wsm_source_hold_points(d, false);
-    ok = wsm_points_changed(d->bs_points, &d->basis_point, d->bitmap, errp);
-    wsm_source_hold_points(d, true);
-    if (!ok) {
-        return false;
-    }
     for (unsigned i = 0; i < d->theirs->len; i++) {
         WsmOwnPart *part = g_ptr_array_index(d->theirs, i);
 
-        if (!wsm_points_from_runs(d->bitmap, part->offset, part->bytes,
-                                  part->runs, part->size, granularity, errp)) {
+        if (!wsm_points_from_runs(bitmap, part->offset, part->bytes,
+                                  part->runs, part->size,
+                                  s->start.granularity, errp)) {
             error_prepend(errp, "OWN of disk '%s': ", d->name);
             return false;
         }
@@ -254,10 +241,53 @@ static bool wsm_source_apply_disk(WsmSource *s, WsmSourceDisk *d,
     return true;
 }
 
+/* Where the destination has data, ours may be equal */
+static bool wsm_source_apply_content(WsmSource *s, WsmSourceDisk *d,
+                                     Error **errp)
+{
+    if (!d->theirs->len) {
+        return true;
+    }
+    d->compare = bdrv_create_dirty_bitmap(d->bs, s->start.granularity, NULL,
+                                          errp);
+    if (!d->compare) {
+        return false;
+    }
+    bdrv_disable_dirty_bitmap(d->compare);
+    return wsm_source_apply_own(s, d, d->compare, errp);
+}
+
+/*
+ * Migration thread with the BQL.  The guest writes meanwhile: what it writes
+ * is in the newest point's bitmap, and in ours from the reset on.
+ */
+static bool wsm_source_apply_point(WsmSource *s, WsmSourceDisk *d,
+                                   Error **errp)
+{
+    bool ok;
+
+    bdrv_reset_dirty_bitmap(d->bitmap, 0, d->size);
+    wsm_source_hold_points(d, false);
+    ok = wsm_points_changed(d->bs_points, &d->basis_point, d->bitmap, errp);
+    wsm_source_hold_points(d, true);
+    return ok && wsm_source_apply_own(s, d, d->bitmap, errp);
+}
+
+static bool wsm_source_apply_disk(WsmSource *s, WsmSourceDisk *d,
+                                  Error **errp)
+{
+    switch (d->basis->kind) {
+    case WSM_BASIS_KIND_CONTENT:
+        return wsm_source_apply_content(s, d, errp);
+    case WSM_BASIS_KIND_SYNC_POINT:
+        return wsm_source_apply_point(s, d, errp);
+    default:
+        return true;
+    }
+}
+
 bool wsm_source_apply_basis(WsmSource *s, Error **errp)
 {
-    ERRP_GUARD();
-
     for (unsigned i = 0; i < s->ndisks; i++) {
         if (!wsm_source_apply_disk(s, &s->disk[i], errp)) {
             return false;

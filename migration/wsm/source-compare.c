@@ -1,9 +1,10 @@
 /*
  * Whole-system migration: delta by content, at the source
  *
- * In the first pass over a disk whose image at the destination may be equal in
- * part, data is not sent but compared: both sides hash the same range at the
- * same time, and blocks that differ become dirty again, for the next pass.
+ * Where the image at the destination has data, it may be equal to ours.  There
+ * data is not sent in the first pass but compared: both sides hash the same
+ * range at the same time, and blocks that differ become dirty again.  The pass
+ * comes back to them at once, and then they are sent.
  *
  * A range that is being compared is a request like one that is being sent: its
  * bits were cleared before it was read, so what the guest writes meanwhile is
@@ -19,6 +20,24 @@
 #include "compare.h"
 #include "source.h"
 #include "trace.h"
+
+bool wsm_source_cut(WsmSource *s, WsmSourceDisk *d, int64_t offset,
+                    int64_t *bytes)
+{
+    bool compare;
+    int64_t end;
+
+    if (!d->compare || s->epoch) {
+        return false;
+    }
+    compare = bdrv_dirty_bitmap_get(d->compare, offset);
+    end = compare ? bdrv_dirty_bitmap_next_zero(d->compare, offset, *bytes)
+                  : bdrv_dirty_bitmap_next_dirty(d->compare, offset, *bytes);
+    if (end >= 0) {
+        *bytes = end - offset;
+    }
+    return compare;
+}
 
 typedef struct WsmDiff {
     WsmSource *s;
@@ -50,6 +69,9 @@ static void wsm_source_compared(WsmSourceChannel *c, WsmReq *req)
     stat64_add(&req->disk->equal, req->bytes - diff.differ);
     trace_wsm_source_compared(req->disk->name, req->offset, req->bytes,
                               diff.differ);
+    if (diff.differ) {
+        wsm_source_send_next(req->disk, req->offset);
+    }
     wsm_req_end(c, req, true);
 }
 

@@ -84,10 +84,11 @@ static void wsm_source_begin_pass_bh(void *opaque)
     }
 }
 
-/* Send what is dirty once.  Returns 0 or -errno; sets @sent and @ns of *@p. */
+/* Send what is dirty once.  Returns 0 or -errno; sets what *@p has of it. */
 static int wsm_source_pass(WsmSource *s, WsmPass *p)
 {
     int64_t begin = wsm_now(), sent_before = wsm_source_sent(s);
+    int64_t equal_before = wsm_source_equal(s);
     int ret;
 
     WITH_QEMU_LOCK_GUARD(&s->lock) {
@@ -97,6 +98,7 @@ static int wsm_source_pass(WsmSource *s, WsmPass *p)
     ret = wsm_source_wait(s, &s->pass_done);
     p->ns = MAX(wsm_now() - begin, 1);
     p->sent = wsm_source_sent(s) - sent_before;
+    p->equal = wsm_source_equal(s) - equal_before;
     return ret;
 }
 
@@ -110,16 +112,6 @@ static void wsm_source_sync_bh(void *opaque)
     }
 }
 
-static bool wsm_source_has_content(WsmSource *s)
-{
-    for (unsigned i = 0; i < s->ndisks; i++) {
-        if (s->disk[i].basis->kind == WSM_BASIS_KIND_CONTENT) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Send the disks often enough.  Returns 0 or -errno. */
 static int wsm_source_passes(WsmSource *s)
 {
@@ -127,13 +119,6 @@ static int wsm_source_passes(WsmSource *s)
     WsmPass p;
     int ret;
 
-    if (wsm_source_has_content(s)) {
-        /* It only finds out what has to be sent */
-        ret = wsm_source_pass(s, &p);
-        if (ret < 0) {
-            return ret;
-        }
-    }
     do {
         ret = wsm_source_pass(s, &p);
         if (ret < 0) {

@@ -53,8 +53,7 @@ static WsmReq *wsm_req_new(WsmSourceChannel *c, WsmSourceDisk *d,
     return req;
 }
 
-/* Let the pass come to @offset at once, if it has left it behind */
-static void wsm_source_send_next(WsmSourceDisk *d, int64_t offset)
+void wsm_source_send_next(WsmSourceDisk *d, int64_t offset)
 {
     d->cursor = MIN(d->cursor, offset);
 }
@@ -92,6 +91,8 @@ void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived)
         }
         wsm_source_send_next(req->disk, req->offset);
         bdrv_set_dirty_bitmap(req->disk->bitmap, req->offset, req->bytes);
+    } else if (req->disk->compare) {
+        bdrv_reset_dirty_bitmap(req->disk->compare, req->offset, req->bytes);
     }
     QTAILQ_REMOVE(&c->reqs, req, next);
     c->in_flight -= wsm_req_cost(req);
@@ -175,7 +176,6 @@ void wsm_source_begin_pass(WsmSource *s, uint32_t epoch)
         s->disk[i].mixed_until = 0;
     }
     s->epoch = epoch;
-    s->passes++;
     s->sending = true;
     wsm_source_wake(s);
     wsm_source_check_pass(s);
@@ -212,11 +212,6 @@ void wsm_source_check_pass(WsmSource *s)
         s->pass_done = true;
         qemu_cond_broadcast(&s->cond);
     }
-}
-
-bool wsm_source_compares(WsmSource *s, const WsmSourceDisk *d)
-{
-    return s->passes == 1 && d->basis->kind == WSM_BASIS_KIND_CONTENT;
 }
 
 /* Of how many bytes at least zeroes are looked for in data */
@@ -328,9 +323,9 @@ static bool wsm_avoid_in_flight(WsmSource *s, WsmSourceDisk *d,
     return true;
 }
 
-/* The next dirty range of the pass; false if there is none */
+/* The next dirty range, all of it to be compared or none; false: none is left */
 static bool wsm_next_range(WsmSource *s, WsmSourceDisk *d, int64_t *offset,
-                           int64_t *bytes)
+                           int64_t *bytes, bool *compare)
 {
     /* Where there is data, what was taken too much would only be given back */
     int64_t most = d->cursor < d->data_until ? wsm_chunk(s, d, d->cursor)
@@ -340,6 +335,7 @@ static bool wsm_next_range(WsmSource *s, WsmSourceDisk *d, int64_t *offset,
            bdrv_dirty_bitmap_next_dirty_area(d->bitmap, d->cursor, d->size,
                                              most, offset, bytes)) {
         if (wsm_avoid_in_flight(s, d, offset, bytes)) {
+            *compare = wsm_source_cut(s, d, *offset, bytes);
             d->cursor = *offset + *bytes;
             d->reached = MAX(d->reached, d->cursor);
             return true;
@@ -360,13 +356,14 @@ static WsmReq *coroutine_fn wsm_next_req(WsmSourceChannel *c)
     for (unsigned i = 0; i < s->ndisks; i++) {
         WsmSourceDisk *d = &s->disk[i];
         int64_t offset, bytes;
+        bool compare;
         WsmReq *req;
 
-        if (!wsm_next_range(s, d, &offset, &bytes)) {
+        if (!wsm_next_range(s, d, &offset, &bytes, &compare)) {
             continue;
         }
         req = wsm_req_new(c, d, offset, bytes);
-        req->compare = wsm_source_compares(s, d);
+        req->compare = compare;
         wsm_req_fit(c, req);
         req->compare &= !req->zero;
         return req;

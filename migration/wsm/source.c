@@ -257,6 +257,9 @@ void wsm_source_stop(WsmSource *s)
         if (d->bitmap) {
             bdrv_release_dirty_bitmap(d->bitmap);
         }
+        if (d->compare) {
+            bdrv_release_dirty_bitmap(g_steal_pointer(&d->compare));
+        }
         bdrv_op_unblock_all(d->bs, s->blocker);
         blk_unref(d->blk);
         bdrv_unref(d->bs);
@@ -320,6 +323,16 @@ int64_t wsm_source_dirty(WsmSource *s)
         }
     }
     return dirty;
+}
+
+int64_t wsm_source_equal(WsmSource *s)
+{
+    int64_t equal = 0;
+
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        equal += stat64_get(&s->disk[i].equal);
+    }
+    return equal;
 }
 
 int64_t wsm_source_sent(WsmSource *s)

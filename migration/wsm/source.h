@@ -47,6 +47,7 @@ typedef struct WsmSourceDisk {
     int64_t reached;            /* before it was drawn back, if it was */
     int64_t data_until;         /* no holes are known of before here */
     int64_t mixed_until;        /* zeroes were found among data before here */
+    BdrvDirtyBitmap *compare;   /* to be compared before it is sent, or NULL */
 
     /*
      * What the migration builds on.  @basis: IOThread, read elsewhere under
@@ -54,7 +55,7 @@ typedef struct WsmSourceDisk {
      */
     WsmBasis *basis;
     QemuUUID basis_point;       /* as @basis */
-    GPtrArray *theirs;          /* IOThread: what the destination has changed */
+    GPtrArray *theirs;          /* IOThread: of the destination's blocks, OWN */
     int64_t own_until;          /* IOThread: @theirs goes to here, bytes */
 
     /* Set in start: */
@@ -126,7 +127,6 @@ struct WsmSource {
     bool sync_wanted;           /* a SYNC is to be sent */
     bool sync_awaited;          /* its answer has not come */
     bool go_wanted, abort_wanted;
-    unsigned passes;            /* how many have begun */
     WsmBuffers buffers;         /* for what is read */
     WsmWindow window;           /* of what is pushed */
     RateLimit limit;            /* has a lock of its own */
@@ -191,9 +191,10 @@ bool wsm_source_handover(WsmSource *s, Error **errp);
 /* Wait up to @ms for a change; is everything at the destination? */
 bool wsm_source_wait_all_there(WsmSource *s, int ms);
 
-/* Bytes of all disks: still dirty; sent as data so far.  Any thread. */
+/* Bytes of all disks: dirty; so far sent as data, found equal.  Any thread. */
 int64_t wsm_source_dirty(WsmSource *s);
 int64_t wsm_source_sent(WsmSource *s);
+int64_t wsm_source_equal(WsmSource *s);
 
 /* --- source-basis.c --- */
 
@@ -224,6 +225,13 @@ void wsm_source_settle(WsmSource *s, WsmSourceDisk *d);
 void wsm_source_free_points(WsmSourceDisk *d);
 
 /* --- source-compare.c --- */
+
+/*
+ * Of the range that begins at @offset, cut what is not to be compared like its
+ * begin.  Returns whether that is to be compared.  IOThread.
+ */
+bool wsm_source_cut(WsmSource *s, WsmSourceDisk *d, int64_t offset,
+                    int64_t *bytes);
 
 /* Compare the range of @req, which is busy.  IOThread. */
 void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req);
@@ -276,8 +284,8 @@ void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived);
 /* Read errors end the migration while that can be done, else are retried */
 void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret);
 
-/* Are disks compared in the pass that runs?  IOThread. */
-bool wsm_source_compares(WsmSource *s, const WsmSourceDisk *d);
+/* Let the pass come to @offset at once, if it has left it behind.  IOThread. */
+void wsm_source_send_next(WsmSourceDisk *d, int64_t offset);
 
 /* Begin a pass over all disks.  IOThread. */
 void wsm_source_begin_pass(WsmSource *s, uint32_t epoch);

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import Failure
+from lib.common import tool
 from lib.host import Host
 
 from .client import Heartbeat, Job, Load, Result, run_job
@@ -118,8 +119,8 @@ def _make_disks(folder: Path, guest: Guest) -> tuple[Path, Path]:
     source, destination = folder / "source.raw", folder / "destination.raw"
     subprocess.run(["cp", "--sparse=always", "--reflink=auto",
                     guest.disk, source], check=True)
-    with open(destination, "wb") as blank:
-        blank.truncate(DISK_BYTES)
+    subprocess.run([tool("qemu-img"), "create", "-q", "-f", "raw",
+                    destination, str(DISK_BYTES)], check=True)
     return source, destination
 
 

@@ -9,7 +9,7 @@ from lib.back import (BOTH, DATA, SYNC_POINTS, away, back, bases,
                       expect_kinds, expect_sent, onto, points, resize, save,
                       session_points, wake)
 from lib.common import require, run, tool
-from lib.image import MIB
+from lib.image import MIB, Image
 from lib.moves import (LOAD, SLOW_PUSH, end, expect_moved, expect_postcopy,
                        fill_half, loaded_source, move)
 from lib.registry import add, test
@@ -163,6 +163,43 @@ def template_seeded(scene: Scene) -> None:
             disk_total(source, 'equal') >= DATA, f'{query(source)["disks"]}')
     require(disk_total(destination, 'compared') >= 2 * DATA,
             f'{query(destination)["disks"]}')
+    end(source, destination)
+
+
+def write_image(image: Image, *ranges: str) -> None:
+    """Write to an image that is not in use; of each range, offset and size."""
+    for where in ranges:
+        run(tool('qemu-io'), '-f', image.fmt, '-c', f'write -P 90 {where}',
+            str(image.path))
+
+
+@test(BOTH)
+def fresh_images_are_blank(scene: Scene) -> None:
+    """To images fresh from `qemu-img create` all is sent, nothing compared."""
+    here, there = away(scene)
+    for vm in (here, there):
+        require(disk_total(vm, 'compared') == 0, f'{query(vm)["disks"]}')
+    end(here, there)
+
+
+@test(BOTH)
+def only_data_is_compared(scene: Scene) -> None:
+    """Where the destination has data the content is compared; only there."""
+    source = loaded_source(scene)
+    images = scene.new_images('destination')
+    for image in images:
+        # On what the source has, and on what is a hole there
+        write_image(image, '1M 2M', '9M 64k', f'{DATA + MIB} 4M')
+    destination = onto(scene, source, images, 'destination')
+    expect_kinds(source, ['content'] * 2, 'no sync point')
+    for vm in (source, destination):
+        for disk in query(vm)['disks']:
+            require(2 * MIB < disk['compared'] < 7 * MIB, f'{vm.name}: {disk}')
+    require(disk_total(source, 'sent') >= 2 * DATA,
+            f'{query(source)["disks"]}')
+    for disk, sectors in enumerate(scene.guest.sectors()):
+        scene.guest.region(disk, 0, sectors * 512)
+    scene.guest.verify()
     end(source, destination)
 
 

@@ -18,7 +18,8 @@ from lib.relay import BLOCK
 from lib.scene import (Scene, begin, finish, query, wait_phase, wait_total)
 from lib.strangers import Stranger
 from lib.vm import Vm
-from lib.wire import HEADER, PREAMBLE, VERSION, Message, Type, hello
+from lib.wire import (HEADER, HELLO, PREAMBLE, VERSION, Message, Type,
+                      hello)
 
 ANY_SESSION = '00000000-0000-4000-8000-000000000000'
 
@@ -205,6 +206,11 @@ bad_message('point-on-bulk-channel', 'POINT where it does not belong.',
                                payload=bytes(2)).encode())
 
 
+# Behind the preamble: header, session, version, channel, ...
+CHANNEL_AT = len(PREAMBLE) + HEADER.size + 18
+HELLO_END = len(PREAMBLE) + HEADER.size + HELLO.size
+
+
 class FakeDestination:
     """Listens as a destination does, and answers with what it likes."""
 
@@ -225,7 +231,10 @@ class FakeDestination:
 
     def _talk(self, sock: socket.socket) -> None:
         try:
-            answer = self._answer(sock.recv(4096))
+            data = sock.recv(4096)
+            while data.startswith(PREAMBLE) and len(data) < HELLO_END:
+                data += sock.recv(4096)
+            answer = self._answer(data)
             if answer is None:
                 sock.close()
                 return
@@ -241,13 +250,16 @@ class FakeDestination:
 
 
 def fake_destination(name: str, summary: str,
-                     answer: Callable[[bytes], Optional[bytes]]) -> None:
+                     answer: Callable[[bytes], Optional[bytes]],
+                     reason: str = '') -> None:
     """Add a test of a source that meets this destination."""
     def function(scene: Scene) -> None:
         source = loaded_source(scene)
         fake = FakeDestination(answer)
         begin(source, fake.uri)
         source.wait_migration('failed')
+        text = source.migration()['error-desc']
+        require(reason in text, text)
         fake.close()
         expect_unharmed(scene, source)
         second_try(scene, source)
@@ -259,6 +271,15 @@ def fake_destination(name: str, summary: str,
 def to_block(data: bytes, answer: bytes) -> bytes:
     """An answer for block channels only; the main stream is swallowed."""
     return answer if data.startswith(PREAMBLE) else b''
+
+
+def welcome(data: bytes, kind: int, own: Message) -> bytes:
+    """Answer HELLO; on channel 0 with what disk 0 builds on, and an OWN."""
+    answer = Message(Type.WELCOME).encode()
+    if int.from_bytes(data[CHANNEL_AT:CHANNEL_AT + 2], 'big') == 0:
+        answer += Message(Type.BASIS, offset=kind,
+                          payload=bytes(16) + b'x').encode() + own.encode()
+    return to_block(data, answer)
 
 
 REFUSE = Message(Type.REFUSE, payload=b'we are closed').encode()
@@ -275,6 +296,20 @@ fake_destination('fake-destination-oversized',
                  'WELCOME with a payload that nobody asked for.',
                  lambda data: to_block(data, Message(
                      Type.WELCOME, length=0xffffffff).encode()))
+fake_destination('fake-destination-own-of-nothing',
+                 'OWN although the basis said that all is sent.',
+                 lambda data: welcome(data, 1, Message(Type.OWN, count=4096)),
+                 'is out of order')
+fake_destination('fake-destination-own-gap',
+                 'OWN that does not begin where it must, basis "content".',
+                 lambda data: welcome(data, 2, Message(Type.OWN, offset=4096,
+                                                       count=4096)),
+                 'is out of order')
+fake_destination('fake-destination-own-beyond',
+                 'Data beyond the range that OWN is about, basis "content".',
+                 lambda data: welcome(data, 2, Message(
+                     Type.OWN, count=64 * MIB, payload=b'\xff\x7f\x02')),
+                 'OWN of disk')
 
 
 @test()

@@ -25,13 +25,14 @@ class Image:
     size: int
 
     def create(self) -> 'Image':
-        """A blank image; a raw one may have any size at all."""
-        if self.fmt == 'raw':
-            with open(self.path, 'wb') as out:
-                out.truncate(self.size)
-        else:
-            run(tool('qemu-img'), 'create', '-q', '-f', self.fmt,
-                str(self.path), str(self.size))
+        """A new image, as users make it; a raw one may have any size at all.
+
+        So the first block of a raw one is allocated, and is zeroes.
+        """
+        run(tool('qemu-img'), 'create', '-q', '-f', self.fmt,
+            str(self.path), str(self.size))
+        if self.fmt == 'raw' and self.size % 512:
+            os.truncate(self.path, self.size)   # qemu-img has rounded it up
         return self
 
     def allocated(self) -> int:

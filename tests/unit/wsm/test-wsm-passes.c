@@ -187,6 +187,24 @@ static void test_nothing(void)
     g_assert_cmpint(simulate(EVEN, 0, 0, 0).passes, ==, 1);
 }
 
+/* A pass that mostly compared does not know how fast it could send */
+static void test_compared(void)
+{
+    WsmPass p = {
+        .before = INT64_MAX, .sent = 10, .equal = 11, .ns = SCALE_MS,
+        .dirty = 9,
+    };
+
+    g_assert_true(wsm_pass_again(&p, 1000));
+    p.sent = 0;
+    g_assert_true(wsm_pass_again(&p, 1000));
+    p.dirty = 0;
+    g_assert_false(wsm_pass_again(&p, 0));
+    p.sent = 12;
+    p.dirty = 9;
+    g_assert_false(wsm_pass_again(&p, 1000));
+}
+
 /* The greatest disks and times do not overflow */
 static void test_huge(void)
 {
@@ -209,6 +227,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/passes/much-memory", test_much_memory);
     g_test_add_func("/wsm/passes/too-fast", test_too_fast);
     g_test_add_func("/wsm/passes/nothing", test_nothing);
+    g_test_add_func("/wsm/passes/compared", test_compared);
     g_test_add_func("/wsm/passes/huge", test_huge);
     return g_test_run();
 }
