@@ -146,6 +146,7 @@ void wsm_dest_mark_incomplete(WsmDest *d)
 
         wsm_image_set_state(disk->image, WSM_IMAGE_STATE_INCOMPLETE,
                             &d->start.session, NULL);
+        wsm_image_tell(disk->image);
         wsm_image_mark(disk->image, disk->bs);
     }
 }

@@ -8,58 +8,15 @@
 #include "block/block.h"
 #include "block/block_int.h"
 #include "block/graph-lock.h"
+#include "block/raw-fd.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "image.h"
+#include "image-file.h"
 #include "points.h"
 #include "protocol.h"
 #include "record.h"
 #include "trace.h"
-
-/*
- * The node of driver "file" that holds the data of @bs, or NULL.  Of one file
- * that several nodes share (part of a raw file), or one of several that make
- * an image (vmdk), the times tell nothing of the image.
- */
-static BlockDriverState * GRAPH_RDLOCK wsm_image_file_node(BlockDriverState *bs)
-{
-    while (bs && bs->drv && !bs->drv->protocol_name) {
-        BlockDriverState *below = bdrv_primary_bs(bs);
-
-        if (!strcmp(bs->drv->format_name, "vmdk") ||
-            (below && !strcmp(bs->drv->format_name, "raw") &&
-             bs->total_sectors != below->total_sectors)) {
-            return NULL;
-        }
-        bs = below;
-    }
-    return bs && bs->drv && !strcmp(bs->drv->format_name, "file") ? bs : NULL;
-}
-
-/* The name of that node's file, "" if there is none.  Free with g_free(). */
-static char *wsm_image_filename(BlockDriverState *bs)
-{
-    BlockDriverState *node;
-
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    node = wsm_image_file_node(bs);
-    return g_strdup(node ? node->filename : "");
-}
-
-/*
- * The regular file that @filename is now, or NULL, as an absolute path.  To be
- * called once: QEMU changes its working directory when it becomes a daemon.
- */
-static char *wsm_image_file(const char *filename)
-{
-    g_autofree char *path = realpath(filename, NULL);
-    struct stat st;
-
-    if (!path || stat(path, &st) < 0 || !S_ISREG(st.st_mode)) {
-        return NULL;
-    }
-    return g_strdup(path);
-}
 
 static void wsm_image_set_problem(WsmImage *image, Error *err)
 {
@@ -103,28 +60,58 @@ static WsmImage *wsm_image_find(Wsm *w, const char *path)
     return NULL;
 }
 
+/* Which file or device it is, and its name now */
+static void wsm_image_locate(WsmImage *image, BlockDriverState *bs)
+{
+    Error *err = NULL;
+    BlockDriverState *node = wsm_image_file_node(bs, &err);
+    struct stat st;
+
+    g_clear_pointer(&image->file, g_free);
+    g_clear_pointer(&image->no_record, g_free);
+    if (node) {
+        if (fstat(bdrv_raw_fd(node), &st) == 0) {
+            image->device = st.st_dev;
+            image->inode = st.st_ino;
+        }
+        image->file = wsm_image_file_name(node, &err);
+    }
+    if (err) {
+        image->no_record = g_strdup(error_get_pretty(err));
+        error_free(err);
+    }
+}
+
+static WsmImage *wsm_image_new(const WsmDisk *disk, BlockDriverState *bs)
+{
+    WsmImage *image = g_rc_box_new0(WsmImage);
+
+    image->path = g_strdup(disk->path);
+    image->name = g_strdup(disk->name);
+    image->node = g_strdup(bdrv_get_node_name(bs));
+    wsm_image_locate(image, bs);
+    return image;
+}
+
 WsmImage *wsm_image_get(Wsm *w, const WsmDisk *disk)
 {
     BlockDriverState *bs = wsm_disk_bs(disk);
     WsmImage *image = wsm_image_find(w, disk->path);
-    g_autofree char *filename = wsm_image_filename(bs);
+    WsmImage *now = wsm_image_new(disk, bs);
 
-    if (image && !strcmp(image->node, bdrv_get_node_name(bs)) &&
-        !strcmp(image->filename, filename)) {
+    if (image && !strcmp(image->node, now->node) &&
+        image->device == now->device && image->inode == now->inode) {
+        /* It may have been renamed */
+        wsm_image_locate(image, bs);
+        wsm_image_unref(now);
         return image;
     }
     if (image) {
         g_ptr_array_remove(w->images, image);
     }
-    image = g_rc_box_new0(WsmImage);
-    image->path = g_strdup(disk->path);
-    image->name = g_strdup(disk->name);
-    image->node = g_strdup(bdrv_get_node_name(bs));
-    image->file = wsm_image_file(filename);
-    image->filename = g_steal_pointer(&filename);
-    g_ptr_array_add(w->images, image);
-    wsm_image_look(image);
-    return image;
+    g_ptr_array_add(w->images, now);
+    wsm_image_look(now);
+    return now;
 }
 
 static void wsm_image_destroy(void *opaque)
@@ -134,8 +121,8 @@ static void wsm_image_destroy(void *opaque)
     g_free(image->path);
     g_free(image->name);
     g_free(image->node);
-    g_free(image->filename);
     g_free(image->file);
+    g_free(image->no_record);
     g_free(image->session);
     g_free(image->peer);
     g_free(image->problem);
@@ -303,6 +290,8 @@ WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
 {
     WsmRecord *record;
 
+    /* Not that a file which was put in its place gets the record */
+    wsm_image_locate(image, bs);
     if (!image->file) {
         return NULL;
     }
@@ -316,10 +305,25 @@ WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
     return record;
 }
 
-static void wsm_image_warn(WsmImage *image, Error *err)
+void wsm_image_warn(WsmImage *image, Error *err)
 {
-    warn_reportf_err(err, "disk '%s': no record is kept beside its image: ",
-                     image->name);
+    if (qatomic_xchg(&image->told, true)) {
+        error_free(err);
+        return;
+    }
+    warn_reportf_err(err, "disk '%s': no record is kept beside its image, so "
+                     "nothing keeps a guest from being run from this copy when "
+                     "it is stale: ", image->name);
+}
+
+void wsm_image_tell(WsmImage *image)
+{
+    Error *err = NULL;
+
+    if (!image->file) {
+        error_setg(&err, "%s", image->no_record);
+        wsm_image_warn(image, err);
+    }
 }
 
 void wsm_image_mark(WsmImage *image, BlockDriverState *bs)
@@ -327,16 +331,17 @@ void wsm_image_mark(WsmImage *image, BlockDriverState *bs)
     g_autoptr(WsmRecord) record = wsm_image_record(image, bs, image->state,
                                                    NULL, image->peer);
     Error *err = NULL;
-    bool ok;
 
     if (!record) {
         return;
     }
-    ok = image->state == WSM_IMAGE_STATE_CURRENT
-         ? wsm_record_remove(image->file, &err)
-         : wsm_record_save(image->file, record, &err);
-    if (!ok) {
-        wsm_image_warn(image, err);
+    if (image->state != WSM_IMAGE_STATE_CURRENT) {
+        if (!wsm_record_save(image->file, record, &err)) {
+            wsm_image_warn(image, err);
+        }
+    } else if (!wsm_record_remove(image->file, &err)) {
+        warn_reportf_err(err, "disk '%s': this image is current, but its "
+                         "record still says something else: ", image->name);
     }
 }
 
@@ -367,19 +372,36 @@ static WsmRecordPointList *wsm_image_put_points(BlockDriverState *bs)
     return list;
 }
 
+/* So that the file's times are the same after a power cut */
+static bool wsm_image_sync(WsmImage *image, BlockDriverState *bs, Error **errp)
+{
+    BlockDriverState *node = wsm_image_file_node(bs, errp);
+
+    if (node && fsync(bdrv_raw_fd(node)) < 0) {
+        error_setg_errno(errp, errno, "cannot sync '%s'", image->file);
+        return false;
+    }
+    return node;
+}
+
 /* Into the record.  Returns false and sets @errp. */
 static bool wsm_image_put_record(WsmImage *image, BlockDriverState *bs,
                                  Error **errp)
 {
     g_autoptr(WsmRecord) record = wsm_image_record(image, bs, image->state,
                                                    NULL, image->peer);
+    if (!record) {
+        error_setg(errp, "%s", image->no_record);
+        return false;
+    }
     record->time = image->time ?: record->time;
     record->points = wsm_image_put_points(bs);
     if (!record->points && image->state == WSM_IMAGE_STATE_CURRENT) {
         return wsm_record_remove(image->file, errp);
     }
     record->stamp = g_new0(WsmFileStamp, 1);
-    return wsm_record_stamp(image->file, record->stamp, errp) &&
+    return wsm_image_sync(image, bs, errp) &&
+           wsm_record_stamp(image->file, record->stamp, errp) &&
            wsm_record_save(image->file, record, errp);
 }
 
@@ -394,6 +416,14 @@ static bool wsm_image_put_persistent(BlockDriverState *bs, bool inactivate,
     return !inactivate || bdrv_inactivate(bs, errp) == 0;
 }
 
+/* At rest, would the points show what others do to the image? */
+static bool wsm_image_can_keep_points(BlockDriverState *bs)
+{
+    /* cache=unsafe: what we store could outlive what it tells of */
+    return wsm_image_is_flushed(bs) && bdrv_flush(bs) == 0 &&
+           !wsm_image_has_data_file(bs);
+}
+
 void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate)
 {
     Error *err = NULL;
@@ -401,14 +431,14 @@ void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate)
     if (!image->taken) {
         return;
     }
-    if (bs->open_flags & BDRV_O_NO_FLUSH) {
-        /* cache=unsafe: what we store could outlive what it tells of */
+    if (!wsm_image_can_keep_points(bs)) {
         wsm_points_clear(bs);
     }
     if (wsm_points_can_persist(bs)) {
         image->taken = !inactivate;
         if (!wsm_image_put_persistent(bs, inactivate, &err)) {
-            wsm_image_warn(image, err);
+            warn_reportf_err(err, "disk '%s': no sync points are kept in its "
+                             "image: ", image->name);
         }
         wsm_image_mark(image, bs);
         return;
@@ -418,7 +448,8 @@ void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate)
         return;
     }
     if (!wsm_image_put_record(image, bs, &err)) {
-        wsm_image_warn(image, err);
+        warn_reportf_err(err, "disk '%s': no sync points are kept in the "
+                         "record beside its image: ", image->name);
         wsm_image_mark(image, bs);
         return;
     }

@@ -24,8 +24,10 @@ typedef struct WsmImage {
     char *path;                 /* of the guest device, as in WsmDisk */
     char *name;                 /* for people */
     char *node;                 /* node name */
-    char *filename;             /* of the node with the data; "": none */
+    uint64_t device, inode;     /* of what is open; 0: no file or device */
     char *file;                 /* regular file, or NULL: there is no record */
+    char *no_record;            /* why there is none; NULL: there can be one */
+    bool told;                  /* the user was told so; atomic */
     WsmImageState state;
     bool taken;                 /* what the image and its record had is here */
     char *session;              /* of @state; NULL: not known */
@@ -70,6 +72,15 @@ void wsm_image_set_state(WsmImage *image, WsmImageState state,
 WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
                             WsmImageState state, const QemuUUID *session,
                             const char *peer);
+
+/*
+ * A migration begins that makes a stale copy of @image, or an incomplete one:
+ * if there can be no record of that, say so, once.
+ */
+void wsm_image_tell(WsmImage *image);
+
+/* The same for one that could not be written; takes @err.  Any thread. */
+void wsm_image_warn(WsmImage *image, Error *err);
 
 /*
  * Write the record of an image in use: state only.  If that fails there

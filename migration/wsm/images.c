@@ -169,6 +169,7 @@ static WsmImageInfo *wsm_image_info(WsmImage *image, BlockDriverState *bs)
     info->peer = g_strdup(image->peer);
     info->points = wsm_image_points_info(bs);
     info->problem = g_strdup(image->problem);
+    info->no_record = g_strdup(image->no_record);
     return info;
 }
 

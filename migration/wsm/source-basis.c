@@ -87,6 +87,8 @@ bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
     d->leaving = wsm_image_record(d->image, d->bs_points,
                                   WSM_IMAGE_STATE_LEAVING, &s->start.session,
                                   migrate_get_current()->hostname);
+    d->leaving_file = g_strdup(d->image->file);
+    wsm_image_tell(d->image);
     return true;
 }
 
@@ -310,9 +312,8 @@ int wsm_source_mark_leaving(void *opaque)
         Error *err = NULL;
 
         if (d->leaving &&
-            !wsm_record_save(d->image->file, d->leaving, &err)) {
-            warn_reportf_err(err, "disk '%s': no record is kept beside its "
-                             "image: ", d->name);
+            !wsm_record_save(d->leaving_file, d->leaving, &err)) {
+            wsm_image_warn(d->image, err);
         }
     }
     return 0;
@@ -473,4 +474,5 @@ void wsm_source_free_points(WsmSourceDisk *d)
     g_clear_pointer(&d->image, wsm_image_unref);
     qapi_free_WsmBasis(d->basis);
     qapi_free_WsmRecord(d->leaving);
+    g_free(d->leaving_file);
 }

@@ -64,6 +64,7 @@ typedef struct WsmSourceDisk {
     WsmImage *image;            /* reference; BQL */
     GArray *points;             /* of WsmPoint; their bitmaps are busy */
     WsmRecord *leaving;         /* the image's record in the freeze, or NULL */
+    char *leaving_file;         /* the image's file when the migration began */
 
     /* Bytes */
     Stat64 sent, zero, pushed, pulled, compared, equal;

@@ -65,6 +65,10 @@ class Vm:
 
     # Command line
 
+    def _protocol(self, image: Image) -> Json:
+        """How QEMU gets at an image."""
+        return {'driver': 'file', 'filename': str(image.path)}
+
     def _disk_arguments(self) -> list[str]:
         result = []
         for disk, image in zip(self.config.disks, self.images):
@@ -73,7 +77,7 @@ class Vm:
                 'driver': disk.fmt, 'node-name': node,
                 'discard': disk.discard, 'read-only': disk.read_only,
                 'file': {
-                    'driver': 'file', 'filename': str(image.path),
+                    **self._protocol(image),
                     'node-name': f'{node}-file', 'discard': disk.discard,
                     'read-only': disk.read_only},
                 'cache': {'direct': disk.cache == 'none'}})]
@@ -133,13 +137,17 @@ class Vm:
                 open(self.folder / 'stderr', 'wb') as stderr:
             listener.bind(str(self.folder / 'qmp'))
             listener.listen(1)
-            # pylint: disable-next=consider-using-with
-            self.process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
-                env={**os.environ, **dict(self.config.environment)})
+            self.process = self._popen(argv, stderr)
             self._qmp = Qmp(self._accept(listener))
         self.guest.attach(self.card)
         return self
+
+    def _popen(self, argv: list[str],
+               stderr: Any) -> 'subprocess.Popen[bytes]':
+        # pylint: disable-next=consider-using-with
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
+            env={**os.environ, **dict(self.config.environment)})
 
     def _accept(self, listener: socket.socket) -> socket.socket:
         deadline = time.monotonic() + TIMEOUT
