@@ -18,6 +18,7 @@
 #include "dest.h"
 #include "disk.h"
 #include "runs.h"
+#include "storage.h"
 #include "trace.h"
 
 /*
@@ -124,11 +125,6 @@ static bool wsm_dest_check_disk(const WsmDiskDesc *desc, WsmDisk *ours,
 {
     int64_t size;
 
-    if (!ours) {
-        error_setg(errp, "disk '%s': the destination has no disk at '%s'; "
-                   "start it with the same devices", desc->name, desc->path);
-        return false;
-    }
     if (!blk_supports_write_perm(ours->blk)) {
         error_setg(errp, "disk '%s': it is read-only at the destination; "
                    "make it writable there", desc->name);
@@ -149,22 +145,20 @@ static bool wsm_dest_check_disk(const WsmDiskDesc *desc, WsmDisk *ours,
     return true;
 }
 
-static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
+static bool wsm_dest_add_disk(WsmDest *d, const WsmDisk *ours, unsigned i,
                               Error **errp)
 {
     ERRP_GUARD();
     const WsmDiskDesc *desc = &d->start.disk[i];
-    WsmDisk *ours = wsm_disk_find(all, desc->path);
     WsmDestDisk *disk = &d->disk[i];
     BlockDriverState *bs;
 
-    if (!wsm_dest_check_disk(desc, ours, errp)) {
-        return false;
-    }
     disk->d = d;
     disk->index = i;
     disk->size = d->disk_size[i] = desc->size;
     disk->name = g_strdup(ours->name);
+    disk->path = g_strdup(ours->path);
+    disk->address = g_strdup(ours->address);
 
     d->ndisks = i + 1;
     wsm_dest_look(disk, ours);
@@ -185,14 +179,37 @@ static bool wsm_dest_add_disk(WsmDest *d, GArray *all, unsigned i,
     return wsm_dest_watch_guest(disk, errp);
 }
 
+/* Before anything is written: our disks in the source's order, or NULL */
+static GPtrArray *wsm_dest_check_disks(WsmDest *d, GArray *all, Error **errp)
+{
+    g_autoptr(GPtrArray) found = g_ptr_array_new();
+
+    for (unsigned i = 0; i < d->start.ndisks; i++) {
+        const WsmDiskDesc *desc = &d->start.disk[i];
+        WsmDisk *ours = wsm_disk_find(all, desc, errp);
+
+        if (!ours || !wsm_dest_check_disk(desc, ours, errp) ||
+            !wsm_storage_check(wsm_disk_bs(ours), desc->name, &d->start,
+                               errp)) {
+            return NULL;
+        }
+        g_ptr_array_add(found, ours);
+    }
+    return g_steal_pointer(&found);
+}
+
 static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
 {
     g_autoptr(GArray) all = wsm_disk_list();
+    g_autoptr(GPtrArray) found = wsm_dest_check_disks(d, all, errp);
 
+    if (!found) {
+        return false;
+    }
     d->disk = g_new0(WsmDestDisk, d->start.ndisks);
     d->disk_size = g_new0(int64_t, d->start.ndisks);
     for (unsigned i = 0; i < d->start.ndisks; i++) {
-        if (!wsm_dest_add_disk(d, all, i, errp)) {
+        if (!wsm_dest_add_disk(d, g_ptr_array_index(found, i), i, errp)) {
             return false;
         }
     }
@@ -290,8 +307,10 @@ void wsm_dest_stop(WsmDest *d)
 void wsm_dest_free(WsmDest *d)
 {
     assert(d->released);
-    for (unsigned i = 0; i < d->start.ndisks; i++) {
+    for (unsigned i = 0; d->disk && i < d->start.ndisks; i++) {
         g_free(d->disk[i].name);
+        g_free(d->disk[i].path);
+        g_free(d->disk[i].address);
         qapi_free_WsmBasis(d->disk[i].basis);
     }
     g_free(d->disk);
@@ -460,7 +479,8 @@ static WsmDiskInfo *wsm_dest_disk_info(WsmDestDisk *disk)
         bdrv_pull_get_stats(disk->filter, &stats);
     }
     info->name = g_strdup(disk->name);
-    info->path = g_strdup(disk->d->start.disk[disk->index].path);
+    info->path = g_strdup(disk->path);
+    info->address = wsm_disk_shown_address(disk->address);
     info->size = disk->size;
     info->sent = stat64_get(&disk->received);
     info->zero = stat64_get(&disk->zero);

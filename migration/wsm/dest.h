@@ -30,7 +30,7 @@ typedef struct WsmDestDisk {
     WsmDest *d;
     unsigned index;
     int64_t size;               /* bytes */
-    char *name;                 /* of our device, owned */
+    char *name, *path, *address;        /* of our device, owned */
 
     WsmBasis *basis;
     QemuUUID basis_point;

@@ -9,11 +9,13 @@
 #include "block/block.h"
 #include "block/block_int.h"
 #include "disk.h"
+#include "match.h"
 
 void wsm_disk_destroy(WsmDisk *disk)
 {
     g_free(disk->path);
     g_free(disk->name);
+    g_free(disk->address);
 }
 
 /*
@@ -22,18 +24,60 @@ void wsm_disk_destroy(WsmDisk *disk)
  */
 static char *wsm_disk_name(BlockBackend *blk, const char *path)
 {
-    static const char prefix[] = "/machine/peripheral/";
-    const char *id, *end;
+    char *id = wsm_match_id(path);
 
-    if (g_str_has_prefix(path, prefix)) {
-        id = path + strlen(prefix);
-        end = strchrnul(id, '/');
-        return g_strndup(id, end - id);
+    if (id) {
+        return id;
     }
     if (*blk_name(blk)) {
         return g_strdup(blk_name(blk));
     }
     return g_strdup(path);
+}
+
+/* NULL: it has none */
+static char *wsm_disk_address(DeviceState *dev)
+{
+    g_autofree char *controller = NULL, *place = NULL;
+    char *address = qdev_get_dev_path(dev);
+    BusClass *bc;
+    int64_t unit;
+
+    if (address || !dev->parent_bus || !dev->parent_bus->parent) {
+        return address;
+    }
+    controller = wsm_disk_address(dev->parent_bus->parent);
+    bc = BUS_GET_CLASS(dev->parent_bus);
+    place = controller && bc->get_fw_dev_path ? bc->get_fw_dev_path(dev) : NULL;
+    if (!place) {
+        return NULL;
+    }
+    unit = object_property_find(OBJECT(dev), "unit")
+           ? object_property_get_int(OBJECT(dev), "unit", NULL) : -1;
+    return unit < 0 ? g_strdup_printf("%s/%s", controller, place)
+                    : g_strdup_printf("%s/%s/%" PRId64, controller, place,
+                                      unit);
+}
+
+/* What does not tell disks apart is no address */
+static void wsm_disk_check_addresses(GArray *all)
+{
+    for (unsigned i = 0; i < all->len; i++) {
+        WsmDisk *disk = &g_array_index(all, WsmDisk, i);
+        bool unique = strlen(disk->address) <= WSM_MAX_PATH;
+
+        for (unsigned j = i + 1; j < all->len; j++) {
+            WsmDisk *other = &g_array_index(all, WsmDisk, j);
+
+            if (*disk->address && !strcmp(disk->address, other->address)) {
+                unique = false;
+                *other->address = '\0';
+            }
+        }
+        if (!unique) {
+            *disk->address = '\0';
+        }
+    }
 }
 
 static bool wsm_disk_is_listed(GArray *all, BlockBackend *blk)
@@ -62,9 +106,16 @@ GArray *wsm_disk_list(void)
         disk.blk = blk;
         disk.path = object_get_canonical_path(OBJECT(dev));
         disk.name = wsm_disk_name(blk, disk.path);
+        disk.address = wsm_disk_address(dev) ?: g_strdup("");
         g_array_append_val(all, disk);
     }
+    wsm_disk_check_addresses(all);
     return all;
+}
+
+char *wsm_disk_shown_address(const char *address)
+{
+    return *address ? g_strdup(address) : NULL;
 }
 
 bool wsm_disk_is_called(const WsmDisk *disk, const char *name)
@@ -166,14 +217,17 @@ BlockDriverState *wsm_disk_bs(const WsmDisk *disk)
     return bdrv_skip_implicit_filters(blk_bs(disk->blk));
 }
 
-WsmDisk *wsm_disk_find(GArray *all, const char *path)
+WsmDisk *wsm_disk_find(GArray *all, const WsmDiskDesc *desc, Error **errp)
 {
+    g_autoptr(GArray) ours = g_array_new(false, false, sizeof(WsmMatch));
+    int found;
+
     for (unsigned i = 0; i < all->len; i++) {
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
+        WsmMatch m = { .path = disk->path, .address = disk->address };
 
-        if (!strcmp(disk->path, path)) {
-            return disk;
-        }
+        g_array_append_val(ours, m);
     }
-    return NULL;
+    found = wsm_match(ours, desc, errp);
+    return found < 0 ? NULL : &g_array_index(all, WsmDisk, found);
 }

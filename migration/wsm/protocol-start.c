@@ -14,7 +14,7 @@
 #include "protocol.h"
 
 #define WSM_START_SIZE          28      /* bytes of a START before its disks */
-#define WSM_START_DISK_SIZE     16      /* bytes of a disk before its path */
+#define WSM_START_DISK_SIZE     20      /* bytes of a disk before its path */
 #define WSM_START_POINT_SIZE    24      /* bytes of a sync point */
 #define WSM_SECTOR_SIZE         512
 
@@ -59,12 +59,32 @@ static void append_point(GByteArray *out, const WsmPointDesc *point)
     append_u64(out, point->changed);
 }
 
+static void append_string(GByteArray *out, const char *text)
+{
+    g_byte_array_append(out, (const uint8_t *)text, strlen(text));
+}
+
+static void append_marks(GByteArray *out, const GPtrArray *marks)
+{
+    for (unsigned i = 0; marks && i < marks->len; i++) {
+        const char *mark = g_ptr_array_index(marks, i);
+
+        assert(*mark && strlen(mark) <= WSM_MAX_MARK);
+        append_u8(out, strlen(mark));
+        append_string(out, mark);
+    }
+}
+
 static void append_disk(GByteArray *out, const WsmDiskDesc *disk)
 {
+    const char *address = disk->address ?: "", *file = disk->file ?: "";
     size_t path_len = strlen(disk->path), name_len = strlen(disk->name);
+    unsigned nmarks = disk->marks ? disk->marks->len : 0;
 
     assert(path_len > 0 && path_len <= WSM_MAX_PATH);
     assert(name_len > 0 && name_len <= WSM_MAX_PATH);
+    assert(strlen(address) <= WSM_MAX_PATH && strlen(file) <= WSM_MAX_PATH);
+    assert(nmarks <= WSM_MAX_MARKS);
     assert(disk->wish <= WSM_BASIS_KIND_SYNC_POINT);
     assert(disk->npoints <= WSM_MAX_POINTS);
 
@@ -73,9 +93,15 @@ static void append_disk(GByteArray *out, const WsmDiskDesc *disk)
     append_u16(out, name_len);
     append_u8(out, disk->wish);
     append_u8(out, disk->npoints);
-    append_u16(out, 0);
-    g_byte_array_append(out, (const uint8_t *)disk->path, path_len);
-    g_byte_array_append(out, (const uint8_t *)disk->name, name_len);
+    append_u16(out, strlen(address));
+    append_u16(out, strlen(file));
+    append_u8(out, nmarks);
+    append_u8(out, 0);
+    append_string(out, disk->path);
+    append_string(out, disk->name);
+    append_string(out, address);
+    append_string(out, file);
+    append_marks(out, disk->marks);
     for (unsigned i = 0; i < disk->npoints; i++) {
         append_point(out, &disk->point[i]);
     }
@@ -121,14 +147,15 @@ static const uint8_t *take(WsmCursor *c, size_t bytes, const char *what,
     return p;
 }
 
-static char *take_string(WsmCursor *c, uint16_t length, const char *what,
-                         Error **errp)
+/* Between @min and @max bytes; not NULL unless @errp is set */
+static char *take_string(WsmCursor *c, uint16_t length, unsigned min,
+                         unsigned max, const char *what, Error **errp)
 {
     const uint8_t *p;
 
-    if (length == 0 || length > WSM_MAX_PATH) {
-        error_setg(errp, "length %u of %s is not between 1 and %u",
-                   length, what, WSM_MAX_PATH);
+    if (length < min || length > max) {
+        error_setg(errp, "length %u of %s is not between %u and %u",
+                   length, what, min, max);
         return NULL;
     }
     p = take(c, length, what, errp);
@@ -221,6 +248,36 @@ static bool take_points(WsmCursor *c, WsmDiskDesc *disk, unsigned npoints,
     return true;
 }
 
+static bool check_nmarks(uint8_t nmarks, Error **errp)
+{
+    if (nmarks > WSM_MAX_MARKS) {
+        error_setg(errp, "number of marks %u is above %d", nmarks,
+                   WSM_MAX_MARKS);
+        return false;
+    }
+    return true;
+}
+
+static bool take_marks(WsmCursor *c, WsmDiskDesc *disk, unsigned nmarks,
+                       Error **errp)
+{
+    ERRP_GUARD();
+
+    disk->marks = g_ptr_array_new_with_free_func(g_free);
+    for (unsigned i = 0; i < nmarks; i++) {
+        const uint8_t *p = take(c, 1, "length", errp);
+        char *mark = p ? take_string(c, *p, 1, WSM_MAX_MARK, "text", errp)
+                       : NULL;
+
+        if (!mark) {
+            error_prepend(errp, "mark %u: ", i);
+            return false;
+        }
+        g_ptr_array_add(disk->marks, mark);
+    }
+    return true;
+}
+
 static bool take_disk(WsmCursor *c, WsmDiskDesc *disk, uint32_t granularity,
                       Error **errp)
 {
@@ -233,24 +290,39 @@ static bool take_disk(WsmCursor *c, WsmDiskDesc *disk, uint32_t granularity,
     disk->wish = p[12];
     if (!check_disk_size(disk->size, errp) || !check_wish(p[12], errp) ||
         !check_npoints(p[13], errp) ||
-        !wsm_check_unused("reserved", lduw_be_p(p + 14), errp)) {
+        !check_nmarks(p[18], errp) ||
+        !wsm_check_unused("reserved", p[19], errp)) {
         return false;
     }
-    disk->path = take_string(c, lduw_be_p(p + 8), "path", errp);
-    if (!disk->path) {
-        return false;
-    }
-    disk->name = take_string(c, lduw_be_p(p + 10), "name", errp);
-    return disk->name && take_points(c, disk, p[13], granularity, errp);
+    return (disk->path = take_string(c, lduw_be_p(p + 8), 1, WSM_MAX_PATH,
+                                     "path", errp)) &&
+           (disk->name = take_string(c, lduw_be_p(p + 10), 1, WSM_MAX_PATH,
+                                     "name", errp)) &&
+           (disk->address = take_string(c, lduw_be_p(p + 14), 0, WSM_MAX_PATH,
+                                        "address", errp)) &&
+           (disk->file = take_string(c, lduw_be_p(p + 16), 0, WSM_MAX_PATH,
+                                     "file name", errp)) &&
+           take_marks(c, disk, p[18], errp) &&
+           take_points(c, disk, p[13], granularity, errp);
 }
 
-static bool check_path_is_new(const WsmStart *start, unsigned index,
+/* One device is at one path and at one address */
+static bool check_disk_is_new(const WsmStart *start, unsigned index,
                               Error **errp)
 {
+    const WsmDiskDesc *new = &start->disk[index];
+
     for (unsigned i = 0; i < index; i++) {
-        if (!strcmp(start->disk[i].path, start->disk[index].path)) {
+        const WsmDiskDesc *disk = &start->disk[i];
+
+        if (!strcmp(disk->path, new->path)) {
             error_setg(errp, "path '%s' is that of disk %u already",
-                       start->disk[index].path, i);
+                       new->path, i);
+            return false;
+        }
+        if (*new->address && !strcmp(disk->address, new->address)) {
+            error_setg(errp, "address '%s' is that of disk %u already",
+                       new->address, i);
             return false;
         }
     }
@@ -264,7 +336,7 @@ static bool take_disks(WsmCursor *c, WsmStart *start, Error **errp)
     start->disk = g_new0(WsmDiskDesc, start->ndisks);
     for (unsigned i = 0; i < start->ndisks; i++) {
         if (!take_disk(c, &start->disk[i], start->granularity, errp) ||
-            !check_path_is_new(start, i, errp)) {
+            !check_disk_is_new(start, i, errp)) {
             error_prepend(errp, "disk %u: ", i);
             return false;
         }
@@ -353,6 +425,11 @@ void wsm_start_destroy(WsmStart *start)
     for (unsigned i = 0; start->disk && i < start->ndisks; i++) {
         g_free(start->disk[i].path);
         g_free(start->disk[i].name);
+        g_free(start->disk[i].address);
+        g_free(start->disk[i].file);
+        if (start->disk[i].marks) {
+            g_ptr_array_unref(start->disk[i].marks);
+        }
         g_free(start->disk[i].point);
     }
     g_free(start->disk);

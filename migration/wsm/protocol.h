@@ -26,6 +26,8 @@
 #define WSM_MAX_CHANNELS        17              /* urgent channel + 16 */
 #define WSM_MAX_DISKS           256
 #define WSM_MAX_PATH            512             /* bytes of a disk's QOM path */
+#define WSM_MAX_MARKS           16              /* of the storage of a disk */
+#define WSM_MAX_MARK            255             /* bytes of such a mark */
 #define WSM_MIN_GRANULARITY     4096
 #define WSM_MAX_GRANULARITY     (1 * MiB)
 #define WSM_MAX_DATA            (1 * MiB)       /* bytes of a DATA message */
@@ -111,6 +113,9 @@ typedef struct WsmPointDesc {
 typedef struct WsmDiskDesc {
     char *path;                 /* canonical QOM path of the guest device */
     char *name;                 /* for people */
+    char *address;              /* of the device, as match.h; "": none */
+    char *file;                 /* name of the image, for people; "": none */
+    GPtrArray *marks;           /* of char *: what storage.h says; or NULL */
     uint64_t size;              /* bytes */
     WsmBasisKind wish;
     unsigned npoints;

@@ -15,7 +15,7 @@
 #include "wsm.h"
 
 #define WSM_SECTION_VERSION     1
-#define WSM_MAX_START_SIZE      (1 * MiB)
+#define WSM_MAX_START_SIZE      (2 * MiB)
 
 enum {
     WSM_SECTION_PART = 0,

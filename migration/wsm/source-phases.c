@@ -20,6 +20,7 @@
 #include "passes.h"
 #include "runs.h"
 #include "source.h"
+#include "storage.h"
 #include "trace.h"
 
 #define WSM_WAIT_MS             100     /* look for cancel this often */
@@ -141,6 +142,7 @@ static int wsm_source_agree(WsmSource *s)
 
     if (ret == 0) {
         bql_lock();
+        wsm_storage_remove_notes(s->notes);
         if (s->stopped) {
             ret = -ECANCELED;
         } else if (!wsm_source_apply_basis(s, &err)) {

@@ -17,6 +17,7 @@
 #include "migration/qemu-file.h"
 #include "disk.h"
 #include "source.h"
+#include "storage.h"
 #include "trace.h"
 
 #define WSM_TRACK_STEP          (64 * GiB)      /* of a disk, at a time */
@@ -100,8 +101,12 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
     s->start.disk[i] = (WsmDiskDesc) {
         .path = g_strdup(disk->path),
         .name = g_strdup(disk->name),
+        .address = g_strdup(disk->address),
+        .file = wsm_storage_name(d->bs),
+        .marks = wsm_storage_marks(d->bs),
         .size = size,
     };
+    wsm_storage_leave_notes(d->bs, i, &s->start.session, s->notes);
     d->name = s->start.disk[i].name;
     s->start.ndisks = s->ndisks = i + 1;
     bdrv_ref(d->bs);
@@ -185,6 +190,7 @@ static WsmSource *wsm_source_new(Wsm *w)
     qemu_mutex_init(&s->lock);
     qemu_cond_init(&s->cond);
     error_setg(&s->blocker, "the disk is being migrated");
+    s->notes = g_ptr_array_new_with_free_func(g_free);
     wsm_source_add_channels(s);
     return s;
 }
@@ -250,6 +256,7 @@ void wsm_source_stop(WsmSource *s)
         wsm_source_stop_coroutines(s);
         wsm_source_give_up_requests(s);
     }
+    wsm_storage_remove_notes(s->notes);
     for (unsigned i = 0; i < s->ndisks; i++) {
         WsmSourceDisk *d = &s->disk[i];
 
@@ -302,6 +309,7 @@ void wsm_source_free(WsmSource *s)
     qapi_free_WsmExcludedDiskList(s->excluded);
     error_free(s->fatal);
     error_free(s->blocker);
+    g_ptr_array_unref(s->notes);
     ratelimit_destroy(&s->limit);
     ratelimit_destroy(&s->compare_limit);
     qemu_cond_destroy(&s->cond);
@@ -352,6 +360,7 @@ static WsmDiskInfo *wsm_source_disk_info(WsmSource *s, WsmSourceDisk *d)
 
     info->name = g_strdup(d->name);
     info->path = g_strdup(s->start.disk[d->index].path);
+    info->address = wsm_disk_shown_address(s->start.disk[d->index].address);
     info->size = d->size;
     info->sent = stat64_get(&d->sent);
     info->zero = stat64_get(&d->zero);

@@ -115,6 +115,7 @@ struct WsmSource {
     WsmSourceChannel *channel;
     WsmExcludedDiskList *excluded;
     Error *blocker;             /* why jobs and snapshots must wait */
+    GPtrArray *notes;           /* names of files, see storage.h; BQL */
     IOThread *iothread;
     AioContext *ctx;
 

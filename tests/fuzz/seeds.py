@@ -52,12 +52,14 @@ def hello_seeds() -> Iterator[bytes]:
 
 
 def start_bytes(disks: list[tuple[str, str, int]], version: int = 3,
-                points: int = 0) -> bytes:
+                points: int = 0, marks: int = 0) -> bytes:
     out = struct.pack(">HHI16sHH", version, 3, 4096, SESSION, len(disks), 0)
     for index, (path, name, size) in enumerate(disks):
-        out += struct.pack(">QHHBBH", size, len(path), len(name), index % 4,
-                           points, 0)
-        out += path.encode() + name.encode()
+        address = f"0000:00:0{index}.0"
+        out += struct.pack(">QHHBBHHBB", size, len(path), len(name), index % 4,
+                           points, len(address), len(name), marks, 0)
+        out += (path + name + address + name).encode()
+        out += b"\x04mark" * marks
         for number in range(points):
             out += struct.pack(">16sQ", bytes([number]) * 16, number << 12)
     return out
@@ -72,6 +74,8 @@ def start_seeds() -> Iterator[bytes]:
         yield bytes([START]) + start_bytes(wanted)
     for points in 1, 2, 64, 65:
         yield bytes([START]) + start_bytes(disks, points=points)
+    for marks in 1, 16, 17:
+        yield bytes([START]) + start_bytes(disks, marks=marks)
     yield bytes([START]) + start_bytes(disks, version=2)
     yield bytes([START]) + start_bytes(disks)[:-1]
 

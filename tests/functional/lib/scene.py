@@ -157,10 +157,10 @@ class Scene:
 
 def template(config: MachineConfig) -> Path:
     """The saved state of a booted guest with these devices."""
-    inputs = [repr((config.iothreads, config.memory, config.smp,
-                    config.machine, config.accel, config.extra))]
-    inputs += [repr((disk.id, disk.size, disk.device, disk.read_only,
-                     disk.extra)) for disk in config.disks]
+    inputs = [repr((config.iothreads, config.controllers, config.memory,
+                    config.smp, config.machine, config.accel, config.extra))]
+    inputs += [repr((disk.id, disk.anonymous, disk.size, disk.device,
+                     disk.read_only, disk.extra)) for disk in config.disks]
     for name in ('vmlinuz', 'initrd.img'):
         stat = (GUEST_BUILD / name).stat()
         inputs.append(f'{stat.st_mtime_ns} {stat.st_size}')

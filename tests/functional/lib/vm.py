@@ -33,13 +33,16 @@ class DiskConfig:
     iothread: str = ''                  # id of an IOThread
     iothread_mapping: tuple[str, ...] = ()
     read_only: bool = False
+    anonymous: bool = False             # the device has no id
     extra: tuple[tuple[str, Any], ...] = ()     # device properties
+    layer: tuple[tuple[str, Any], ...] = ()     # properties of the file node
 
 
 @dataclass(frozen=True)
 class MachineConfig:
     disks: tuple[DiskConfig, ...] = (DiskConfig(),)
     iothreads: tuple[str, ...] = ()
+    controllers: tuple[str, ...] = ()   # -device, before the disks
     memory: int = 256                   # MiB
     smp: int = 1
     machine: str = 'pc'
@@ -79,10 +82,11 @@ class Vm:
                 'file': {
                     **self._protocol(image),
                     'node-name': f'{node}-file', 'discard': disk.discard,
-                    'read-only': disk.read_only},
+                    'read-only': disk.read_only, **dict(disk.layer)},
                 'cache': {'direct': disk.cache == 'none'}})]
-            device: Json = {'driver': disk.device, 'drive': node,
-                            'id': disk.id}
+            device: Json = {'driver': disk.device, 'drive': node}
+            if not disk.anonymous:
+                device['id'] = disk.id
             if disk.device.startswith('virtio-blk'):
                 device['write-cache'] = 'on'
             if disk.iothread:
@@ -115,6 +119,8 @@ class Vm:
         ]
         for name in config.iothreads:
             result += ['-object', f'iothread,id={name}']
+        for controller in config.controllers:
+            result += ['-device', controller]
         result += self._disk_arguments()
         result += config.extra
         if self.incoming is not None:

@@ -876,12 +876,18 @@ static void test_hello_bad(void)
 /* version, channels, granularity, session; disks, reserved */
 #define HEAD            "0003 0003 00001000 000102030405060708090a0b0c0d0e0f "
 #define ONE_DISK        HEAD "0001 0000 "
-/* size, lengths of path and name, wish, points, reserved, "/m/a", "a" */
-#define DISK_A          "0000000000200200 0004 0001 00 00 0000 2f6d2f61 61 "
-#define DISK_B          "0000000040000000 0004 0002 03 02 0000 2f6d2f62 6262 " \
+/*
+ * size, lengths of path and name, wish, points, lengths of address and file
+ * name, marks, reserved, "/m/a", "a"
+ */
+#define PLAIN           "0000 0000 00 00 "
+#define DISK_A          "0000000000200200 0004 0001 00 00 " PLAIN "2f6d2f61 61 "
+#define DISK_B          "0000000040000000 0004 0002 03 02 0003 0004 02 00 " \
+                        "2f6d2f62 6262 303a34 2f696d67 026131 03623263 " \
                         POINT_1 POINT_2
 /* 2 MiB + 512 bytes, the points come behind it */
-#define WITH_POINTS(n)  "0000000000200200 0004 0001 00 " n " 0000 2f6d2f61 61 "
+#define WITH_POINTS(n)  "0000000000200200 0004 0001 00 " n " " PLAIN \
+                        "2f6d2f61 61 "
 /* id, changed */
 #define POINT_1         "f00102030405060708090a0b0c0d0e0f 0000000000003000 "
 #define POINT_2         "f10102030405060708090a0b0c0d0e0f 0000000000000000 "
@@ -941,6 +947,14 @@ static void test_start_bytes(void)
     g_assert_cmpuint(start.disk[1].size, ==, 1 * GiB);
     g_assert_cmpstr(start.disk[1].path, ==, "/m/b");
     g_assert_cmpstr(start.disk[1].name, ==, "bb");
+    g_assert_cmpstr(start.disk[0].address, ==, "");
+    g_assert_cmpstr(start.disk[0].file, ==, "");
+    g_assert_cmpuint(start.disk[0].marks->len, ==, 0);
+    g_assert_cmpstr(start.disk[1].address, ==, "0:4");
+    g_assert_cmpstr(start.disk[1].file, ==, "/img");
+    g_assert_cmpuint(start.disk[1].marks->len, ==, 2);
+    g_assert_cmpstr(g_ptr_array_index(start.disk[1].marks, 0), ==, "a1");
+    g_assert_cmpstr(g_ptr_array_index(start.disk[1].marks, 1), ==, "b2c");
     g_assert_cmpint(start.disk[1].wish, ==, WSM_BASIS_KIND_SYNC_POINT);
     g_assert_cmpuint(start.disk[1].npoints, ==, 2);
     g_assert_cmphex(start.disk[1].point[0].id.data[0], ==, 0xf0);
@@ -986,43 +1000,95 @@ static void test_start_bad(void)
         { HEAD "0101 0000", "START: number of disks 257 is above 256" },
         { HEAD "0000 0001", "START: reserved is 1, but must be 0" },
         { HEAD "0000 0000 00", "START: 1 bytes follow the last disk" },
-        { ONE_DISK, "START: disk 0: description needs 16 bytes, "
+        { ONE_DISK, "START: disk 0: description needs 20 bytes, "
           "but only 0 follow" },
         { ONE_DISK DISK_A "00", "START: 1 bytes follow the last disk" },
-        { ONE_DISK DISK_A DISK_B, "START: 70 bytes follow the last disk" },
-        { HEAD "0002 0000 " DISK_A, "START: disk 1: description needs 16 "
+        { ONE_DISK DISK_A DISK_B, "START: 88 bytes follow the last disk" },
+        { HEAD "0002 0000 " DISK_A, "START: disk 1: description needs 20 "
           "bytes, but only 0 follow" },
         { HEAD "0002 0000 " DISK_A DISK_A,
           "START: disk 1: path '/m/a' is that of disk 0 already" },
-        { ONE_DISK "0000000000000000 0004 0001 00 00 0000 2f6d2f61 61",
+        { ONE_DISK "0000000000000000 0004 0001 00 00 " PLAIN "2f6d2f61 61",
           "START: disk 0: size 0 is not between 1 and "
           "9223372036853727232" },
-        { ONE_DISK "7ffffffffff00200 0004 0001 00 00 0000 2f6d2f61 61",
+        { ONE_DISK "7ffffffffff00200 0004 0001 00 00 " PLAIN "2f6d2f61 61",
           "START: disk 0: size 9223372036853727744 is not between 1 and "
           "9223372036853727232" },
-        { ONE_DISK "8000000000000000 0004 0001 00 00 0000 2f6d2f61 61",
+        { ONE_DISK "8000000000000000 0004 0001 00 00 " PLAIN "2f6d2f61 61",
           "START: disk 0: size 9223372036854775808 is not between 1 and "
           "9223372036853727232" },
-        { ONE_DISK "0000000000200201 0004 0001 00 00 0000 2f6d2f61 61",
+        { ONE_DISK "0000000000200201 0004 0001 00 00 " PLAIN "2f6d2f61 61",
           "START: disk 0: size 2097665 is not a multiple of 512" },
-        { ONE_DISK "0000000000200100 0004 0001 00 00 0000 2f6d2f61 61",
+        { ONE_DISK "0000000000200100 0004 0001 00 00 " PLAIN "2f6d2f61 61",
           "START: disk 0: size 2097408 is not a multiple of 512" },
-        { ONE_DISK "0000000000200200 0000 0001 00 00 0000 61",
+        { ONE_DISK "0000000000200200 0000 0001 00 00 " PLAIN "61",
           "START: disk 0: length 0 of path is not between 1 and 512" },
-        { ONE_DISK "0000000000200200 0004 0000 00 00 0000 2f6d2f61",
+        { ONE_DISK "0000000000200200 0004 0000 00 00 " PLAIN "2f6d2f61",
           "START: disk 0: length 0 of name is not between 1 and 512" },
-        { ONE_DISK "0000000000200200 0201 0001 00 00 0000 61",
+        { ONE_DISK "0000000000200200 0201 0001 00 00 " PLAIN "61",
           "START: disk 0: length 513 of path is not between 1 and 512" },
-        { ONE_DISK "0000000000200200 0001 ffff 00 00 0000 61",
+        { ONE_DISK "0000000000200200 0001 ffff 00 00 " PLAIN "61",
           "START: disk 0: length 65535 of name is not between 1 and 512" },
-        { ONE_DISK "0000000000200200 0005 0001 00 00 0000 2f6d2f61",
+        { ONE_DISK "0000000000200200 0005 0001 00 00 " PLAIN "2f6d2f61",
           "START: disk 0: path needs 5 bytes, but only 4 follow" },
-        { ONE_DISK "0000000000200200 0004 0002 00 00 0000 2f6d2f61 61",
+        { ONE_DISK "0000000000200200 0004 0002 00 00 " PLAIN "2f6d2f61 61",
           "START: disk 0: name needs 2 bytes, but only 1 follow" },
-        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 2f6d0061 61",
+        { ONE_DISK "0000000000200200 0004 0001 00 00 " PLAIN "2f6d0061 61",
           "START: disk 0: path contains a NUL byte" },
-        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 2f6d2f61 00",
+        { ONE_DISK "0000000000200200 0004 0001 00 00 " PLAIN "2f6d2f61 00",
           "START: disk 0: name contains a NUL byte" },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autoptr(GByteArray) bytes = unhex(bad[i].hex);
+
+        check_start_bad(bytes, bad[i].text);
+    }
+}
+
+/* Where a disk is, at the guest and at the host */
+static void test_start_bad_place(void)
+{
+    static const struct {
+        const char *hex, *text;
+    } bad[] = {
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0201 0000 00 00 2f6d2f61 "
+          "61", "START: disk 0: length 513 of address is not between 0 and "
+          "512" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 ffff 00 00 2f6d2f61 "
+          "61", "START: disk 0: length 65535 of file name is not between 0 "
+          "and 512" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0003 0000 00 00 2f6d2f61 "
+          "61 303a", "START: disk 0: address needs 3 bytes, but only 2 "
+          "follow" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0003 0000 00 00 2f6d2f61 "
+          "61 300034", "START: disk 0: address contains a NUL byte" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0002 00 00 2f6d2f61 "
+          "61 3000", "START: disk 0: file name contains a NUL byte" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0002 00 00 2f6d2f61 "
+          "61 30", "START: disk 0: file name needs 2 bytes, but only 1 "
+          "follow" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 11 00 2f6d2f61 "
+          "61", "START: disk 0: number of marks 17 is above 16" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 ff 00 2f6d2f61 "
+          "61", "START: disk 0: number of marks 255 is above 16" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 01 00 2f6d2f61 "
+          "61", "START: disk 0: mark 0: length needs 1 bytes, but only 0 "
+          "follow" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 02 00 2f6d2f61 "
+          "61 0141 00", "START: disk 0: mark 1: length 0 of text is not "
+          "between 1 and 255" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 01 00 2f6d2f61 "
+          "61 0241", "START: disk 0: mark 0: text needs 2 bytes, but only 1 "
+          "follow" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 01 00 2f6d2f61 "
+          "61 024100", "START: disk 0: mark 0: text contains a NUL byte" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 01 00 2f6d2f61 "
+          "61 0141 0142", "START: 2 bytes follow the last disk" },
+        { HEAD "0002 0000 "
+          "0000000000200200 0004 0001 00 00 0003 0000 00 00 2f6d2f61 61 303a34"
+          "0000000000200200 0004 0001 00 00 0003 0000 00 00 2f6d2f62 61 303a34",
+          "START: disk 1: address '0:4' is that of disk 0 already" },
     };
 
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -1038,18 +1104,20 @@ static void test_start_bad_points(void)
     static const struct {
         const char *hex, *text;
     } bad[] = {
-        { ONE_DISK "0000000000200200 0004 0001 04 00 0000 2f6d2f61 61",
+        { ONE_DISK "0000000000200200 0004 0001 04 00 " PLAIN "2f6d2f61 61",
           "START: disk 0: wish 4 is above 3" },
-        { ONE_DISK "0000000000200200 0004 0001 ff 00 0000 2f6d2f61 61",
+        { ONE_DISK "0000000000200200 0004 0001 ff 00 " PLAIN "2f6d2f61 61",
           "START: disk 0: wish 255 is above 3" },
-        { ONE_DISK "0000000000200200 0004 0001 00 41 0000 2f6d2f61 61",
+        { ONE_DISK "0000000000200200 0004 0001 00 41 " PLAIN "2f6d2f61 61",
           "START: disk 0: number of sync points 65 is above 64" },
-        { ONE_DISK "0000000000200200 0004 0001 00 ff 0000 2f6d2f61 61",
+        { ONE_DISK "0000000000200200 0004 0001 00 ff " PLAIN "2f6d2f61 61",
           "START: disk 0: number of sync points 255 is above 64" },
-        { ONE_DISK "0000000000200200 0004 0001 00 00 0001 2f6d2f61 61",
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 00 01 "
+          "2f6d2f61 61",
           "START: disk 0: reserved is 1, but must be 0" },
-        { ONE_DISK "0000000000200200 0004 0001 00 00 8000 2f6d2f61 61",
-          "START: disk 0: reserved is 32768, but must be 0" },
+        { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 00 80 "
+          "2f6d2f61 61",
+          "START: disk 0: reserved is 128, but must be 0" },
         { ONE_DISK WITH_POINTS("01"), "START: disk 0: sync point 0: "
           "description needs 24 bytes, but only 0 follow" },
         { ONE_DISK WITH_POINTS("02") POINT_1 "00", "START: disk 0: "
@@ -1120,6 +1188,14 @@ static WsmStart make_start(unsigned ndisks, unsigned length, unsigned npoints)
 
         disk->path = g_strdup_printf("%0*u", length, i);
         disk->name = g_strnfill(length, 'n');
+        /* Two of length 0 are not the same address */
+        disk->address = i % 4 == 3 ? g_strdup("") : g_strdup(disk->path);
+        disk->file = g_strnfill(length - 1, 'f');
+        disk->marks = g_ptr_array_new_with_free_func(g_free);
+        for (unsigned j = 0; j < npoints / 4; j++) {
+            g_ptr_array_add(disk->marks,
+                            g_strnfill(MIN(length, WSM_MAX_MARK), 'm'));
+        }
         disk->size = 512ULL * g_test_rand_int_range(1, INT32_MAX);
         disk->wish = g_test_rand_int_range(0, WSM_BASIS_KIND__MAX);
         add_points(disk, npoints);
@@ -1136,6 +1212,14 @@ static void assert_points_equal(const WsmDiskDesc *a, const WsmDiskDesc *b)
     }
 }
 
+static void assert_marks_equal(const GPtrArray *a, const GPtrArray *b)
+{
+    g_assert_cmpuint(a->len, ==, b->len);
+    for (unsigned i = 0; i < a->len; i++) {
+        g_assert_cmpstr(g_ptr_array_index(a, i), ==, g_ptr_array_index(b, i));
+    }
+}
+
 static void assert_start_equal(const WsmStart *a, const WsmStart *b)
 {
     g_assert_true(qemu_uuid_is_equal(&a->session, &b->session));
@@ -1146,6 +1230,9 @@ static void assert_start_equal(const WsmStart *a, const WsmStart *b)
     for (unsigned i = 0; i < a->ndisks; i++) {
         g_assert_cmpstr(a->disk[i].path, ==, b->disk[i].path);
         g_assert_cmpstr(a->disk[i].name, ==, b->disk[i].name);
+        g_assert_cmpstr(a->disk[i].address, ==, b->disk[i].address);
+        g_assert_cmpstr(a->disk[i].file, ==, b->disk[i].file);
+        assert_marks_equal(a->disk[i].marks, b->disk[i].marks);
         g_assert_cmpuint(a->disk[i].size, ==, b->disk[i].size);
         g_assert_cmpint(a->disk[i].wish, ==, b->disk[i].wish);
         assert_points_equal(&a->disk[i], &b->disk[i]);
@@ -1159,7 +1246,7 @@ static void check_start_round_trip(unsigned ndisks, unsigned length,
     g_autoptr(GByteArray) bytes = wsm_start_encode(&in);
 
     /* what the section may have, migration/wsm/load.c */
-    g_assert_cmpuint(bytes->len, <=, 1 * MiB);
+    g_assert_cmpuint(bytes->len, <=, 2 * MiB);
     g_assert_true(decode_start(bytes->data, bytes->len, &out, &error_abort));
     assert_start_equal(&in, &out);
     wsm_start_destroy(&in);
@@ -1184,7 +1271,7 @@ static void test_start_round_trip(void)
 static void test_start_max_size(void)
 {
     g_autoptr(GByteArray) bytes = unhex(
-        ONE_DISK MAX_SIZE " 0004 0001 00 01 0000 2f6d2f61 61"
+        ONE_DISK MAX_SIZE " 0004 0001 00 01 " PLAIN "2f6d2f61 61"
         "00000000000000000000000000000000" MAX_SIZE);
     WsmStart start;
 
@@ -1226,7 +1313,7 @@ static void test_start_wish(void)
 {
     for (int wish = 0; wish < WSM_BASIS_KIND__MAX; wish++) {
         g_autofree char *hex = g_strdup_printf(
-            ONE_DISK "0000000000200200 0004 0001 %02x 00 0000 2f6d2f61 61",
+            ONE_DISK "0000000000200200 0004 0001 %02x 00 " PLAIN "2f6d2f61 61",
             wish);
         g_autoptr(GByteArray) bytes = unhex(hex);
         WsmStart start;
@@ -1449,6 +1536,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/protocol/start/bytes", test_start_bytes);
     g_test_add_func("/wsm/protocol/start/bad", test_start_bad);
     g_test_add_func("/wsm/protocol/start/bad-points", test_start_bad_points);
+    g_test_add_func("/wsm/protocol/start/bad-place", test_start_bad_place);
     g_test_add_func("/wsm/protocol/start/truncated", test_start_truncated);
     g_test_add_func("/wsm/protocol/start/round-trip", test_start_round_trip);
     g_test_add_func("/wsm/protocol/start/max-size", test_start_max_size);
