@@ -264,12 +264,14 @@ pull_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
     bdrv_default_perms(bs, c, role, reopen_queue, perm, shared, nperm, nshared);
 
     /*
-     * What arrives is written even if the guest's device may not write yet,
-     * and nobody may write behind the back of the filter.
+     * What arrives is written even if the guest's device may not write yet.
+     * Nobody may write behind the back of the filter, nor read there what has
+     * not arrived.
      */
     if (!s->dropped && !(bs->open_flags & BDRV_O_INACTIVE)) {
         *nperm |= BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE;
-        *nshared &= ~(BLK_PERM_WRITE | BLK_PERM_RESIZE);
+        *nshared &= ~(BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE |
+                      BLK_PERM_RESIZE);
     }
 }
 

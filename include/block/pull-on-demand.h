@@ -60,8 +60,10 @@ typedef struct BdrvPullStats {
 } BdrvPullStats;
 
 /*
- * Insert a filter above @bs, for all its parents.  Nothing is missing: the
- * filter passes everything through.  @bs must be active (bdrv_activate()) and
+ * Insert a filter above @bs, for all its parents.  Nobody else can read or
+ * write @bs, or a node below that it shares with no one, until it is dropped;
+ * it is an error if somebody does.  Nothing is missing: the filter passes
+ * everything through.  @bs must be active (bdrv_activate()) and
  * writable.  @granularity: size of a block, a power of two, at least 512.
  * @ops and @opaque must stay valid until bdrv_pull_drop() has returned.
  * Return the filter, which the caller gives back with bdrv_pull_drop(), or

@@ -307,6 +307,7 @@ void wsm_dest_drop_filter(WsmDestDisk *disk, bool complete)
     if (disk->written) {
         bdrv_release_dirty_bitmap(g_steal_pointer(&disk->written));
     }
+    wsm_nodes_free(g_steal_pointer(&disk->nodes));
     bdrv_pull_get_stats(disk->filter, &disk->last);
     bdrv_pull_drop(g_steal_pointer(&disk->filter));
     if (complete) {

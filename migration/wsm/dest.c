@@ -176,6 +176,7 @@ static bool wsm_dest_add_disk(WsmDest *d, const WsmDisk *ours, unsigned i,
         error_prepend(errp, "disk '%s': destination: ", desc->name);
         return false;
     }
+    disk->nodes = wsm_nodes_new(disk->filter, d->blocker);
     return wsm_dest_watch_guest(disk, errp);
 }
 
@@ -233,6 +234,8 @@ static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
     qemu_co_queue_init(&d->control);
     qemu_co_queue_init(&d->changed);
     wsm_buffers_init(&d->buffers);
+    error_setg(&d->blocker, "the disk's contents have not arrived yet; wait "
+               "until query-wsm says 'completed'");
     qemu_mutex_init(&d->lock);
     return d;
 }
@@ -317,6 +320,7 @@ void wsm_dest_free(WsmDest *d)
     g_free(d->disk_size);
     g_free(d->channel);
     g_free(d->refusal);
+    error_free(d->blocker);
     g_queue_free_full(d->queue, g_free);
     wsm_start_destroy(&d->start);
     qemu_mutex_destroy(&d->lock);

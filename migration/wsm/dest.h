@@ -20,6 +20,7 @@
 #include "channel.h"
 #include "disk.h"
 #include "image.h"
+#include "nodes.h"
 #include "protocol.h"
 #include "wsm.h"
 
@@ -48,6 +49,7 @@ typedef struct WsmDestDisk {
     bool no_points;             /* something went wrong with them */
 
     BlockDriverState *filter;   /* BQL, or IOThread unless closed */
+    WsmNodes *nodes;            /* BQL: @filter and below, blocked */
     BdrvPullStats last;         /* BQL; of @filter when it was dropped */
 
     Stat64 received, zero, skipped, compared;
@@ -84,6 +86,7 @@ struct WsmDest {
     Wsm *w;
     WsmStart start;             /* what the source told */
     char *refusal;              /* why we cannot take the guest, or NULL */
+    Error *blocker;             /* why jobs and snapshots must wait */
     unsigned ndisks;
     WsmDestDisk *disk;
     int64_t *disk_size;         /* as WsmLimits wants it */

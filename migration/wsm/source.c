@@ -93,7 +93,7 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
     }
     /* A new overlay would take writes that our bitmap does not see */
     d->bs = blk_bs(d->blk);
-    bdrv_op_block_all(d->bs, s->blocker);
+    d->nodes = wsm_nodes_new(d->bs, s->blocker);
     d->allocated = bdrv_get_allocated_file_size(d->bs);
     d->s = s;
     d->index = i;
@@ -108,6 +108,7 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
     };
     wsm_storage_leave_notes(d->bs, i, &s->start.session, s->notes);
     d->name = s->start.disk[i].name;
+    d->hold = wsm_hold_new(d->nodes, d->name);
     s->start.ndisks = s->ndisks = i + 1;
     bdrv_ref(d->bs);
     return wsm_source_add_points(s, d, disk, errp);
@@ -246,6 +247,25 @@ static void wsm_source_give_up_requests(WsmSource *s)
     }
 }
 
+/* The disk is the guest's or the user's alone again */
+static void wsm_source_let_go(WsmSource *s, WsmSourceDisk *d)
+{
+    wsm_source_settle(s, d);
+    wsm_hold_free(g_steal_pointer(&d->hold));
+    if (d->bitmap) {
+        bdrv_release_dirty_bitmap(g_steal_pointer(&d->bitmap));
+    }
+    if (d->compare) {
+        bdrv_release_dirty_bitmap(g_steal_pointer(&d->compare));
+    }
+    wsm_nodes_free(g_steal_pointer(&d->nodes));
+    blk_unref(g_steal_pointer(&d->blk));
+    bdrv_unref(d->bs);
+    if (d->bs_points) {
+        bdrv_unref(g_steal_pointer(&d->bs_points));
+    }
+}
+
 void wsm_source_stop(WsmSource *s)
 {
     if (s->stopped) {
@@ -257,24 +277,12 @@ void wsm_source_stop(WsmSource *s)
         wsm_source_give_up_requests(s);
     }
     wsm_storage_remove_notes(s->notes);
+    /* All, as disks may have backing files in common */
     for (unsigned i = 0; i < s->ndisks; i++) {
-        WsmSourceDisk *d = &s->disk[i];
-
-        wsm_source_settle(s, d);
-        if (d->bitmap) {
-            bdrv_release_dirty_bitmap(d->bitmap);
-        }
-        if (d->compare) {
-            bdrv_release_dirty_bitmap(g_steal_pointer(&d->compare));
-        }
-        bdrv_op_unblock_all(d->bs, s->blocker);
-        blk_unref(d->blk);
-        bdrv_unref(d->bs);
-        if (d->bs_points) {
-            bdrv_unref(g_steal_pointer(&d->bs_points));
-        }
-        d->bitmap = NULL;
-        d->blk = NULL;
+        wsm_hold_end(s->disk[i].hold);
+    }
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        wsm_source_let_go(s, &s->disk[i]);
     }
     s->released = true;
 }

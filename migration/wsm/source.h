@@ -21,7 +21,9 @@
 #include "channel.h"
 #include "connect.h"
 #include "disk.h"
+#include "hold.h"
 #include "image.h"
+#include "nodes.h"
 #include "protocol.h"
 #include "window.h"
 #include "wsm.h"
@@ -35,6 +37,8 @@ typedef struct WsmSourceDisk {
     const char *name;           /* in WsmSource.start */
     BlockBackend *blk;
     BlockDriverState *bs;       /* of @blk; has @bitmap; must not change */
+    WsmNodes *nodes;            /* @bs and below: blocked, must not change */
+    WsmHold *hold;              /* keeps the images locked in post-copy */
     int64_t allocated;          /* bytes, when we began; < 0: not known */
     /*
      * Blocks whose copy at the destination is not current, but for those in

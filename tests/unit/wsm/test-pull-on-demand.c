@@ -934,23 +934,34 @@ static void test_inactive(void)
     pull_test_cleanup(&t);
 }
 
-/* Nobody may write behind the back of the filter */
-static void test_permissions(void)
+static void test_not_below(uint64_t perm)
 {
     Error *err = NULL;
     BlockBackend *other;
-    BlockDriverState *ro;
     PullTest t;
 
     pull_test_init_disk(&t, SIZE, 0, BLK_PERM_ALL, BDRV_O_RDWR);
     t.filter = bdrv_pull_append(t.bs, BLOCK, &pull_test_ops, &t, &error_abort);
-    other = blk_new(qemu_get_aio_context(), BLK_PERM_WRITE, BLK_PERM_ALL);
+    other = blk_new(qemu_get_aio_context(), perm, BLK_PERM_ALL);
     g_assert_cmpint(blk_insert_bs(other, t.bs, &err), <, 0);
     error_free_or_abort(&err);
+    g_assert_cmpint(blk_insert_bs(other, t.filter, &error_abort), ==, 0);
+    blk_remove_bs(other);
     pull_test_drop(&t);
     g_assert_cmpint(blk_insert_bs(other, t.bs, &error_abort), ==, 0);
     blk_unref(other);
     pull_test_cleanup(&t);
+}
+
+/* Nobody may read or write behind the back of the filter */
+static void test_permissions(void)
+{
+    Error *err = NULL;
+    BlockDriverState *ro;
+
+    test_not_below(BLK_PERM_CONSISTENT_READ);
+    test_not_below(BLK_PERM_WRITE);
+    test_not_below(BLK_PERM_RESIZE);
 
     ro = bdrv_new_open_driver(&bdrv_mem, NULL, 0, &error_abort);
     g_assert_null(bdrv_pull_append(ro, BLOCK, &pull_test_ops, NULL, &err));

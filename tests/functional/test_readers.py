@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who else reads or writes a disk that moves, or is on its way."""
+
+from pathlib import Path
+
+from lib.back import BOTH
+from lib.common import TestFailure, require, run, tool
+from lib.image import MIB, Image
+from lib.moves import end, expect_moved, loaded_source
+from lib.registry import test
+from lib.scene import WSM, Scene, begin, disk_total, finish, wait_phase
+from lib.vm import DiskConfig, MachineConfig, Vm
+
+# Says why, and when it will work
+WAIT = ('not arrived', 'query-wsm')
+
+
+def enter_postcopy(scene: Scene, source: Vm, destination: Vm) -> None:
+    """Much is missing there, and stays so until leave_postcopy()."""
+    begin(source, scene.uri(destination), push_delay=2000, max_residue=30000)
+    wait_phase(destination, 'postcopy')
+    scene.guest.stop()
+    require(disk_total(destination, 'missing') > MIB, 'nothing is missing')
+
+
+def leave_postcopy(scene: Scene, source: Vm, destination: Vm) -> None:
+    require(disk_total(destination, 'missing') > 0, 'it ended too early')
+    source.qmp.cmd('wsm-set-options', push_delay=0)
+    finish(source, destination)
+    expect_moved(scene, source, destination)
+
+
+def busy_source(scene: Scene) -> Vm:
+    """It leaves a lot behind for post-copy."""
+    return loaded_source(scene, writers=4, full=1, big=1)
+
+
+# Readers
+
+def add_target(scene: Scene, vm: Vm) -> Path:
+    """A blank image as one more node, for backups of the first disk."""
+    image = Image(scene.folder / f'{vm.name}-target', 'raw',
+                  scene.config.disks[0].size).create()
+    vm.qmp.cmd('blockdev-add', {
+        'driver': 'raw', 'node-name': 'target',
+        'file': {'driver': 'file', 'filename': str(image.path)}})
+    return image.path
+
+
+def start_nbd(scene: Scene, vm: Vm) -> None:
+    vm.qmp.cmd('nbd-server-start', addr={
+        'type': 'unix', 'data': {'path': str(scene.folder / 'nbd')}})
+
+
+def export(vm: Vm, node: str, name: str) -> None:
+    vm.qmp.cmd('block-export-add', {'type': 'nbd', 'id': name, 'name': name,
+                                    'node-name': node})
+
+
+def copy_out(scene: Scene, name: str) -> bytes:
+    """What is read at the export of this name."""
+    path = scene.folder / f'{name}.copy'
+    run(tool('qemu-img'), 'convert', '-f', 'raw', '-O', 'raw',
+        f'nbd+unix:///{name}?socket={scene.folder / "nbd"}', str(path))
+    return path.read_bytes()
+
+
+def refuse_jobs(vm: Vm, node: str) -> None:
+    """What reads a node, or puts another one in its place."""
+    refuse = vm.qmp.expect_error
+    refuse('blockdev-backup', *WAIT, node, job_id='job', device=node,
+           target='target', sync='full')
+    refuse('drive-backup', *WAIT, node, job_id='job', device=node,
+           target=f'{vm.folder}/backup', sync='full', format='raw')
+    refuse('blockdev-snapshot-sync', *WAIT, node, node_name=node,
+           snapshot_file=f'{vm.folder}/overlay', format='qcow2',
+           snapshot_node_name='overlay')
+    refuse('block_resize', *WAIT, node, node_name=node, size=MIB)
+
+
+@test(BOTH)
+def readers_below_refused(scene: Scene) -> None:
+    """Nobody reads a disk by its node's name while blocks are missing."""
+    source = busy_source(scene)
+    destination = scene.destination()
+    start_nbd(scene, destination)
+    enter_postcopy(scene, source, destination)
+    target = add_target(scene, destination)
+    refuse = destination.qmp.expect_error
+    for node in ('node-vd0', 'node-vd0-file', 'node-vd1', 'node-vd1-file'):
+        refuse_jobs(destination, node)
+        refuse('block-export-add', node, 'consistent read', type='nbd',
+               id='below', node_name=node)
+    refuse('device_add', 'node-vd0', 'consistent read', id='second',
+           driver='virtio-blk-pci', drive='node-vd0', share_rw=True)
+    leave_postcopy(scene, source, destination)
+    destination.qmp.cmd('blockdev-backup', job_id='job', device='node-vd0',
+                        target='target', sync='full')
+    destination.qmp.event('BLOCK_JOB_COMPLETED')
+    end(source, destination)
+    require(target.read_bytes() == destination.images[0].path.read_bytes(),
+            'the backup differs')
+
+
+@test()
+def readers_above_read_right(scene: Scene) -> None:
+    """Exports of before the migration, and of the filter, pull blocks."""
+    source = busy_source(scene)
+    destination = scene.destination()
+    start_nbd(scene, destination)
+    export(destination, 'node-vd0', 'before')
+    enter_postcopy(scene, source, destination)
+    add_target(scene, destination)
+    name = next(node['node-name'] for node in
+                destination.qmp.cmd('query-named-block-nodes', flat=True)
+                if node['drv'] == 'pull-on-demand')
+    for command in ('blockdev-backup', 'blockdev-mirror'):
+        destination.qmp.expect_error(command, *WAIT, job_id='job', device=name,
+                                     target='target', sync='full')
+    export(destination, name, 'filter')
+    copies = [copy_out(scene, 'before')]
+    require(disk_total(destination, 'pulled') > 0, 'nothing was pulled')
+    copies.append(copy_out(scene, 'filter'))
+    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.wait_migration('completed')
+    destination.wait_migration('completed')
+    copies.append(copy_out(scene, 'filter'))
+    for export_id in ('before', 'filter'):
+        destination.qmp.cmd('block-export-del', id=export_id)
+        destination.qmp.event('BLOCK_EXPORT_DELETED')
+    destination.qmp.cmd('nbd-server-stop')
+    finish(source, destination)
+    expect_moved(scene, source, destination)
+    end(source, destination)
+    right = destination.images[0].path.read_bytes()
+    require(all(copy == right for copy in copies), 'a copy is wrong')
+
+
+@test(MachineConfig((DiskConfig(fmt='qcow2'),)))
+def snapshots_refused_throughout(scene: Scene) -> None:
+    """savevm, loadvm and capabilities: not before the migration ends."""
+    source = busy_source(scene)
+    destination = scene.destination()
+    enter_postcopy(scene, source, destination)
+    for vm in (source, destination):
+        for name in (WSM, 'postcopy-ram'):
+            vm.qmp.expect_error('migrate-set-capabilities', 'migration',
+                                capabilities=[{'capability': name,
+                                               'state': name != WSM}])
+        for line in ('savevm one', 'loadvm one'):
+            text = vm.qmp.hmp(line)
+            require('not ended' in text, f'{vm.name}: {line}: {text}')
+    destination.set_caps(WSM)       # what it is already
+    leave_postcopy(scene, source, destination)
+    destination.set_caps(WSM, on=False)
+    end(source, destination)
+
+
+# Writers
+
+def write_to(image: Image) -> str:
+    """What qemu-io says when it writes to an image; '' if it can."""
+    try:
+        run(tool('qemu-io'), '-f', image.fmt, '-c', 'write -P 0xa5 0 512',
+            str(image.path))
+    except TestFailure as err:
+        return str(err)
+    return ''
+
+
+@test(BOTH)
+def source_stays_locked(scene: Scene) -> None:
+    """Nobody writes to the source's images while blocks are missing."""
+    source = busy_source(scene)
+    destination = scene.destination()
+    start_nbd(scene, source)
+    enter_postcopy(scene, source, destination)
+    for image in source.images:
+        text = write_to(image)
+        require('lock' in text, f'{image.path} was written: {text}')
+    for node in ('node-vd0', 'node-vd1', 'node-vd0-file', 'node-vd1-file'):
+        source.qmp.expect_error('block-export-add', 'handed over', type='nbd',
+                                id='late', node_name=node, writable=True)
+        source.qmp.expect_error('blockdev-set-active', 'handed over',
+                                node_name=node, active=True)
+    require(source.qmp.cmd('query-block-exports') == [], 'there is an export')
+    source.qmp.cmd('nbd-server-stop')
+    leave_postcopy(scene, source, destination)
+    for image in source.images:
+        text = write_to(image)
+        require(text == '', f'still locked: {text}')
+    end(source, destination)
