@@ -26,7 +26,10 @@ void wsm_mig_init(void);
  */
 void wsm_shutdown(void);
 
-/* Do the capabilities @new_caps go together with whole-system? */
+/*
+ * Do the capabilities @new_caps go together with whole-system?  While a
+ * migration has not ended none can change.
+ */
 bool wsm_caps_check(const bool *new_caps, Error **errp);
 
 /* Can block channels be opened beside a main stream to @addr? */
@@ -94,6 +97,15 @@ bool wsm_outgoing_is_handed_over(void);
  * tracked on.
  */
 bool wsm_may_run(Error **errp);
+
+/*
+ * May a snapshot of the guest be saved or loaded?  Not before a whole-system
+ * migration has ended, whatever the capability says.
+ */
+bool wsm_may_snapshot(Error **errp);
+
+/* Stop the guest to load a snapshot, unless wsm_may_snapshot() refuses it */
+void wsm_stop_to_load(void);
 
 /* cont, for a guest that runs from the start; says why if it does not */
 void wsm_autostart(void);

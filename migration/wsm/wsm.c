@@ -268,6 +268,29 @@ void wsm_shutdown(void)
     }
 }
 
+/* What both sides agreed on, and what is there of it, must stay as it is */
+static bool wsm_has_ended(const char *what, Error **errp)
+{
+    if (the_wsm && (the_wsm->source || the_wsm->dest)) {
+        error_setg(errp, "%s: a whole-system migration has not ended yet; wait "
+                   "for it or cancel it", what);
+        return false;
+    }
+    return true;
+}
+
+bool wsm_may_snapshot(Error **errp)
+{
+    return wsm_has_ended("No snapshots now", errp);
+}
+
+void wsm_stop_to_load(void)
+{
+    if (wsm_may_snapshot(NULL)) {
+        vm_stop(RUN_STATE_RESTORE_VM);
+    }
+}
+
 bool wsm_caps_check(const bool *new_caps, Error **errp)
 {
     static const MigrationCapability conflicts[] = {
@@ -279,6 +302,11 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
         MIGRATION_CAPABILITY_RELEASE_RAM,
     };
 
+    if (memcmp(new_caps, migrate_get_current()->capabilities,
+               sizeof(migrate_get_current()->capabilities)) &&
+        !wsm_has_ended("Capabilities cannot be changed now", errp)) {
+        return false;
+    }
     if (!new_caps[MIGRATION_CAPABILITY_WHOLE_SYSTEM]) {
         return true;
     }
