@@ -65,17 +65,27 @@ bool wsm_incoming_stays_stopped(void);
 
 /*
  * The main stream broke.  May the destination wait for a new one?  True from
- * the moment it has told the source that it is ready to run the guest; if it
- * has not, it will not do so any more.  Any thread.
+ * the moment it has told the source that it is ready to run the guest, unless
+ * the source has taken it back; if it has not, it will not do so any more.
+ * With the capability off it is @otherwise.  Any thread.
  */
-bool wsm_incoming_recoverable(void);
+bool wsm_incoming_recoverable(bool otherwise);
+
+/*
+ * The main stream, or that of the package, was read to its end without an
+ * error: @ret is 0, or positive if another reads on.  Returns @ret, or -errno
+ * if the migration is not over.  Any thread.
+ */
+int wsm_incoming_check_end(int ret);
 
 /*
  * The main stream broke before the guest could run: leave the disks' images in
  * good order and exit, both in the main thread.  To be called in another,
- * without the BQL; returns only if the capability is off.
+ * without the BQL.  Returns true if QEMU shall live on without the guest
+ * (migrate-incoming with exit-on-error=false), and false if the capability is
+ * off.
  */
-void wsm_incoming_give_up(void);
+bool wsm_incoming_give_up(void);
 
 /*
  * Is everything at the destination, so that it does not matter if the main
@@ -89,6 +99,13 @@ bool wsm_outgoing_is_complete(void);
  * becomes of the migration.  Any thread.
  */
 bool wsm_outgoing_is_handed_over(void);
+
+/*
+ * The main stream broke in the post-copy state.  If the guest has not been
+ * handed over, as the destination did not say that it is ready, true: it will
+ * not be any more and must run here again.  Migration thread.
+ */
+bool wsm_outgoing_takes_back(void);
 
 /*
  * May the guest run, or is one of its disks a copy that was handed over to

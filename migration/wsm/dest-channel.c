@@ -128,7 +128,7 @@ static void wsm_dest_say_again(WsmDest *d)
     bool say_ready;
 
     WITH_QEMU_LOCK_GUARD(&d->lock) {
-        say_ready = d->loaded && !d->go;
+        say_ready = d->loaded && !d->go && !d->lost;
     }
     if (say_ready) {
         wsm_dest_say(d, &ready);
@@ -240,10 +240,6 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
     WsmDestWrite *wr;
     void *buf = NULL;
 
-    /* With postcopy-ram it may be here before the list of missing blocks */
-    while (msg->epoch > qatomic_read(&d->epoch) && !qatomic_read(&d->quit)) {
-        qemu_co_queue_wait(&d->changed, NULL);
-    }
     while (conn->outstanding + wsm_dest_cost(msg) > limit ||
            conn->writes >= WSM_MAX_WRITES) {
         qemu_co_queue_wait(&conn->progress, NULL);
@@ -268,6 +264,12 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
 static bool coroutine_fn wsm_dest_dispatch(WsmDestConn *conn,
                                            const WsmMsg *msg, Error **errp)
 {
+    if (!wsm_dest_expects(conn->d, msg)) {
+        error_setg(errp, "block channel %u: %s of epoch %u in phase '%s'",
+                   conn->c.id, wsm_msg_name(msg->type), msg->epoch,
+                   WsmPhase_str(wsm_phase(conn->d->w)));
+        return false;
+    }
     switch (msg->type) {
     case WSM_MSG_DATA:
     case WSM_MSG_ZERO:

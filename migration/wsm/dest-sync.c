@@ -40,6 +40,7 @@ static void wsm_dest_secured_bh(void *opaque)
 
     if (!d->stopped) {
         wsm_dest_mark_current(d);
+        wsm_dest_watch_end(d);
     }
     wsm_dest_co_end(d);
 }

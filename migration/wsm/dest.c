@@ -81,8 +81,34 @@ static void wsm_dest_drop_filters(WsmDest *d, bool complete)
     wsm_dest_kick(d);
 }
 
-/* Main thread: if all is there and the guest is ours, the filters may go */
-static void wsm_dest_drop_filters_bh(void *opaque)
+/*
+ * Draining and stopping poll, and so run bottom halves.  One that frees @d must
+ * not run within.
+ */
+bool wsm_dest_defer(WsmDest *d, QEMUBHFunc *cb, void *opaque)
+{
+    WsmDeferred deferred = { .cb = cb, .opaque = opaque };
+
+    if (!(d->dropping && !d->filters_gone) && !(d->stopped && !d->released)) {
+        return false;
+    }
+    g_array_append_val(d->deferred, deferred);
+    return true;
+}
+
+/* Main thread: what was deferred may run now */
+static void wsm_dest_run_deferred(WsmDest *d)
+{
+    for (unsigned i = 0; i < d->deferred->len; i++) {
+        WsmDeferred *deferred = &g_array_index(d->deferred, WsmDeferred, i);
+
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), deferred->cb,
+                                deferred->opaque);
+    }
+    g_array_set_size(d->deferred, 0);
+}
+
+void wsm_dest_drop_filters_bh(void *opaque)
 {
     WsmDest *d = opaque;
     bool go;
@@ -96,6 +122,7 @@ static void wsm_dest_drop_filters_bh(void *opaque)
         wsm_dest_drop_filters(d, true);
         d->complete = true;
         wsm_dest_start_securing(d);
+        wsm_dest_run_deferred(d);
     }
 }
 
@@ -229,6 +256,7 @@ static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
     d->nchannels = d->start.channels;
     d->channel = g_new0(WsmDestChannel, d->nchannels);
     d->queue = g_queue_new();
+    d->deferred = g_array_new(false, false, sizeof(WsmDeferred));
     QTAILQ_INIT(&d->conns);
     qemu_co_queue_init(&d->gone);
     qemu_co_queue_init(&d->control);
@@ -283,9 +311,13 @@ static WsmPhase wsm_dest_phase_reached(WsmDest *d)
 
 bool wsm_dest_is_needed(WsmDest *d)
 {
-    return wsm_phase(d->w) == WSM_PHASE_POSTCOPY &&
-           (!qatomic_read(&d->filters_gone) ||
-            qatomic_read(&d->secured) == WSM_DEST_SECURING);
+    bool go;
+
+    WITH_QEMU_LOCK_GUARD(&d->lock) {
+        go = d->go;
+    }
+    return go && (!qatomic_read(&d->filters_gone) ||
+                  qatomic_read(&d->secured) == WSM_DEST_SECURING);
 }
 
 void wsm_dest_stop(WsmDest *d)
@@ -295,7 +327,10 @@ void wsm_dest_stop(WsmDest *d)
     if (d->stopped) {
         return;
     }
+    /* A guest that runs must not see blocks that are not there yet */
+    assert(!wsm_dest_is_in_use(d));
     d->stopped = true;
+    wsm_dest_end_watching(d);
     qatomic_set(&d->quit, true);
     wsm_dest_drop_filters(d, false);
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&d->coroutines) > 0);
@@ -305,6 +340,7 @@ void wsm_dest_stop(WsmDest *d)
         wsm_dest_leave_image(&d->disk[i], phase);
     }
     d->released = true;
+    wsm_dest_run_deferred(d);
 }
 
 void wsm_dest_free(WsmDest *d)
@@ -322,13 +358,14 @@ void wsm_dest_free(WsmDest *d)
     g_free(d->refusal);
     error_free(d->blocker);
     g_queue_free_full(d->queue, g_free);
+    g_array_unref(d->deferred);
     wsm_start_destroy(&d->start);
     qemu_mutex_destroy(&d->lock);
     g_free(d);
 }
 
 /*
- * The freeze and the handover
+ * The freeze
  */
 
 int64_t wsm_dest_missing(WsmDest *d)
@@ -381,93 +418,6 @@ bool wsm_dest_seal(WsmDest *d, Error **errp)
     qatomic_set(&d->epoch, 1);
     wsm_dest_kick(d);
     return true;
-}
-
-/* Main thread: the guest is ours */
-static void wsm_dest_go_bh(void *opaque)
-{
-    WsmDest *d = opaque;
-    int64_t ns;
-
-    if (d->stopped) {
-        return;
-    }
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        ns = wsm_now() - d->frozen_at;
-    }
-    WITH_QEMU_LOCK_GUARD(&d->w->lock) {
-        d->w->downtime_ns = ns;
-    }
-    d->run(d->run_opaque);
-    wsm_advance(d->w, WSM_PHASE_FREEZE, WSM_PHASE_POSTCOPY);
-    wsm_dest_drop_filters_bh(d);
-}
-
-bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque)
-{
-    WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
-    bool go;
-
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        if (d->lost) {
-            return false;
-        }
-        d->run = run;
-        d->run_opaque = opaque;
-        d->loaded = true;
-        go = d->go;
-    }
-    if (go) {
-        migration_bh_schedule(wsm_dest_go_bh, d);
-    } else {
-        wsm_dest_say(d, &ready);
-    }
-    return true;
-}
-
-bool wsm_dest_is_ready(WsmDest *d)
-{
-    QEMU_LOCK_GUARD(&d->lock);
-    d->lost = !d->loaded;
-    return d->loaded;
-}
-
-void wsm_dest_go(WsmDest *d)
-{
-    bool run;
-
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        run = d->loaded && !d->go;
-        d->go = true;
-    }
-    if (run) {
-        migration_bh_schedule(wsm_dest_go_bh, d);
-    }
-}
-
-/* Main thread: the source lets the guest run on, so it must never run here */
-static void wsm_dest_abort_bh(void *opaque)
-{
-    if (!wsm_get()->dest || wsm_get()->dest->stopped) {
-        /* It has ended for another reason: the guest never runs here */
-        return;
-    }
-    wsm_dest_stop(wsm_get()->dest);
-    error_report("The source has taken the guest back before the handover; "
-                 "it runs on there");
-    exit(EXIT_FAILURE);
-}
-
-void wsm_dest_abort(WsmDest *d)
-{
-    bool go;
-
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        go = d->go;
-    }
-    if (!go) {
-        migration_bh_schedule(wsm_dest_abort_bh, NULL);
-    }
 }
 
 /*

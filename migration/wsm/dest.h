@@ -73,6 +73,12 @@ typedef struct WsmDestChannel {
     unsigned connections;       /* atomic: how many there were */
 } WsmDestChannel;
 
+/* What must wait until the main thread has come back from a poll */
+typedef struct WsmDeferred {
+    QEMUBHFunc *cb;
+    void *opaque;
+} WsmDeferred;
+
 /* How far the flush is that follows when the filters are gone */
 typedef enum WsmDestSecured {
     WSM_DEST_UNSECURED,
@@ -118,12 +124,19 @@ struct WsmDest {
     bool dropping;              /* BQL: filters are being dropped, or were */
     bool complete;              /* BQL: they were, with nothing missing */
     bool wrote;                 /* IOThread, then BQL: images are changed */
+    bool running;               /* BQL: the guest was let run here */
+    bool cleaning;              /* BQL: loading failed in the main thread */
+    GArray *deferred;           /* BQL: of WsmDeferred */
+    QEMUTimer *watch;           /* BQL: see wsm_dest_watch_end(), or NULL */
+    int64_t alone_since;        /* BQL, ns: channel 0 is down since then */
 
     QemuMutex lock;
     /* @lock */
     GQueue *queue;              /* of WsmMsg: what to say on channel 0 */
     bool loaded;                /* the guest could run */
-    bool lost;                  /* it never will: the stream broke before */
+    bool lost;                  /* it never will run here, for any reason */
+    bool pausing;               /* the stream broke, QEMU waits or will wait */
+    bool ended;                 /* the main stream said END, and rightly so */
     bool go;                    /* the source has handed it over */
     int64_t frozen_at;          /* ns */
     QEMUBHFunc *run;            /* lets it run */
@@ -158,21 +171,57 @@ bool wsm_dest_set_missing(WsmDest *d, unsigned disk, const uint8_t *runs,
                           size_t size, Error **errp);
 bool wsm_dest_seal(WsmDest *d, Error **errp);
 
+/* Main thread: if all is there and the guest is ours, the filters may go */
+void wsm_dest_drop_filters_bh(void *opaque);
+
+/*
+ * Main thread: is @d being stopped, or are its filters being dropped, by a
+ * function that polls and has called us?  Then @cb(@opaque) will be scheduled
+ * when that has ended; returns true.
+ */
+bool wsm_dest_defer(WsmDest *d, QEMUBHFunc *cb, void *opaque);
+
+/* --- dest-handover.c --- */
+
 /*
  * Main thread: all state is loaded; @run with @opaque after the handover.
- * Returns false if it is too late for that.
+ * Returns false and sets @errp if that must not be.
  */
-bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque);
+bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque, Error **errp);
 
 /*
  * The main stream broke.  Has the source been told that the guest could run
- * here?  If not, it never will be, and the guest never runs.  Any thread.
+ * here, and is it still so?  If not, it never will be, and the guest never
+ * runs.  Any thread.
  */
 bool wsm_dest_is_ready(WsmDest *d);
 
-/* GO has come, perhaps for the second time; ABORT has come.  IOThread. */
+/*
+ * Can the source say that now?  By what we have said and seen ourselves: what
+ * is wrong is not believed.  IOThread.
+ */
+bool wsm_dest_expects(WsmDest *d, const WsmMsg *msg);
+
+/* What is expected has come, perhaps for the second time.  IOThread. */
 void wsm_dest_go(WsmDest *d);
 void wsm_dest_abort(WsmDest *d);
+
+/* Does the guest run here, with blocks still missing?  BQL. */
+bool wsm_dest_is_in_use(WsmDest *d);
+
+/* The main stream said END: false if that cannot be.  Any thread. */
+bool wsm_dest_end(WsmDest *d);
+
+/* May the main stream end now, the migration being over?  Any thread. */
+bool wsm_dest_may_end(WsmDest *d);
+
+/*
+ * Main thread: the main stream is not needed any more, as all is here and
+ * durable; or it must end, as the guest never runs here.  See to it that it
+ * ends even if QEMU waits for a new one, until wsm_dest_end_watching().
+ */
+void wsm_dest_watch_end(WsmDest *d);
+void wsm_dest_end_watching(WsmDest *d);
 
 /* --- dest-basis.c --- */
 

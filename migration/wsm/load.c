@@ -24,6 +24,9 @@ typedef struct WsmLoadEnd {
     Coroutine *co;
 } WsmLoadEnd;
 
+/* The thread of post-copy touches nothing any more; see wsm_load_cleanup() */
+static QemuEvent wsm_load_parked;
+
 typedef struct WsmLoadStart {
     Wsm *w;
     WsmStart *start;
@@ -91,7 +94,7 @@ static int wsm_load_start(QEMUFile *f, Wsm *w)
 /* All that was missing is here, or the source would not say so */
 static int wsm_load_end(Wsm *w)
 {
-    if (!w->dest || !qatomic_read(&w->dest->filters_gone)) {
+    if (!w->dest || !wsm_dest_end(w->dest)) {
         error_report("section 'wsm': END came, but blocks are missing");
         return -EINVAL;
     }
@@ -178,12 +181,20 @@ int wsm_load_freeze(QEMUFile *f, Wsm *w)
 }
 
 /*
- * Draining and stopping poll, and so run bottom halves.  One that frees @d must
- * not run within.
+ * What the main thread loads failed, so it releases all of the incoming
+ * migration: nothing may be left to the thread that reads the stream on.
  */
-static bool wsm_load_is_nested(WsmDest *d)
+static void wsm_load_end_thread(void)
 {
-    return (d->dropping && !d->filters_gone) || (d->stopped && !d->released);
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    if (!mis->have_listen_thread || mis->exit_on_error) {
+        return;
+    }
+    qemu_file_shutdown(mis->from_src_file);
+    bql_unlock();
+    qemu_event_wait(&wsm_load_parked);
+    bql_lock();
 }
 
 static void wsm_load_cleanup_bh(void *opaque)
@@ -191,12 +202,7 @@ static void wsm_load_cleanup_bh(void *opaque)
     Wsm *w = opaque;
     WsmDest *d = w->dest;
 
-    if (!d) {
-        return;
-    }
-    if (wsm_load_is_nested(d)) {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_cleanup_bh,
-                                w);
+    if (!d || wsm_dest_defer(d, wsm_load_cleanup_bh, w)) {
         return;
     }
     wsm_dest_stop(d);
@@ -208,13 +214,13 @@ static void wsm_load_cleanup_bh(void *opaque)
 static void wsm_load_cleanup_co_bh(void *opaque)
 {
     WsmLoadEnd *end = opaque;
+    Wsm *w = end->w;
 
-    if (end->w->dest && wsm_load_is_nested(end->w->dest)) {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_cleanup_co_bh,
-                                end);
+    if (w->dest && wsm_dest_defer(w->dest, wsm_load_cleanup_co_bh, end)) {
         return;
     }
-    wsm_load_cleanup_bh(end->w);
+    wsm_load_end_thread();
+    wsm_load_cleanup_bh(w);
     aio_co_wake(end->co);
 }
 
@@ -228,21 +234,27 @@ int wsm_load_cleanup(void *opaque)
     Wsm *w = opaque;
     WsmDest *d = w->dest;
 
-    if (d) {
-        bool done = qatomic_read(&d->filters_gone) &&
-                    wsm_phase(w) == WSM_PHASE_POSTCOPY;
+    if (!d) {
+        return 0;
+    }
+    if (wsm_dest_is_in_use(d)) {
+        error_report("The migration ended, but blocks are missing; keep both "
+                     "sides running and report this bug");
+        return 0;
+    }
+    wsm_enter(w, d->complete && wsm_phase(w) == WSM_PHASE_POSTCOPY
+              ? WSM_PHASE_COMPLETED : WSM_PHASE_FAILED);
+    if (qemu_in_coroutine()) {
+        WsmLoadEnd end = { .w = w, .co = qemu_coroutine_self() };
 
-        wsm_enter(w, done ? WSM_PHASE_COMPLETED : WSM_PHASE_FAILED);
-        if (qemu_in_coroutine()) {
-            WsmLoadEnd end = { .w = w, .co = qemu_coroutine_self() };
-
-            aio_bh_schedule_oneshot(qemu_get_aio_context(),
-                                    wsm_load_cleanup_co_bh, &end);
-            qemu_coroutine_yield();
-        } else {
-            aio_bh_schedule_oneshot(qemu_get_aio_context(),
-                                    wsm_load_cleanup_bh, w);
-        }
+        d->cleaning = true;
+        qemu_event_init(&wsm_load_parked, false);
+        aio_bh_schedule_oneshot(qemu_get_aio_context(),
+                                wsm_load_cleanup_co_bh, &end);
+        qemu_coroutine_yield();
+    } else {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(),
+                                wsm_load_cleanup_bh, w);
     }
     return 0;
 }
@@ -252,9 +264,7 @@ static void wsm_load_give_up_bh(void *opaque)
 {
     WsmDest *d = wsm_get()->dest;
 
-    if (d && wsm_load_is_nested(d)) {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
-                                NULL);
+    if (d && wsm_dest_defer(d, wsm_load_give_up_bh, NULL)) {
         return;
     }
     if (d) {
@@ -269,14 +279,37 @@ static void wsm_load_give_up_bh(void *opaque)
 
 void wsm_incoming_schedule_run(QEMUBHFunc *cb, void *opaque)
 {
+    MigrationIncomingState *mis = migration_incoming_get_current();
+    WsmDest *d = wsm_get()->dest;
+    Error *err = NULL;
+
+    if (!migrate_whole_system()) {
+        migration_bh_schedule(cb, opaque);
+        return;
+    }
+    if (!d) {
+        error_setg(&err, "the guest's state came without the section 'wsm'");
+    } else if (wsm_dest_loaded(d, cb, opaque, &err)) {
+        return;
+    }
+    error_report_err(err);
+    /* The thread that reads it goes the way of a stream that broke */
+    qemu_file_shutdown(mis->from_src_file);
+}
+
+int wsm_incoming_check_end(int ret)
+{
     WsmDest *d = wsm_get()->dest;
 
-    if (!d) {
-        migration_bh_schedule(cb, opaque);
-    } else if (!wsm_dest_loaded(d, cb, opaque)) {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
-                                NULL);
+    /* Positive: the rest is for another to read */
+    if (ret < 0 || !migrate_whole_system() || (ret && qemu_in_coroutine())) {
+        return ret;
     }
+    if (ret || !d || !wsm_dest_may_end(d)) {
+        error_report("The main stream ended, but the migration has not");
+        return -EINVAL;
+    }
+    return 0;
 }
 
 bool wsm_incoming_stays_stopped(void)
@@ -299,22 +332,55 @@ bool wsm_incoming_is_complete(void)
            wsm_phase(wsm_get()) == WSM_PHASE_POSTCOPY;
 }
 
-bool wsm_incoming_recoverable(void)
+bool wsm_incoming_recoverable(bool otherwise)
 {
     WsmDest *d = wsm_get()->dest;
 
-    return d && wsm_dest_is_ready(d);
+    return migrate_whole_system() ? d && wsm_dest_is_ready(d) : otherwise;
 }
 
-void wsm_incoming_give_up(void)
+static void wsm_load_report(void)
+{
+    MigrationState *ms = migrate_get_current();
+
+    QEMU_LOCK_GUARD(&ms->error_mutex);
+    if (ms->error) {
+        error_report("%s", error_get_pretty(ms->error));
+    }
+}
+
+static void wsm_load_wait_for_ever(void)
 {
     QemuEvent never;
 
-    if (wsm_get()->dest) {
-        wsm_enter(wsm_get(), WSM_PHASE_FAILED);
+    qemu_event_init(&never, false);
+    qemu_event_wait(&never);
+}
+
+bool wsm_incoming_give_up(void)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+    WsmDest *d = wsm_get()->dest;
+    bool cleaning;
+
+    if (!d) {
+        return false;
+    }
+    wsm_load_report();
+    wsm_enter(wsm_get(), WSM_PHASE_FAILED);
+    if (mis->exit_on_error) {
         aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
                                 NULL);
-        qemu_event_init(&never, false);
-        qemu_event_wait(&never);
+        wsm_load_wait_for_ever();
     }
+    /* The main thread may be loading the guest's state, and fail, too */
+    qemu_event_wait(&mis->main_thread_load_event);
+    bql_lock();
+    cleaning = d->cleaning;
+    bql_unlock();
+    if (cleaning) {
+        qemu_event_set(&wsm_load_parked);
+        wsm_load_wait_for_ever();
+    }
+    return true;
 }

@@ -17,6 +17,7 @@
 #include "qemu/error-report.h"
 #include "qemu/units.h"
 #include "migration/misc.h"
+#include "migration/multifd.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
@@ -94,11 +95,16 @@ static void wsm_save_finish(Wsm *w)
 /* Called with the BQL in the main thread, also if there was no setup */
 void wsm_save_cleanup(void *opaque)
 {
+    MigrationState *ms = migrate_get_current();
     Wsm *w = opaque;
     WsmSource *s = w->source;
 
     if (!s) {
         return;
+    }
+    if (ms->state == MIGRATION_STATUS_COMPLETED && !ms->to_dst_file) {
+        /* It did so in a pause; QEMU does not look for channels then */
+        multifd_send_shutdown();
     }
     wsm_source_stop(s);
     if (!s->released) {
@@ -130,6 +136,9 @@ int wsm_save_iterate(QEMUFile *f, void *opaque)
         /* Write something now and then, to notice a broken stream */
         qemu_fflush(f);
         ms = ram_bytes_remaining() ? 0 : WSM_POSTCOPY_POLL_MS;
+    } else if (phase == WSM_PHASE_FREEZE) {
+        qemu_fflush(f);
+        ms = ram_bytes_remaining() ? 0 : WSM_POLL_MS;
     } else if (wsm_save_is_waiting(phase)) {
         ms = WSM_POLL_MS;
     }
@@ -199,6 +208,10 @@ static void wsm_save_pending(Wsm *w, bool exact, uint64_t *must_precopy,
             break;
         }
         qatomic_set(&ms->start_postcopy, true);
+        *can_postcopy += WSM_PENDING_HOLD;
+        break;
+    case WSM_PHASE_FREEZE:
+        wsm_source_try_handover(w->source);
         *can_postcopy += WSM_PENDING_HOLD;
         break;
     case WSM_PHASE_POSTCOPY:
@@ -291,6 +304,17 @@ bool wsm_outgoing_is_complete(void)
     WsmSource *s = wsm_get()->source;
 
     return s && !migrate_postcopy_ram() && wsm_source_wait_all_there(s, 0);
+}
+
+bool wsm_outgoing_takes_back(void)
+{
+    WsmSource *s = wsm_get()->source;
+
+    if (!s || wsm_phase(wsm_get()) != WSM_PHASE_FREEZE) {
+        return false;
+    }
+    wsm_source_take_back(s);
+    return true;
 }
 
 bool wsm_outgoing_is_handed_over(void)

@@ -181,7 +181,7 @@ static bool coroutine_fn wsm_source_open(WsmSourceChannel *c, Error **errp)
     return false;
 }
 
-static void wsm_source_synced(WsmSource *s, const WsmMsg *msg)
+static void coroutine_fn wsm_source_synced(WsmSource *s, const WsmMsg *msg)
 {
     if (msg->offset != s->sync_serial || !s->sync_awaited) {
         return;
@@ -208,6 +208,9 @@ static void wsm_source_synced(WsmSource *s, const WsmMsg *msg)
         s->synced = true;
         s->all_there = s->epoch > 0;
         qemu_cond_broadcast(&s->cond);
+    }
+    if (s->epoch) {
+        wsm_source_end_pause(s);
     }
 }
 

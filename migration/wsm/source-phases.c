@@ -272,65 +272,145 @@ static void wsm_source_abort_bh(void *opaque)
     wsm_source_wake(s);
 }
 
-/* Wait for READY, or for a reason not to wait.  True: it has come. */
-static bool wsm_source_await_ready(WsmSource *s, int64_t deadline)
+/* Has READY come?  When it is too late for that it never will have. */
+static bool wsm_source_is_ready(WsmSource *s)
 {
-    bool ready = false;
+    QEMU_LOCK_GUARD(&s->lock);
+    s->too_late |= !s->ready && wsm_now() >= s->ready_until;
+    return s->ready && !s->too_late;
+}
 
-    while (!ready && wsm_now() < deadline && !wsm_source_interrupted(s)) {
-        WITH_QEMU_LOCK_GUARD(&s->lock) {
-            if (!s->ready) {
-                qemu_cond_timedwait(&s->cond, &s->lock, WSM_WAIT_MS);
+/* Wait for READY, or for a reason not to wait */
+static void wsm_source_await_ready(WsmSource *s)
+{
+    int64_t left;
+
+    while ((left = s->ready_until - wsm_now()) > 0 &&
+           !wsm_source_interrupted(s)) {
+        QEMU_LOCK_GUARD(&s->lock);
+        if (s->ready) {
+            break;
+        }
+        qemu_cond_timedwait(&s->cond, &s->lock,
+                            MIN(DIV_ROUND_UP(left, SCALE_MS), WSM_WAIT_MS));
+    }
+}
+
+static void wsm_source_no_ready(WsmSource *s, Error **errp)
+{
+    error_setg(errp, "the destination did not say that it has loaded the "
+               "guest (option switchover-timeout: %" PRId64 " ms); the "
+               "guest runs on here", wsm_option_switchover_timeout(s->w));
+}
+
+/* The migration thread may be held up by a stream that does not move */
+static void coroutine_fn wsm_source_clock_co(void *opaque)
+{
+    MigrationState *ms = migrate_get_current();
+    WsmSource *s = opaque;
+    g_autoptr(Error) err = NULL;
+
+    wsm_source_sleep(s, s->ready_until - wsm_now());
+    if (!wsm_source_is_ready(s) && !qatomic_read(&s->quit)) {
+        wsm_source_no_ready(s, &err);
+        migrate_set_error(ms, err);
+        wsm_set_error(s->w, err);
+        WITH_QEMU_LOCK_GUARD(&ms->qemu_file_lock) {
+            if (ms->to_dst_file) {
+                qemu_file_shutdown(ms->to_dst_file);
             }
-            ready = s->ready;
         }
     }
-    return ready;
+    wsm_source_co_end(s);
 }
 
-/*
- * The destination has loaded everything and waits for our word.  Not with
- * postcopy-ram: to load devices it may need memory, which the caller's thread
- * would have to send.  Then the guest is handed over as QEMU ever does it.
- *
- * The BQL is released meanwhile, so that the user can cancel, and a channel can
- * be opened again.
- */
-static bool wsm_source_wait_ready(WsmSource *s)
+static void wsm_source_decide(WsmSource *s)
 {
-    bool ready = true;
-
-    if (!migrate_postcopy_ram()) {
-        bql_unlock();
-        ready = wsm_source_await_ready(s, wsm_now() + SCALE_MS *
-                                       wsm_option_switchover_timeout(s->w));
-        bql_lock();
-    }
-    return ready && !wsm_source_interrupted(s);
-}
-
-bool wsm_source_handover(WsmSource *s, Error **errp)
-{
-    int64_t ns;
-
-    if (!wsm_source_wait_ready(s)) {
-        if (!s->stopped) {
-            aio_bh_schedule_oneshot(s->ctx, wsm_source_abort_bh, s);
-        }
-        error_setg(errp, "the destination did not say that it has loaded the "
-                   "guest (option switchover-timeout: %" PRId64 " ms); the "
-                   "guest runs on here", wsm_option_switchover_timeout(s->w));
-        return false;
-    }
+    int64_t ns = wsm_now() - s->frozen_at;
 
     /* From here on the guest is the destination's, whatever happens */
-    ns = wsm_now() - s->frozen_at;
     WITH_QEMU_LOCK_GUARD(&s->w->lock) {
         s->w->downtime_ns = ns;
     }
     wsm_enter(s->w, WSM_PHASE_POSTCOPY);
     aio_bh_schedule_oneshot(s->ctx, wsm_source_go_bh, s);
+}
+
+static void wsm_source_start_clock(WsmSource *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+
+    /* As in wsm_source_prepare_freeze() */
+    if (!qatomic_read(&s->quit)) {
+        qatomic_inc(&s->coroutines);
+        aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_clock_co, s));
+    }
+}
+
+/*
+ * The destination must have loaded everything, and wait for our word.  To load
+ * devices it may need memory that only the caller's thread can send, with
+ * postcopy-ram.  Then the caller goes on with that, and asks again.
+ *
+ * The BQL is released meanwhile, so that the user can cancel, and a channel can
+ * be opened again.
+ */
+bool wsm_source_handover(WsmSource *s, Error **errp)
+{
+    s->ready_until = wsm_now() +
+                     SCALE_MS * wsm_option_switchover_timeout(s->w);
+    if (ram_bytes_remaining()) {
+        wsm_source_start_clock(s);
+        return true;
+    }
+    bql_unlock();
+    wsm_source_await_ready(s);
+    bql_lock();
+    if (wsm_source_interrupted(s) || !wsm_source_is_ready(s)) {
+        wsm_source_no_ready(s, errp);
+        wsm_source_take_back(s);
+        return false;
+    }
+    wsm_source_decide(s);
     return true;
+}
+
+void wsm_source_try_handover(WsmSource *s)
+{
+    if (wsm_source_is_ready(s)) {
+        bql_lock();
+        if (!s->stopped && !wsm_source_interrupted(s)) {
+            wsm_source_decide(s);
+        }
+        bql_unlock();
+    }
+}
+
+void wsm_source_take_back(WsmSource *s)
+{
+    if (!qatomic_read(&s->quit)) {
+        aio_bh_schedule_oneshot(s->ctx, wsm_source_abort_bh, s);
+    }
+}
+
+static void coroutine_fn wsm_source_end_pause_co(void *opaque)
+{
+    MigrationState *ms = migrate_get_current();
+    WsmSource *s = opaque;
+
+    while (!qatomic_read(&s->quit)) {
+        if (ms->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+            qemu_sem_post(&ms->postcopy_pause_sem);
+        }
+        wsm_source_sleep(s, NANOSECONDS_PER_SECOND);
+    }
+    wsm_source_co_end(s);
+}
+
+void wsm_source_end_pause(WsmSource *s)
+{
+    qatomic_inc(&s->coroutines);
+    aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_end_pause_co, s));
 }
 
 bool wsm_source_wait_all_there(WsmSource *s, int ms)

@@ -156,9 +156,12 @@ struct WsmSource {
     bool synced;                /* the destination has flushed */
     bool all_there;             /* the destination misses nothing */
     bool ready;                 /* the destination could run the guest */
+    bool too_late;              /* that did not come in time */
     Error *fatal;               /* before the handover: give up */
     bool flushing, flushed;     /* our images, ahead of the freeze */
     int64_t frozen_at;          /* ns, 0: not */
+
+    int64_t ready_until;        /* ns; migration thread, then never changed */
 };
 
 /* --- source.c: main thread, BQL --- */
@@ -191,8 +194,24 @@ bool wsm_source_prepare_freeze(WsmSource *s);
 void wsm_source_freeze(WsmSource *s);
 GByteArray *wsm_source_residue(WsmSource *s, unsigned disk);
 
-/* BQL: all state is sent.  True: the guest is the destination's now. */
+/*
+ * BQL: all state is sent.  False: the guest stays here, @errp says why.  True:
+ * it is the destination's now, or will be, or will come back, when memory was
+ * sent of which there is some left: the phase tells.
+ */
 bool wsm_source_handover(WsmSource *s, Error **errp);
+
+/* In the freeze, memory is being sent: if READY has come hand the guest over */
+void wsm_source_try_handover(WsmSource *s);
+
+/*
+ * All is there.  If the main stream broke, QEMU waits for a new one: let the
+ * migration thread look again, which then completes.  IOThread, in a coroutine.
+ */
+void coroutine_fn wsm_source_end_pause(WsmSource *s);
+
+/* The guest will not be handed over: tell the destination */
+void wsm_source_take_back(WsmSource *s);
 
 /* Wait up to @ms for a change; is everything at the destination? */
 bool wsm_source_wait_all_there(WsmSource *s, int ms);
