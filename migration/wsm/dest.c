@@ -16,9 +16,9 @@
 #include "migration/misc.h"
 #include "migration/migration.h"
 #include "dest.h"
+#include "dest-check.h"
 #include "disk.h"
 #include "runs.h"
-#include "storage.h"
 #include "trace.h"
 
 /*
@@ -147,31 +147,6 @@ static const BdrvPullOps wsm_dest_pull_ops = {
  * Main thread: start and stop
  */
 
-static bool wsm_dest_check_disk(const WsmDiskDesc *desc, WsmDisk *ours,
-                                Error **errp)
-{
-    int64_t size;
-
-    if (!blk_supports_write_perm(ours->blk)) {
-        error_setg(errp, "disk '%s': it is read-only at the destination; "
-                   "make it writable there", desc->name);
-        return false;
-    }
-    size = blk_getlength(ours->blk);
-    if (size < 0) {
-        error_setg_errno(errp, -size, "disk '%s': the destination cannot get "
-                         "its size", desc->name);
-        return false;
-    }
-    if (size != desc->size) {
-        error_setg(errp, "disk '%s': destination is %" PRId64 " bytes, source "
-                   "is %" PRIu64 "; create it with the same size",
-                   desc->name, size, desc->size);
-        return false;
-    }
-    return true;
-}
-
 static bool wsm_dest_add_disk(WsmDest *d, const WsmDisk *ours, unsigned i,
                               Error **errp)
 {
@@ -207,29 +182,11 @@ static bool wsm_dest_add_disk(WsmDest *d, const WsmDisk *ours, unsigned i,
     return wsm_dest_watch_guest(disk, errp);
 }
 
-/* Before anything is written: our disks in the source's order, or NULL */
-static GPtrArray *wsm_dest_check_disks(WsmDest *d, GArray *all, Error **errp)
-{
-    g_autoptr(GPtrArray) found = g_ptr_array_new();
-
-    for (unsigned i = 0; i < d->start.ndisks; i++) {
-        const WsmDiskDesc *desc = &d->start.disk[i];
-        WsmDisk *ours = wsm_disk_find(all, desc, errp);
-
-        if (!ours || !wsm_dest_check_disk(desc, ours, errp) ||
-            !wsm_storage_check(wsm_disk_bs(ours), desc->name, &d->start,
-                               errp)) {
-            return NULL;
-        }
-        g_ptr_array_add(found, ours);
-    }
-    return g_steal_pointer(&found);
-}
-
 static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
 {
     g_autoptr(GArray) all = wsm_disk_list();
-    g_autoptr(GPtrArray) found = wsm_dest_check_disks(d, all, errp);
+    g_autoptr(GPtrArray) found = wsm_dest_check_disks(d->w, all, &d->start,
+                                                        errp);
 
     if (!found) {
         return false;

@@ -10,6 +10,7 @@
 #include "block/block.h"
 #include "qemu/error-report.h"
 #include "system/runstate.h"
+#include "dest-check.h"
 #include "image.h"
 #include "migration/wsm.h"
 #include "points.h"
@@ -197,6 +198,10 @@ static bool wsm_image_adopt(Wsm *w, const WsmDisk *disk, Error **errp)
     if (!wsm_image_take(image, bs, errp)) {
         return false;
     }
+    if (image->state == WSM_IMAGE_STATE_INCOMPLETE) {
+        /* It does not descend from the guest that was to come here */
+        wsm_points_clear(bs);
+    }
     wsm_image_set_state(image, WSM_IMAGE_STATE_CURRENT, NULL, NULL);
     wsm_image_mark(image, bs);
     return true;
@@ -208,8 +213,8 @@ void qmp_wsm_adopt(bool has_disks, strList *disks, Error **errp)
     g_autoptr(GPtrArray) selected = NULL;
     WsmExcludedDiskList *excluded = NULL;
 
-    if (runstate_is_running() || runstate_check(RUN_STATE_INMIGRATE) ||
-        runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+    if (runstate_is_running() || runstate_check(RUN_STATE_FINISH_MIGRATE) ||
+        (runstate_check(RUN_STATE_INMIGRATE) && wsm_dest_has_begun())) {
         error_setg(errp, "wsm-adopt is for a guest that is not running; it is "
                    "in state '%s'", RunState_str(runstate_get()));
         return;

@@ -9,7 +9,9 @@
 #include "qobject/qjson.h"
 #include "block/block_int.h"
 #include "block/graph-lock.h"
+#include "block/raw-fd.h"
 #include "qemu/cutils.h"
+#include "image-file.h"
 #include "storage.h"
 #include "trace.h"
 
@@ -83,9 +85,7 @@ static GArray *wsm_leaves(BlockDriverState *bs, bool backing)
 
 static bool wsm_leaf_is_local(const WsmLeaf *leaf)
 {
-    const char *driver = leaf->bs->drv ? leaf->bs->drv->format_name : "";
-
-    return !strcmp(driver, "file") || !strcmp(driver, "host_device");
+    return bdrv_raw_fd(leaf->bs) >= 0;
 }
 
 /* This host, this boot of it, and our network namespace; NULL: not known */
@@ -121,7 +121,7 @@ static GPtrArray *wsm_marks_of_leaves(const GArray *leaves)
 
         if (!wsm_leaf_is_local(leaf)) {
             wsm_marks_of_name(marks, leaf->bs->filename, leaf->slice, net);
-        } else if (stat(leaf->bs->filename, &st) == 0) {
+        } else if (fstat(bdrv_raw_fd(leaf->bs), &st) == 0) {
             wsm_marks_of_stat(marks, &st, leaf->slice, boot, "/sys");
         }
     }
@@ -149,13 +149,8 @@ static char *wsm_note_name(const WsmLeaf *leaf, const QemuUUID *session)
 {
     g_autofree char *uuid = qemu_uuid_unparse_strdup(session);
     g_autofree char *path = NULL, *folder = NULL, *file = NULL;
-    struct stat st;
 
-    if (!wsm_leaf_is_local(leaf) || stat(leaf->bs->filename, &st) < 0 ||
-        !S_ISREG(st.st_mode)) {
-        return NULL;
-    }
-    path = realpath(leaf->bs->filename, NULL);
+    path = wsm_leaf_is_local(leaf) ? wsm_image_file_name(leaf->bs, NULL) : NULL;
     if (!path) {
         return NULL;
     }

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which disk is which, on the two sides of a migration."""
 
+import json
 import os
 import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from lib.common import Skip, require
+from lib.back import has_ended, record, save
+from lib.common import Skip, require, wait_until
 from lib.image import MIB, Image
-from lib.moves import (end, expect_moved, expect_unharmed, loaded_source,
-                       move, second_try)
+from lib.moves import (LOAD, end, expect_moved, expect_unharmed, fill_half,
+                       loaded_source, move, second_try, start_and_wait)
 from lib.registry import add, test
-from lib.scene import Scene, begin, finish, query
+from lib.scene import (Scene, begin, disk_total, finish, query, wait_phase)
 from lib.vm import DiskConfig, MachineConfig, Vm
+from lib.wire import Type
 
 RAW = DiskConfig('vd0')
 OTHER = replace(RAW, id='vd1')
@@ -244,3 +247,79 @@ def same_image_on_another_host(scene: Scene) -> None:
     destination.close()
     second_try(scene, source)
     require(not list(scene.folder.glob('.*.wsm-*')), 'a note is left')
+
+
+# The only copy
+
+@test()
+def only_copy(scene: Scene) -> None:
+    """The source died in post-copy: its image is not written over."""
+    source = scene.source()
+    fill_half(scene)
+    scene.guest.command('flush')
+    state = save(scene, source)
+    scene.guest.start(**LOAD)
+    lost = scene.destination()
+    begin(source, scene.uri(lost), push_delay=1000, max_residue=60000)
+    wait_phase(lost, 'postcopy')
+    require(disk_total(lost, 'missing') > 0, 'nothing is missing')
+    source.kill()
+    lost.close()
+    require(word_of(source) == 'leaving', 'the source has no mark')
+    before = source.images[0].path.read_bytes()
+
+    # The user goes on with what has arrived, and wants to move it back
+    half = scene.reopen('half', lost.images, state=state)
+    half.qmp.cmd('wsm-adopt')
+    half.qmp.cmd('cont')
+    half.wait_running()
+    half.set_params(downtime_limit=2000)
+    back = scene.destination(images=source.images, name='destination-2')
+    begin(half, scene.uri(back))
+    half.wait_migration('failed')
+    for word in ("'vd0'", str(source.images[0].path), 'wsm-adopt'):
+        require(word in error_of(half), f'it says: {error_of(half)}')
+    has_ended(back)
+    require(word_of(source) == 'leaving', 'the mark is gone')
+    require(source.images[0].path.read_bytes() == before,
+            'the only copy was written to')
+
+    # The user says that it is not needed
+    last = scene.destination('defer', images=source.images,
+                             name='destination-3')
+    last.qmp.cmd('wsm-adopt')
+    last.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+    begin(half, scene.uri(last))
+    finish(half, last)
+    end(half, last)
+
+
+def word_of(vm: Vm) -> str:
+    """The state that the record of the first image has."""
+    text = record(vm.images[0]).read_text().split('\n', 1)[1]
+    return str(json.loads(text)['state'])
+
+
+@test()
+def descendant_of_leaving(scene: Scene) -> None:
+    """The source died when all was over there: the guest may come back."""
+    source = loaded_source(scene)
+    there = scene.destination()
+    relay = scene.make_relay(there)
+    start_and_wait(source, relay.uri, 'postcopy', push_delay=50)
+    relay.hold_at(Type.SYNC)
+    source.qmp.cmd('wsm-set-options', push_delay=0)
+    wait_until(lambda: query(there)['images'][0]['state'] == 'current',
+               'the image is complete')
+    source.kill()
+    require(word_of(source) == 'leaving', 'the source has no mark')
+    relay.cut_all()
+    there.wait_running()
+    there.quit()
+    again = scene.reopen('again', there.images, guest=scene.other_guest())
+    again.wait_running()
+    again.set_params(downtime_limit=2000)
+    back = scene.destination(images=source.images, name='destination-2')
+    begin(again, scene.uri(back))
+    finish(again, back)
+    end(again, back)
