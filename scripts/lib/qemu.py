@@ -121,6 +121,33 @@ def meson_python():
     return python
 
 
+def package_version(variant, version):
+    """
+    Return what this QEMU says it is, with --version and in query-version.
+
+    qemu-wsm 0.3 is the one that speaks version 3 of its protocol: both hosts
+    need the same.  @version is that of Debian's source package.
+    """
+    package = f"Debian {version}"
+    if variant.tree == source.STOCK:
+        return package
+    header = (ROOT / "migration/wsm/protocol.h").read_text(encoding="utf-8")
+    found = re.search(r"#define WSM_PROTOCOL_VERSION\s+(\d+)", header)
+    if not found:
+        raise Failure("migration/wsm/protocol.h has no WSM_PROTOCOL_VERSION")
+    return f"qemu-wsm 0.{found[1]}, {package}"
+
+
+def set_package_version(variant, package):
+    """Change what a configured @variant says it is, if it says otherwise."""
+    stamp = variant.dir / ".package"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == package:
+        return
+    output([variant.dir / "pyvenv/bin/meson", "configure",
+            f"-Dpkgversion={package}", variant.dir])
+    stamp.write_text(package, encoding="utf-8")
+
+
 def configure(variant):
     """Configure @variant unless its build directory is set up the same way."""
     compiler = variant.cc
@@ -208,6 +235,7 @@ def build(name="patched", targets=(), update=False):
         debian.install(debian.PACKAGES + list(variant.packages))
         version = source.prepare(update, variant.tree == source.SOURCE)
         configure(variant)
+        set_package_version(variant, package_version(variant, version))
         build_option_roms()
         say(f"compiling {name} (QEMU {version})")
         ninja(variant, targets or PROGRAMS)
