@@ -18,6 +18,7 @@
 #include "dest.h"
 #include "dest-check.h"
 #include "disk.h"
+#include "progress.h"
 #include "runs.h"
 #include "trace.h"
 
@@ -236,6 +237,7 @@ WsmDest *wsm_dest_start(Wsm *w, WsmStart *start)
     assert(!w->dest);
     w->dest = d;
     wsm_begin(w, WSM_ROLE_DESTINATION, &d->start.session);
+    wsm_progress_start(w);
 
     d->iothread = iothread_create("wsm-dest", &error_abort);
     d->ctx = iothread_get_aio_context(d->iothread);
@@ -381,14 +383,29 @@ bool wsm_dest_seal(WsmDest *d, Error **errp)
  * What query-wsm tells
  */
 
-static WsmDiskInfo *wsm_dest_disk_info(WsmDestDisk *disk)
+static BdrvPullStats wsm_dest_stats(WsmDestDisk *disk)
 {
-    WsmDiskInfo *info = g_new0(WsmDiskInfo, 1);
     BdrvPullStats stats = disk->last;
 
     if (disk->filter) {
         bdrv_pull_get_stats(disk->filter, &stats);
     }
+    return stats;
+}
+
+void wsm_dest_sample(WsmDest *d, WsmSample *out)
+{
+    for (unsigned i = 0; i < d->ndisks; i++) {
+        out->data += stat64_get(&d->disk[i].received);
+        out->dirty += wsm_dest_stats(&d->disk[i]).missing;
+    }
+}
+
+static WsmDiskInfo *wsm_dest_disk_info(WsmDestDisk *disk)
+{
+    WsmDiskInfo *info = g_new0(WsmDiskInfo, 1);
+    BdrvPullStats stats = wsm_dest_stats(disk);
+
     info->name = g_strdup(disk->name);
     info->path = g_strdup(disk->path);
     info->address = wsm_disk_shown_address(disk->address);

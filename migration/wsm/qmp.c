@@ -14,6 +14,7 @@
 #include "dest.h"
 #include "disk.h"
 #include "image.h"
+#include "progress.h"
 #include "protocol.h"
 #include "source.h"
 #include "wsm.h"
@@ -221,6 +222,7 @@ static WsmInfo *wsm_info(Wsm *w)
     } else if (w->dest) {
         wsm_dest_info(w->dest, info);
     }
+    wsm_progress_info(w, info);
     return info;
 }
 

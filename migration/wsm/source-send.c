@@ -323,7 +323,7 @@ static bool wsm_avoid_in_flight(WsmSource *s, WsmSourceDisk *d,
     return true;
 }
 
-/* The next dirty range, all of it to be compared or none; false: none is left */
+/* The next dirty range, all of it compared or none; false: none is left */
 static bool wsm_next_range(WsmSource *s, WsmSourceDisk *d, int64_t *offset,
                            int64_t *bytes, bool *compare)
 {

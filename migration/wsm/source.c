@@ -16,6 +16,7 @@
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
 #include "disk.h"
+#include "progress.h"
 #include "source.h"
 #include "storage.h"
 #include "trace.h"
@@ -94,7 +95,7 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
     /* A new overlay would take writes that our bitmap does not see */
     d->bs = blk_bs(d->blk);
     d->nodes = wsm_nodes_new(d->bs, s->blocker);
-    d->allocated = bdrv_get_allocated_file_size(d->bs);
+    d->allocated = wsm_source_allocated(d->bs);
     d->s = s;
     d->index = i;
     d->size = s->disk_size[i] = size;
@@ -206,6 +207,7 @@ bool wsm_source_start(Wsm *w, Error **errp)
     }
     w->source = s = wsm_source_new(w);
     wsm_begin(w, WSM_ROLE_SOURCE, &s->start.session);
+    wsm_progress_start(w);
 
     /* On failure migration_cleanup() calls the save_cleanup handler */
     s->iothread = iothread_create("wsm-source", errp);
@@ -384,48 +386,6 @@ static WsmDiskInfo *wsm_source_disk_info(WsmSource *s, WsmSourceDisk *d)
     return info;
 }
 
-/* The allocated part of the disks bounds what the first pass has to send */
-static int64_t wsm_source_expected_bytes(WsmSource *s)
-{
-    int64_t total = 0;
-
-    for (unsigned i = 0; i < s->ndisks; i++) {
-        WsmSourceDisk *d = &s->disk[i];
-        int64_t dirty;
-
-        if (!d->bitmap) {
-            continue;
-        }
-        dirty = bdrv_get_dirty_count(d->bitmap);
-        if (d->allocated > 0) {
-            int64_t left = d->allocated - (int64_t)stat64_get(&d->sent);
-
-            dirty = MIN(dirty, MAX(left, d->allocated / 100));
-        }
-        total += dirty;
-    }
-    return total;
-}
-
-static void wsm_source_expect(WsmSource *s, WsmInfo *info)
-{
-    int64_t ms = 0, rate;
-
-    for (WsmPhaseTimeList *t = info->phases; t; t = t->next) {
-        if (t->value->phase == WSM_PHASE_DISK_PRECOPY ||
-            t->value->phase == WSM_PHASE_POSTCOPY) {
-            ms += t->value->ms;
-        }
-    }
-    rate = ms ? wsm_source_sent(s) * 1000 / ms : 0;
-    if (rate && (info->phase == WSM_PHASE_DISK_PRECOPY ||
-                 info->phase == WSM_PHASE_POSTCOPY)) {
-        info->has_expected_seconds = true;
-        info->expected_seconds =
-            DIV_ROUND_UP(wsm_source_expected_bytes(s), rate);
-    }
-}
-
 void wsm_source_info(WsmSource *s, WsmInfo *info)
 {
     for (int i = s->ndisks - 1; i >= 0; i--) {
@@ -444,5 +404,4 @@ void wsm_source_info(WsmSource *s, WsmInfo *info)
         wsm_info_add_channel(info, i, qatomic_read(&c->up),
                              qatomic_read(&c->connection));
     }
-    wsm_source_expect(s, info);
 }

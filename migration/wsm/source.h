@@ -221,6 +221,11 @@ int64_t wsm_source_dirty(WsmSource *s);
 int64_t wsm_source_sent(WsmSource *s);
 int64_t wsm_source_equal(WsmSource *s);
 
+/* --- source-progress.c: main thread; see also progress.h --- */
+
+/* What is allocated of the image and its backing files; or -errno */
+int64_t wsm_source_allocated(BlockDriverState *bs);
+
 /* --- source-basis.c --- */
 
 /* Main thread: take the sync points of @d into account */

@@ -216,6 +216,7 @@ void wsm_mig_init(void)
                                                wsm_image_unref);
     wsm_phase_init(&w->phases, wsm_now());
     the_wsm = w;
+    wsm_hmp_init();
 
     if (migrate_whole_system()) {
         wsm_register(w);

@@ -12,6 +12,7 @@
 #include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "qemu/uuid.h"
+#include "expect.h"
 #include "phase.h"
 
 /* Nanoseconds, for all times of a migration */
@@ -43,6 +44,9 @@ typedef struct Wsm {
     WsmDest *dest;              /* NULL unless a migration to here runs */
     WsmInfo *last;              /* final state of the last migration */
     GPtrArray *images;          /* of WsmImage: see image.h */
+    WsmMeter meter;             /* how fast it goes */
+    WsmPhase meter_phase;       /* of the last sample in @meter */
+    QEMUTimer *meter_timer;
 
     bool registered;            /* our sections and handlers are there */
     NotifierWithReturn notifier;
@@ -71,6 +75,9 @@ void wsm_set_error(Wsm *w, const Error *err);
 /* Put a channel that had @connections so far at the head of the list */
 void wsm_info_add_channel(WsmInfo *info, unsigned id, bool up,
                           unsigned connections);
+
+/* Register the commands of the human monitor.  Main thread, once. */
+void wsm_hmp_init(void);
 
 /* All members present, with their defaults */
 WsmOptions *wsm_options_new(void);

@@ -111,21 +111,24 @@ class Scene:
     def destination(self, uri: Optional[str] = None, wsm: bool = True,
                     config: Optional[MachineConfig] = None,
                     images: Optional[list[Image]] = None,
-                    name: str = 'destination', **options: Any) -> Vm:
+                    name: str = 'destination', incoming: str = 'defer',
+                    **options: Any) -> Vm:
         """A VM that waits for a migration, on a port of its own choice.
 
+        @incoming is the option of its command line; if that has a URI there
+        is no command, and with uri='defer' there is none yet.
         With a link it is on its other side if @name begins with
         "destination", else on that of the source.  @options go to
         wsm-set-options.
         """
         config = config or self.config
         vm = self._new_vm(name, config,
-                          images or self.new_images(name, config), 'defer')
+                          images or self.new_images(name, config), incoming)
         vm.start()
         if wsm:
             enable(vm, **options)
         vm.set_caps('events')
-        if uri != 'defer':
+        if 'defer' == incoming != uri:
             vm.qmp.cmd('migrate-incoming',
                        uri=uri or f'tcp:{vm.address()}:0')
         return vm
