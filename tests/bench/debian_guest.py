@@ -30,6 +30,10 @@ HOST_PACKAGES = ['e2fsprogs', 'iproute2', 'libpq5', 'mmdebstrap']
 RECIPE = Recipe('apps', (*PACKAGES, 'fio', 'nginx', 'python3'), 2,
                 ('agent.py', 'build.py'), ('setup.sh', 'apps.sh'),
                 ('usr/lib/postgresql/*/bin/pgbench',))
+PAPER_RECIPE = Recipe(
+    'paper', (*RECIPE.packages, 'php-fpm', 'php-pgsql', 'bonnie++'), 2,
+    (*RECIPE.files, 'bank.php', 'bonnie.py', 'video.py'),
+    (*RECIPE.scripts, 'paper.sh'), ('srv/video/film',))
 # Both hosts have the one disk of the machine, where a flush at one of them
 # would delay the guest at the other
 IN_MEMORY = Path('/dev/shm')
@@ -54,14 +58,14 @@ class DebianConfig(MachineConfig):
         return self.home / f'booted-{self.memory}'
 
 
-def debian_config(memory: int) -> DebianConfig:
+def debian_config(memory: int, recipe: Recipe = RECIPE) -> DebianConfig:
     """With a guest that is made now, and booted, unless the cache has it."""
     debian.install(HOST_PACKAGES)
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / 'lock', 'w', encoding='utf-8') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         files = make_guest(CACHE, f'{GUEST_ADDRESS}/{PREFIX_LENGTH}', False,
-                           RECIPE)
+                           recipe)
         config = DebianConfig((DiskConfig('vd0', size=DISK_BYTES),),
                               memory=memory, files=files)
         if not config.state.exists():

@@ -14,6 +14,7 @@ from report_apps import APP_NOTES, APP_ROWS, APP_TABLES, APP_TITLES
 from report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
 from report_compare import COMPARE_ROWS, COMPARE_TABLES, COMPARE_TITLES
 from report_cost import COST_NOTES, COST_ROWS, COST_TITLES
+from report_paper import PAPER_NOTES, PAPER_ROWS, PAPER_TABLES, PAPER_TITLES
 from report_scale import SCALE_NOTES, SCALE_ROWS, SCALE_TITLES
 from rows import Row, collect, field_of, growth, make, per_t0, wrong_row
 from sample import SETTLE_SECONDS
@@ -70,6 +71,7 @@ ROWS = {
     **SCALE_ROWS,
     **COST_ROWS,
     **APP_ROWS,
+    **PAPER_ROWS,
 }
 
 
@@ -86,9 +88,11 @@ TITLES = {
     **SCALE_TITLES,
     **COST_TITLES,
     **APP_TITLES,
+    **PAPER_TITLES,
 }
-TABLES = {**COMPARE_TABLES, **APP_TABLES}
-NOTES = {**BACK_NOTES, **COST_NOTES, **SCALE_NOTES, **APP_NOTES}
+TABLES = {**COMPARE_TABLES, **APP_TABLES, **PAPER_TABLES}
+NOTES = {**BACK_NOTES, **COST_NOTES, **SCALE_NOTES, **APP_NOTES,
+         **PAPER_NOTES}
 
 
 def cpu_model() -> str:

@@ -16,6 +16,7 @@ from lib.vm import DiskConfig
 from methods import SHARED, WSM
 from moving import Plan, evenly, measure
 from off import OFF_SECTIONS
+from paper import PAPER_SECTIONS
 from peers import PEER_SECTIONS
 from pull import PULL_SECTIONS
 from sample import Samples
@@ -57,6 +58,7 @@ SECTIONS: dict[str, Section] = {
     **OFF_SECTIONS,
     **SCALE_SECTIONS,
     **APP_SECTIONS,
+    **PAPER_SECTIONS,
 }
 
 # Those of a quick round, which ends within 10 minutes

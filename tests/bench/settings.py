@@ -72,6 +72,14 @@ class Settings:
     app_requests: int = 60          # to the web server, per second
     app_iops: int = 300             # of fio, reads; and as many writes
     app_steps: int = 8              # of the build, per second
+    # The paper's workloads, in the same guest with more packages
+    paper_pages: int = 10           # of the web site, per second
+    paper_video_kbit: int = 2000    # per second
+    paper_bonnie_mib: int = 192     # its file
+    paper_away: float = 30.0        # seconds between the way there and back
+    paper_cost_mib: int = 256       # its file, where tracking is measured
+    paper_cost_chars: int = 1       # MiB that are written byte by byte
+    paper_pairs: int = 10           # of runs with and without it
 
     @property
     def few_rounds(self) -> int:
@@ -107,7 +115,8 @@ def quick() -> Settings:
                     scale_memory=(256, 512), delay_trips_ms=(0, 50),
                     delay_data=16 * MIB, delay_give_up=20.0,
                     app_link_mbit=1000, app_warm_up=3.0, app_before=3.0,
-                    app_after=3.0)
+                    app_after=3.0, paper_bonnie_mib=64, paper_away=5.0,
+                    paper_cost_mib=64, paper_pairs=2)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:

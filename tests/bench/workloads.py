@@ -86,6 +86,11 @@ class Workload(ABC):
     def close(self) -> None:
         """Whatever state it is in."""
 
+    # pylint: disable-next=unused-argument
+    def figures(self, since: float, until: float) -> dict[str, float]:
+        """What else its clients saw in this time, by name."""
+        return {}
+
     @abstractmethod
     def requests(self, clock: GuestClock) -> list[Request]:
         """All that were answered."""
@@ -166,6 +171,9 @@ class Postgresql(Workload):
 
 # Web server
 
+Ask = Callable[[], None]
+
+
 class Web(Workload):
     """Connections that stay open and ask for one file after the other."""
 
@@ -177,13 +185,23 @@ class Web(Workload):
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
 
+    def per_second(self) -> int:
+        """Requests of all connections."""
+        return self.settings.app_requests
+
+    def asker(self, connection: http.client.HTTPConnection,
+              number: int) -> Ask:
+        """Returns what asks for one thing over this connection."""
+        chosen = random.Random(number)
+        return lambda: get_file(connection, chosen.randrange(WEB_FILES))
+
     def start(self) -> None:
-        interval = WEB_CONNECTIONS / self.settings.app_requests
+        interval = WEB_CONNECTIONS / self.per_second()
         for number in range(WEB_CONNECTIONS):
-            connection = self._connect()
+            ask = self.asker(self._connect(), number)
             thread = threading.Thread(
                 target=self._run, daemon=True,
-                args=(connection, interval, number / WEB_CONNECTIONS))
+                args=(ask, interval, number / WEB_CONNECTIONS))
             thread.start()
             self._threads.append(thread)
 
@@ -198,16 +216,14 @@ class Web(Workload):
         connection.auto_open = 0    # a broken connection is an error
         return connection
 
-    def _run(self, connection: http.client.HTTPConnection, interval: float,
-             phase: float) -> None:
+    def _run(self, ask: Ask, interval: float, phase: float) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(),
                        CLIENT_NICENESS)
-        chosen = random.Random(phase)
         due = time.time() + phase * interval
         while not self._stopped.is_set():
             time.sleep(max(0.0, due - time.time()))
             try:
-                get_file(connection, chosen.randrange(WEB_FILES))
+                ask()
             except (OSError, http.client.HTTPException, TestFailure):
                 self.errors += 1
                 return
@@ -244,16 +260,20 @@ class GuestJob(Workload):   # pylint: disable=abstract-method
     """A job of the agent that goes on until it is stopped."""
 
     def __init__(self, network: Network, settings: Settings, folder: Path,
-                 name: str, rate: int) -> None:
+                 name: str, *numbers: int) -> None:
         super().__init__(network, settings, folder)
-        self._request = (name, rate)
+        self._request = (name, *numbers)
         self.job_running: Optional[Job] = None
         self.arrivals: list[float] = []     # of its lines
+        self.lines: list[str] = []
 
     def start(self) -> None:
-        self.job_running = Job(
-            self.network, *self._request,
-            on_line=lambda line: self.arrivals.append(time.time()))
+        self.job_running = Job(self.network, *self._request,
+                               on_line=self._take_line)
+
+    def _take_line(self, line: str) -> None:
+        self.lines.append(line)
+        self.arrivals.append(time.time())
 
     def stop(self) -> None:
         assert self.job_running

@@ -3,6 +3,7 @@
 """Tests of how the benchmark gets from what was seen to figures."""
 
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -12,11 +13,17 @@ sys.path[:0] = [str(TOP / "tests" / name)
 sys.path += [str(TOP / "scripts"), str(TOP / "scripts" / "lib")]
 # pylint: disable=wrong-import-position
 import limits
+import paper
+import paper_cost
+import paper_loads
 import plots
 import pull
 import report
 import report_compare
+import report_paper
+from lib.common import TestFailure
 from lib.guest import Beat
+from lib.image import MIB
 from methods import COPY, MIRROR, SHARED, SYNC, WSM
 from rows import Row, field_of
 from sample import (Sample, latencies, longest_gap, percentiles,
@@ -197,6 +204,99 @@ class PullTest(unittest.TestCase):
         found = pull.waits(lines)
         self.assertEqual(len(found), 1)
         self.assertAlmostEqual(found[0][1], 0.005, 3)
+
+
+class PaperTest(unittest.TestCase):
+    """The paper's tables."""
+
+    def test_passes(self):
+        """Only what comes after the first pass is sent again."""
+        found = paper.passes([
+            "qemu: a warning",
+            "wsm_source_pass sent 8192 bytes in 10 ms, dirty 4096, left 3 ms,"
+            " memory 77",
+            "7@1.5:wsm_source_pass sent 4096 bytes in 1 ms, dirty 0, left 0 "
+            "ms, memory 77",
+            "wsm_save_freeze disk vd0 runs 5 bytes dirty 12288"])
+        self.assertEqual(found, {"passes": 2, "again": 4096, "left": 12288})
+        with self.assertRaises(TestFailure):
+            paper.passes([])
+
+    def test_speeds(self):
+        """Bonnie++ does not tell a speed if a test was too short."""
+        line = ("1.98,2.00a,guest,1,1795825799,512M,,8192,5,626,57,287169,68,"
+                "+++++,+++,1460,78,+++++,+++,+++++,+++,,,")
+        self.assertEqual(paper_cost.speeds(line), {
+            "putc": 626 * 1024, "block write": 287169 * 1024})
+        with self.assertRaises(TestFailure):
+            paper_cost.speeds("Can't write block.")
+
+    def test_play(self):
+        """A player lives on its buffer, and stalls when that is empty."""
+        steady = [n / paper_loads.CHUNKS for n in range(100)]
+        self.assertEqual(paper_loads.play(steady, 0, 99).stalls, 0)
+        shifted = steady[:50] + [now + 0.9 for now in steady[50:]]
+        self.assertEqual(paper_loads.play(shifted, 0, 99).stalls, 0)
+        late = steady[:50] + [now + 3 for now in steady[50:]]
+        seen = paper_loads.play(late, 0, 99)
+        self.assertEqual(seen.stalls, 1)
+        self.assertAlmostEqual(seen.seconds, 3)
+        self.assertEqual(paper_loads.play(late, 0, 7).stalls, 0)
+
+    def test_spread(self):
+        """As many as MiB were counted, each at its time."""
+        found = paper_loads.spread([10, 11, 12], [0, 2 * MIB, 2 * MIB + 1])
+        self.assertEqual([request.end for request in found], [10.5, 11])
+
+    def test_film(self):
+        """Its begin follows its end."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "film"
+            path.write_bytes(bytes(range(150)))
+            film = paper_loads.Film(path, 8)     # kbit/s
+        self.assertEqual(film.size, 100)
+        self.assertEqual(film.chunk(0), bytes(range(100)))
+        self.assertEqual(film.chunk(1), bytes(range(100, 150))
+                         + bytes(range(50)))
+        self.assertEqual(film.chunk(2), bytes(range(50, 150)))
+
+    def test_interval(self):
+        """As the tables of the sign test have it."""
+        values = [float(n) for n in range(1, 11)]
+        least, most, sure = report_paper.interval(values)
+        self.assertEqual((least, most), (2, 9))
+        self.assertAlmostEqual(sure, 1 - 22 / 1024)
+        least, most, sure = report_paper.interval(values[:6])
+        self.assertEqual((least, most), (1, 6))
+        self.assertAlmostEqual(sure, 1 - 2 / 64)
+        self.assertEqual(report_paper.interval([5.0, 4.0]), (4, 5, 0.5))
+
+    def test_cost(self):
+        """The two runs of a pair are compared."""
+        def runs(*speeds):
+            return [sample(numbers={"putc": speed}) for speed in speeds]
+
+        rows = {"off": runs(100, 200), "on": runs(99, 200)}
+        row = report_paper.cost_rows("s", rows, None)[0]
+        self.assertEqual([round(value, 6) for value in row.values],
+                         [0.01, 0.0])
+        self.assertTrue(row.met())
+        self.assertIn("0.50%", "".join(report_paper.cost_table(rows)))
+
+    def test_tables(self):
+        """Each workload has its column, also if it failed."""
+        there = sample(synchronised=40.0, running=39.0, rate_before=10.0,
+                       numbers={"passes": 3, "again": 8192, "left": 4096,
+                                "pulled": 0, "rate during": 9.0},
+                       wsm={"downtime-ms": 60, "disks": [{"sent": MIB}]})
+        rows = {"web there": [there], "web back": [there | {
+                    "wsm": {"disks": [{"sent": MIB // 4}]}}],
+                "video there": [sample(failure="it ended")]}
+        table = report_paper.paper_table(rows)
+        self.assertIn("| passes over the disk | 3 | - | - |", table)
+        self.assertIn("| blocks sent again | 2 | - | - |", table)
+        found = report_paper.paper_rows("s", rows, None)
+        self.assertEqual(found[0].values, [4.0])
 
 
 class PlotTest(unittest.TestCase):

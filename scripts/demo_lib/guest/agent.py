@@ -45,6 +45,17 @@ select count(pg_terminate_backend(pid)) from pg_stat_activity
 where client_addr is not null
 """
 
+# Accounts whose balance is not what the transfers say
+BANK_WRONG = """
+with moved as (
+    select source as account, -amount as amount from transfers where id > 0
+    union all select target, amount from transfers where id > 0),
+sums as (select account, sum(amount) as amount from moved group by account)
+select 'wrong', count(*) from accounts a left join sums s on s.account = a.id
+where a.balance <> 1000000 + coalesce(s.amount, 0)
+"""
+BANK_DONE = "select id from transfers where id > 0"
+
 FIO_FILE = "/srv/fio/data"
 FIO_LOG = "/run/fio"
 
@@ -89,6 +100,12 @@ def job_command(name: str, args: list[str]) -> list[str]:
             "--thread", "--time_based", "--runtime=3600",
             f"--rate_iops={','.join(2 * numbers[:1])}",
             f"--write_lat_log={FIO_LOG}", "--log_unix_epoch=1"],
+        "bank-check": as_postgres(
+            "psql", "-X", "-A", "-t", "-F", " ", "-c", BANK_WRONG,
+            "-c", BANK_DONE, "bank"),
+        "bonnie": ["python3", "/opt/demo/bonnie.py", "once", *numbers[:2]],
+        "bonnie-loop": [
+            "python3", "/opt/demo/bonnie.py", "loop", *numbers[:2]],
         "fio-log": ["cat", f"{FIO_LOG}_clat.1.log"],
         "build": ["python3", "/opt/demo/build.py", *numbers[:1]],
         "sync": ["sync"],
