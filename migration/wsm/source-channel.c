@@ -369,6 +369,7 @@ static void coroutine_fn wsm_source_control_co(void *opaque)
     while (!qatomic_read(&s->quit)) {
         if (wsm_source_next_control(s, &msg)) {
             wsm_source_transmit(c, &msg, NULL);
+            s->abort_sent |= msg.type == WSM_MSG_ABORT;
         } else if (s->points_wanted && c->up) {
             s->points_wanted = false;
             wsm_source_send_points(s);

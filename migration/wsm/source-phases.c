@@ -24,6 +24,8 @@
 #include "trace.h"
 
 #define WSM_WAIT_MS             100     /* look for cancel this often */
+#define WSM_ABORT_NS            (500 * SCALE_MS)
+#define WSM_ABORT_POLL_NS       (5 * SCALE_MS)
 
 static bool wsm_source_handed_over(WsmSource *s)
 {
@@ -264,12 +266,19 @@ static void wsm_source_go_bh(void *opaque)
     wsm_source_begin_pass(s, 1);
 }
 
-static void wsm_source_abort_bh(void *opaque)
+/* Say so before the channel is closed, unless it does not take it */
+static void coroutine_fn wsm_source_abort_co(void *opaque)
 {
+    int64_t until = wsm_now() + WSM_ABORT_NS;
     WsmSource *s = opaque;
 
     s->abort_wanted = true;
     wsm_source_wake(s);
+    while (!s->abort_sent && s->channel[0].up && wsm_now() < until) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_ABORT_POLL_NS);
+    }
+    qatomic_set(&s->aborting, false);
+    wsm_source_co_end(s);
 }
 
 /* Has READY come?  When it is too late for that it never will have. */
@@ -388,8 +397,13 @@ void wsm_source_try_handover(WsmSource *s)
 
 void wsm_source_take_back(WsmSource *s)
 {
+    QEMU_LOCK_GUARD(&s->lock);
+
+    /* As in wsm_source_prepare_freeze() */
     if (!qatomic_read(&s->quit)) {
-        aio_bh_schedule_oneshot(s->ctx, wsm_source_abort_bh, s);
+        qatomic_set(&s->aborting, true);
+        qatomic_inc(&s->coroutines);
+        aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_abort_co, s));
     }
 }
 

@@ -225,6 +225,7 @@ static void wsm_source_wake_bh(void *opaque)
 
 static void wsm_source_stop_coroutines(WsmSource *s)
 {
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&s->aborting));
     qatomic_set(&s->quit, true);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         qemu_cond_broadcast(&s->cond);

@@ -133,6 +133,7 @@ struct WsmSource {
     bool sync_wanted;           /* a SYNC is to be sent */
     bool sync_awaited;          /* its answer has not come */
     bool go_wanted, abort_wanted;
+    bool abort_sent;
     WsmBuffers buffers;         /* for what is read */
     WsmWindow window;           /* of what is pushed */
     RateLimit limit;            /* has a lock of its own */
@@ -141,6 +142,7 @@ struct WsmSource {
 
     unsigned coroutines;        /* atomic: how many there are */
     bool quit;                  /* atomic: they are to end */
+    bool aborting;              /* atomic: not yet, ABORT is to be sent */
     bool stopped;               /* BQL: wsm_source_stop() has begun, */
     bool released;              /* BQL: has ended; it polls in between */
     bool marked;                /* job of a coroutine, then BQL: see records */
