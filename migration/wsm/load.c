@@ -25,7 +25,7 @@ typedef struct WsmLoadEnd {
 } WsmLoadEnd;
 
 /* The thread of post-copy touches nothing any more; see wsm_load_cleanup() */
-static QemuEvent wsm_load_parked;
+static QemuEvent wsm_load_left;
 
 typedef struct WsmLoadStart {
     Wsm *w;
@@ -193,7 +193,7 @@ static void wsm_load_end_thread(void)
     }
     qemu_file_shutdown(mis->from_src_file);
     bql_unlock();
-    qemu_event_wait(&wsm_load_parked);
+    qemu_event_wait(&wsm_load_left);
     bql_lock();
 }
 
@@ -248,7 +248,7 @@ int wsm_load_cleanup(void *opaque)
         WsmLoadEnd end = { .w = w, .co = qemu_coroutine_self() };
 
         d->cleaning = true;
-        qemu_event_init(&wsm_load_parked, false);
+        qemu_event_init(&wsm_load_left, false);
         aio_bh_schedule_oneshot(qemu_get_aio_context(),
                                 wsm_load_cleanup_co_bh, &end);
         qemu_coroutine_yield();
@@ -349,18 +349,21 @@ static void wsm_load_report(void)
     }
 }
 
-static void wsm_load_wait_for_ever(void)
+/* As QEMU's thread of post-copy ends, but with nothing left to release */
+static void G_NORETURN wsm_load_leave_thread(void)
 {
-    QemuEvent never;
-
-    qemu_event_init(&never, false);
-    qemu_event_wait(&never);
+    rcu_unregister_thread();
+    migration_incoming_get_current()->have_listen_thread = false;
+    object_unref(OBJECT(migrate_get_current()));
+    qemu_event_set(&wsm_load_left);
+    qemu_thread_exit(NULL);
 }
 
 bool wsm_incoming_give_up(void)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
     WsmDest *d = wsm_get()->dest;
+    QemuEvent never;
     bool cleaning;
 
     if (!d) {
@@ -371,7 +374,8 @@ bool wsm_incoming_give_up(void)
     if (mis->exit_on_error) {
         aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
                                 NULL);
-        wsm_load_wait_for_ever();
+        qemu_event_init(&never, false);
+        qemu_event_wait(&never);
     }
     /* The main thread may be loading the guest's state, and fail, too */
     qemu_event_wait(&mis->main_thread_load_event);
@@ -379,8 +383,7 @@ bool wsm_incoming_give_up(void)
     cleaning = d->cleaning;
     bql_unlock();
     if (cleaning) {
-        qemu_event_set(&wsm_load_parked);
-        wsm_load_wait_for_ever();
+        wsm_load_leave_thread();
     }
     return true;
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The handover: who owns the guest, who says so, and when it is over."""
 
+from dataclasses import replace
 from typing import Any
 
 from lib.common import require, wait_until
@@ -13,7 +14,7 @@ from lib.relay import BLOCK, MAIN, Relay
 from lib.scene import (Scene, begin, disk_total, expect_clean, finish, query,
                        wait_phase, wait_total)
 from lib.strangers import Stranger
-from lib.vm import Vm
+from lib.vm import MachineConfig, Vm
 from lib.wire import PREAMBLE, Message, Type, hello
 
 # Commands and marks of QEMU's main stream
@@ -341,3 +342,36 @@ def abort_with_exit(scene: Scene) -> None:
     require('taken the guest back' in destination.stderr(),
             f'it says: {destination.stderr()}')
     scene.guest.wait_progress(writes=10)
+
+
+def not_loadable(name: str, summary: str, exits: bool) -> None:
+    """Add a test: the destination lacks a device, so it cannot load."""
+    def function(scene: Scene) -> None:
+        source = loaded_source(scene)
+        destination = scene.destination(
+            'defer', config=replace(scene.config, extra=()))
+        destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0',
+                            exit_on_error=exits)
+        begin(source, scene.uri(destination))
+        source.wait_migration('failed')
+        expect_unharmed(scene, source)
+        if exits:
+            require(destination.wait_exit() == 1, 'it did not fail')
+        else:
+            destination.wait_migration('failed')
+            expect_clean(destination)
+            destination.quit()
+        require('Unknown section' in destination.stderr()
+                or 'Unknown savevm section' in destination.stderr(),
+                f'it says: {destination.stderr()}')
+
+    function.__doc__ = summary
+    add(name, function, MachineConfig(
+        extra=('-device', 'pvpanic-pci,addr=0x10')))
+
+
+not_loadable('not-loadable',
+             'The destination lacks a device: it exits, the guest goes on.',
+             True)
+not_loadable('not-loadable-without-exit',
+             'The destination lacks a device, and lives on.', False)
