@@ -13,6 +13,7 @@
 #include "qapi/qapi-visit-wsm.h"
 #include "block/aio-wait.h"
 #include "block/block.h"
+#include "block/block_int.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
@@ -22,6 +23,7 @@
 #include "dest.h"
 #include "image.h"
 #include "points.h"
+#include "record.h"
 #include "trace.h"
 
 /* Blocks of a bitmap in one message; at worst a byte for each */
@@ -275,6 +277,22 @@ bool wsm_dest_watch_guest(WsmDestDisk *disk, Error **errp)
     return disk->written;
 }
 
+/*
+ * @to is empty, and has the bits of @from after it, which is empty then.  They
+ * change hands: to copy them takes time in proportion to the disk, and a lock
+ * that the guest's writes need.
+ */
+static void wsm_dest_move_bits(BdrvDirtyBitmap *to, BdrvDirtyBitmap *from)
+{
+    HBitmap *bits;
+
+    assert(bdrv_dirty_bitmap_size(to) == bdrv_dirty_bitmap_size(from) &&
+           bdrv_dirty_bitmap_granularity(to) ==
+           bdrv_dirty_bitmap_granularity(from));
+    bdrv_clear_dirty_bitmap(from, &bits);
+    bdrv_restore_dirty_bitmap(to, bits);
+}
+
 /* Nothing is missing: this image and the source's were equal at the handover */
 static void wsm_dest_add_point(WsmDestDisk *disk)
 {
@@ -284,10 +302,11 @@ static void wsm_dest_add_point(WsmDestDisk *disk)
     Error *err = NULL;
 
     disk->first_order = wsm_points_last_order(disk->bs) + 1;
-    if (!wsm_points_insert(disk->bs, &id, disk->first_order +
-                           start->disk[disk->index].npoints,
-                           start->granularity, false, &point, &err) ||
-        !bdrv_merge_dirty_bitmap(point.since, disk->written, NULL, &err)) {
+    if (wsm_points_insert(disk->bs, &id, disk->first_order +
+                          start->disk[disk->index].npoints,
+                          start->granularity, false, &point, &err)) {
+        wsm_dest_move_bits(point.since, disk->written);
+    } else {
         warn_reportf_err(err, "disk '%s': no sync point is kept: ",
                          disk->name);
         wsm_points_clear(disk->bs);
@@ -332,10 +351,7 @@ static void wsm_dest_take_over_point(WsmDestDisk *disk, unsigned i)
     with_rest &= !used_up;
     wsm_points_forget(disk->bs, id);
     if (!wsm_points_insert(disk->bs, id, disk->first_order + i,
-                           start->granularity, with_rest, &point, &err) ||
-        !bdrv_merge_dirty_bitmap(point.since, t->since, NULL, &err) ||
-        (with_rest &&
-         !bdrv_merge_dirty_bitmap(point.rest, t->rest, NULL, &err))) {
+                           start->granularity, with_rest, &point, &err)) {
         /* The older ones need it */
         warn_reportf_err(err, "disk '%s': no sync point is kept: ",
                          disk->name);
@@ -343,10 +359,45 @@ static void wsm_dest_take_over_point(WsmDestDisk *disk, unsigned i)
         disk->no_points = true;
         return;
     }
+    wsm_dest_move_bits(point.since, t->since);
+    if (with_rest) {
+        wsm_dest_move_bits(point.rest, t->rest);
+    }
     if (used_up) {
         /* The point before it gets to know of the writes since the break-off */
         wsm_points_forget(disk->bs, id);
     }
+}
+
+void wsm_dest_find_records(WsmDest *d)
+{
+    for (unsigned i = 0; i < d->ndisks; i++) {
+        WsmDestDisk *disk = &d->disk[i];
+        g_autoptr(WsmRecord) record =
+            wsm_image_record(disk->image, disk->bs, WSM_IMAGE_STATE_CURRENT,
+                             NULL, NULL);
+
+        if (record) {
+            disk->record = g_strdup(disk->image->file);
+        }
+    }
+}
+
+int wsm_dest_remove_records(void *opaque)
+{
+    WsmDest *d = opaque;
+
+    for (unsigned i = 0; i < d->ndisks; i++) {
+        WsmDestDisk *disk = &d->disk[i];
+        Error *err = NULL;
+
+        disk->unmarked = !disk->record ||
+                         wsm_record_remove(disk->record, &err);
+        if (err) {
+            wsm_image_warn_current(disk->name, err);
+        }
+    }
+    return 0;
 }
 
 static void wsm_dest_mark_disk_current(WsmDestDisk *disk)
@@ -354,7 +405,9 @@ static void wsm_dest_mark_disk_current(WsmDestDisk *disk)
     if (disk->image->state != WSM_IMAGE_STATE_CURRENT) {
         wsm_image_set_state(disk->image, WSM_IMAGE_STATE_CURRENT,
                             &disk->d->start.session, NULL);
-        wsm_image_mark(disk->image, disk->bs);
+        if (!disk->unmarked) {
+            wsm_image_mark(disk->image, disk->bs);
+        }
     }
 }
 
@@ -462,4 +515,5 @@ void wsm_dest_leave_image(WsmDestDisk *disk, WsmPhase phase)
     g_clear_pointer(&disk->image, wsm_image_unref);
     g_clear_pointer(&disk->session_before, g_free);
     g_clear_pointer(&disk->peer_before, g_free);
+    g_clear_pointer(&disk->record, g_free);
 }

@@ -14,6 +14,7 @@
 #include "qapi/error.h"
 #include "block/aio.h"
 #include "block/block-io.h"
+#include "block/thread-pool.h"
 #include "qemu/main-loop.h"
 #include "dest.h"
 #include "trace.h"
@@ -50,6 +51,10 @@ static void coroutine_fn wsm_dest_secure_co(void *opaque)
     WsmDest *d = opaque;
     int ret = wsm_dest_flush(d);
 
+    if (ret == 0) {
+        /* It syncs a folder for each disk */
+        thread_pool_submit_co(wsm_dest_remove_records, d);
+    }
     qatomic_set(&d->secured, ret < 0 ? WSM_DEST_SECURE_FAILED
                                      : WSM_DEST_SECURED);
     qemu_co_queue_restart_all(&d->changed);
@@ -62,6 +67,7 @@ static void coroutine_fn wsm_dest_secure_co(void *opaque)
 
 void wsm_dest_start_securing(WsmDest *d)
 {
+    wsm_dest_find_records(d);
     qatomic_set(&d->secured, WSM_DEST_SECURING);
     qatomic_inc(&d->coroutines);
     aio_co_schedule(d->ctx, qemu_coroutine_create(wsm_dest_secure_co, d));

@@ -47,6 +47,8 @@ typedef struct WsmDestDisk {
     BdrvDirtyBitmap *written;   /* by the guest, through @filter */
     unsigned first_order;       /* of the source's sync points here */
     bool no_points;             /* something went wrong with them */
+    char *record;               /* file whose record goes at the end, or NULL */
+    bool unmarked;              /* it is gone; a job in a thread, then BQL */
 
     BlockDriverState *filter;   /* BQL, or IOThread unless closed */
     WsmNodes *nodes;            /* BQL: @filter and below, blocked */
@@ -257,6 +259,13 @@ bool wsm_dest_watch_guest(WsmDestDisk *disk, Error **errp);
 
 /* Main thread: @complete: nothing is missing, and the guest is ours */
 void wsm_dest_drop_filter(WsmDestDisk *disk, bool complete);
+
+/*
+ * Nothing is missing.  Main thread: which records say otherwise?  In a thread,
+ * when all is durable: remove them; @opaque is the WsmDest; returns 0.
+ */
+void wsm_dest_find_records(WsmDest *d);
+int wsm_dest_remove_records(void *opaque);
 
 /* Main thread: nothing is missing on any disk, and that is durable */
 void wsm_dest_mark_current(WsmDest *d);

@@ -326,6 +326,12 @@ void wsm_image_tell(WsmImage *image)
     }
 }
 
+void wsm_image_warn_current(const char *name, Error *err)
+{
+    warn_reportf_err(err, "disk '%s': this image is current, but its record "
+                     "still says something else: ", name);
+}
+
 void wsm_image_mark(WsmImage *image, BlockDriverState *bs)
 {
     g_autoptr(WsmRecord) record = wsm_image_record(image, bs, image->state,
@@ -340,8 +346,7 @@ void wsm_image_mark(WsmImage *image, BlockDriverState *bs)
             wsm_image_warn(image, err);
         }
     } else if (!wsm_record_remove(image->file, &err)) {
-        warn_reportf_err(err, "disk '%s': this image is current, but its "
-                         "record still says something else: ", image->name);
+        wsm_image_warn_current(image->name, err);
     }
 }
 

@@ -82,6 +82,9 @@ void wsm_image_tell(WsmImage *image);
 /* The same for one that could not be written; takes @err.  Any thread. */
 void wsm_image_warn(WsmImage *image, Error *err);
 
+/* One could not be removed although the image is current; likewise */
+void wsm_image_warn_current(const char *name, Error *err);
+
 /*
  * Write the record of an image in use: state only.  If that fails there
  * is a warning: the migration is more important.

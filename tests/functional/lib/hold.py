@@ -11,9 +11,13 @@ SOURCE = Path(__file__).with_name('hold_flush.c')
 
 
 class FlushGate:
-    """Open at first; while it is shut, flushes of raw images wait."""
+    """Open at first; while it is shut, flushes of raw images wait.
 
-    def __init__(self, folder: Path) -> None:
+    With @sync, those of records do instead, and of their folders.
+    """
+
+    def __init__(self, folder: Path, sync: bool = False) -> None:
+        self._variable = 'WSM_HOLD_SYNC' if sync else 'WSM_HOLD_FLUSH'
         self._library = folder / 'hold_flush.so'
         self._file = folder / 'hold-flush'
         run('gcc', '-O2', '-Wall', '-shared', '-fPIC',
@@ -22,7 +26,7 @@ class FlushGate:
     def machine(self, config: MachineConfig) -> MachineConfig:
         return replace(config, environment=(
             ('LD_PRELOAD', str(self._library)),
-            ('WSM_HOLD_FLUSH', str(self._file))))
+            (self._variable, str(self._file))))
 
     def shut(self) -> None:
         self._file.touch()

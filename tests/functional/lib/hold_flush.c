@@ -1,7 +1,8 @@
 /*
- * For LD_PRELOAD: fdatasync() that waits while a file is there
+ * For LD_PRELOAD: fdatasync() and fsync() that wait while a file is there
  *
- * $WSM_HOLD_FLUSH names the file.  Whoever waits makes "<file>.held" first.
+ * $WSM_HOLD_FLUSH names that for fdatasync(), $WSM_HOLD_SYNC that for fsync().
+ * Whoever waits makes "<file>.held" first.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,9 +15,8 @@
 
 #define POLL_US 10000
 
-int fdatasync(int fd)
+static void wait_at(const char *path)
 {
-    const char *path = getenv("WSM_HOLD_FLUSH");
     char held[4096];
 
     if (path && access(path, F_OK) == 0) {
@@ -26,5 +26,16 @@ int fdatasync(int fd)
             usleep(POLL_US);
         }
     }
+}
+
+int fdatasync(int fd)
+{
+    wait_at(getenv("WSM_HOLD_FLUSH"));
     return syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    wait_at(getenv("WSM_HOLD_SYNC"));
+    return syscall(SYS_fsync, fd);
 }
