@@ -22,6 +22,8 @@ from .network import GUEST_MAC
 MEMORY_MIB = 512
 DISK_ID = "vd0"
 START_SECONDS = 30
+# Both sides have it for good, so that it cannot be forgotten.
+WHOLE_SYSTEM = ("-global", "migration.whole-system=on")
 KERNEL_LINE = ("root=/dev/vda rootfstype=ext4 ro console=ttyS0 quiet "
                "net.ifnames=0 mitigations=off no_timer_check tsc=reliable "
                "panic=-1 systemd.show_status=0")
@@ -88,10 +90,18 @@ class Machine:
         """Returns QEMU's exit status, None while it runs."""
         return self._process.poll()
 
+    def command(self, name: str, **arguments: str) -> None:
+        """Runs a QMP command, and shows the line as its user types it."""
+        line: dict[str, object] = {"execute": name}
+        if arguments:
+            line["arguments"] = arguments
+        print(f"  {self.name} -> {json.dumps(line)}", flush=True)
+        self.qmp.cmd(name, dict(arguments))
+
     def quit(self) -> None:
         """Ends QEMU in good order."""
         try:
-            self.qmp.cmd("quit")
+            self.command("quit")
         except QmpClosed:
             pass
         self.wait_exit(START_SECONDS)
@@ -127,7 +137,7 @@ def _command(name: str, plan: Plan, folder: Path, disk: Path,
     # One core of a small machine is left to the migration and its client.
     processors = 2 if (os.cpu_count() or 1) >= 4 else 1
     command = [
-        str(plan.qemu), "-name", name,
+        str(plan.qemu), "-name", name, *WHOLE_SYSTEM,
         *guest_options(plan.guest, MEMORY_MIB, processors),
         "-serial", f"file:{folder / name}.console",
         "-chardev", f"socket,id=qmp,path={qmp}",

@@ -12,7 +12,6 @@ from lib.qmp import Json, QmpClosed, QmpError
 
 from .machine import Machine
 
-CAPABILITY = "whole-system"
 PORT = 4444
 POLL_SECONDS = 0.25
 LIMIT_SECONDS = 240.0
@@ -44,15 +43,6 @@ class Migration:
         return dict(self.phases).get(phase)
 
 
-def require_capability(machine: Machine) -> None:
-    """Refuses a QEMU without whole-system migration."""
-    names = {entry["capability"] for entry in
-             machine.qmp.cmd("query-migrate-capabilities")}
-    if CAPABILITY not in names:
-        raise Failure("this QEMU has no migration capability "
-                      f"'{CAPABILITY}': build one with scripts/build")
-
-
 def migrate(source: Machine, destination: Machine,
             on_poll: Callable[[Migration], None],
             on_phase: Callable[[Migration, str, float], None]) -> Migration:
@@ -61,13 +51,10 @@ def migrate(source: Machine, destination: Machine,
     :raise Failure: the migration failed; the text has QEMU's reason.
     """
     try:
-        for machine in (source, destination):
-            machine.qmp.cmd("migrate-set-capabilities", capabilities=[
-                {"capability": CAPABILITY, "state": True}])
         uri = f"tcp:{destination.host.address}:{PORT}"
-        destination.qmp.cmd("migrate-incoming", uri=uri)
+        destination.command("migrate-incoming", uri=uri)
         result = Migration(begin=time.monotonic())
-        source.qmp.cmd("migrate", uri=uri)
+        source.command("migrate", uri=uri)
         while not _poll(result, source, destination, on_phase):
             on_poll(result)
             if time.monotonic() > result.begin + LIMIT_SECONDS:

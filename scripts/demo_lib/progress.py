@@ -15,26 +15,28 @@ def mib(count: float) -> str:
 
 
 def progress_line(elapsed: float, source: Json, destination: Json,
-                  memory_left: int, rate: float | None,
-                  silence: float) -> str:
-    """Returns the line: phase, each disk, time left, what clients feel.
+                  rate: float | None, silence: float) -> str:
+    """Returns the line: phase, how far, time left, what clients feel.
 
     source and destination are the answers to query-wsm.
     """
     phase = source.get("phase", "?")
-    missing = {disk["name"]: disk.get("missing", 0)
-               for disk in destination.get("disks", [])}
     parts = [f"{elapsed:6.1f} s  {phase}"]
-    for disk in source.get("disks", []):
-        name = disk["name"]
-        parts.append(
-            f"{name}: sent {mib(disk.get('sent', 0))}, "
-            f"dirty {mib(disk.get('dirty', 0))}, missing "
-            f"{mib(max(disk.get('missing', 0), missing.get(name, 0)))}")
-    if phase == "ram-precopy":
-        parts.append(f"memory left {mib(memory_left)}")
+    if "percent" in source:
+        parts.append(f"{source['percent']} %")
+        parts.append(f"{mib(source['remaining'])} left")
+    if source.get("speed"):
+        parts.append(f"{mib(source['speed'])}/s")
+    if "expected-handover-seconds" in source:
+        parts.append(f"guest there in {source['expected-handover-seconds']} s")
     if "expected-seconds" in source:
-        parts.append(f"{source['expected-seconds']} s left")
+        parts.append(f"all there in {source['expected-seconds']} s")
+    if phase == "ram-precopy":
+        parts.append(f"memory {mib(source.get('ram-remaining', 0))}")
+    if phase == "postcopy":
+        missing = sum(disk.get("missing", 0)
+                      for disk in destination.get("disks", []))
+        parts.append(f"missing {mib(missing)}")
     if rate is not None:
         parts.append(f"{rate:.0f} tps")
     if silence >= 0.05:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import Failure
-from lib.common import tool
 from lib.host import Host
 
 from .client import Heartbeat, Job, Load, Result, run_job
 from .image import DISK_BYTES, Guest
-from .machine import Machine, Plan
-from .migrate import Migration, migrate, require_capability
+from .machine import WHOLE_SYSTEM, Machine, Plan
+from .migrate import PORT, Migration, migrate
 from .network import Network, make_network
 from .progress import progress_line
 from .report import Findings, Way, report
@@ -31,6 +30,16 @@ PGBENCH_SECONDS = 1800
 SETTLE_SECONDS = 1.0
 SHUTDOWN_SECONDS = 60.0
 PROGRESS_SECONDS = 2.0
+NEXT = f"""
+Next: your own VM
+  docs/before-you-begin.md    what to look at first
+  docs/user-guide.md          every command, and what to do when one fails
+In short: build/qemu-system-x86_64 on both hosts, with the guest's options and
+  {" ".join(WHOLE_SYSTEM)}
+at the destination also "-incoming tcp:0:{PORT}" and an image that
+"qemu-img create" made, of the same size. Then, at the source,
+  {{"execute": "migrate", "arguments": {{"uri": "tcp:DESTINATION:{PORT}"}}}}
+"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ def tell_story(settings: Settings, guest: Guest) -> bool:
     with ExitStack() as stack:
         network = stack.enter_context(
             make_network(f"{settings.link_megabits}mbit"))
-        disks = _make_disks(folder, guest)
+        disks = _make_disks(settings, guest)
         for disk in disks:
             stack.callback(_remove_disk, disk)
         plan = Plan(settings.qemu, guest)
@@ -70,7 +79,6 @@ def tell_story(settings: Settings, guest: Guest) -> bool:
                 name, plan, host, folder, disk, incoming)))
 
         source = machine("source", network.source, disks[0], False)
-        require_capability(source)
         heartbeat = stack.enter_context(closing(Heartbeat(network)))
         _wait_for_database(network, source, heartbeat)
         load = Load(network, PGBENCH_CLIENTS, PGBENCH_SECONDS)
@@ -95,13 +103,16 @@ def tell_story(settings: Settings, guest: Guest) -> bool:
         _check_guest(findings, network, returned, load)
         _check_file_system(findings, disks[0])
     print(report(findings))
+    if findings.well:
+        print(NEXT)
     return findings.well
 
 
 def _move(name: str, source: Machine, destination: Machine,
           clients: Clients, steady: float) -> Way:
     """Moves the guest, then ends the QEMU that it left."""
-    print(f"The way {name}: one command, migrate", flush=True)
+    print(f"The way {name}: both QEMUs have the option "
+          f"\"{' '.join(WHOLE_SYSTEM)}\"; all that is typed is", flush=True)
     disks = (source.disk, destination.disk)
     before = _allocated(disks[0])
     wire = source.host.sent_bytes()
@@ -114,12 +125,14 @@ def _move(name: str, source: Machine, destination: Machine,
     return _collect(name, migration, clients, steady, wire, before, after)
 
 
-def _make_disks(folder: Path, guest: Guest) -> tuple[Path, Path]:
+def _make_disks(settings: Settings, guest: Guest) -> tuple[Path, Path]:
     """Makes the source's copy of the guest's disk, and a blank one."""
+    folder = settings.folder
     source, destination = folder / "source.raw", folder / "destination.raw"
     subprocess.run(["cp", "--sparse=always", "--reflink=auto",
                     guest.disk, source], check=True)
-    subprocess.run([tool("qemu-img"), "create", "-q", "-f", "raw",
+    qemu_img = settings.qemu.resolve().with_name("qemu-img")
+    subprocess.run([qemu_img, "create", "-q", "-f", "raw",
                     destination, str(DISK_BYTES)], check=True)
     return source, destination
 
@@ -188,7 +201,6 @@ def _migrate(source: Machine, destination: Machine,
         now = time.monotonic()
         line.show(progress_line(
             now - migration.begin, migration.source, migration.destination,
-            migration.status.get("ram", {}).get("remaining", 0),
             load.samples[-1].rate if load.samples else None,
             now - clients.heartbeat.last()))
 

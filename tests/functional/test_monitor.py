@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lib.common import QEMU, require, run, wait_until
 from lib.image import MIB
-from lib.moves import (SLOW_DISK, SLOW_PUSH, end, expect_moved,
+from lib.moves import (SLOW_PUSH, end, expect_moved,
                        expect_unharmed, fill_half, hold_ram_phase,
                        loaded_source, move, release_ram_phase)
 from lib.qmp import Json
