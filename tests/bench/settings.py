@@ -77,7 +77,7 @@ class Settings:
     paper_video_kbit: int = 2000    # per second
     paper_bonnie_mib: int = 192     # its file
     paper_away: float = 30.0        # seconds between the way there and back
-    paper_cost_mib: int = 256       # its file, where tracking is measured
+    paper_cost_mib: int = 320       # its file, where tracking is measured
     paper_cost_chars: int = 1       # MiB that are written byte by byte
     paper_pairs: int = 10           # of runs with and without it
 
@@ -116,7 +116,7 @@ def quick() -> Settings:
                     delay_data=16 * MIB, delay_give_up=20.0,
                     app_link_mbit=1000, app_warm_up=3.0, app_before=3.0,
                     app_after=3.0, paper_bonnie_mib=64, paper_away=5.0,
-                    paper_cost_mib=64, paper_pairs=2)
+                    paper_cost_mib=192, paper_pairs=2)
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:
