@@ -36,17 +36,42 @@ static GPtrArray *wsm_nodes_list(BlockDriverState *top)
     return list;
 }
 
-WsmNodes *wsm_nodes_new(BlockDriverState *top, Error *reason)
+static WsmNodes *wsm_nodes_block(BlockDriverState *top, Error *reason,
+                                 const BlockOpType *ops, size_t n)
 {
     WsmNodes *nodes = g_new(WsmNodes, 1);
 
     nodes->bs = wsm_nodes_list(top);
     nodes->reason = reason;
     for (unsigned i = 0; i < nodes->bs->len; i++) {
-        bdrv_ref(g_ptr_array_index(nodes->bs, i));
-        bdrv_op_block_all(g_ptr_array_index(nodes->bs, i), reason);
+        BlockDriverState *bs = g_ptr_array_index(nodes->bs, i);
+
+        bdrv_ref(bs);
+        if (!n) {
+            bdrv_op_block_all(bs, reason);
+        }
+        for (size_t j = 0; j < n; j++) {
+            bdrv_op_block(bs, ops[j], reason);
+        }
     }
     return nodes;
+}
+
+WsmNodes *wsm_nodes_new(BlockDriverState *top, Error *reason)
+{
+    return wsm_nodes_block(top, reason, NULL, 0);
+}
+
+WsmNodes *wsm_nodes_new_jobs(BlockDriverState *top, Error *reason)
+{
+    static const BlockOpType jobs[] = {
+        BLOCK_OP_TYPE_BACKUP_SOURCE, BLOCK_OP_TYPE_BACKUP_TARGET,
+        BLOCK_OP_TYPE_COMMIT_SOURCE, BLOCK_OP_TYPE_COMMIT_TARGET,
+        BLOCK_OP_TYPE_MIRROR_SOURCE, BLOCK_OP_TYPE_MIRROR_TARGET,
+        BLOCK_OP_TYPE_STREAM,
+    };
+
+    return wsm_nodes_block(top, reason, jobs, ARRAY_SIZE(jobs));
 }
 
 bool wsm_nodes_unchanged(const WsmNodes *nodes)
@@ -59,9 +84,11 @@ bool wsm_nodes_unchanged(const WsmNodes *nodes)
                    now->len * sizeof(now->pdata[0]));
 }
 
-bool wsm_nodes_have(const WsmNodes *nodes, const BlockDriverState *bs)
+bool wsm_nodes_below(BlockDriverState *top, const BlockDriverState *bs)
 {
-    return g_ptr_array_find(nodes->bs, bs, NULL);
+    g_autoptr(GPtrArray) list = wsm_nodes_list(top);
+
+    return g_ptr_array_find(list, bs, NULL);
 }
 
 void wsm_nodes_foreach_leaf(const WsmNodes *nodes,

@@ -23,11 +23,14 @@ typedef struct WsmNodes WsmNodes;
  */
 WsmNodes *wsm_nodes_new(BlockDriverState *top, Error *reason);
 
+/* The same for block jobs only */
+WsmNodes *wsm_nodes_new_jobs(BlockDriverState *top, Error *reason);
+
 /* Are these still the nodes, in the same places? */
 bool wsm_nodes_unchanged(const WsmNodes *nodes);
 
-/* Is @bs one of them? */
-bool wsm_nodes_have(const WsmNodes *nodes, const BlockDriverState *bs);
+/* Is @bs the node @top, or below it? */
+bool wsm_nodes_below(BlockDriverState *top, const BlockDriverState *bs);
 
 /* @nodes may be NULL */
 void wsm_nodes_free(WsmNodes *nodes);

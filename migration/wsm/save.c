@@ -142,6 +142,9 @@ int wsm_save_iterate(QEMUFile *f, void *opaque)
     } else if (wsm_save_is_waiting(phase)) {
         ms = WSM_POLL_MS;
     }
+    if (phase == WSM_PHASE_RAM_PRECOPY) {
+        wsm_source_watch(s);
+    }
     wsm_source_interrupted(s);
     wsm_source_wait_all_there(s, ms);
     return 1;
@@ -244,15 +247,15 @@ int wsm_save_freeze(QEMUFile *f, Wsm *w)
     if (wsm_phase(w) != WSM_PHASE_FREEZE) {
         wsm_source_freeze(s);
     }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        if (s->fatal) {
+            return -EINVAL;
+        }
+    }
     qemu_put_be16(f, s->ndisks);
     for (unsigned i = 0; i < s->ndisks; i++) {
         g_autoptr(GByteArray) runs = wsm_source_residue(s, i);
 
-        if (blk_bs(s->disk[i].blk) != s->disk[i].bs) {
-            error_report("disk '%s': its block graph was changed during "
-                         "migration", s->disk[i].name);
-            return -EINVAL;
-        }
         trace_wsm_save_freeze(s->disk[i].name, runs->len,
                               bdrv_get_dirty_count(s->disk[i].bitmap));
         qemu_put_be32(f, runs->len);

@@ -72,6 +72,7 @@ static int wsm_source_wait(WsmSource *s, const bool *flag)
                 return 0;
             }
         }
+        wsm_source_watch(s);
         if (wsm_source_interrupted(s)) {
             return -ECANCELED;
         }
@@ -231,8 +232,15 @@ bool wsm_source_prepare_freeze(WsmSource *s)
 
 void wsm_source_freeze(WsmSource *s)
 {
+    Error *err = NULL;
+
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->frozen_at = wsm_now();
+    }
+    if (!wsm_source_look(s, &err)) {
+        /* The first error counts; QEMU's own would name nobody */
+        migrate_set_error(migrate_get_current(), err);
+        wsm_source_fail(s, err);
     }
     wsm_enter(s->w, WSM_PHASE_FREEZE);
 }

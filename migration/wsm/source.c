@@ -15,6 +15,7 @@
 #include "qemu/timer.h"
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
+#include "busy.h"
 #include "disk.h"
 #include "progress.h"
 #include "source.h"
@@ -51,7 +52,8 @@ bool wsm_source_check(Wsm *w, Error **errp)
 
     selected = wsm_source_select(w, all, &excluded, errp);
     qapi_free_WsmExcludedDiskList(excluded);
-    return selected && wsm_images_check(w, errp);
+    return selected && wsm_busy_check(selected, errp) &&
+           wsm_images_check(w, errp);
 }
 
 /* Nobody may resize the disk while we have it */
@@ -115,6 +117,27 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
     return wsm_source_add_points(s, d, disk, errp);
 }
 
+static void wsm_source_free_other(void *nodes)
+{
+    wsm_nodes_free(nodes);
+}
+
+/* A job on a disk that stays would make the freeze fail */
+static void wsm_source_block_others(WsmSource *s, GArray *all,
+                                    GPtrArray *selected)
+{
+    s->others = g_ptr_array_new_with_free_func(wsm_source_free_other);
+    for (unsigned i = 0; i < all->len; i++) {
+        WsmDisk *disk = &g_array_index(all, WsmDisk, i);
+
+        if (blk_supports_write_perm(disk->blk) &&
+            !g_ptr_array_find(selected, disk, NULL)) {
+            g_ptr_array_add(s->others, wsm_nodes_new_jobs(blk_bs(disk->blk),
+                                                          s->other_blocker));
+        }
+    }
+}
+
 static bool wsm_source_add_disks(WsmSource *s, Error **errp)
 {
     g_autoptr(GArray) all = wsm_disk_list();
@@ -127,6 +150,7 @@ static bool wsm_source_add_disks(WsmSource *s, Error **errp)
     s->disk = g_new0(WsmSourceDisk, selected->len);
     s->disk_size = g_new0(int64_t, selected->len);
     s->start.disk = g_new0(WsmDiskDesc, selected->len);
+    wsm_source_block_others(s, all, selected);
     for (unsigned i = 0; i < selected->len; i++) {
         if (!wsm_source_add_disk(s, g_ptr_array_index(selected, i), errp)) {
             return false;
@@ -192,6 +216,8 @@ static WsmSource *wsm_source_new(Wsm *w)
     qemu_mutex_init(&s->lock);
     qemu_cond_init(&s->cond);
     error_setg(&s->blocker, "the disk is being migrated");
+    error_setg(&s->other_blocker, "the guest is being migrated, and a block "
+               "job would make that fail; wait until it has ended");
     s->notes = g_ptr_array_new_with_free_func(g_free);
     wsm_source_add_channels(s);
     return s;
@@ -287,6 +313,7 @@ void wsm_source_stop(WsmSource *s)
     for (unsigned i = 0; i < s->ndisks; i++) {
         wsm_source_let_go(s, &s->disk[i]);
     }
+    g_clear_pointer(&s->others, g_ptr_array_unref);
     s->released = true;
 }
 
@@ -320,6 +347,7 @@ void wsm_source_free(WsmSource *s)
     qapi_free_WsmExcludedDiskList(s->excluded);
     error_free(s->fatal);
     error_free(s->blocker);
+    error_free(s->other_blocker);
     g_ptr_array_unref(s->notes);
     ratelimit_destroy(&s->limit);
     ratelimit_destroy(&s->compare_limit);

@@ -118,7 +118,9 @@ struct WsmSource {
     unsigned nchannels;         /* with the urgent one, which is 0 */
     WsmSourceChannel *channel;
     WsmExcludedDiskList *excluded;
-    Error *blocker;             /* why jobs and snapshots must wait */
+    Error *blocker;             /* why jobs and snapshots must wait, */
+    Error *other_blocker;       /* and why jobs on other disks must */
+    GPtrArray *others;          /* of WsmNodes, of those disks */
     GPtrArray *notes;           /* names of files, see storage.h; BQL */
     IOThread *iothread;
     AioContext *ctx;
@@ -139,6 +141,8 @@ struct WsmSource {
     RateLimit limit;            /* has a lock of its own */
     RateLimit compare_limit;    /* likewise */
     bool points_wanted;         /* the destination is to be told of them */
+
+    int64_t watch_ns;           /* migration thread: when to look again */
 
     unsigned coroutines;        /* atomic: how many there are */
     bool quit;                  /* atomic: they are to end */
@@ -180,6 +184,20 @@ void wsm_source_stop(WsmSource *s);
 void wsm_source_free(WsmSource *s);
 
 void wsm_source_info(WsmSource *s, WsmInfo *info);
+
+/* --- source-watch.c --- */
+
+/*
+ * Are the guest's disks as they were in start, and can the freeze succeed?
+ * Brings @excluded up to date.  BQL, any thread.
+ */
+bool wsm_source_look(WsmSource *s, Error **errp);
+
+/*
+ * Look, once in a second, and give up if not.  Migration thread, without the
+ * BQL, before the freeze.
+ */
+void wsm_source_watch(WsmSource *s);
 
 /* --- source-phases.c: migration thread, no BQL unless it says so --- */
 
@@ -277,7 +295,7 @@ bool coroutine_fn wsm_source_hashes(WsmSourceChannel *c, const WsmMsg *msg,
 /* Start the coroutines of all channels.  Main thread. */
 void wsm_source_open_channels(WsmSource *s);
 
-/* Give up, unless the guest was handed over.  @err is taken.  IOThread. */
+/* Give up, unless the guest was handed over.  @err is taken.  Any thread. */
 void wsm_source_fail(WsmSource *s, Error *err);
 
 /* The last that a coroutine does that is counted in @coroutines.  IOThread. */

@@ -6,9 +6,11 @@ from pathlib import Path
 from lib.back import BOTH
 from lib.common import TestFailure, require, run, tool
 from lib.image import MIB, Image
-from lib.moves import end, expect_moved, loaded_source
+from lib.moves import (SLOW_DISK, end, expect_moved, expect_unharmed,
+                       loaded_source, move, second_try)
 from lib.registry import test
-from lib.scene import WSM, Scene, begin, disk_total, finish, wait_phase
+from lib.scene import (WSM, Scene, begin, disk_total, enable, finish, query,
+                       wait_phase)
 from lib.vm import DiskConfig, MachineConfig, Vm
 
 # Says why, and when it will work
@@ -37,12 +39,12 @@ def busy_source(scene: Scene) -> Vm:
 
 # Readers
 
-def add_target(scene: Scene, vm: Vm) -> Path:
+def add_target(scene: Scene, vm: Vm, name: str = 'target') -> Path:
     """A blank image as one more node, for backups of the first disk."""
-    image = Image(scene.folder / f'{vm.name}-target', 'raw',
+    image = Image(scene.folder / f'{vm.name}-{name}', 'raw',
                   scene.config.disks[0].size).create()
     vm.qmp.cmd('blockdev-add', {
-        'driver': 'raw', 'node-name': 'target',
+        'driver': 'raw', 'node-name': name,
         'file': {'driver': 'file', 'filename': str(image.path)}})
     return image.path
 
@@ -52,9 +54,9 @@ def start_nbd(scene: Scene, vm: Vm) -> None:
         'type': 'unix', 'data': {'path': str(scene.folder / 'nbd')}})
 
 
-def export(vm: Vm, node: str, name: str) -> None:
+def export(vm: Vm, node: str, name: str, writable: bool = False) -> None:
     vm.qmp.cmd('block-export-add', {'type': 'nbd', 'id': name, 'name': name,
-                                    'node-name': node})
+                                    'node-name': node, 'writable': writable})
 
 
 def copy_out(scene: Scene, name: str) -> bytes:
@@ -190,3 +192,153 @@ def source_stays_locked(scene: Scene) -> None:
         text = write_to(image)
         require(text == '', f'still locked: {text}')
     end(source, destination)
+
+
+# Who would make the freeze fail
+
+def start_backup(vm: Vm, node: str) -> None:
+    """A backup that does not end by itself."""
+    vm.qmp.cmd('blockdev-backup', job_id='slow', device=node, target='target',
+               sync='full', speed=1)
+
+
+def end_backup(vm: Vm) -> None:
+    vm.qmp.cmd('block-job-cancel', device='slow', force=True)
+    vm.qmp.event('BLOCK_JOB_CANCELLED')
+
+
+def expect_not_begun(source: Vm) -> None:
+    require(not [data for data in source.qmp.seen('WSM_PHASE')
+                 if data['phase'] == 'disk-precopy'], 'it was begun')
+
+
+@test(BOTH)
+def busy_job_named(scene: Scene) -> None:
+    """A job or a writable export: said at once, of a disk that stays, too."""
+    source = loaded_source(scene)
+    add_target(scene, source)
+    destination = scene.destination()
+    enable(source)
+    source.set_caps('events')
+    source.qmp.cmd('wsm-set-options', disks=['vd0'])
+    uri = scene.uri(destination)
+    for node in ('node-vd0', 'node-vd1'):
+        start_backup(source, node)
+        source.qmp.expect_error('migrate', "'slow'", 'backup', 'target',
+                                uri=uri)
+        expect_not_begun(source)
+        end_backup(source)
+    start_nbd(scene, source)
+    export(source, 'target', 'open', writable=True)
+    source.qmp.expect_error('migrate', "'open'", "'target'", uri=uri)
+    expect_not_begun(source)
+    source.qmp.cmd('block-export-del', id='open')
+    source.qmp.event('BLOCK_EXPORT_DELETED')
+    source.qmp.cmd('nbd-server-stop')
+    source.qmp.cmd('blockdev-del', node_name='target')
+    source.qmp.cmd('wsm-set-options', disks=[])
+    expect_unharmed(scene, source)
+    move(scene, source, destination)
+    end(source, destination)
+
+
+def error_of(source: Vm) -> str:
+    source.wait_migration('failed')
+    return f'{source.migration()["error-desc"]} {query(source)["error"]}'
+
+
+def expect_early(source: Vm, *words: str) -> None:
+    """It failed long before the freeze, and says why."""
+    text = error_of(source)
+    for word in words:
+        require(word in text, f'the error lacks "{word}": {text}')
+    phases = [data['phase'] for data in source.qmp.seen('WSM_PHASE')]
+    require('freeze' not in phases, f'phases: {phases}')
+
+
+@test(BOTH)
+def busy_later(scene: Scene) -> None:
+    """During the migration: jobs are refused, an export ends it early."""
+    source = loaded_source(scene)
+    add_target(scene, source)
+    destination = scene.destination()
+    begin(source, scene.uri(destination), disks=['vd0'], **SLOW_DISK)
+    wait_phase(source, 'disk-precopy')
+    for node in ('node-vd0', 'node-vd1'):
+        source.qmp.expect_error('blockdev-backup', 'busy', 'migrated',
+                                job_id='slow', device=node, target='target',
+                                sync='full')
+    for node in ('node-vd0', 'node-vd0-file'):
+        source.qmp.expect_error(
+            'blockdev-snapshot-sync', 'busy', 'migrated', node_name=node,
+            snapshot_file=f'{scene.folder}/overlay', format='qcow2',
+            snapshot_node_name='overlay')
+    start_nbd(scene, source)
+    export(source, 'target', 'open', writable=True)
+    expect_early(source, "'open'", "'target'")
+    source.qmp.cmd('block-export-del', id='open')
+    source.qmp.event('BLOCK_EXPORT_DELETED')
+    source.qmp.cmd('nbd-server-stop')
+    source.qmp.cmd('blockdev-del', node_name='target')
+    expect_unharmed(scene, source)
+    destination.close()
+    second_try(scene, source, disks=[])
+
+
+@test(MachineConfig(extra=('-device', 'floppy,id=fd0')))
+def medium_inserted(scene: Scene) -> None:
+    """A writable medium that comes during pre-copy would stay behind."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    begin(source, scene.uri(destination), **SLOW_DISK)
+    wait_phase(source, 'disk-precopy')
+    image = Image(scene.folder / 'floppy', 'raw', 1440 << 10).create()
+    source.qmp.cmd('blockdev-add', {
+        'driver': 'raw', 'node-name': 'floppy',
+        'file': {'driver': 'file', 'filename': str(image.path)}})
+    source.qmp.cmd('blockdev-insert-medium', id='fd0', node_name='floppy')
+    expect_early(source, "'fd0'", "'floppy'", 'inserted')
+    expect_unharmed_with(scene, source)
+    destination.close()
+
+    # Not if it is to stay
+    destination = scene.destination(name='destination-2')
+    source.qmp.cmd('blockdev-remove-medium', id='fd0')
+    begin(source, scene.uri(destination), disks=['vd0'], **SLOW_DISK)
+    wait_phase(source, 'disk-precopy')
+    source.qmp.cmd('blockdev-insert-medium', id='fd0', node_name='floppy')
+    source.qmp.cmd('wsm-set-options', bandwidth=0)
+    source.wait_migration('completed')
+    require([disk['name'] for disk in query(source)['excluded']] == ['fd0'],
+            f'{query(source)["excluded"]}')
+    destination.wait_migration('completed')
+    expect_moved(scene, source, destination)
+    end(source, destination)
+
+
+def expect_unharmed_with(scene: Scene, source: Vm) -> None:
+    """As expect_unharmed(), but there are new nodes."""
+    source.wait_running()
+    source.baseline['nodes'] = source.nodes()
+    expect_unharmed(scene, source)
+
+
+@test()
+def node_exchanged(scene: Scene) -> None:
+    """Another node below the guest's device: the freeze is not tried."""
+    source = scene.source()
+    scene.guest.fill(0, 0, 32 * MIB)
+    scene.guest.command('flush')
+    destination = scene.destination()
+    begin(source, scene.uri(destination), **SLOW_DISK)
+    wait_phase(source, 'disk-precopy')
+    add_target(scene, source)
+    source.qmp.cmd('qom-set', path='/machine/peripheral/vd0',
+                   property='drive', value='target')
+    expect_early(source, "'vd0'")
+    source.qmp.cmd('qom-set', path='/machine/peripheral/vd0',
+                   property='drive', value='node-vd0')
+    source.qmp.cmd('blockdev-del', node_name='target')
+    expect_unharmed(scene, source)
+    destination.close()
+    second_try(scene, source)
