@@ -413,9 +413,12 @@ bool wsm_msg_decode(const uint8_t *buf, const WsmLimits *limits, WsmMsg *msg,
 bool wsm_check_version(uint16_t version, Error **errp)
 {
     if (version != WSM_PROTOCOL_VERSION) {
-        error_setg(errp, "the source has version %u of the protocol, the "
-                   "destination has version %u; run the same version of "
-                   "qemu-wsm on both hosts", version, WSM_PROTOCOL_VERSION);
+        /* The numbers that --version shows */
+        error_setg(errp, "the source has version %u of the protocol (qemu-wsm "
+                   "0.%u), the destination has version %u (qemu-wsm 0.%u); "
+                   "run the same version of qemu-wsm on both hosts",
+                   version, version, WSM_PROTOCOL_VERSION,
+                   WSM_PROTOCOL_VERSION);
         return false;
     }
     return true;

@@ -125,7 +125,8 @@ def wrong_version(scene: Scene) -> None:
                           + hello(session, version=version)).receive_all()
         text = refusal(answer)
         require(f'the source has version {version} of' in text
-                and f'the destination has version {VERSION};' in text
+                and f'destination has version {VERSION} (qemu-wsm 0.{VERSION});'
+                in text
                 and 'on both hosts' in text, f'REFUSE says: {text}')
     to_the_end(scene, source, destination)
 

@@ -55,8 +55,9 @@ static void assert_error(Error *err, const char *text)
 
 /* What a source of version @v, a string, is told */
 #define OTHER_VERSION(v) \
-    "the source has version " v " of the protocol, the destination has " \
-    "version 3; run the same version of qemu-wsm on both hosts"
+    "the source has version " v " of the protocol (qemu-wsm 0." v "), the " \
+    "destination has version 3 (qemu-wsm 0.3); run the same version of " \
+    "qemu-wsm on both hosts"
 
 static void assert_msg_equal(const WsmMsg *a, const WsmMsg *b)
 {
