@@ -12,6 +12,7 @@
 #include "system/runstate.h"
 #include "dest-check.h"
 #include "image.h"
+#include "image-below.h"
 #include "migration/wsm.h"
 #include "points.h"
 
@@ -58,7 +59,8 @@ bool wsm_images_check(Wsm *w, Error **errp)
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
 
         if (blk_supports_write_perm(disk->blk) &&
-            !wsm_image_check(wsm_image_get(w, disk), errp)) {
+            (!wsm_image_check(wsm_image_get(w, disk), errp) ||
+             !wsm_image_below_check(disk, errp))) {
             return false;
         }
     }
@@ -195,7 +197,8 @@ static bool wsm_image_adopt(Wsm *w, const WsmDisk *disk, Error **errp)
     BlockDriverState *bs = wsm_disk_bs(disk);
     WsmImage *image = wsm_image_get(w, disk);
 
-    if (!wsm_image_take(image, bs, errp)) {
+    if (!wsm_image_take(image, bs, errp) ||
+        !wsm_image_below_adopt(disk, errp)) {
         return false;
     }
     if (image->state == WSM_IMAGE_STATE_INCOMPLETE) {

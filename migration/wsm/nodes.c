@@ -12,7 +12,6 @@ struct WsmNodes {
     Error *reason;              /* not owned */
 };
 
-/* @bs and what is below it, each once, parents first; no references */
 static void GRAPH_RDLOCK wsm_nodes_collect(GPtrArray *list,
                                            BlockDriverState *bs)
 {
@@ -27,7 +26,7 @@ static void GRAPH_RDLOCK wsm_nodes_collect(GPtrArray *list,
     }
 }
 
-static GPtrArray *wsm_nodes_list(BlockDriverState *top)
+GPtrArray *wsm_nodes_list(BlockDriverState *top)
 {
     GPtrArray *list = g_ptr_array_new();
 

@@ -29,6 +29,9 @@ WsmNodes *wsm_nodes_new_jobs(BlockDriverState *top, Error *reason);
 /* Are these still the nodes, in the same places? */
 bool wsm_nodes_unchanged(const WsmNodes *nodes);
 
+/* @top and all below it, each once, parents first; no references */
+GPtrArray *wsm_nodes_list(BlockDriverState *top);
+
 /* Is @bs the node @top, or below it? */
 bool wsm_nodes_below(BlockDriverState *top, const BlockDriverState *bs);
 

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from lib.back import BOTH
+from lib.back import BOTH, expect_refused
 from lib.common import TestFailure, require, run, tool
 from lib.image import MIB, Image
 from lib.moves import (SLOW_DISK, end, expect_moved, expect_unharmed,
@@ -156,6 +156,37 @@ def snapshots_refused_throughout(scene: Scene) -> None:
     leave_postcopy(scene, source, destination)
     destination.set_caps(WSM, on=False)
     end(source, destination)
+
+
+def overlay_on(scene: Scene, base: Image) -> list[Image]:
+    """An empty image that is based on one that was left behind."""
+    image = Image(scene.folder / f'{base.path.stem}-overlay', 'qcow2',
+                  base.size)
+    run(tool('qemu-img'), 'create', '-q', '-f', 'qcow2', '-F', base.fmt,
+        '-b', str(base.path), str(image.path))
+    return [image]
+
+
+@test(MachineConfig((DiskConfig(fmt='qcow2'),)))
+def overlay_on_incomplete(scene: Scene) -> None:
+    """An overlay is no way round the record of the image below it."""
+    source = busy_source(scene)
+    destination = scene.destination()
+    enter_postcopy(scene, source, destination)
+    destination.kill()
+    source.kill()
+    for left, words in ((destination, ('based on', 'did not end')),
+                        (source, ('based on', 'stale copy', 'wsm-adopt'))):
+        vm = scene.reopen(f'on-{left.name}',
+                          overlay_on(scene, left.images[0]),
+                          scene.other_guest())
+        require('The guest was not started' in vm.stderr(),
+                f'it says: {vm.stderr()}')
+        expect_refused(vm, *words)
+    vm.qmp.cmd('wsm-adopt')
+    vm.qmp.cmd('cont')
+    vm.guest.wait_ready()
+    vm.quit()
 
 
 # Writers
