@@ -18,7 +18,7 @@ from debian_guest import (PAPER_RECIPE, DebianConfig, DebianScene,
                           debian_config)
 from demo_lib.client import Heartbeat
 from demo_lib.network import make_network
-from lib.common import require
+from lib.common import require, wait_until
 from lib.scene import disk_total
 from lib.vm import Vm
 from methods import WSM, Stage
@@ -102,6 +102,7 @@ def travel(scene: DebianScene, factory: Factory, settings: Settings,
                           scene.folder)) as workload):
         journey = Journey(scene, settings, heartbeat, workload)
         old = journey.here.images
+        wait_until(heartbeat.last, 'the guest answers')
         workload.start()
         time.sleep(settings.app_warm_up)
         journey.go(there, scene.destination())

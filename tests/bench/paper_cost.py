@@ -6,11 +6,13 @@ noted in.  Here it is added and removed between runs of Bonnie++ in one guest
 that never moves, so that nothing else differs.
 """
 
+from contextlib import closing
+
 from apps import PROBLEMS
 from debian_guest import PAPER_RECIPE, DebianScene, debian_config
-from demo_lib.client import run_job
+from demo_lib.client import Heartbeat, run_job
 from demo_lib.network import Network, make_network
-from lib.common import require
+from lib.common import require, wait_until
 from lib.qmp import Json
 from lib.vm import Vm
 from methods import WSM
@@ -53,6 +55,8 @@ def set_tracking(vm: Vm, way: str) -> None:
 
 
 def measure_turns(vm: Vm, network: Network, settings: Settings) -> Samples:
+    with closing(Heartbeat(network)) as heartbeat:
+        wait_until(heartbeat.last, 'the guest answers')
     bonnie(network, settings)       # QEMU translates the code
     for number in range(settings.paper_pairs):
         for way in TURNS[number % len(TURNS)]:
