@@ -543,8 +543,11 @@ int coroutine_fn bdrv_pull_store(BlockDriverState *filter, int64_t offset,
         return -EINVAL;
     }
     ret = pull_state_enter(s, true);
-    if (ret < 0) {
-        return ret;
+    if (ret != 0) {
+        if (stored) {
+            *stored = 0;
+        }
+        return MIN(ret, 0);
     }
 
     if (pull_state_begin(s, &req, offset, bytes)) {

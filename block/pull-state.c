@@ -178,9 +178,12 @@ int coroutine_fn pull_state_enter(PullState *s, bool sealed)
         qemu_co_queue_wait(&s->parked, &s->lock);
     }
     if (s->dropped) {
+        /* Here: when @incoming is 0, the filter may be freed */
+        bool over = sealed && !pull_map_missing_bytes(&s->map);
+
         s->incoming--;
         aio_wait_kick();
-        return -ECANCELED;
+        return over ? 1 : -ECANCELED;
     }
 
     bdrv_inc_in_flight(s->bs);

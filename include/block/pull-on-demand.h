@@ -126,8 +126,8 @@ bdrv_pull_read(BlockDriverState *filter, int64_t offset, int64_t bytes,
  * later, or bdrv_pull_set_error().
  *
  * Waits while the node is drained and no request waits for a block.  Return
- * 0, -EINVAL for a bad range, -EPERM before bdrv_pull_seal(), -ECANCELED, or
- * the error of the write.  May be called from any AioContext.
+ * 0, -EINVAL for a bad range, -EPERM before bdrv_pull_seal(), the error of the
+ * write, or -ECANCELED if the filter is dropped while blocks are missing.  May be called from any AioContext.
  */
 int coroutine_fn GRAPH_UNLOCKED
 bdrv_pull_store(BlockDriverState *filter, int64_t offset, int64_t bytes,

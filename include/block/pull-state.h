@@ -99,6 +99,9 @@ void coroutine_fn pull_state_end(PullState *s, BlockReq *req);
  * bs->in_flight.  Wait while in a drained section, except while a request
  * waits for a block: the drained section waits for that request, and the
  * block could be behind this one.
+ *
+ * Return 0, or without having begun: -errno, or 1 if nothing is missing any
+ * more after the seal.
  */
 int coroutine_fn pull_state_enter(PullState *s, bool sealed);
 void coroutine_fn pull_state_leave(PullState *s);

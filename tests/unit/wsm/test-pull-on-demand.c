@@ -583,6 +583,34 @@ static void test_drop_while_parked(void)
     iothread_join(thread);
 }
 
+/*
+ * The guest overwrites the last missing block in a drained section, while the
+ * same from the source is parked; then the filter is dropped.
+ */
+static void test_drop_complete_while_parked(void)
+{
+    PullTest t;
+    Op *store;
+
+    setup_missing(&t);
+    run_store(&t, BLOCK, SIZE - BLOCK, SIZE - BLOCK);
+    bdrv_drained_begin(t.bs);
+    store = start(&t, STORE, 0, BLOCK, SOURCE);
+    g_assert_false(is_done(store));
+    /* As if it had been on its way when the drained section began */
+    blk_set_disable_request_queuing(t.blk, true);
+    g_assert_cmpint(run(&t, WRITE, 0, BLOCK, GUEST), ==, 0);
+    g_assert_cmpint(pull_test_completed(&t), ==, 1);
+    g_assert_false(is_done(store));
+    pull_test_drop(&t);
+    op_wait(store);
+    g_assert_cmpint(store->count, ==, 0);
+    g_assert_cmpint(finish(store), ==, 0);
+    bdrv_drained_end(t.bs);
+    check_data(&t, 0, BLOCK, GUEST);
+    pull_test_cleanup(&t);
+}
+
 /* Somebody, like a block job, does not let go the filter */
 static void test_drop_kept_alive(void)
 {
@@ -1006,6 +1034,7 @@ int main(int argc, char **argv)
         { "set-error", test_set_error },
         { "drop-while-waiting", test_drop_while_waiting },
         { "drop-while-parked", test_drop_while_parked },
+        { "drop-complete-while-parked", test_drop_complete_while_parked },
         { "drop-kept-alive", test_drop_kept_alive },
         { "drain", test_drain },
         { "drain-parked-helps", test_drain_parked_helps },
