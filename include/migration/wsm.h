@@ -35,6 +35,16 @@ bool wsm_caps_check(const bool *new_caps, Error **errp);
 /* Can block channels be opened beside a main stream to @addr? */
 bool wsm_transport_check(const MigrationAddress *addr, Error **errp);
 
+/*
+ * `migrate` is about to connect: prepare the disks.  That may take its time,
+ * and between connecting and the first bytes there must be little.  False, and
+ * @errp is set: the migration has failed.
+ */
+bool wsm_outgoing_start(Error **errp);
+
+/* migrate_cancel came before the main stream was connected */
+void wsm_outgoing_cancelled(void);
+
 /* How many connections more than usual may come in at about the same time */
 int wsm_incoming_connections(void);
 

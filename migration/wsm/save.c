@@ -43,6 +43,13 @@ int wsm_save_prepare(void *opaque, Error **errp)
                    "with snapshots; switch it off first");
         return -EINVAL;
     }
+    if (w->source || w->connecting) {
+        error_setg(errp, w->source
+                   ? "The migration before this one has not yet ended"
+                   : "The migration before this one still tries to connect to "
+                     "its destination; wait until that has failed");
+        return -EINVAL;
+    }
     if (migrate_mode() != MIG_MODE_NORMAL) {
         error_setg(errp, "Capability 'whole-system' does not go together with "
                    "migration mode '%s'", MigMode_str(migrate_mode()));
@@ -58,8 +65,7 @@ int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
     g_autoptr(GByteArray) start = NULL;
 
     if (!w->source) {
-        error_setg(errp, "Capability 'whole-system' was switched on while a "
-                   "migration was about to start");
+        error_setg(errp, "the migration has ended");
         return -EINVAL;
     }
     start = wsm_start_encode(&w->source->start);
@@ -74,22 +80,26 @@ int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
     return 0;
 }
 
-/* The final word on a migration that is over, well or not */
-static void wsm_save_finish(Wsm *w)
+/*
+ * The final word on a migration that is over, well or not.  @err, not owned, is
+ * why it failed, or NULL.  Main thread.
+ */
+static void wsm_save_end(Wsm *w, WsmPhase phase, const Error *err)
 {
-    MigrationState *ms = migrate_get_current();
-    WsmPhase phase = WSM_PHASE_FAILED;
+    WsmSource *s = w->source;
 
-    if (ms->state == MIGRATION_STATUS_COMPLETED) {
-        phase = WSM_PHASE_COMPLETED;
-    } else if (ms->state == MIGRATION_STATUS_CANCELLING ||
-               ms->state == MIGRATION_STATUS_CANCELLED) {
-        phase = WSM_PHASE_CANCELLED;
+    wsm_source_stop(s);
+    if (!s->released) {
+        /* QEMU ends, and we are within the stop that goes with it */
+        return;
     }
-    if (phase == WSM_PHASE_FAILED && ms->error) {
-        wsm_set_error(w, ms->error);
+    if (err) {
+        wsm_set_error(w, err);
     }
     wsm_enter(w, phase);
+    wsm_remember(w);
+    w->source = NULL;
+    wsm_source_free(s);
 }
 
 /* Called with the BQL in the main thread, also if there was no setup */
@@ -97,24 +107,26 @@ void wsm_save_cleanup(void *opaque)
 {
     MigrationState *ms = migrate_get_current();
     Wsm *w = opaque;
-    WsmSource *s = w->source;
 
-    if (!s) {
+    if (!w->source) {
         return;
     }
-    if (ms->state == MIGRATION_STATUS_COMPLETED && !ms->to_dst_file) {
-        /* It did so in a pause; QEMU does not look for channels then */
-        multifd_send_shutdown();
+    switch (ms->state) {
+    case MIGRATION_STATUS_COMPLETED:
+        if (!ms->to_dst_file) {
+            /* It did so in a pause; QEMU does not look for channels then */
+            multifd_send_shutdown();
+        }
+        wsm_save_end(w, WSM_PHASE_COMPLETED, NULL);
+        break;
+    case MIGRATION_STATUS_CANCELLING:
+    case MIGRATION_STATUS_CANCELLED:
+        wsm_save_end(w, WSM_PHASE_CANCELLED, NULL);
+        break;
+    default:
+        wsm_save_end(w, WSM_PHASE_FAILED, ms->error);
+        break;
     }
-    wsm_source_stop(s);
-    if (!s->released) {
-        /* QEMU ends, and we are within the stop that goes with it */
-        return;
-    }
-    wsm_save_finish(w);
-    wsm_remember(w);
-    w->source = NULL;
-    wsm_source_free(s);
 }
 
 /* Memory is as good as done; something else must be waited for */
@@ -278,15 +290,30 @@ static void wsm_save_handover(Wsm *w)
     }
 }
 
+/* The main stream is connected; the migration may be over by now */
+static int wsm_save_connected(Wsm *w, Error **errp)
+{
+    MigrationState *ms = migrate_get_current();
+
+    w->connecting = false;
+    if (!migrate_whole_system() || w->source) {
+        return 0;
+    }
+    if (ms->state == MIGRATION_STATUS_CANCELLED) {
+        /* QEMU begins nevertheless: nothing of that is to go out */
+        qemu_file_shutdown(ms->to_dst_file);
+        return 0;
+    }
+    error_setg(errp, "the migration that wanted this connection has ended");
+    return -EINVAL;
+}
+
 /* Called with the BQL: PRECOPY_SETUP in the main, others in any thread */
 int wsm_save_notify(Wsm *w, MigrationEvent *e, Error **errp)
 {
     switch (e->type) {
     case MIG_EVENT_PRECOPY_SETUP:
-        if (migrate_whole_system() && !wsm_source_start(w, errp)) {
-            return -EINVAL;
-        }
-        break;
+        return wsm_save_connected(w, errp);
     case MIG_EVENT_PRECOPY_DONE:
         if (w->source && wsm_phase(w) == WSM_PHASE_FREEZE) {
             wsm_save_handover(w);
@@ -295,12 +322,42 @@ int wsm_save_notify(Wsm *w, MigrationEvent *e, Error **errp)
     default:
         break;
     }
+    if (!w->source) {
+        /* It comes from migration_cleanup(), at the latest */
+        w->connecting = false;
+    }
     return 0;
 }
 
 /*
  * Hooks in QEMU's own migration
  */
+
+bool wsm_outgoing_start(Error **errp)
+{
+    ERRP_GUARD();
+    Wsm *w = wsm_get();
+
+    if (!migrate_whole_system()) {
+        return true;
+    }
+    assert(!w->source);
+    if (!wsm_source_start(w, errp)) {
+        wsm_save_end(w, WSM_PHASE_FAILED, *errp);
+        return false;
+    }
+    w->connecting = true;
+    return true;
+}
+
+void wsm_outgoing_cancelled(void)
+{
+    Wsm *w = wsm_get();
+
+    if (w->source) {
+        wsm_save_end(w, WSM_PHASE_CANCELLED, NULL);
+    }
+}
 
 bool wsm_outgoing_is_complete(void)
 {

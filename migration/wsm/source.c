@@ -225,17 +225,10 @@ static WsmSource *wsm_source_new(Wsm *w)
 
 bool wsm_source_start(Wsm *w, Error **errp)
 {
-    WsmSource *s;
+    WsmSource *s = w->source = wsm_source_new(w);
 
-    if (w->source) {
-        error_setg(errp, "the migration before this one has not yet ended");
-        return false;
-    }
-    w->source = s = wsm_source_new(w);
     wsm_begin(w, WSM_ROLE_SOURCE, &s->start.session);
     wsm_progress_start(w);
-
-    /* On failure migration_cleanup() calls the save_cleanup handler */
     s->iothread = iothread_create("wsm-source", errp);
     if (!s->iothread) {
         return false;

@@ -175,7 +175,11 @@ struct WsmSource {
 /* Returns false and sets @errp if the disks or options do not allow it */
 bool wsm_source_check(Wsm *w, Error **errp);
 
-/* Begin to track writes and open block channels */
+/*
+ * Begin phase "setup" and to track writes.  It drains, so it can take as long as
+ * a guest's request does.  Makes Wsm.source, also if it returns false and sets
+ * @errp.
+ */
 bool wsm_source_start(Wsm *w, Error **errp);
 
 /* End all coroutines, release all block nodes.  Can be called twice. */

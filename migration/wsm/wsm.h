@@ -42,6 +42,7 @@ typedef struct Wsm {
     /* BQL */
     WsmSource *source;          /* NULL unless a migration from here runs */
     WsmDest *dest;              /* NULL unless a migration to here runs */
+    bool connecting;            /* the main stream may yet be connected */
     WsmInfo *last;              /* final state of the last migration */
     GPtrArray *images;          /* of WsmImage: see image.h */
     WsmMeter meter;             /* how fast it goes */
