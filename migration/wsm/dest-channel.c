@@ -26,9 +26,17 @@
 
 #define WSM_HELLO_TIMEOUT_NS    (10 * NANOSECONDS_PER_SECOND)
 #define WSM_MAX_OUTSTANDING     (8 * MiB)       /* before the freeze */
-#define WSM_MAX_WRITES          (32 * KiB)      /* per connection */
+#define WSM_MAX_ANSWERS         128             /* unsent, per connection */
 #define WSM_MAX_QUEUE           (64 * KiB)      /* messages to say */
 #define WSM_MAX_CONNS           (2 * WSM_MAX_CHANNELS)
+
+/*
+ * Writes and answers, each with a coroutine and its stack, of all connections.
+ * In post-copy it must be all that the source may have in flight, see
+ * wsm_dest_outstanding_limit().
+ */
+#define WSM_MAX_WRITES \
+    ((WSM_WINDOW_MAX + WSM_PULL_WINDOW) / WSM_COST_MIN + 1 * KiB)
 
 typedef struct WsmDestWrite {
     WsmDestConn *conn;
@@ -100,7 +108,7 @@ static void coroutine_fn wsm_dest_control_co(void *opaque)
         conn->writes++;
         wsm_channel_send(&conn->c, msg, NULL);
         conn->writes--;
-        qemu_co_queue_restart_all(&conn->progress);
+        qemu_co_queue_restart_all(&d->room);
     }
     wsm_dest_co_end(d);
 }
@@ -202,12 +210,15 @@ static void coroutine_fn wsm_dest_write_co(void *opaque)
         answer.length = strlen(payload);
     }
     if (ret != -ECANCELED) {
+        conn->answers++;
         wsm_channel_send(&conn->c, &answer, payload);
+        conn->answers--;
     }
 
+    d->writes--;
     conn->writes--;
     conn->outstanding -= wsm_dest_cost(&wr->msg);
-    qemu_co_queue_restart_all(&conn->progress);
+    qemu_co_queue_restart_all(&d->room);
     g_free(wr);
     wsm_dest_co_end(d);
 }
@@ -230,20 +241,32 @@ static int64_t wsm_dest_outstanding_limit(WsmDestConn *conn,
     return all + WSM_MAX_DATA;
 }
 
+/*
+ * Wait until one more may be worked on.  A source that does not read answers is
+ * not read from: its answers would be all that there is room for.
+ */
+static void coroutine_fn wsm_dest_await_room(WsmDestConn *conn,
+                                             const WsmMsg *msg)
+{
+    WsmDest *d = conn->d;
+    int64_t limit = wsm_dest_outstanding_limit(conn, msg);
+
+    while (conn->outstanding + wsm_dest_cost(msg) > limit ||
+           conn->answers >= WSM_MAX_ANSWERS || d->writes >= WSM_MAX_WRITES) {
+        qemu_co_queue_wait(&d->room, NULL);
+    }
+}
+
 /* Receive the payload of DATA; write it or the ZERO; or answer HASH */
 static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
                                                 const WsmMsg *msg,
                                                 Error **errp)
 {
     WsmDest *d = conn->d;
-    int64_t limit = wsm_dest_outstanding_limit(conn, msg);
     WsmDestWrite *wr;
     void *buf = NULL;
 
-    while (conn->outstanding + wsm_dest_cost(msg) > limit ||
-           conn->writes >= WSM_MAX_WRITES) {
-        qemu_co_queue_wait(&conn->progress, NULL);
-    }
+    wsm_dest_await_room(conn, msg);
     if (msg->type == WSM_MSG_DATA) {
         buf = wsm_buffers_get(&d->buffers, msg->length);
         if (!wsm_channel_recv_payload(&conn->c, buf, msg->length, errp)) {
@@ -254,6 +277,7 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
 
     wr = g_new(WsmDestWrite, 1);
     *wr = (WsmDestWrite) { .conn = conn, .msg = *msg, .buf = buf };
+    d->writes++;
     conn->writes++;
     conn->outstanding += wsm_dest_cost(msg);
     qatomic_inc(&d->coroutines);
@@ -359,7 +383,33 @@ static bool coroutine_fn wsm_dest_hello(WsmDestConn *conn, WsmHello *hello,
         error_setg(errp, "%s", d->refusal);
         return false;
     }
+    conn->known = true;
     return true;
+}
+
+/*
+ * One more connection has come.  If there are too many, it takes the place of
+ * the oldest that has not said HELLO.  Returns false and sets @errp if all have.
+ */
+static bool wsm_dest_make_room(WsmDest *d, Error **errp)
+{
+    WsmDestConn *conn;
+
+    if (d->nconns <= WSM_MAX_CONNS) {
+        return true;
+    }
+    QTAILQ_FOREACH(conn, &d->conns, next) {
+        if (!conn->known && !conn->displaced) {
+            warn_report_once("Too many connections to the migration port: the "
+                             "oldest that say nothing are closed");
+            conn->displaced = true;
+            wsm_channel_shutdown(&conn->c);
+            return true;
+        }
+    }
+    error_setg(errp, "block channel: more than %d connections",
+               WSM_MAX_CONNS);
+    return false;
 }
 
 /* Take the place of the connection before us, when that is gone */
@@ -416,7 +466,7 @@ static void coroutine_fn wsm_dest_conn_end(WsmDestConn *conn)
 
     wsm_channel_shutdown(&conn->c);
     while (conn->writes) {
-        qemu_co_queue_wait(&conn->progress, NULL);
+        qemu_co_queue_wait(&d->room, NULL);
     }
     if (channel->conn == conn) {
         channel->conn = NULL;
@@ -454,16 +504,15 @@ static void coroutine_fn wsm_dest_conn_co(void *opaque)
     timer_mod(conn->timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
                            WSM_HELLO_TIMEOUT_NS);
 
-    if (d->nconns++ >= WSM_MAX_CONNS) {
-        error_setg(&err, "block channel: more than %d connections",
-                   WSM_MAX_CONNS);
-    } else if (!qatomic_read(&d->quit) && wsm_dest_hello(conn, &hello, &err)) {
+    d->nconns++;
+    if (wsm_dest_make_room(d, &err) && !qatomic_read(&d->quit) &&
+        wsm_dest_hello(conn, &hello, &err)) {
         wsm_dest_take_place(conn, hello.channel);
         trace_wsm_dest_channel_up(conn->c.id);
         wsm_dest_serve(conn, &err);
         trace_wsm_dest_channel_down(conn->c.id);
     }
-    if (err && !qatomic_read(&d->quit)) {
+    if (err && !qatomic_read(&d->quit) && !conn->displaced) {
         wsm_set_error(d->w, err);
         warn_report_err(err);
     } else {
@@ -479,7 +528,6 @@ void wsm_dest_new_channel(WsmDest *d, QIOChannel *ioc)
     conn->d = d;
     conn->ioc = ioc;
     wsm_channel_init(&conn->c, 0, false);
-    qemu_co_queue_init(&conn->progress);
     qatomic_inc(&d->coroutines);
     aio_co_schedule(d->ctx, qemu_coroutine_create(wsm_dest_conn_co, conn));
 }

@@ -219,6 +219,7 @@ static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
     qemu_co_queue_init(&d->gone);
     qemu_co_queue_init(&d->control);
     qemu_co_queue_init(&d->changed);
+    qemu_co_queue_init(&d->room);
     wsm_buffers_init(&d->buffers);
     error_setg(&d->blocker, "the disk's contents have not arrived yet; wait "
                "until query-wsm says 'completed'");

@@ -64,9 +64,11 @@ typedef struct WsmDestConn {
     WsmChannel c;
     QIOChannel *ioc;            /* until attached */
     QEMUTimer *timer;           /* until HELLO */
-    unsigned writes;            /* coroutines that write what it received */
+    bool known;                 /* it has said a HELLO that is right */
+    bool displaced;             /* by another one, before that */
+    unsigned writes;            /* coroutines that work for it; of them */
+    unsigned answers;           /* that send an answer */
     int64_t outstanding;        /* bytes that they hold */
-    CoQueue progress;           /* a write has ended */
 } WsmDestConn;
 
 typedef struct WsmDestChannel {
@@ -109,6 +111,8 @@ struct WsmDest {
     CoQueue gone;               /* a connection has ended */
     CoQueue control;            /* there is something to say on channel 0 */
     CoQueue changed;            /* waits for @epoch, @secured or @settled */
+    CoQueue room;               /* a write or an answer has ended */
+    unsigned writes;            /* of all connections */
     WsmBuffers buffers;         /* for what is received */
     bool closed;                /* the filters must not be called any more */
 

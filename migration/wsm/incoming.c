@@ -38,6 +38,8 @@
 
 #define WSM_SNIFF_BYTES         4
 #define WSM_PATIENCE_MS         10000   /* for each step of a visitor */
+#define WSM_STALL_MS            1000    /* a timer so late: we were away */
+#define WSM_MAX_VISITORS        64
 #define WSM_SNIFF_RETRY_NS      (20 * SCALE_MS)
 #define WSM_HANDSHAKE_MS        2000
 #define WSM_MAX_WAITING         32
@@ -46,10 +48,17 @@
 
 /* A connection of which is not known yet what it is */
 typedef struct WsmVisitor {
+    QTAILQ_ENTRY(WsmVisitor) next;
     QIOChannelSocket *sioc;
-    QEMUTimer timer;            /* shuts @sioc down */
+    QEMUTimer timer;            /* shuts @sioc down, */
+    int64_t deadline;           /* ms: then */
     bool late;                  /* and that has happened */
+    bool displaced;             /* shut down, as others have come */
 } WsmVisitor;
+
+/* Oldest first, without those that are displaced */
+static QTAILQ_HEAD(, WsmVisitor) visitors = QTAILQ_HEAD_INITIALIZER(visitors);
+static unsigned nvisitors;
 
 /* Block channels that came before START, or while it was being worked off */
 static GQueue waiting = G_QUEUE_INIT;
@@ -136,19 +145,48 @@ static QIOChannel *coroutine_fn wsm_incoming_tls(QIOChannel *ioc, Error **errp)
     return QIO_CHANNEL(tioc);
 }
 
+static void wsm_visitor_be_patient(WsmVisitor *v)
+{
+    v->deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + WSM_PATIENCE_MS;
+    timer_mod(&v->timer, v->deadline);
+}
+
 static void wsm_visitor_timeout(void *opaque)
 {
     WsmVisitor *v = opaque;
 
+    if (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) > v->deadline + WSM_STALL_MS) {
+        /* This thread was away, preparing disks, say; that is not its fault */
+        wsm_visitor_be_patient(v);
+        return;
+    }
     v->late = true;
     qio_channel_shutdown(QIO_CHANNEL(v->sioc), QIO_CHANNEL_SHUTDOWN_BOTH,
                          NULL);
 }
 
-static void wsm_visitor_be_patient(WsmVisitor *v)
+/* It leaves the list, sooner than its coroutine ends if it is displaced */
+static void wsm_visitor_unlist(WsmVisitor *v)
 {
-    timer_mod(&v->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                         WSM_PATIENCE_MS);
+    QTAILQ_REMOVE(&visitors, v, next);
+    nvisitors--;
+}
+
+/* If there are too many, a new one takes the place of the oldest */
+static void wsm_visitor_enlist(WsmVisitor *v)
+{
+    if (nvisitors >= WSM_MAX_VISITORS) {
+        WsmVisitor *oldest = QTAILQ_FIRST(&visitors);
+
+        warn_report_once("Too many connections to the migration port: the "
+                         "oldest that say nothing are closed");
+        oldest->displaced = true;
+        qio_channel_shutdown(QIO_CHANNEL(oldest->sioc),
+                             QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+        wsm_visitor_unlist(oldest);
+    }
+    QTAILQ_INSERT_TAIL(&visitors, v, next);
+    nvisitors++;
 }
 
 /* The preamble has been seen: take it off the socket, go on with TLS if any */
@@ -171,6 +209,10 @@ static void coroutine_fn wsm_visitor_is_block_channel(WsmVisitor *v)
     }
     if (channel) {
         wsm_incoming_channel(channel);
+        return;
+    }
+    if (v->displaced) {
+        error_free(err);
         return;
     }
     if (v->late) {
@@ -274,9 +316,12 @@ static void coroutine_fn wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
         wsm_visitor_is_block_channel(v);
         return;
     }
-    while (wsm_visitor_must_wait(buf) &&
+    while (!v->displaced && wsm_visitor_must_wait(buf) &&
            qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_SNIFF_RETRY_NS);
+    }
+    if (v->displaced) {
+        return;
     }
     if (wsm_is_migration(buf)) {
         /* QEMU's loading is for the main loop, and not begun in a coroutine */
@@ -299,6 +344,7 @@ static void coroutine_fn wsm_visitor_co(void *opaque)
     aio_timer_init(qemu_get_aio_context(), &v.timer, QEMU_CLOCK_REALTIME,
                    SCALE_MS, wsm_visitor_timeout, &v);
     wsm_visitor_be_patient(&v);
+    wsm_visitor_enlist(&v);
     if (wsm_visitor_speaks(&v, buf)) {
         timer_del(&v.timer);
         wsm_visitor_sort(&v, buf);
@@ -307,6 +353,9 @@ static void coroutine_fn wsm_visitor_co(void *opaque)
                     "nothing for %d s", WSM_PATIENCE_MS / 1000);
     }
     timer_del(&v.timer);
+    if (!v.displaced) {
+        wsm_visitor_unlist(&v);
+    }
     object_unref(OBJECT(v.sioc));
 }
 

@@ -24,13 +24,12 @@
 #define WSM_CHUNK               WSM_MAX_DATA    /* of a message, at first */
 #define WSM_PIECE               (256 * KiB)     /* zeroes are sent as such */
 #define WSM_WINDOW              (32 * MiB)      /* unacked, all channels */
-#define WSM_ZERO_COST           (4 * KiB)       /* of a message in the window */
 #define WSM_STATUS_MIN          (64 * KiB)      /* look for holes from here */
 
 /* What a request counts in the window; zeroes must not be unlimited, too */
 static int64_t wsm_req_cost(const WsmReq *req)
 {
-    return req->zero ? WSM_ZERO_COST : req->bytes;
+    return req->zero ? WSM_COST_MIN : req->bytes;
 }
 
 static WsmReq *wsm_req_new(WsmSourceChannel *c, WsmSourceDisk *d,

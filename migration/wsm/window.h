@@ -25,6 +25,7 @@
 #define WSM_WINDOW_MIN          (32 * KiB)
 #define WSM_WINDOW_MAX          (32 * MiB)
 #define WSM_PULL_WINDOW         (8 * MiB)       /* asked for, at a time */
+#define WSM_COST_MIN            (4 * KiB)       /* of a message, in either */
 
 typedef struct WsmWindow {
     int64_t bytes;              /* that may be unacknowledged */

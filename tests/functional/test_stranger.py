@@ -11,11 +11,12 @@ from typing import Callable, Optional
 from lib import tls
 from lib.common import require
 from lib.image import MIB
-from lib.moves import (SLOW_DISK, SLOW_PUSH, end, expect_moved,
-                       expect_unharmed, loaded_source, second_try)
+from lib.moves import (SLOW_DISK, SLOW_PUSH,
+                       expect_unharmed, loaded_source, running_migration,
+                       second_try, to_the_end)
 from lib.registry import add, test
 from lib.relay import BLOCK
-from lib.scene import (Scene, begin, finish, query, wait_phase, wait_total)
+from lib.scene import Scene, begin, wait_total
 from lib.strangers import Stranger
 from lib.vm import Vm
 from lib.wire import (HEADER, HELLO, PREAMBLE, VERSION, Message, Type,
@@ -30,24 +31,6 @@ def refusal(answer: bytes) -> str:
     fields = HEADER.unpack_from(answer)
     require(fields[1] == Type.REFUSE, f'answer of type {fields[1]}')
     return answer[HEADER.size:].decode()
-
-
-def running_migration(scene: Scene) -> tuple[Vm, Vm, str]:
-    """A migration in disk pre-copy, and its session."""
-    source = loaded_source(scene)
-    destination = scene.destination()
-    begin(source, scene.uri(destination), bandwidth=2 * MIB, **SLOW_PUSH)
-    wait_phase(source, 'disk-precopy')
-    wait_total(source, 'sent')
-    return source, destination, str(query(source)['session'])
-
-
-def to_the_end(scene: Scene, source: Vm, destination: Vm) -> None:
-    """What the stranger did was of no avail."""
-    source.qmp.cmd('wsm-set-options', bandwidth=0)
-    finish(source, destination)
-    expect_moved(scene, source, destination)
-    end(source, destination)
 
 
 @test()

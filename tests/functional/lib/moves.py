@@ -6,7 +6,7 @@ from typing import Any, Optional
 from .common import require, wait_until
 from .image import MIB
 from .scene import (Scene, begin, disk_total, expect_clean, finish, query,
-                    wait_phase)
+                    wait_phase, wait_total)
 from .vm import Vm
 
 # All kinds of requests at a rate that leaves the host room
@@ -114,3 +114,21 @@ def start_and_wait(source: Vm, uri: str, phase: str,
 def resent(source: Vm) -> int:
     """Bytes that were sent more often than the disks have data."""
     return disk_total(source, 'sent', 'zero') - disk_total(source, 'size')
+
+
+def running_migration(scene: Scene) -> tuple[Vm, Vm, str]:
+    """A migration in disk pre-copy, and its session."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    begin(source, scene.uri(destination), bandwidth=2 * MIB, **SLOW_PUSH)
+    wait_phase(source, 'disk-precopy')
+    wait_total(source, 'sent')
+    return source, destination, str(query(source)['session'])
+
+
+def to_the_end(scene: Scene, source: Vm, destination: Vm) -> None:
+    """What was done to a migration that was slow was of no avail."""
+    source.qmp.cmd('wsm-set-options', bandwidth=0)
+    finish(source, destination)
+    expect_moved(scene, source, destination)
+    end(source, destination)
