@@ -127,7 +127,8 @@ bdrv_pull_read(BlockDriverState *filter, int64_t offset, int64_t bytes,
  *
  * Waits while the node is drained and no request waits for a block.  Return
  * 0, -EINVAL for a bad range, -EPERM before bdrv_pull_seal(), the error of the
- * write, or -ECANCELED if the filter is dropped while blocks are missing.  May be called from any AioContext.
+ * write, or -ECANCELED if the filter is dropped while blocks are missing.
+ * May be called from any AioContext.
  */
 int coroutine_fn GRAPH_UNLOCKED
 bdrv_pull_store(BlockDriverState *filter, int64_t offset, int64_t bytes,

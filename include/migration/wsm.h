@@ -42,6 +42,14 @@ bool wsm_transport_check(const MigrationAddress *addr, Error **errp);
  */
 bool wsm_outgoing_start(Error **errp);
 
+/*
+ * query-migrate: fill in what there is to say of disks, and make the throughput
+ * that of disks and memory; "ram" is there.  info migrate: print the former,
+ * @stats may be NULL.
+ */
+void wsm_outgoing_info(MigrationInfo *info);
+void wsm_outgoing_print(Monitor *mon, const MigrationStats *stats);
+
 /* migrate_cancel came before the main stream was connected */
 void wsm_outgoing_cancelled(void);
 

@@ -5,11 +5,39 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "io/channel.h"
+#include <netinet/tcp.h>
+#include "io/channel-socket.h"
+#include "io/channel-tls.h"
 #include "qemu/lockable.h"
 #include "migration/yank_functions.h"
 #include "channel.h"
 #include "trace.h"
+
+#define WSM_KEEPALIVE_IDLE_S    30
+#define WSM_KEEPALIVE_COUNT     30      /* unanswered, with as much between */
+
+static void wsm_set_option(QIOChannelSocket *sioc, int level, int option,
+                           int value)
+{
+    /* Not all sockets have them all; those that lack them need them not */
+    setsockopt(sioc->fd, level, option, &value, sizeof(value));
+}
+
+void wsm_keep_alive(QIOChannel *ioc)
+{
+    QIOChannelTLS *tioc = (QIOChannelTLS *)
+        object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
+    QIOChannelSocket *sioc = (QIOChannelSocket *)
+        object_dynamic_cast(OBJECT(tioc ? tioc->master : ioc),
+                            TYPE_QIO_CHANNEL_SOCKET);
+
+    if (sioc) {
+        wsm_set_option(sioc, SOL_SOCKET, SO_KEEPALIVE, 1);
+        wsm_set_option(sioc, IPPROTO_TCP, TCP_KEEPIDLE, WSM_KEEPALIVE_IDLE_S);
+        wsm_set_option(sioc, IPPROTO_TCP, TCP_KEEPINTVL, WSM_KEEPALIVE_IDLE_S);
+        wsm_set_option(sioc, IPPROTO_TCP, TCP_KEEPCNT, WSM_KEEPALIVE_COUNT);
+    }
+}
 
 void wsm_channel_init(WsmChannel *c, unsigned id, bool yank)
 {
@@ -32,6 +60,7 @@ void wsm_channel_attach(WsmChannel *c, QIOChannel *ioc)
     qio_channel_set_blocking(ioc, false, NULL);
     qio_channel_set_follow_coroutine_ctx(ioc, true);
     qio_channel_set_delay(ioc, false);
+    wsm_keep_alive(ioc);
     if (c->yank) {
         migration_ioc_register_yank(ioc);
     }

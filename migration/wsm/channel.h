@@ -15,6 +15,14 @@
 #include "qemu/thread.h"
 #include "protocol.h"
 
+/*
+ * Let the kernel say something now and then on a connection that has nothing to
+ * say, which firewalls would forget; TLS may be on it.  It is given up when
+ * nothing has come back for about as long as TCP tries to get data across, so
+ * that one breaks no sooner than with data.  Any thread.
+ */
+void wsm_keep_alive(QIOChannel *ioc);
+
 typedef struct WsmChannel {
     unsigned id;                /* set in init, never changed */
     bool yank;                  /* set in init: can be yanked */

@@ -389,7 +389,7 @@ static bool coroutine_fn wsm_dest_hello(WsmDestConn *conn, WsmHello *hello,
 
 /*
  * One more connection has come.  If there are too many, it takes the place of
- * the oldest that has not said HELLO.  Returns false and sets @errp if all have.
+ * the oldest that has not said HELLO; false and @errp if all have.
  */
 static bool wsm_dest_make_room(WsmDest *d, Error **errp)
 {

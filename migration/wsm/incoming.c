@@ -364,6 +364,7 @@ bool wsm_incoming_accept(QIOChannelSocket *sioc)
     if (!migrate_whole_system()) {
         return false;
     }
+    wsm_keep_alive(QIO_CHANNEL(sioc));
     qio_channel_set_blocking(QIO_CHANNEL(sioc), false, NULL);
     /* Else a coroutine's channel is served by the main loop only */
     qio_channel_set_follow_coroutine_ctx(QIO_CHANNEL(sioc), true);

@@ -97,18 +97,28 @@ static bool wsm_check_range(const char *name, bool present, int64_t value,
     return true;
 }
 
+/* What is negative comes as a very large number */
+static bool wsm_check_speed(const char *name, bool present, uint64_t value,
+                            Error **errp)
+{
+    return wsm_check_range(name, present, (int64_t)value, 0, INT64_MAX, errp);
+}
+
 static bool wsm_check_options(const WsmOptions *o, Error **errp)
 {
     if (o->has_granularity &&
         (o->granularity < WSM_MIN_GRANULARITY ||
          o->granularity > WSM_MAX_GRANULARITY || !is_power_of_2(o->granularity)
         )) {
-        error_setg(errp, "Option 'granularity' is %" PRIu64 ", but must be a "
-                   "power of two from %d to %" PRIu64, o->granularity,
+        error_setg(errp, "Option 'granularity' is %" PRId64 ", but must be a "
+                   "power of two from %d to %" PRIu64, (int64_t)o->granularity,
                    WSM_MIN_GRANULARITY, (uint64_t)WSM_MAX_GRANULARITY);
         return false;
     }
-    return wsm_check_range("channels", o->has_channels, o->channels, 1,
+    return wsm_check_speed("bandwidth", o->has_bandwidth, o->bandwidth, errp) &&
+           wsm_check_speed("compare-bandwidth", o->has_compare_bandwidth,
+                           o->compare_bandwidth, errp) &&
+           wsm_check_range("channels", o->has_channels, o->channels, 1,
                            WSM_MAX_CHANNELS - 1, errp) &&
            wsm_check_range("max-residue", o->has_max_residue, o->max_residue,
                            0, 1000000, errp) &&
@@ -226,12 +236,16 @@ static WsmInfo *wsm_info(Wsm *w)
     return info;
 }
 
+WsmInfo *wsm_last_info(Wsm *w)
+{
+    return !w->source && !w->dest && w->last ? QAPI_CLONE(WsmInfo, w->last)
+                                             : wsm_info(w);
+}
+
 WsmInfo *qmp_query_wsm(Error **errp)
 {
     Wsm *w = wsm_get();
-
-    WsmInfo *info = !w->source && !w->dest && w->last
-                    ? QAPI_CLONE(WsmInfo, w->last) : wsm_info(w);
+    WsmInfo *info = wsm_last_info(w);
 
     info->images = wsm_images_info(w);
     return info;

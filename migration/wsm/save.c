@@ -43,6 +43,11 @@ int wsm_save_prepare(void *opaque, Error **errp)
                    "with snapshots; switch it off first");
         return -EINVAL;
     }
+    if (w->dest) {
+        error_setg(errp, "The guest has not all its blocks here yet; wait "
+                   "until the migration to here has completed");
+        return -EINVAL;
+    }
     if (w->source || w->connecting) {
         error_setg(errp, w->source
                    ? "The migration before this one has not yet ended"
@@ -77,6 +82,7 @@ int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
      * was answered: with Nagle it would wait 40 ms for a delayed TCP ACK.
      */
     qio_channel_set_delay(qemu_file_get_ioc(f), false);
+    wsm_keep_alive(qemu_file_get_ioc(f));
     return 0;
 }
 

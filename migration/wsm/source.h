@@ -176,9 +176,9 @@ struct WsmSource {
 bool wsm_source_check(Wsm *w, Error **errp);
 
 /*
- * Begin phase "setup" and to track writes.  It drains, so it can take as long as
- * a guest's request does.  Makes Wsm.source, also if it returns false and sets
- * @errp.
+ * Begin phase "setup" and to track writes.  It drains, so it can take as long
+ * as a guest's request does.  Makes Wsm.source, also if it returns false and
+ * sets @errp.
  */
 bool wsm_source_start(Wsm *w, Error **errp);
 

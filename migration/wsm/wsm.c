@@ -15,8 +15,10 @@
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/qemu-file.h"
 #include "migration/vmstate.h"
 #include "system/runstate.h"
+#include "channel.h"
 #include "dest.h"
 #include "image.h"
 #include "section.h"
@@ -131,6 +133,7 @@ static bool wsm_has_postcopy(void *opaque)
 static int wsm_resume_prepare(MigrationState *s, void *opaque)
 {
     /* Block channels are opened again on their own */
+    wsm_keep_alive(qemu_file_get_ioc(s->to_dst_file));
     return 0;
 }
 

@@ -70,6 +70,9 @@ WsmPhase wsm_phase(Wsm *w);
 /* Keep the final state for query-wsm.  BQL. */
 void wsm_remember(Wsm *w);
 
+/* The migration that runs or ran last; without @images.  BQL. */
+WsmInfo *wsm_last_info(Wsm *w);
+
 /* Remember @err (not owned) as the last error.  Any thread. */
 void wsm_set_error(Wsm *w, const Error *err);
 

@@ -5,10 +5,11 @@ import socket
 
 from lib.common import TIMEOUT, require, wait_until
 from lib.hold import FlushGate
-from lib.moves import (LOAD, end, expect_moved, expect_unharmed,
-                       loaded_source, move, second_try)
+from lib.moves import (LOAD, SLOW_DISK, end, expect_moved, expect_unharmed,
+                       loaded_source, move, second_try, to_the_end)
 from lib.registry import test
-from lib.scene import Scene, enable, expect_clean, finish, query, wait_phase
+from lib.scene import (Scene, begin, enable, expect_clean, finish, query,
+                       wait_phase)
 from lib.vm import Vm
 
 
@@ -126,3 +127,18 @@ def slow_request_at_start(scene: Scene) -> None:
     finish(source, destination)
     expect_moved(scene, source, destination)
     end(source, destination)
+
+
+@test()
+def migrate_in_postcopy(scene: Scene) -> None:
+    """The guest cannot move on before it has all its blocks."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    begin(source, scene.uri(destination), **SLOW_DISK, push_delay=200,
+          max_residue=30000)
+    wait_phase(destination, 'postcopy')
+    destination.qmp.expect_error('migrate', 'not all its blocks', 'wait',
+                                 uri='tcp:127.0.0.1:4444')
+    require(query(destination)['phase'] == 'postcopy', 'not in post-copy')
+    source.qmp.cmd('wsm-set-options', push_delay=0)
+    to_the_end(scene, source, destination)

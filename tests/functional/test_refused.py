@@ -86,8 +86,10 @@ def refused_options(scene: Scene) -> None:
     for name, value in (('channels', 0), ('channels', 17),
                         ('granularity', 2048), ('granularity', 5000),
                         ('granularity', 2 * MIB), ('max-residue', -1),
-                        ('push-delay', -1), ('switchover-timeout', -1)):
-        source.qmp.expect_error('wsm-set-options', name,
+                        ('push-delay', -1), ('switchover-timeout', -1),
+                        ('bandwidth', -5), ('compare-bandwidth', -1),
+                        ('granularity', -4096)):
+        source.qmp.expect_error('wsm-set-options', name, f' {value},',
                                 arguments={name: value})
     fill_half(scene)
     destination = scene.destination()

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What others see of a migration: management tools, firewalls."""
+
+from lib.common import require, run, wait_until
+from lib.moves import running_migration, to_the_end
+from lib.registry import test
+from lib.scene import Scene
+from lib.vm import Vm
+
+
+def seen(vm: Vm, part: str, name: str) -> float:
+    """A number of query-migrate."""
+    value: float = vm.migration().get(part, {}).get(name, 0)
+    return value
+
+
+@test()
+def progress_in_query_migrate(scene: Scene) -> None:
+    """query-migrate and "info migrate" tell of disks that are being sent."""
+    source, destination, _ = running_migration(scene)
+    before = seen(source, 'disk', 'transferred')
+    require(before > 0, f'query-migrate shows no disk: {source.migration()}')
+    wait_until(lambda: seen(source, 'disk', 'transferred') > before,
+               'more is transferred')
+    size = sum(image.size for image in source.images)
+    require(seen(source, 'disk', 'total') == size, 'total is not the size')
+    require(0 < seen(source, 'disk', 'remaining') < size, 'what remains')
+    for part in ('ram', 'disk'):
+        wait_until(lambda part=part: seen(source, part, 'mbps') > 0,
+                   f'{part} has a throughput')
+    text = source.qmp.hmp('info migrate')
+    require('transferred disk:' in text and 'transferred disk: 0 ' not in text,
+            f'info migrate shows no disk: {text}')
+    to_the_end(scene, source, destination)
+
+
+@test()
+def keepalive(scene: Scene) -> None:
+    """Connections that carry nothing are kept alive from both ends."""
+    source, destination, _ = running_migration(scene)
+    port = destination.listen_port()
+
+    def kept() -> int:
+        """Ends of connections that are idle and do not stay so."""
+        text = run('ss', '-tnoH', 'state', 'established',
+                   f'( sport = :{port} or dport = :{port} )')
+        return text.count('timer:(keepalive,')
+
+    # Both ends of the main stream and of channel 0
+    wait_until(lambda: kept() >= 4, 'four ends with a timer')
+    to_the_end(scene, source, destination)
