@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who else reads or writes a disk that moves, or is on its way."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from lib.back import BOTH, expect_refused
@@ -80,6 +82,16 @@ def refuse_jobs(vm: Vm, node: str) -> None:
     refuse('block_resize', *WAIT, node, node_name=node, size=MIB)
 
 
+def copy_forced(scene: Scene, image: Image) -> str:
+    """What qemu-img -U says when it reads an image in use; '' if it can."""
+    try:
+        run(tool('qemu-img'), 'convert', '-U', '-f', image.fmt, '-O', 'raw',
+            str(image.path), str(scene.folder / 'forced'))
+    except TestFailure as err:
+        return str(err)
+    return ''
+
+
 @test(BOTH)
 def readers_below_refused(scene: Scene) -> None:
     """Nobody reads a disk by its node's name while blocks are missing."""
@@ -95,6 +107,9 @@ def readers_below_refused(scene: Scene) -> None:
                id='below', node_name=node)
     refuse('device_add', 'node-vd0', 'consistent read', id='second',
            driver='virtio-blk-pci', drive='node-vd0', share_rw=True)
+    for image in destination.images:
+        text = copy_forced(scene, image)
+        require('consistent read' in text, f'{image.path} was read: {text}')
     leave_postcopy(scene, source, destination)
     destination.qmp.cmd('blockdev-backup', job_id='job', device='node-vd0',
                         target='target', sync='full')
@@ -221,6 +236,38 @@ def source_stays_locked(scene: Scene) -> None:
     leave_postcopy(scene, source, destination)
     for image in source.images:
         text = write_to(image)
+        require(text == '', f'still locked: {text}')
+    end(source, destination)
+
+
+def with_direct_disk(scene: Scene, where: str) -> Image:
+    """One more disk, whose device uses the file's node, without a format."""
+    image = Image(scene.folder / f'direct-{where}', 'raw', 16 * MIB).create()
+    node = {'driver': 'file', 'node-name': 'direct',
+            'filename': str(image.path)}
+    scene.config = replace(scene.config, extra=(
+        '-blockdev', json.dumps(node),
+        '-device', 'virtio-blk-pci,drive=direct,id=direct'))
+    return image
+
+
+@test(MachineConfig((DiskConfig('vd0', iothread='io0'),), iothreads=('io0',)))
+def source_stays_locked_directly(scene: Scene) -> None:
+    """The same with an IOThread, and without a format node."""
+    image = with_direct_disk(scene, 'source')
+    source = scene.source(boot=True)
+    for disk in range(2):
+        scene.guest.fill(disk, 0, 8 * MIB)
+    scene.guest.start(writers=4, full=1, big=1)
+    with_direct_disk(scene, 'destination')
+    destination = scene.destination()
+    enter_postcopy(scene, source, destination)
+    for left in (image, source.images[0]):
+        text = write_to(left)
+        require('lock' in text, f'{left.path} was written: {text}')
+    leave_postcopy(scene, source, destination)
+    for left in (image, source.images[0]):
+        text = write_to(left)
         require(text == '', f'still locked: {text}')
     end(source, destination)
 
