@@ -147,7 +147,7 @@ void wsm_dest_mark_incomplete(WsmDest *d)
         WsmDestDisk *disk = &d->disk[i];
 
         wsm_image_set_state(disk->image, WSM_IMAGE_STATE_INCOMPLETE,
-                            &d->start.session, NULL);
+                            &d->start.session, d->peer);
         wsm_image_tell(disk->image);
         wsm_image_mark(disk->image, disk->bs);
     }
@@ -404,7 +404,7 @@ static void wsm_dest_mark_disk_current(WsmDestDisk *disk)
 {
     if (disk->image->state != WSM_IMAGE_STATE_CURRENT) {
         wsm_image_set_state(disk->image, WSM_IMAGE_STATE_CURRENT,
-                            &disk->d->start.session, NULL);
+                            &disk->d->start.session, disk->d->peer);
         if (!disk->unmarked) {
             wsm_image_mark(disk->image, disk->bs);
         }

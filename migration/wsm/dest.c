@@ -15,9 +15,11 @@
 #include "qemu/timer.h"
 #include "migration/misc.h"
 #include "migration/migration.h"
+#include "migration/qemu-file.h"
 #include "dest.h"
 #include "dest-check.h"
 #include "disk.h"
+#include "peer.h"
 #include "progress.h"
 #include "runs.h"
 #include "trace.h"
@@ -206,9 +208,11 @@ static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
 
 static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
 {
+    QEMUFile *f = migration_incoming_get_current()->from_src_file;
     WsmDest *d = g_new0(WsmDest, 1);
 
     d->w = w;
+    d->peer = wsm_peer_of_channel(qemu_file_get_ioc(f));
     d->start = *start;
     *start = (WsmStart) {};
     d->nchannels = d->start.channels;
@@ -317,6 +321,7 @@ void wsm_dest_free(WsmDest *d)
     g_free(d->channel);
     g_free(d->refusal);
     error_free(d->blocker);
+    g_free(d->peer);
     g_queue_free_full(d->queue, g_free);
     g_array_unref(d->deferred);
     wsm_start_destroy(&d->start);

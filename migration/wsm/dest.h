@@ -122,6 +122,7 @@ struct WsmDest {
     unsigned incomplete;        /* atomic: disks that may miss blocks */
     bool filters_gone;          /* atomic: all disks complete, filters off */
     WsmDestSecured secured;     /* atomic: and what came is durable */
+    char *peer;                 /* the source's address; NULL: not known */
     bool settled;               /* atomic: and sync points are as they stay */
     bool told;                  /* atomic: and the source was told so */
     bool open;                  /* BQL: all disks are there, channels may be */

@@ -105,6 +105,9 @@ bool wsm_images_check(Wsm *w, Error **errp);
 /* QEMU ends: put back all that were taken.  Nothing writes any more. */
 void wsm_images_close(Wsm *w);
 
+/* No image keeps more sync points than @max from now on */
+void wsm_images_limit_points(Wsm *w, unsigned max);
+
 /* What query-wsm tells */
 WsmImageInfoList *wsm_images_info(Wsm *w);
 

@@ -8,6 +8,8 @@
 #include "qapi/qapi-commands-misc.h"
 #include "qapi/qapi-commands-wsm.h"
 #include "block/block.h"
+#include "block/block_int.h"
+#include "block/graph-lock.h"
 #include "qemu/error-report.h"
 #include "system/runstate.h"
 #include "dest-check.h"
@@ -21,14 +23,16 @@ static bool wsm_image_check(const WsmImage *image, Error **errp)
     g_autoptr(GDateTime) when = g_date_time_new_from_unix_utc(image->time);
     g_autofree char *time = g_date_time_format(when, "%Y-%m-%d %H:%M:%S UTC");
     const char *peer = image->peer ?: "another host";
+    const char *from = image->peer ? " from " : "";
 
     switch (image->state) {
     case WSM_IMAGE_STATE_CURRENT:
         return true;
     case WSM_IMAGE_STATE_INCOMPLETE:
-        error_setg(errp, "disk '%s': a migration to this image began at %s "
+        error_setg(errp, "disk '%s': a migration to this image%s%s began at %s "
                    "and did not end, so it is no consistent disk; migrate the "
-                   "guest to it again", image->name, time);
+                   "guest to it again", image->name, from, image->peer ?: "",
+                   time);
         return false;
     case WSM_IMAGE_STATE_LEAVING:
         if (image->problem) {
@@ -87,7 +91,8 @@ bool wsm_may_run(Error **errp)
     ERRP_GUARD();
 
     if (wsm_outgoing_is_handed_over()) {
-        error_setg(errp, "The guest was handed over to another host");
+        error_setg(errp, "The guest was handed over to %s and runs there",
+                   wsm_get()->peer);
         return false;
     }
     /* A guest that comes in is let run by whoever sends it, ... */
@@ -109,15 +114,15 @@ void wsm_autostart(void)
     }
 }
 
+static bool wsm_image_is_inactive(BlockDriverState *bs)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    return bdrv_is_inactive(bs);
+}
+
 static void wsm_image_close(WsmImage *image, BlockDriverState *bs)
 {
-    bool inactive;
-
-    bdrv_graph_rdlock_main_loop();
-    inactive = bdrv_is_inactive(bs);
-    bdrv_graph_rdunlock_main_loop();
-    if (!inactive) {
-        bdrv_flush(bs);
+    if (!wsm_image_is_inactive(bs)) {
         wsm_image_put(image, bs, false);
     }
 }
@@ -138,6 +143,23 @@ void wsm_images_close(Wsm *w)
 void wsm_before_close(void)
 {
     wsm_images_close(wsm_get());
+}
+
+void wsm_images_limit_points(Wsm *w, unsigned max)
+{
+    g_autoptr(GArray) all = wsm_disk_list();
+
+    /* A migration needs what there is, and comes to the limit in the end */
+    for (unsigned i = 0; i < all->len && !w->source && !w->dest; i++) {
+        WsmDisk *disk = &g_array_index(all, WsmDisk, i);
+        WsmImage *image = wsm_image_get(w, disk);
+        BlockDriverState *bs = wsm_disk_bs(disk);
+
+        if (blk_supports_write_perm(disk->blk) && !wsm_image_is_inactive(bs) &&
+            wsm_image_take(image, bs, NULL)) {
+            wsm_points_limit(bs, max);
+        }
+    }
 }
 
 static WsmPointInfoList *wsm_image_points_info(BlockDriverState *bs)
@@ -220,6 +242,12 @@ void qmp_wsm_adopt(bool has_disks, strList *disks, Error **errp)
         (runstate_check(RUN_STATE_INMIGRATE) && wsm_dest_has_begun())) {
         error_setg(errp, "wsm-adopt is for a guest that is not running; it is "
                    "in state '%s'", RunState_str(runstate_get()));
+        return;
+    }
+    if (!wsm_get()->source && wsm_outgoing_is_handed_over()) {
+        error_setg(errp, "this QEMU has handed its guest over to %s; if it is "
+                   "lost there, end this QEMU, start another one with these "
+                   "images, and say wsm-adopt to that", wsm_get()->peer);
         return;
     }
     if (wsm_get()->source || wsm_get()->dest) {

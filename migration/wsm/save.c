@@ -385,5 +385,5 @@ bool wsm_outgoing_takes_back(void)
 
 bool wsm_outgoing_is_handed_over(void)
 {
-    return wsm_get()->source && wsm_phase(wsm_get()) == WSM_PHASE_POSTCOPY;
+    return qatomic_read(&wsm_get()->handed_over);
 }

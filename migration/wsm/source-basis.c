@@ -86,7 +86,7 @@ bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
     d->theirs = g_ptr_array_new_with_free_func(wsm_own_part_free);
     d->leaving = wsm_image_record(d->image, d->bs_points,
                                   WSM_IMAGE_STATE_LEAVING, &s->start.session,
-                                  migrate_get_current()->hostname);
+                                  s->w->peer);
     d->leaving_file = g_strdup(d->image->file);
     wsm_image_tell(d->image);
     return true;
@@ -454,8 +454,7 @@ void wsm_source_settle(WsmSource *s, WsmSourceDisk *d)
     case WSM_PHASE_COMPLETED:
         wsm_source_keep_point(s, d, wsm_source_disk_missing(d));
         wsm_image_set_state(d->image, WSM_IMAGE_STATE_HANDED_OVER,
-                            &s->start.session,
-                            migrate_get_current()->hostname);
+                            &s->start.session, s->w->peer);
         wsm_source_drop_moved_bitmaps(d->bs_points);
         wsm_image_put(d->image, d->bs_points, true);
         return;

@@ -21,6 +21,7 @@
 #include "channel.h"
 #include "dest.h"
 #include "image.h"
+#include "peer.h"
 #include "section.h"
 #include "source.h"
 #include "trace.h"
@@ -77,6 +78,9 @@ static void wsm_change(Wsm *w, int from, WsmPhase to)
         }
         role = w->role;
         session = w->session;
+    }
+    if (role == WSM_ROLE_SOURCE && to == WSM_PHASE_POSTCOPY) {
+        qatomic_set(&w->handed_over, true);
     }
     wsm_announce(w, role, &session, to);
 }
@@ -342,6 +346,10 @@ bool wsm_transport_check(const MigrationAddress *addr, Error **errp)
         if (type == SOCKET_ADDRESS_TYPE_INET ||
             type == SOCKET_ADDRESS_TYPE_UNIX ||
             type == SOCKET_ADDRESS_TYPE_VSOCK) {
+            /* Also of where we listen, but then nobody asks for it */
+            g_free(the_wsm->peer);
+            the_wsm->peer =
+                wsm_peer_of_address((SocketAddress *)&addr->u.socket);
             return true;
         }
         name = SocketAddressType_str(type);

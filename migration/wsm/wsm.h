@@ -44,10 +44,12 @@ typedef struct Wsm {
     WsmDest *dest;              /* NULL unless a migration to here runs */
     bool connecting;            /* the main stream may yet be connected */
     WsmInfo *last;              /* final state of the last migration */
+    bool handed_over;           /* the guest is elsewhere; atomic, for good */
     GPtrArray *images;          /* of WsmImage: see image.h */
     WsmMeter meter;             /* how fast it goes */
     WsmPhase meter_phase;       /* of the last sample in @meter */
     QEMUTimer *meter_timer;
+    char *peer;                 /* where "migrate" goes to, see peer.h */
 
     bool registered;            /* our sections and handlers are there */
     NotifierWithReturn notifier;
