@@ -9,6 +9,7 @@
 #include "block/block.h"
 #include "block/block_int.h"
 #include "points.h"
+#include "points-int.h"
 
 /* What the name of a bitmap says */
 typedef struct PointName {
@@ -58,7 +59,39 @@ bool wsm_points_is_ours(const BdrvDirtyBitmap *bitmap)
 {
     PointName n;
 
-    return bitmap_parse(bitmap, &n);
+    return bitmap_parse(bitmap, &n) || wsm_points_is_seal(bitmap);
+}
+
+/* Shut out the user's commands, or let ourselves in */
+static void set_held(const BdrvDirtyBitmap *bitmap, bool held)
+{
+    if (wsm_points_is_ours(bitmap)) {
+        bdrv_dirty_bitmap_set_held((BdrvDirtyBitmap *)bitmap, held);
+    }
+}
+
+/* Is it fit for use?  The user's commands keep off it from now on. */
+static bool bitmap_check(BdrvDirtyBitmap *bitmap, uint32_t flags, Error **errp)
+{
+    bool ok;
+
+    set_held(bitmap, false);
+    ok = !bdrv_dirty_bitmap_check(bitmap, flags, errp);
+    set_held(bitmap, true);
+    return ok;
+}
+
+bool wsm_points_merge(BdrvDirtyBitmap *dest, const BdrvDirtyBitmap *src,
+                      Error **errp)
+{
+    bool ok;
+
+    set_held(dest, false);
+    set_held(src, false);
+    ok = bdrv_merge_dirty_bitmap(dest, src, NULL, errp);
+    set_held(dest, true);
+    set_held(src, true);
+    return ok;
 }
 
 static WsmPoint *point_at(GArray *points, unsigned i)
@@ -105,8 +138,7 @@ static GArray *list_all(BlockDriverState *bs)
     return points;
 }
 
-/* The bitmaps of all points, and a "rest" without its point */
-static GPtrArray *list_bitmaps(BlockDriverState *bs)
+GPtrArray *wsm_points_bitmaps(BlockDriverState *bs)
 {
     GPtrArray *bitmaps = g_ptr_array_new();
     BdrvDirtyBitmap *bitmap;
@@ -130,8 +162,8 @@ static bool bitmap_is_usable(BdrvDirtyBitmap *bitmap, int64_t size)
 
     return bitmap_parse(bitmap, &n) && n.size == size &&
         bdrv_dirty_bitmap_size(bitmap) == size &&
-        !bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY |
-                                 BDRV_BITMAP_INCONSISTENT, NULL);
+        bitmap_check(bitmap, BDRV_BITMAP_BUSY | BDRV_BITMAP_INCONSISTENT,
+                     NULL);
 }
 
 static bool point_is_usable(const WsmPoint *p, int64_t size)
@@ -197,8 +229,8 @@ unsigned wsm_points_last_order(BlockDriverState *bs)
     return last;
 }
 
-static bool remove_from_image(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
-                              Error **errp)
+bool wsm_points_unstore(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                        Error **errp)
 {
     const char *name = bdrv_dirty_bitmap_name(bitmap);
 
@@ -222,27 +254,27 @@ static bool remove_from_image(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
  * A bitmap that a job of the user's works with cannot be removed; its point
  * is not usable as long as that lasts.
  */
-static void release_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
+void wsm_points_release(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
 {
-    if (!bitmap || bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY, NULL)) {
+    if (!bitmap || !bitmap_check(bitmap, BDRV_BITMAP_BUSY, NULL)) {
         return;
     }
     /* After an error the image has one that is marked as inconsistent */
-    remove_from_image(bs, bitmap, NULL);
+    wsm_points_unstore(bs, bitmap, NULL);
     bdrv_release_dirty_bitmap(bitmap);
 }
 
 static void release_bitmaps(BlockDriverState *bs, GPtrArray *bitmaps)
 {
     for (unsigned i = 0; i < bitmaps->len; i++) {
-        release_bitmap(bs, bitmaps->pdata[i]);
+        wsm_points_release(bs, bitmaps->pdata[i]);
     }
 }
 
 static void release_point(BlockDriverState *bs, const WsmPoint *p)
 {
-    release_bitmap(bs, p->since);
-    release_bitmap(bs, p->rest);
+    wsm_points_release(bs, p->since);
+    wsm_points_release(bs, p->rest);
 }
 
 /*
@@ -258,7 +290,7 @@ static bool hand_over_writes(const WsmPoint *p, const WsmPoint *before,
     if (bdrv_dirty_bitmap_enabled(p->since)) {
         bdrv_enable_dirty_bitmap(before->since);
     }
-    return bdrv_merge_dirty_bitmap(before->since, p->since, NULL, NULL);
+    return wsm_points_merge(before->since, p->since, NULL);
 }
 
 /* If nobody can take over what the point knows, no older one is of any use */
@@ -295,11 +327,10 @@ void wsm_points_forget_interrupted(BlockDriverState *bs)
     }
 }
 
-/* Forget what wsm_points_list() leaves out */
-static void forget_unusable(BlockDriverState *bs)
+void wsm_points_forget_unusable(BlockDriverState *bs)
 {
     g_autoptr(GArray) points = wsm_points_list(bs);
-    g_autoptr(GPtrArray) bitmaps = list_bitmaps(bs);
+    g_autoptr(GPtrArray) bitmaps = wsm_points_bitmaps(bs);
 
     for (unsigned i = 0; i < points->len; i++) {
         g_ptr_array_remove(bitmaps, point_at(points, i)->since);
@@ -312,7 +343,7 @@ void wsm_points_limit(BlockDriverState *bs, unsigned max)
 {
     g_autoptr(GArray) points = NULL;
 
-    forget_unusable(bs);
+    wsm_points_forget_unusable(bs);
     points = wsm_points_list(bs);
     for (unsigned i = 0; i + max < points->len; i++) {
         release_point(bs, point_at(points, i));
@@ -321,7 +352,7 @@ void wsm_points_limit(BlockDriverState *bs, unsigned max)
 
 void wsm_points_clear(BlockDriverState *bs)
 {
-    g_autoptr(GPtrArray) bitmaps = list_bitmaps(bs);
+    g_autoptr(GPtrArray) bitmaps = wsm_points_bitmaps(bs);
 
     release_bitmaps(bs, bitmaps);
 }
@@ -359,7 +390,7 @@ static bool create_point(BlockDriverState *bs, WsmPoint *p,
     }
     p->since = create_bitmap(bs, p, false, granularity, errp);
     if (!p->since) {
-        release_bitmap(bs, p->rest);
+        wsm_points_release(bs, p->rest);
         return false;
     }
     return true;
@@ -379,14 +410,14 @@ bool wsm_points_add(BlockDriverState *bs, const QemuUUID *id,
                    "there is none after it", last);
         return false;
     }
-    if (same >= 0 && bdrv_dirty_bitmap_check(point_at(before, same)->since,
-                                             BDRV_BITMAP_BUSY, errp)) {
+    if (same >= 0 && !bitmap_check(point_at(before, same)->since,
+                                   BDRV_BITMAP_BUSY, errp)) {
         return false;
     }
     if (!create_point(bs, &p, granularity, rest, errp)) {
         return false;
     }
-    if (rest && !bdrv_merge_dirty_bitmap(p.rest, rest, NULL, errp)) {
+    if (rest && !wsm_points_merge(p.rest, rest, errp)) {
         release_point(bs, &p);
         return false;
     }
@@ -438,7 +469,7 @@ bool wsm_points_insert(BlockDriverState *bs, const QemuUUID *id,
 void wsm_points_enable(BlockDriverState *bs)
 {
     g_autoptr(GArray) points = wsm_points_list(bs);
-    g_autoptr(GPtrArray) bitmaps = list_bitmaps(bs);
+    g_autoptr(GPtrArray) bitmaps = wsm_points_bitmaps(bs);
     BdrvDirtyBitmap *newest = NULL;
 
     if (points->len) {
@@ -458,12 +489,11 @@ static bool merge_changed(GArray *points, unsigned i, BdrvDirtyBitmap *dest,
 {
     BdrvDirtyBitmap *rest = point_at(points, i)->rest;
 
-    if (rest && !bdrv_merge_dirty_bitmap(dest, rest, NULL, errp)) {
+    if (rest && !wsm_points_merge(dest, rest, errp)) {
         return false;
     }
     for (; i < points->len; i++) {
-        if (!bdrv_merge_dirty_bitmap(dest, point_at(points, i)->since, NULL,
-                                     errp)) {
+        if (!wsm_points_merge(dest, point_at(points, i)->since, errp)) {
             return false;
         }
     }
@@ -485,7 +515,6 @@ bool wsm_points_changed(BlockDriverState *bs, const QemuUUID *id,
     return merge_changed(points, i, dest, errp);
 }
 
-
 int64_t wsm_points_changed_bytes(BlockDriverState *bs, const QemuUUID *id)
 {
     g_autoptr(GArray) points = wsm_points_list(bs);
@@ -502,61 +531,4 @@ int64_t wsm_points_changed_bytes(BlockDriverState *bs, const QemuUUID *id)
         bytes += bdrv_get_dirty_count(point_at(points, j)->since);
     }
     return MIN(bytes, bdrv_dirty_bitmap_size(point_at(points, i)->since));
-}
-
-bool wsm_points_can_persist(BlockDriverState *bs)
-{
-    return bdrv_supports_persistent_dirty_bitmap(bs);
-}
-
-/*
- * One bitmap that does not meet the limits of the format would make qcow2
- * store none at all, those of the user included.  The question can only be
- * asked for a bitmap that does not exist yet.
- */
-static bool persist_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
-{
-    g_autofree char *other = g_strdup_printf("%s-new",
-                                             bdrv_dirty_bitmap_name(bitmap));
-
-    if (!bdrv_dirty_bitmap_get_persistence(bitmap)) {
-        if (!bdrv_can_store_new_dirty_bitmap(
-                bs, other, bdrv_dirty_bitmap_granularity(bitmap), NULL)) {
-            return false;
-        }
-        bdrv_dirty_bitmap_set_persistence(bitmap, true);
-    }
-    return true;
-}
-
-void wsm_points_persist(BlockDriverState *bs)
-{
-    g_autoptr(GArray) points = wsm_points_list(bs);
-
-    /*
-     * If one cannot be stored, the older ones must not be, as they need it.
-     * The rest goes first: alone it is of no use, but the point without it
-     * would look like one that needs none.
-     */
-    for (unsigned i = points->len; i > 0; i--) {
-        const WsmPoint *p = point_at(points, i - 1);
-
-        if ((p->rest && !persist_bitmap(bs, p->rest)) ||
-            !persist_bitmap(bs, p->since)) {
-            break;
-        }
-    }
-}
-
-bool wsm_points_unpersist(BlockDriverState *bs, Error **errp)
-{
-    g_autoptr(GPtrArray) bitmaps = list_bitmaps(bs);
-
-    for (unsigned i = 0; i < bitmaps->len; i++) {
-        if (!remove_from_image(bs, bitmaps->pdata[i], errp)) {
-            return false;
-        }
-    }
-    forget_unusable(bs);
-    return true;
 }

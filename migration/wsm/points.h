@@ -30,10 +30,13 @@
  * SIZE is that of the node in bytes: after a resize a point is of no use, as
  * nobody marked the new area as changed.  (If the disk was made smaller and
  * then as large as before, what was cut off is marked, by a hook.)  So they go
- * when the node goes, the user sees them with query-named-block-nodes and
- * removes them with block-dirty-bitmap-remove, and qcow2 can store them.  There
- * is no other state: whoever wants to know asks the node.  A user who removes
- * some must begin with the oldest, because each point needs those after it.
+ * when the node goes, the user sees them with query-named-block-nodes, and
+ * qcow2 can store them.  There is no other state: whoever wants to know asks
+ * the node.
+ *
+ * Each point needs the bitmaps after it.  So they are held: from the first look
+ * at them the user's commands do not get at them, nor do jobs or exports.  What
+ * is stored has a seal (points-store.c).
  *
  * Everything here runs in the main thread with the BQL.
  */
@@ -53,8 +56,12 @@ typedef struct WsmPoint {
  */
 QemuUUID wsm_points_id(const QemuUUID *session, unsigned disk);
 
-/* Is it the bitmap of a sync point?  Any thread. */
+/* Is it the bitmap of a sync point, or a seal?  Any thread. */
 bool wsm_points_is_ours(const BdrvDirtyBitmap *bitmap);
+
+/* bdrv_merge_dirty_bitmap() for bitmaps that may be those of sync points */
+bool wsm_points_merge(BdrvDirtyBitmap *dest, const BdrvDirtyBitmap *src,
+                      Error **errp);
 
 /*
  * The sync points of @bs, oldest first: elements are WsmPoint.  Free with
@@ -145,15 +152,16 @@ bool wsm_points_can_persist(BlockDriverState *bs);
 /*
  * Store them when @bs is closed or inactivated next.  Does nothing if @bs
  * cannot; those that qcow2's limits do not allow are left out, with all older
- * ones.
+ * ones.  To be called when nobody writes any more.
  */
 void wsm_points_persist(BlockDriverState *bs);
 
 /*
  * The image is about to be written: remove what is stored in it, so that nobody
  * trusts it if QEMU crashes.  In memory the points stay, except for those that
- * wsm_points_list() leaves out.  Returns false and sets @errp on I/O errors
- * and if @bs is read-only or inactive; then some may be removed.
+ * wsm_points_list() leaves out.  Returns false and sets @errp if what is stored
+ * was tampered with, and then nothing is removed; on I/O errors; and if @bs is
+ * read-only or inactive; then some may be removed.
  */
 bool wsm_points_unpersist(BlockDriverState *bs, Error **errp);
 

@@ -154,6 +154,9 @@ void qmp_wsm_set_options(WsmOptions *new, Error **errp)
     if (!wsm_check_options(new, errp) || !wsm_check_live(w, new, errp)) {
         return;
     }
+    if (new->has_sync_points) {
+        wsm_images_limit_points(w, new->sync_points);
+    }
 
     QEMU_LOCK_GUARD(&w->lock);
     o->channels = new->has_channels ? new->channels : o->channels;

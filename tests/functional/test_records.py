@@ -7,20 +7,24 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from lib.back import (BOTH, SYNC_POINTS, away, back, expect_kinds,
-                      expect_refused, onto, points, record, states)
-from lib.common import TIMEOUT, require, run
+                      expect_refused, expect_sent, onto, points, record, save,
+                      states, wake)
+from lib.common import TIMEOUT, require, run, tool
 from lib.image import MIB, Image
-from lib.moves import LOAD, end, fill_half, loaded_source, move
+from lib.moves import (LOAD, end, expect_unharmed, fill_half, loaded_source,
+                       move)
 from lib.qmp import Json
-from lib.registry import test
-from lib.scene import Scene, query
+from lib.registry import add, test
+from lib.scene import Scene, begin, finish, query, wait_total
 from lib.vm import DiskConfig, MachineConfig, Vm
 
 RAW = MachineConfig((DiskConfig('vd0'),))
+QCOW2 = MachineConfig((DiskConfig('vd0', fmt='qcow2'),))
 NO_RECORD = 'no record is kept'
+Tamper = Callable[[Scene, Image], None]
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -240,3 +244,218 @@ def block_devices_have_no_record(scene: Scene) -> None:
             vm.close()
         for image in devices:
             run('losetup', '--detach', str(image.path))
+
+
+# Sync points that are touched
+
+def newest(vm: Vm, disk: str) -> Json:
+    """How QMP calls the bitmap that knows of the guest's writes now."""
+    node = f'node-{disk}'
+    names = [bitmap['name'] for info in vm.qmp.cmd('query-named-block-nodes')
+             if info['node-name'] == node
+             for bitmap in info.get('dirty-bitmaps', [])
+             if bitmap['recording']]
+    require(len(names) == 1 and names[0].startswith('wsm-'), f'{names}')
+    return {'node': node, 'name': names[0]}
+
+
+@test(BOTH)
+def sync_points_are_held(scene: Scene) -> None:
+    """No command of the user's gets at them, and they stay right."""
+    here, there = away(scene)
+    scratch = scene.folder / 'scratch'
+    run(tool('qemu-img'), 'create', '-q', '-f', 'raw', str(scratch), '64M')
+    there.qmp.cmd('blockdev-add', {
+        'driver': 'raw', 'node-name': 'scratch',
+        'file': {'driver': 'file', 'filename': str(scratch)}})
+    there.qmp.cmd('nbd-server-start', addr={
+        'type': 'unix', 'data': {'path': str(scene.folder / 'nbd')}})
+    scene.guest.fill(0, 4 * MIB, MIB)
+    scene.guest.fill(1, 4 * MIB, MIB)
+    for disk in ('vd0', 'vd1'):
+        bitmap = newest(there, disk)
+        for command in ('disable', 'clear', 'remove'):
+            there.qmp.expect_error(f'block-dirty-bitmap-{command}', 'in use',
+                                   arguments=bitmap)
+        there.qmp.expect_error(
+            'transaction', 'in use', actions=[
+                {'type': 'block-dirty-bitmap-clear', 'data': bitmap}])
+        there.qmp.expect_error('block-dirty-bitmap-merge', 'in use', arguments={
+            'node': bitmap['node'], 'target': bitmap['name'],
+            'bitmaps': [bitmap['name']]})
+        there.qmp.expect_error('blockdev-backup', 'in use', arguments={
+            'job-id': 'job0', 'device': bitmap['node'], 'target': 'scratch',
+            'sync': 'bitmap', 'bitmap': bitmap['name'],
+            'bitmap-mode': 'always'})
+        there.qmp.expect_error('block-export-add', arguments={
+            'type': 'nbd', 'id': disk, 'node-name': bitmap['node'],
+            'bitmaps': [bitmap['name']]})
+        require(newest(there, disk) == bitmap, 'it is another one now')
+    scene.guest.fill(0, 8 * MIB, MIB)
+    last = back(scene, there, here, 'destination-2', load={})
+    expect_kinds(there, SYNC_POINTS)
+    expect_sent(there, 8 * MIB, least=3 * MIB)
+    there.quit()
+    # Who wants to be rid of them says so
+    last.qmp.cmd('wsm-set-options', sync_points=1)
+    require([len(ids) for ids in points(last)] == [1, 1], f'{points(last)}')
+    last.qmp.cmd('wsm-set-options', sync_points=0)
+    require(not last.all_bitmaps(), f'{last.all_bitmaps()}')
+    last.quit()
+    require(not record(last.images[0]).exists(), 'there is a record')
+
+
+def bitmaps_in(image: Image) -> list[str]:
+    """Sync points that are stored in an image, the newest last."""
+    shown = run(tool('qemu-img'), 'info', '-f', 'qcow2', str(image.path))
+    return sorted(line.split()[-1] for line in shown.split('\n')
+                  if 'name: wsm-0' in line)
+
+
+def by_qemu_img(action: str) -> Tamper:
+    """With qemu-img, while nobody has the image."""
+    def function(scene: Scene, image: Image) -> None:
+        del scene
+        run(tool('qemu-img'), 'bitmap', f'--{action}', '-f', 'qcow2',
+            str(image.path), bitmaps_in(image)[-1])
+    return function
+
+
+def by_qmp(action: str) -> Tamper:
+    """In a QEMU whose guest has not run."""
+    def function(scene: Scene, image: Image) -> None:
+        name = bitmaps_in(image)[-1]
+        vm = scene.reopen('tool', [image], scene.other_guest(), paused=True)
+        vm.qmp.cmd(f'block-dirty-bitmap-{action}',
+                   {'node': 'node-vd0', 'name': name})
+        vm.quit()
+    return function
+
+
+def tampered(change: Tamper) -> Callable[[Scene], None]:
+    """What the current image knows of its writes is touched at rest."""
+    def function(scene: Scene) -> None:
+        here, there = away(scene)
+        here.quit()
+        third = onto(scene, there, scene.new_images('third'),
+                     'destination-2', load={})
+        require(len(points(third)[0]) == 2, f'{points(third)}')
+        there.quit()
+        scene.guest.fill(0, 4 * MIB, MIB)
+        state = save(scene, third)
+        third.qmp.cmd('stop')
+        third.quit()
+        change(scene, third.images[0])
+        again = wake(scene, third.images, state, 'again')
+        scene.guest.fill(0, 8 * MIB, MIB)
+        problem = str(query(again)['images'][0].get('problem'))
+        last = onto(scene, again, here.images, 'destination-3', load={})
+        expect_kinds(again, ['content'], 'no sync point')
+        require('removed' in problem, f'problem: {problem}')
+        end(again, last)
+    function.__doc__ = tampered.__doc__
+    return function
+
+
+for WHAT in ('remove', 'disable', 'clear'):
+    add(f'sync-point-at-rest-{WHAT}', tampered(by_qemu_img(WHAT)), QCOW2)
+add('sync-point-before-cont-disable', tampered(by_qmp('disable')), QCOW2)
+
+
+# Images that are not what they were
+
+@test(QCOW2)
+def data_file_written_by_others(scene: Scene) -> None:
+    """A raw external data file, changed by who knows nothing of qcow2."""
+    here = loaded_source(scene)
+    image = Image(scene.folder / 'split.qcow2', 'qcow2', 64 * MIB)
+    data = scene.folder / 'split.raw'
+    run(tool('qemu-img'), 'create', '-q', '-f', 'qcow2', '-o',
+        f'data_file={data},data_file_raw=on', str(image.path), '64M')
+    there = scene.destination(images=[image])
+    move(scene, here, there)
+    here.quit()
+    third = scene.destination(name='destination-2')
+    move(scene, there, third)
+    there.quit()
+    with open(data, 'r+b') as out:
+        out.seek(4 * MIB)
+        out.write(b'\xa5' * MIB)
+    last = onto(scene, third, there.images, 'destination-3', load={})
+    expect_kinds(third, ['content'], 'no sync point')
+    end(third, last)
+
+
+class UnsafeVm(Vm):
+    """Only the node of the file is told not to flush."""
+
+    def _protocol(self, image: Image) -> Json:
+        return {**super()._protocol(image), 'cache': {'no-flush': True}}
+
+
+@test(BOTH)
+def no_flush_below(scene: Scene) -> None:
+    """What is never flushed is not believed after QEMU has ended."""
+    here = loaded_source(scene)
+    scene.vm_type = UnsafeVm
+    there = scene.destination()
+    move(scene, here, there)
+    here.quit()
+    third = scene.destination(name='destination-2')
+    move(scene, there, third)
+    there.quit()
+    last = onto(scene, third, there.images, 'destination-3')
+    expect_kinds(third, ['content'] * 2, 'no sync point')
+    end(third, last)
+
+
+# Where the guest is
+
+@test(RAW)
+def the_other_host_is_named(scene: Scene) -> None:
+    """Without TLS too, on both sides, in records, errors and query-wsm."""
+    here = loaded_source(scene)
+    first = scene.destination()
+    port = first.listen_port()
+    begin(here, f'tcp:localhost:{port}', bandwidth=MIB)
+    wait_total(here, 'sent', MIB)
+    first.kill()
+    broken = scene.reopen('broken', first.images, scene.other_guest())
+    expect_refused(broken, 'from 127.0.0.1 began')
+    broken.quit()
+    expect_unharmed(scene, here)
+    there = scene.destination(name='destination-2')
+    port = there.listen_port()
+    move(scene, here, there, f'tcp:localhost:{port}', bandwidth=0)
+    peer = f'localhost:{port}'
+    require(query(here)['images'][0]['peer'] == peer, f'{query(here)}')
+    here.qmp.expect_error('cont', f'handed over to {peer} ')
+    here.quit()
+    require(f'"{peer}"' in record(here.images[0]).read_text(),
+            'the record does not name it')
+    stale = scene.reopen('stale', here.images, scene.other_guest())
+    expect_refused(stale, f'handed over to {peer} at')
+
+
+@test(RAW)
+def adopted_too_early(scene: Scene) -> None:
+    """Not by the QEMU that has just handed its guest over."""
+    here, there = away(scene)
+    here.qmp.expect_error('wsm-adopt', 'handed its guest over to 127.0.0.1:',
+                          'another one')
+    require(record(here.images[0]).exists(), 'the record is gone')
+    here.qmp.expect_error('cont', 'handed over')
+    end(here, there)
+
+
+@test(MachineConfig(()))
+def diskless_guest_is_not_doubled(scene: Scene) -> None:
+    """It has moved as well, and does not run at the source again."""
+    here = scene.source()
+    there = scene.destination()
+    begin(here, scene.uri(there))
+    finish(here, there)
+    there.wait_running()
+    here.qmp.expect_error('cont', 'handed over')
+    require(here.status() == 'postmigrate', f'it is {here.status()}')
+    scene.guest.wait_progress(beats=10)

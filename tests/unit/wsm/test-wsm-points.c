@@ -980,6 +980,8 @@ static unsigned bitmaps_in(const char *path)
     return count;
 }
 
+#define SEAL    1       /* one more bitmap in an image with points */
+
 /* Points 1, 2 (with a rest) and 3, stored in a qcow2 image */
 static char *stored_points(void)
 {
@@ -1000,7 +1002,7 @@ static char *stored_points(void)
     wsm_points_persist(blk_bs(blk));
     g_assert_cmpuint(bitmaps_in(path), ==, 0);
     blk_unref(blk);
-    g_assert_cmpuint(bitmaps_in(path), ==, 4);
+    g_assert_cmpuint(bitmaps_in(path), ==, 4 + SEAL);
     return path;
 }
 
@@ -1051,7 +1053,7 @@ static void test_persist_forget(void)
     BlockBackend *blk = open_file(path, "qcow2", BDRV_O_RDWR);
 
     forget(blk, 2);
-    g_assert_cmpuint(bitmaps_in(path), ==, 2);
+    g_assert_cmpuint(bitmaps_in(path), ==, 2 + SEAL);
     blk_unref(blk);
     blk = open_file(path, "qcow2", BDRV_O_RDWR);
     check_points(blk, "13");
@@ -1073,7 +1075,7 @@ static void test_persist_crash(void)
 
     /* Its points are inconsistent; the image is cleared of them */
     blk = open_file(copy, "qcow2", BDRV_O_RDWR);
-    g_assert_cmpuint(count_bitmaps(blk), ==, 4);
+    g_assert_cmpuint(count_bitmaps(blk), ==, 4 + SEAL);
     check_points(blk, "");
     add(blk, 4);
     check_points(blk, "4");
@@ -1086,6 +1088,137 @@ static void test_persist_crash(void)
     g_assert_cmpuint(bitmaps_in(copy), ==, 0);
     g_unlink(copy);
     g_unlink(path);
+}
+
+/* What the user's commands ask before they touch a bitmap */
+static void test_held(void)
+{
+    BlockBackend *blk = three_points();
+    BdrvDirtyBitmap *mine = new_bitmap(blk, 4 * KIB, "mine");
+    BdrvDirtyBitmap *bitmap;
+    QemuUUID id = uuid_of(1);
+    Error *err = NULL;
+    WsmPoint p;
+
+    check_points(blk, "123");
+    FOR_EACH_DIRTY_BITMAP(blk_bs(blk), bitmap) {
+        g_assert_cmpint(bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_DEFAULT,
+                                                NULL), ==,
+                        bitmap == mine ? 0 : -1);
+    }
+    find(blk, 3, &p);
+    g_assert_false(bdrv_merge_dirty_bitmap(p.since, mine, NULL, &err));
+    error_free_or_abort(&err);
+    g_assert_cmpint(bdrv_dirty_bitmap_create_successor(p.since, NULL), <, 0);
+
+    /* We do get at them, and they are held again then */
+    wsm_points_merge(p.since, mine, &error_abort);
+    wsm_points_changed(blk_bs(blk), &id, mine, &error_abort);
+    g_assert_cmpint(bdrv_dirty_bitmap_check(p.since, BDRV_BITMAP_BUSY, NULL),
+                    <, 0);
+    g_assert_cmpint(bdrv_dirty_bitmap_check(mine, BDRV_BITMAP_BUSY, NULL), ==,
+                    0);
+    wsm_points_clear(blk_bs(blk));
+    g_assert_cmpuint(count_bitmaps(blk), ==, 1);
+    bdrv_release_dirty_bitmap(mine);
+    blk_unref(blk);
+}
+
+static void remove_stored(BlockBackend *blk, BdrvDirtyBitmap *bitmap)
+{
+    bdrv_remove_persistent_dirty_bitmap(blk_bs(blk),
+                                        bdrv_dirty_bitmap_name(bitmap),
+                                        &error_abort);
+    bdrv_release_dirty_bitmap(bitmap);
+}
+
+static BdrvDirtyBitmap *find_seal(BlockBackend *blk)
+{
+    BdrvDirtyBitmap *bitmap;
+
+    FOR_EACH_DIRTY_BITMAP(blk_bs(blk), bitmap) {
+        if (g_str_has_prefix(bdrv_dirty_bitmap_name(bitmap), "wsm-seal-")) {
+            g_assert_true(wsm_points_is_ours(bitmap));
+            return bitmap;
+        }
+    }
+    g_assert_not_reached();
+}
+
+/* What qemu-img bitmap can do to an image with points 1, 2 (rest) and 3 */
+enum {
+    WRITE, REMOVE_NEWEST, REMOVE_OLDEST, REMOVE_REST, REMOVE_SEAL,
+    DISABLE_NEWEST, ENABLE_OLDER, CLEAR_NEWEST, CLEAR_OLDER, REMOVE_AND_ENABLE,
+    REMOVE_ALL, TAMPER_MAX
+};
+
+static void tamper(BlockBackend *blk, int how)
+{
+    WsmPoint one, two, three;
+
+    find(blk, 1, &one);
+    find(blk, 2, &two);
+    find(blk, 3, &three);
+    switch (how) {
+    case WRITE:
+        write_sectors(blk, 80, 8);
+        break;
+    case REMOVE_AND_ENABLE:
+        bdrv_enable_dirty_bitmap(two.since);
+        /* fall through */
+    case REMOVE_NEWEST:
+        remove_stored(blk, three.since);
+        break;
+    case REMOVE_OLDEST:
+        remove_stored(blk, one.since);
+        break;
+    case REMOVE_REST:
+        remove_stored(blk, two.rest);
+        break;
+    case REMOVE_SEAL:
+        remove_stored(blk, find_seal(blk));
+        break;
+    case DISABLE_NEWEST:
+        bdrv_disable_dirty_bitmap(three.since);
+        break;
+    case ENABLE_OLDER:
+        bdrv_enable_dirty_bitmap(two.since);
+        break;
+    case CLEAR_NEWEST:
+        bdrv_clear_dirty_bitmap(three.since, NULL);
+        break;
+    case CLEAR_OLDER:
+        bdrv_clear_dirty_bitmap(two.since, NULL);
+        break;
+    default:
+        wsm_points_clear(blk_bs(blk));
+        break;
+    }
+}
+
+static void test_tampered(void)
+{
+    for (int how = 0; how < TAMPER_MAX; how++) {
+        g_autofree char *path = stored_points();
+        BlockBackend *blk = open_file(path, "qcow2", BDRV_O_RDWR);
+        bool good = how == WRITE || how == REMOVE_ALL;
+        Error *err = NULL;
+
+        tamper(blk, how);
+        blk_unref(blk);
+        blk = open_file(path, "qcow2", BDRV_O_RDWR);
+        g_assert_cmpint(wsm_points_unpersist(blk_bs(blk), &err), ==, good);
+        if (!good) {
+            error_free_or_abort(&err);
+            wsm_points_clear(blk_bs(blk));
+        }
+        check_points(blk, how == WRITE ? "123" : "");
+        g_assert_cmpuint(count_bitmaps(blk), ==, how == WRITE ? 4 : 0);
+        g_assert_cmpint(changed(blk, 3), ==, how == WRITE ? 8 * KIB : 0);
+        g_assert_cmpuint(bitmaps_in(path), ==, 0);
+        blk_unref(blk);
+        g_unlink(path);
+    }
 }
 
 /* A read-only image keeps what is stored, and nothing tries to write */
@@ -1176,6 +1309,8 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/points/id", test_id);
     g_test_add_func("/wsm/points/persist", test_persist);
     g_test_add_func("/wsm/points/persist/forget", test_persist_forget);
+    g_test_add_func("/wsm/points/held", test_held);
+    g_test_add_func("/wsm/points/persist/tampered", test_tampered);
     g_test_add_func("/wsm/points/persist/crash", test_persist_crash);
     g_test_add_func("/wsm/points/persist/read-only", test_persist_read_only);
     g_test_add_func("/wsm/points/persist/old-version",
