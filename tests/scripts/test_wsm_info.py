@@ -3,9 +3,11 @@
 """Tests of scripts/wsm-info, with records made by hand."""
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -39,6 +41,8 @@ assert sys.argv[1:-1] == ["info", "-U", "-f", "qcow2", "--output=json"]
 print(json.dumps({{"virtual-size": 4096, "format-specific": {{"data":
     {{"bitmaps": [{{"name": "{BITMAP}", "granularity": 65536,
                     "flags": ["in-use"]}},
+                  {{"name": "wsm-seal-0-12", "granularity": 65536,
+                    "flags": []}},
                   {{"name": "backup", "granularity": 1, "flags": []}}]}}}}}}))
 """
 
@@ -127,6 +131,26 @@ class InfoTest(unittest.TestCase):
         self.show(1, "incomplete", "migrate to it again")
         self.write_members(state="current")
         self.assertNotIn("to do", self.show(0, "current", SESSION))
+        self.write_members(session="")
+        self.assertNotIn("session", self.show(0, "current", "wsm-adopt"))
+
+    def test_in_use(self):
+        """A QEMU that lives has not ended."""
+        self.write_members(state="leaving", peer="beta:4444")
+        self.assertIn("when QEMU ended", self.show(1, "leaving"))
+        self.assertFalse(self.facts()["in-use"])
+        request = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 100, 1,
+                              0)
+        with open(self.image, "rb") as image:
+            fcntl.fcntl(image, 37, request)     # F_OFD_SETLK
+            text = self.show(1, "leaving: its guest is being handed over",
+                             "in use", "other host: beta:4444")
+            self.assertNotIn("ended", text)
+            self.assertTrue(self.facts()["in-use"])
+            self.write_members(state="incomplete")
+            self.show(1, "a migration to it runs, or has broken off")
+            self.write_record(SMALL)
+            self.show(1, "stale", "when it says 'completed'")
 
     def test_points(self):
         """Bytes are those of the runs, the last block may be short."""
@@ -250,11 +274,13 @@ class InfoTest(unittest.TestCase):
 
     def test_no_qemu_img(self):
         """Without qemu-img the rest is shown."""
-        self.image.write_bytes(b"QFI\xfb" + bytes(600))
+        self.image.write_bytes(b"QFI\xfb" + bytes(20)
+                               + (5 << 30).to_bytes(8, "big") + bytes(600))
         code, text, _ = self.run_info(
             self.image, environment={"WSM_QEMU_IMG": "/nowhere/img"})
         self.assertEqual(code, 0)
         self.assertIn("no qemu-img found", text)
+        self.assertIn("disk size: 5368709120 bytes", text)
         code, _, errors = self.run_info("--qemu-img", "/nowhere/img",
                                         self.image)
         self.assertEqual(code, 2)
