@@ -6,6 +6,7 @@ from lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, SLOW_PUSH, end,
                        expect_moved, expect_unharmed, fill_half,
                        hold_ram_phase, loaded_source, release_ram_phase,
                        second_try, start_and_wait)
+from lib.qmp import QmpClosed
 from lib.registry import add, test
 from lib.relay import BLOCK, MAIN
 from lib.scene import Scene, begin, finish, query, wait_phase, wait_total
@@ -128,9 +129,11 @@ def freeze_held_at_ready(scene: Scene, timeout_ms: int) -> tuple[Vm, Vm]:
 
 def expect_not_running(scene: Scene, destination: Vm) -> None:
     """Whatever the destination is, it is not a second guest."""
-    if destination.alive():
-        require(destination.status() != 'running',
-                'the guest runs on both sides')
+    try:
+        status = destination.status()
+    except QmpClosed:
+        status = 'ended'
+    require(status != 'running', 'the guest runs on both sides')
     destination.close()
     scene.guest.wait_progress(writes=10)
 
