@@ -19,6 +19,8 @@ from common import Failure
 WIDTH = 100
 QUIET_SECONDS = 15.0
 CLEANUP_SECONDS = 20.0
+# A line of scripts/build that the user should not have to look for
+ANNOUNCED = "=== first build"
 
 
 class LiveLine:
@@ -56,11 +58,14 @@ def run_logged(title: str, command: Sequence[str], log: Path,
                remedy: str) -> None:
     """Runs command, shows its last line; its whole output goes to log.
 
+    What it announces stays on the screen.
+
     :raise Failure: the command failed; has the log's last lines.
     """
     line = LiveLine()
     started = time.monotonic()
     last = [""]
+    news: list[str] = []
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as output:
         job = subprocess.Popen(command, stdin=subprocess.DEVNULL, text=True,
@@ -73,6 +78,8 @@ def run_logged(title: str, command: Sequence[str], log: Path,
         def copy() -> None:
             for text in stream:
                 output.write(text)
+                if text.startswith(ANNOUNCED):
+                    news.append(text[4:].strip())
                 last[0] = text.strip() or last[0]
 
         reader = threading.Thread(target=copy, daemon=True)
@@ -80,6 +87,8 @@ def run_logged(title: str, command: Sequence[str], log: Path,
         try:
             while job.poll() is None:
                 elapsed = time.monotonic() - started
+                while news:
+                    line.keep(f"{title}: {news.pop(0)}")
                 line.show(f"{title}: {elapsed:4.0f} s  {last[0]}"[:WIDTH])
                 time.sleep(0.2)
         finally:

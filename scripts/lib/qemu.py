@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,13 @@ from common import (BUILD, ROOT, Failure, build_lock, link, output, run, say,
 MESON_ENV = BUILD / "meson-env"
 FIRMWARE = BUILD / "firmware"
 MESON_NEEDED = (1, 5)
-PROGRAMS = ["qemu-system-x86_64", "qemu-img", "qemu-io", "qemu-nbd"]
+PROGRAMS = ["qemu-system-x86_64", "qemu-img", "qemu-io"]
+
+# To configure and to compile QEMU takes as much of a CPU as to compile this
+# file so often; the first on one CPU, the second on all of them.
+PROBE = ROOT / "tests/guest/work.c"
+CONFIGURE_PROBES = 200
+COMPILE_PROBES = 2800
 
 # Where the firmware is: first Debian's packages, then what we assemble.
 FIRMWARE_DIRS = ["/usr/share/seabios", "/usr/lib/ipxe/qemu",
@@ -188,6 +195,31 @@ def ninja(variant, targets):
     run(["ninja", "-C", variant.dir, f"-j{jobs()}", *targets])
 
 
+def probe_seconds():
+    """Return the CPU time that compiling PROBE takes on this machine."""
+    before = os.times()
+    run(["gcc", "-O2", "-g", "-c", "-o", os.devnull, PROBE])
+    after = os.times()
+    return (after.children_user + after.children_system
+            - before.children_user - before.children_system)
+
+
+def first_build_minutes(probe, cpus):
+    """Return how long the first build takes on @cpus idle CPUs."""
+    return probe * (CONFIGURE_PROBES + COMPILE_PROBES / cpus) / 60
+
+
+def announce(variant):
+    """Say what the first build of @variant takes."""
+    if (variant.dir / ".configured").exists():
+        return
+    cpus = min(jobs(), os.cpu_count())
+    minutes = first_build_minutes(probe_seconds(), cpus)
+    say(f"first build of {variant.name}: about {max(1, round(minutes))} "
+        f"minutes on {cpus} idle CPUs, less if ccache knows the files; "
+        "later builds compile only what has changed")
+
+
 def build_option_roms():
     """
     Assemble QEMU's option ROMs, which '-kernel' and KVM guests need.
@@ -233,12 +265,15 @@ def build(name="patched", targets=(), update=False):
     os.environ.setdefault("CCACHE_BASEDIR", str(ROOT))
     with build_lock():
         debian.install(debian.PACKAGES + list(variant.packages))
+        announce(variant)
         version = source.prepare(update, variant.tree == source.SOURCE)
         configure(variant)
         set_package_version(variant, package_version(variant, version))
         build_option_roms()
         say(f"compiling {name} (QEMU {version})")
+        begin = time.monotonic()
         ninja(variant, targets or PROGRAMS)
+        say(f"compiled in {time.monotonic() - begin:.0f} s")
         link_firmware(variant)
         if name == "patched" and not targets:
             link_results(variant)

@@ -113,7 +113,8 @@ def iotests(variant, pattern):
 
 def run_iotests(results, variant, pattern, image_format):
     """Run QEMU's iotests on images of one format, one test at a time."""
-    qemu.build_files(variant, [variant.dir / STORAGE_DAEMON])
+    qemu.build_files(variant, [variant.dir / name
+                               for name in (STORAGE_DAEMON, "qemu-nbd")])
     folder = variant.dir / "tests/qemu-iotests"
     scratch = REPORT_DIR / variant.name / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)

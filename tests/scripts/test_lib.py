@@ -14,6 +14,7 @@ import checks
 import common
 import debian
 import narrow
+import qemu
 import results
 import source
 
@@ -131,6 +132,36 @@ installed|exim|no|mta|
 installed|qemu-utils|no||libc6
 deinstall|socat|no||
 """
+
+
+class FirstBuildTest(unittest.TestCase):
+    """What is said before a build that takes long."""
+
+    def said(self, configured, probe, cpus):
+        """Return what announce() prints."""
+        with tempfile.TemporaryDirectory() as name, \
+                mock.patch.object(qemu, "BUILD", Path(name)), \
+                mock.patch.object(qemu, "probe_seconds", lambda: probe), \
+                mock.patch.object(qemu, "jobs", lambda: cpus), \
+                mock.patch("os.cpu_count", lambda: 64), \
+                mock.patch.object(qemu, "say") as say:
+            variant = qemu.VARIANTS["patched"]
+            variant.dir.mkdir()
+            if configured:
+                (variant.dir / ".configured").touch()
+            qemu.announce(variant)
+            return [call.args[0] for call in say.call_args_list]
+
+    def test_first(self):
+        """More CPUs make it shorter, but not all of it."""
+        self.assertIn("about 5 minutes on 2 idle CPUs",
+                      self.said(False, 0.2, 2)[0])
+        self.assertIn("about 2 minutes on 16 idle CPUs",
+                      self.said(False, 0.3, 16)[0])
+
+    def test_later(self):
+        """A later build says nothing of the kind."""
+        self.assertEqual(self.said(True, 0.2, 2), [])
 
 
 class NarrowTest(unittest.TestCase):
