@@ -181,6 +181,13 @@ def printed_cases(run, cmd, prefix="", env=None):
     return seen, f"exit status {status}"
 
 
+def chosen_tests(run):
+    """Return the names of the functional tests that are selected."""
+    names = re.findall(r"^([\w.-]+)", output([str(FUNCTIONAL), "--list"]),
+                       re.M)
+    return [name for name in names if run.selected(name)]
+
+
 def run_functional_tests(run, variant="patched"):
     """Build QEMU and run the tests with real guests."""
     if not FUNCTIONAL.exists():
@@ -192,8 +199,7 @@ def run_functional_tests(run, variant="patched"):
     if run.slow:
         cmd.append("--slow")
     if run.pattern:
-        names = re.findall(r"^([\w.-]+)", output(cmd + ["--list"]), re.M)
-        chosen = [name for name in names if run.selected(name)]
+        chosen = chosen_tests(run)
         if not chosen:
             return
         cmd += [word for name in chosen for word in ("--only", name)]

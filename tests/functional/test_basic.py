@@ -121,6 +121,8 @@ matrix('iothread-vq-mapping', MachineConfig(
     (replace(QCOW2, iothread_mapping=('io0', 'io1'),
              extra=(('num-queues', 2),)),), iothreads=('io0', 'io1')),
        'One disk served by two IOThreads.')
+matrix('two-cpus', MachineConfig((RAW, SECOND), smp=2),
+       'A guest with two CPUs.')
 matrix('heavy-load', MachineConfig(), 'Writes without limit.',
        writers=4, readers=2, full=6, part=3, big=1, flush=200)
 

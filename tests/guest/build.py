@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent.parent / 'build' / 'guest'
@@ -78,8 +79,8 @@ def read_module(root: Path, name: str) -> bytes:
 class Cpio:
     """An archive in cpio's "newc" format, owned by root."""
 
-    def __init__(self) -> None:
-        self.out = io.BytesIO()
+    def __init__(self, out: BinaryIO) -> None:
+        self.out = out
         self.inode = 0
 
     def add(self, name: str, mode: int, data: bytes = b'') -> None:
@@ -95,9 +96,8 @@ class Cpio:
         self.out.write(data)
         self.out.write(bytes(-self.out.tell() % 4))
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         self.add('TRAILER!!!', 0)
-        return self.out.getvalue()
 
 
 def compile_init(out: Path) -> Path:
@@ -109,7 +109,8 @@ def compile_init(out: Path) -> Path:
 
 
 def build_initrd(init: Path, kernel: Path, target: Path) -> None:
-    cpio = Cpio()
+    archive = io.BytesIO()
+    cpio = Cpio(archive)
     for name in ('dev', 'modules'):
         cpio.add(name, stat.S_IFDIR | 0o755)
     cpio.add('init', stat.S_IFREG | 0o755, init.read_bytes())
@@ -121,7 +122,8 @@ def build_initrd(init: Path, kernel: Path, target: Path) -> None:
             cpio.add(f'modules/{name}.ko', stat.S_IFREG | 0o644, module)
     cpio.add('modules/list', stat.S_IFREG | 0o644,
              ('\n'.join(loaded) + '\n').encode())
-    target.write_bytes(gzip.compress(cpio.finish(), 6, mtime=0))
+    cpio.finish()
+    target.write_bytes(gzip.compress(archive.getvalue(), 6, mtime=0))
 
 
 def build_firmware(cache: Path, target: Path) -> None:

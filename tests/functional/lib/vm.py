@@ -19,6 +19,7 @@ from .qmp import Json, Qmp, QmpClosed
 
 KERNEL_LINE = ('console=ttyS0 quiet panic=-1 mitigations=off nokaslr '
                'no_timer_check')
+ACCEL = os.environ.get('WSM_ACCEL', 'tcg,thread=multi')
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class MachineConfig:
     memory: int = 256                   # MiB
     smp: int = 1
     machine: str = 'pc'
-    accel: str = 'tcg,thread=multi'
+    accel: str = ACCEL
     extra: tuple[str, ...] = ()         # options of QEMU
     environment: tuple[tuple[str, str], ...] = ()
 
