@@ -38,10 +38,15 @@ class Daemon:
         self.returncode: Optional[int] = None
 
     def poll(self) -> Optional[int]:
-        if self.returncode is None:
+        if self.returncode is not None:
+            return self.returncode
+        try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:
+            # Its parent, which QEMU forked in between, has not ended yet
+            return None
+        if pid:
+            self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
     def wait(self, timeout: float = TIMEOUT) -> int:
