@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Many connections, many messages: what one port and one session may cost."""
 
-import select
 import socket
 from pathlib import Path
 
@@ -53,16 +52,11 @@ def strangers_while_channels_are_down(scene: Scene) -> None:
     strangers = [Stranger(port, PREAMBLE) for _ in range(MANY)]
     relay.refusing = False
     wait_until(lambda: all_up(source), 'all channels are up again')
-    require(not readable(strangers[-1].sock),
-            'they only came back when the strangers had been thrown out')
+    require('more than' not in destination.stderr(),
+            'there was no room for a channel, as long as they had time')
     to_the_end(scene, source, destination)
     for stranger in strangers:
         stranger.close()
-
-
-def readable(sock: socket.socket, seconds: float = 0) -> bool:
-    """Something came, or its end."""
-    return bool(select.select([sock], [], [], seconds)[0])
 
 
 @test()
@@ -74,7 +68,6 @@ def many_silent_strangers(scene: Scene) -> None:
     port = destination.listen_port()
     strangers = [Stranger(port, b'') for _ in range(MANY)]
     strangers[0].receive_all()
-    require(not readable(strangers[-1].sock), 'all were closed')
     wait_until(lambda: destination.sockets() - before <= MANY // 2,
                'the oldest are closed')
     require('Too many connections' in destination.stderr(),
