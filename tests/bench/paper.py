@@ -10,6 +10,7 @@ host, and moves back ("incremental migration"); its clients stay all the time.
 import re
 import time
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Iterable
 
@@ -137,6 +138,7 @@ def workloads(config: DebianConfig) -> dict[str, Factory]:
 def section_paper(settings: Settings) -> Samples:
     """Each workload there and back."""
     config = debian_config(settings.app_memory, PAPER_RECIPE)
+    settings = replace(settings, app_link_mbit=settings.paper_link_mbit)
     for _ in range(settings.few_rounds):
         for name, factory in workloads(config).items():
             yield from there_and_back(config, name, factory, settings)

@@ -24,7 +24,7 @@ from workloads import (END_SECONDS, WEB_FILES, Ask, GuestClock, GuestJob,
 
 CUSTOMERS = 1000                # each has two accounts; see guest/paper.sh
 FORM = {'Content-Type': 'application/x-www-form-urlencoded'}
-PLAYER_SECONDS = 1.0            # of the film are buffered before it plays
+PLAYER_SECONDS = 2.0            # of the film are buffered before it plays
 
 
 # The web site

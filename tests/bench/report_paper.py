@@ -174,10 +174,10 @@ PAPER_NOTES = {
     'paper': (
         'The workloads and figures of Luo, Zhang and others, "Live and '
         'Incremental Whole-System Migration of Virtual Machines Using '
-        'Block-Bitmap" (IEEE Cluster 2008), with a smaller guest on a slower '
-        f'link: Debian with {DEFAULTS.app_memory} MiB of RAM and a disk of 1 '
+        'Block-Bitmap" (IEEE Cluster 2008), with a smaller guest on a link as '
+        f'fast as theirs: Debian with {DEFAULTS.app_memory} MiB of RAM and a disk of 1 '
         'GiB, more than half of it allocated, over '
-        f'{DEFAULTS.app_link_mbit} Mbit/s. It moves, stays there for '
+        f'{DEFAULTS.paper_link_mbit} Mbit/s. It moves, stays there for '
         f'{DEFAULTS.paper_away:.0f} s, and moves back to the image that it '
         'left; clients are connected all the time, in a third network '
         'namespace. "Dynamic web site": customers of a bank on 8 '
@@ -187,7 +187,7 @@ PAPER_NOTES = {
         f'client is sent a film with {DEFAULTS.paper_video_kbit} kbit/s in '
         'ten chunks per second, which the server reads from the disk; each '
         'byte is checked. The film stands still when a player that was '
-        '1 s ahead has nothing to show. "Bonnie++": again and again on a '
+        '2 s ahead has nothing to show. "Bonnie++": again and again on a '
         f'file of {DEFAULTS.paper_bonnie_mib} MiB, without the tests that '
         'go byte by byte, in which TCG would write next to nothing; its '
         "throughput is what the guest's disk reads and writes, which depends "

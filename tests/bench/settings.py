@@ -73,6 +73,7 @@ class Settings:
     app_iops: int = 300             # of fio, reads; and as many writes
     app_steps: int = 8              # of the build, per second
     # The paper's workloads, in the same guest with more packages
+    paper_link_mbit: int = 1000     # as the paper's
     paper_pages: int = 10           # of the web site, per second
     paper_video_kbit: int = 2000    # per second
     paper_bonnie_mib: int = 192     # its file

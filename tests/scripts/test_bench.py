@@ -240,7 +240,7 @@ class PaperTest(unittest.TestCase):
         late = steady[:50] + [now + 3 for now in steady[50:]]
         seen = paper_loads.play(late, 0, 99)
         self.assertEqual(seen.stalls, 1)
-        self.assertAlmostEqual(seen.seconds, 3)
+        self.assertAlmostEqual(seen.seconds, 3)     # 1 s, and 2 s to fill
         self.assertEqual(paper_loads.play(late, 0, 7).stalls, 0)
 
     def test_spread(self):
