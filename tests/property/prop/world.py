@@ -135,6 +135,11 @@ class World:
             machine.run()
         self.taken(host)
         for image in self.models(host):
+            if image.state == 'incomplete':
+                # It does not descend from the guest that was to come
+                image.forget()
+            elif not image.state:
+                image.doubt()
             image.state = 'current'
         return machine
 
