@@ -17,6 +17,14 @@
 /* Any thread */
 bool migrate_whole_system(void);
 
+/*
+ * In util/error-report.c, which knows nothing of us: gets each error before it
+ * is printed, in any thread, unless it is NULL.  It must not use up the
+ * va_list, which is printed after it.
+ */
+extern void G_GNUC_PRINTF(1, 0) (*error_report_tap)(const char *fmt,
+                                                    va_list ap);
+
 /* Once, from migration_object_init() */
 void wsm_mig_init(void);
 

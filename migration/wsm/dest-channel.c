@@ -354,6 +354,7 @@ static bool coroutine_fn wsm_dest_hello(WsmDestConn *conn, WsmHello *hello,
     ERRP_GUARD();
     uint8_t payload[WSM_HELLO_SIZE];
     WsmDest *d = conn->d;
+    const char *refusal;
     WsmMsg msg;
     int ret;
 
@@ -373,14 +374,13 @@ static bool coroutine_fn wsm_dest_hello(WsmDestConn *conn, WsmHello *hello,
         return false;
     }
     timer_del(conn->timer);
-    if (!wsm_hello_decode(payload, hello, errp) ||
+    refusal = qatomic_read(&d->refusal);
+    if (refusal) {
+        error_setg(errp, "%s", refusal);
+    }
+    if (refusal || !wsm_hello_decode(payload, hello, errp) ||
         !wsm_dest_check_hello(d, hello, errp)) {
         wsm_dest_refuse(conn, error_get_pretty(*errp));
-        return false;
-    }
-    if (d->refusal) {
-        wsm_dest_refuse(conn, d->refusal);
-        error_setg(errp, "%s", d->refusal);
         return false;
     }
     conn->known = true;

@@ -231,7 +231,7 @@ static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
     return d;
 }
 
-WsmDest *wsm_dest_start(Wsm *w, WsmStart *start)
+WsmDest *wsm_dest_start(Wsm *w, WsmStart *start, const char *refusal)
 {
     /* Of all transports only sockets have something there */
     QIONetListener *listener =
@@ -246,7 +246,9 @@ WsmDest *wsm_dest_start(Wsm *w, WsmStart *start)
 
     d->iothread = iothread_create("wsm-dest", &error_abort);
     d->ctx = iothread_get_aio_context(d->iothread);
-    if (!wsm_dest_add_disks(d, &err)) {
+    if (refusal) {
+        d->refusal = g_strdup(refusal);
+    } else if (!wsm_dest_add_disks(d, &err)) {
         d->refusal = g_strdup(error_get_pretty(err));
         wsm_set_error(w, err);
         error_report_err(err);

@@ -95,7 +95,6 @@ struct WsmDest {
     /* Set in start, never changed */
     Wsm *w;
     WsmStart start;             /* what the source told */
-    char *refusal;              /* why we cannot take the guest, or NULL */
     Error *blocker;             /* why jobs and snapshots must wait */
     unsigned ndisks;
     WsmDestDisk *disk;
@@ -116,6 +115,7 @@ struct WsmDest {
     WsmBuffers buffers;         /* for what is received */
     bool closed;                /* the filters must not be called any more */
 
+    char *refusal;              /* atomic: why there is no guest, or NULL */
     unsigned coroutines;        /* atomic: how many there are */
     bool quit;                  /* atomic: they are to end */
     uint32_t epoch;             /* atomic */
@@ -154,9 +154,10 @@ struct WsmDest {
 
 /*
  * Main thread, not in a coroutine: @start (taken) came.  What is wrong with
- * our disks is kept for the source, see @refusal.
+ * our disks is kept for the source, see @refusal.  With @refusal there is only
+ * that to say, and no disk is looked at.
  */
-WsmDest *wsm_dest_start(Wsm *w, WsmStart *start);
+WsmDest *wsm_dest_start(Wsm *w, WsmStart *start, const char *refusal);
 
 /* Main thread: would blocks be lost, or not durable, without this QEMU? */
 bool wsm_dest_is_needed(WsmDest *d);

@@ -16,6 +16,7 @@
 #include "migration/qemu-file.h"
 #include "system/runstate.h"
 #include "dest.h"
+#include "give-up.h"
 #include "section.h"
 #include "trace.h"
 
@@ -37,7 +38,7 @@ static void wsm_load_start_bh(void *opaque)
 {
     WsmLoadStart *ls = opaque;
 
-    wsm_dest_start(ls->w, ls->start);
+    wsm_dest_start(ls->w, ls->start, NULL);
     aio_co_wake(ls->co);
 }
 
@@ -55,16 +56,21 @@ static uint8_t *wsm_load_bytes(QEMUFile *f, size_t size)
 }
 
 /* START comes in the main thread, in the coroutine that loads the stream */
-static int wsm_load_start(QEMUFile *f, Wsm *w)
+int wsm_load_start(QEMUFile *f, Wsm *w)
 {
     g_autofree uint8_t *buf = NULL;
     size_t size = qemu_get_be32(f);
     Error *err = NULL;
     WsmStart start;
 
+    if (!migrate_whole_system()) {
+        error_report("Capability 'whole-system' is on at the source, but off "
+                     "here; switch it on at both");
+        return -EINVAL;
+    }
     if (size > WSM_MAX_START_SIZE) {
-        error_report("section 'wsm': START has %zu bytes, at most %" PRIu64
-                     " are allowed", size, (uint64_t)WSM_MAX_START_SIZE);
+        error_report("section 'wsm-start': START has %zu bytes, at most %"
+                     PRIu64 " are allowed", size, (uint64_t)WSM_MAX_START_SIZE);
         return -EINVAL;
     }
     buf = wsm_load_bytes(f, size);
@@ -72,12 +78,12 @@ static int wsm_load_start(QEMUFile *f, Wsm *w)
         return -EIO;
     }
     if (!wsm_start_decode(buf, size, &start, &err)) {
-        error_prepend(&err, "section 'wsm': ");
+        error_prepend(&err, "section 'wsm-start': ");
         error_report_err(err);
         return -EINVAL;
     }
     if (w->dest || !qemu_in_coroutine()) {
-        error_report("section 'wsm': START came twice");
+        error_report("section 'wsm-start': START came twice");
         wsm_start_destroy(&start);
         return -EINVAL;
     }
@@ -88,7 +94,7 @@ static int wsm_load_start(QEMUFile *f, Wsm *w)
     };
     aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_start_bh, &ls);
     qemu_coroutine_yield();
-    return 0;
+    return w->dest->refusal ? -EINVAL : 0;
 }
 
 /* All that was missing is here, or the source would not say so */
@@ -107,14 +113,11 @@ int wsm_load_state(QEMUFile *f, void *opaque, int version_id)
     Wsm *w = opaque;
     int tag = qemu_get_byte(f);
 
-    if (!migrate_whole_system()) {
-        error_report("Capability 'whole-system' is on at the source, but off "
-                     "here; switch it on at both");
+    if (!w->dest) {
+        error_report("section 'wsm' came before START");
         return -EINVAL;
     }
     switch (tag) {
-    case WSM_SECTION_START:
-        return wsm_load_start(f, w);
     case WSM_SECTION_PART:
         return 0;
     case WSM_SECTION_END:
@@ -232,8 +235,12 @@ static void wsm_load_cleanup_co_bh(void *opaque)
 int wsm_load_cleanup(void *opaque)
 {
     Wsm *w = opaque;
-    WsmDest *d = w->dest;
+    WsmDest *d;
 
+    if (qemu_in_coroutine() && migrate_whole_system()) {
+        wsm_give_up(w);
+    }
+    d = w->dest;
     if (!d) {
         return 0;
     }

@@ -16,7 +16,6 @@
 #include "protocol.h"
 
 #define WSM_MAX_EPOCH           1
-#define WSM_MIN_CHANNELS        2       /* urgent channel + 1 */
 
 /* Properties of a message type */
 enum {
@@ -115,6 +114,10 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
         .min_length = WSM_POINT_SIZE,
         .max_length = WSM_POINT_SIZE + WSM_MAX_RUNS,
         .max_bytes = WSM_MAX_DISK_SIZE,
+    },
+    [WSM_MSG_GIVE_UP] = {
+        .name = "GIVE_UP", .flags = ON_URGENT,
+        .min_length = 1, .max_length = WSM_MAX_TEXT,
     },
 };
 

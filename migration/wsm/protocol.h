@@ -23,6 +23,7 @@
 #define WSM_HEADER_MAGIC        0x57534d31      /* "WSM1" */
 #define WSM_HEADER_SIZE         32
 #define WSM_HELLO_SIZE          24
+#define WSM_MIN_CHANNELS        2               /* urgent channel + 1 */
 #define WSM_MAX_CHANNELS        17              /* urgent channel + 16 */
 #define WSM_MAX_DISKS           256
 #define WSM_MAX_PATH            512             /* bytes of a disk's QOM path */
@@ -74,6 +75,7 @@ typedef enum WsmMsgType {
     WSM_MSG_HASH,       /* S->D  hash the blocks of this range */
     WSM_MSG_HASHES,     /* D->S  answer to HASH; payload: hashes, or none */
     WSM_MSG_POINT,      /* S->D  bits of a sync point; payload: WsmPointMsg */
+    WSM_MSG_GIVE_UP,    /* D->S  cannot load the guest; payload: text */
     WSM_MSG__MAX
 } WsmMsgType;
 

@@ -64,19 +64,25 @@ int wsm_save_prepare(void *opaque, Error **errp)
 }
 
 /* Called with the BQL */
+int wsm_save_start(QEMUFile *f, Wsm *w)
+{
+    g_autoptr(GByteArray) start = wsm_start_encode(&w->source->start);
+
+    qemu_put_be32(f, start->len);
+    qemu_put_buffer(f, start->data, start->len);
+    return 0;
+}
+
+/* Called with the BQL */
 int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
 {
     Wsm *w = opaque;
-    g_autoptr(GByteArray) start = NULL;
 
     if (!w->source) {
         error_setg(errp, "the migration has ended");
         return -EINVAL;
     }
-    start = wsm_start_encode(&w->source->start);
-    qemu_put_byte(f, WSM_SECTION_START);
-    qemu_put_be32(f, start->len);
-    qemu_put_buffer(f, start->data, start->len);
+    qemu_put_byte(f, WSM_SECTION_PART);
     /*
      * START is a small packet behind another, and nothing follows until it
      * was answered: with Nagle it would wait 40 ms for a delayed TCP ACK.
@@ -84,6 +90,20 @@ int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
     qio_channel_set_delay(qemu_file_get_ioc(f), false);
     wsm_keep_alive(qemu_file_get_ioc(f));
     return 0;
+}
+
+/*
+ * What the disks or the destination told us is why; that a stream broke, or
+ * "Sibling indicated error 1", came of it, and may have been seen earlier.
+ */
+static void wsm_save_say_why(WsmSource *s, MigrationState *ms)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    if (s->fatal) {
+        QEMU_LOCK_GUARD(&ms->error_mutex);
+        error_free(ms->error);
+        ms->error = error_copy(s->fatal);
+    }
 }
 
 /*
@@ -130,6 +150,7 @@ void wsm_save_cleanup(void *opaque)
         wsm_save_end(w, WSM_PHASE_CANCELLED, NULL);
         break;
     default:
+        wsm_save_say_why(w->source, ms);
         wsm_save_end(w, WSM_PHASE_FAILED, ms->error);
         break;
     }

@@ -19,7 +19,6 @@
 
 enum {
     WSM_SECTION_PART = 0,
-    WSM_SECTION_START = 1,
     WSM_SECTION_END = 2,
 };
 
@@ -35,6 +34,12 @@ void wsm_save_pending_estimate(void *opaque, uint64_t *must_precopy,
 void wsm_save_pending_exact(void *opaque, uint64_t *must_precopy,
                             uint64_t *can_postcopy);
 
+/*
+ * Start section: the first of all, so that what the disks lack is said before
+ * anything else can fail.  The source writes it with the BQL.
+ */
+int wsm_save_start(QEMUFile *f, Wsm *w);
+
 /* Freeze section: the source writes it with the BQL */
 int wsm_save_freeze(QEMUFile *f, Wsm *w);
 
@@ -44,6 +49,7 @@ int wsm_save_notify(Wsm *w, MigrationEvent *e, Error **errp);
 /* load.c: the destination's handlers */
 int wsm_load_state(QEMUFile *f, void *opaque, int version_id);
 int wsm_load_cleanup(void *opaque);
+int wsm_load_start(QEMUFile *f, Wsm *w);
 int wsm_load_freeze(QEMUFile *f, Wsm *w);
 
 #endif

@@ -231,6 +231,21 @@ static bool coroutine_fn wsm_source_failed(WsmSourceChannel *c,
     return wsm_source_ack(c, msg, false, errp);
 }
 
+/* With postcopy-ram it may be after the handover, and is only shown */
+static bool coroutine_fn wsm_source_given_up(WsmSourceChannel *c,
+                                             const WsmMsg *msg, Error **errp)
+{
+    g_autofree char *text = wsm_channel_recv_text(&c->c, msg->length, errp);
+    Error *err = NULL;
+
+    if (!text) {
+        return false;
+    }
+    error_setg(&err, "the destination gives up: %s", text);
+    wsm_source_fail(c->s, err);
+    return true;
+}
+
 /* Returns false and sets @errp to close the channel */
 static bool coroutine_fn wsm_source_dispatch(WsmSourceChannel *c,
                                              const WsmMsg *msg, Error **errp)
@@ -245,6 +260,8 @@ static bool coroutine_fn wsm_source_dispatch(WsmSourceChannel *c,
     case WSM_MSG_SYNC_ACK:
         wsm_source_synced(s, msg);
         return true;
+    case WSM_MSG_GIVE_UP:
+        return wsm_source_given_up(c, msg, errp);
     case WSM_MSG_HASHES:
         return wsm_source_hashes(c, msg, errp);
     case WSM_MSG_BASIS:

@@ -20,6 +20,7 @@
 #include "system/runstate.h"
 #include "channel.h"
 #include "dest.h"
+#include "give-up.h"
 #include "image.h"
 #include "peer.h"
 #include "section.h"
@@ -175,18 +176,54 @@ static const VMStateInfo wsm_freeze_info = {
     .get = wsm_freeze_get,
 };
 
-static bool wsm_freeze_needed(void *opaque)
+static int wsm_start_put(QEMUFile *f, void *pv, size_t size,
+                         const VMStateField *field, JSONWriter *vmdesc)
+{
+    return wsm_save_start(f, wsm_get());
+}
+
+static int wsm_start_get(QEMUFile *f, void *pv, size_t size,
+                         const VMStateField *field)
+{
+    return wsm_load_start(f, wsm_get());
+}
+
+static const VMStateInfo wsm_start_info = {
+    .name = "wsm start",
+    .put = wsm_start_put,
+    .get = wsm_start_get,
+};
+
+static bool wsm_section_needed(void *opaque)
 {
     Wsm *w = opaque;
 
     return w->source && migrate_whole_system();
 }
 
+/* With the highest priority and early_setup it comes before memory's setup */
+static const VMStateDescription wsm_vmstate_start = {
+    .name = "wsm-start",
+    .version_id = WSM_SECTION_VERSION,
+    .minimum_version_id = WSM_SECTION_VERSION,
+    .early_setup = true,
+    .priority = MIG_PRI_MAX,
+    .needed = wsm_section_needed,
+    .fields = (const VMStateField[]) {
+        {
+            .name = "start",
+            .info = &wsm_start_info,
+            .flags = VMS_SINGLE,
+        },
+        VMSTATE_END_OF_LIST()
+    },
+};
+
 static const VMStateDescription wsm_vmstate_freeze = {
     .name = "wsm-freeze",
     .version_id = WSM_SECTION_VERSION,
     .minimum_version_id = WSM_SECTION_VERSION,
-    .needed = wsm_freeze_needed,
+    .needed = wsm_section_needed,
     .fields = (const VMStateField[]) {
         {
             .name = "residue",
@@ -207,6 +244,7 @@ static void wsm_register(Wsm *w)
         return;
     }
     w->registered = true;
+    vmstate_register(NULL, 0, &wsm_vmstate_start, w);
     register_savevm_live("wsm", 0, WSM_SECTION_VERSION, &wsm_handlers, w);
     vmstate_register(NULL, 0, &wsm_vmstate_freeze, w);
     migration_add_notifier(&w->notifier, wsm_notify);
@@ -223,6 +261,7 @@ void wsm_mig_init(void)
                                                wsm_image_unref);
     wsm_phase_init(&w->phases, wsm_now());
     the_wsm = w;
+    wsm_give_up_init();
     wsm_hmp_init();
 
     if (migrate_whole_system()) {

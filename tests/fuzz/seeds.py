@@ -36,7 +36,7 @@ def message_seeds() -> Iterator[bytes]:
         header(16, 3, length=4, size=(1 << 63) - (1 << 20)),
         header(17, 1, size=1 << 20), header(18, size=8192, length=64),
         header(18, 1, size=8192), header(19, 3, 1, 6, 1 << 20, 1 << 30),
-        header(20), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
+        header(20, length=9), header(21), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
     ]
     base = WANT_ERROR | HAVE_LIMITS | ALL_DISKS
     for bytes_ in headers:

@@ -37,6 +37,7 @@ class Type(enum.IntEnum):
     HASH = 17
     HASHES = 18
     POINT = 19
+    GIVE_UP = 20
 
 
 @dataclass(frozen=True)

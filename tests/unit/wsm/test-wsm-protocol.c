@@ -175,6 +175,10 @@ static const Sample samples[] = {
         .bytes = 0x40000000 },
       "57534d31 0013 0000 00000001 00000006 0000000000000000 0000000040000000"
     },
+    { 20, "GIVE_UP", false, false, 'u', "01", "", 1, 1024, 0,
+      { .type = WSM_MSG_GIVE_UP, .length = 9 },
+      "57534d31 0014 0000 00000000 00000009 0000000000000000 0000000000000000"
+    },
 };
 
 /* A peer and a channel from which such a message may come */

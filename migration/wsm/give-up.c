@@ -1,0 +1,125 @@
+/*
+ * Whole-system migration: tell the source why the guest cannot come
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include <poll.h>
+#include "io/channel-socket.h"
+#include "io/channel-tls.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "migration/migration.h"
+#include "migration/qemu-file.h"
+#include "dest.h"
+#include "give-up.h"
+
+#define WSM_HANG_UP_NS      (10 * NANOSECONDS_PER_SECOND)
+#define WSM_HANG_UP_POLL_NS (10 * SCALE_MS)
+
+/* The first report of the coroutine that loads the stream; main thread */
+static char *first_report;
+
+static void G_GNUC_PRINTF(1, 0) wsm_give_up_note(const char *fmt, va_list ap)
+{
+    Coroutine *loads = migration_incoming_get_current()->loadvm_co;
+    va_list copy;
+
+    if (loads && qemu_in_coroutine() && qemu_coroutine_self() == loads &&
+        !first_report) {
+        va_copy(copy, ap);
+        first_report = g_strdup_vprintf(fmt, copy);
+        va_end(copy);
+    }
+}
+
+void wsm_give_up_init(void)
+{
+    error_report_tap = wsm_give_up_note;
+}
+
+/* Has the source closed the main stream, or is there none? */
+static bool wsm_source_hung_up(void)
+{
+    QEMUFile *f = migration_incoming_get_current()->from_src_file;
+    QIOChannel *ioc = f ? qemu_file_get_ioc(f) : NULL;
+    struct pollfd pfd = { .events = POLLRDHUP };
+
+    if (ioc && object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
+        ioc = QIO_CHANNEL_TLS(ioc)->master;
+    }
+    if (!ioc || !object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
+        return true;
+    }
+    pfd.fd = QIO_CHANNEL_SOCKET(ioc)->fd;
+    return poll(&pfd, 1, 0) != 0;
+}
+
+/* Channels that are up; those that come are refused */
+static void coroutine_fn wsm_give_up_say_co(void *opaque)
+{
+    WsmDest *d = opaque;
+    WsmDestConn *conn = d->channel[0].conn;
+    WsmMsg msg = {
+        .type = WSM_MSG_GIVE_UP,
+        .epoch = qatomic_read(&d->epoch),
+        .length = MIN(strlen(d->refusal), WSM_MAX_TEXT),
+    };
+
+    if (conn) {
+        conn->writes++;
+        wsm_channel_send(&conn->c, &msg, d->refusal);
+        conn->writes--;
+        qemu_co_queue_restart_all(&d->room);
+    }
+    wsm_dest_co_end(d);
+}
+
+typedef struct WsmGiveUp {
+    Wsm *w;
+    const char *reason;
+    Coroutine *co;
+} WsmGiveUp;
+
+/* There was no START that we understand: just listen, and refuse */
+static void wsm_give_up_start_bh(void *opaque)
+{
+    WsmGiveUp *g = opaque;
+    WsmStart start = {
+        .channels = WSM_MIN_CHANNELS, .granularity = WSM_MIN_GRANULARITY,
+    };
+
+    wsm_dest_start(g->w, &start, g->reason);
+    aio_co_wake(g->co);
+}
+
+static void coroutine_fn wsm_give_up_reason(Wsm *w, const char *reason)
+{
+    WsmGiveUp g = { .w = w, .reason = reason, .co = qemu_coroutine_self() };
+
+    if (!w->dest) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_give_up_start_bh,
+                                &g);
+        qemu_coroutine_yield();
+    } else if (!w->dest->refusal) {
+        qatomic_set(&w->dest->refusal, g_strdup(reason));
+        qatomic_inc(&w->dest->coroutines);
+        aio_co_schedule(w->dest->ctx,
+                        qemu_coroutine_create(wsm_give_up_say_co, w->dest));
+    }
+}
+
+void coroutine_fn wsm_give_up(Wsm *w)
+{
+    g_autofree char *reason = g_steal_pointer(&first_report);
+    int64_t deadline = wsm_now() + WSM_HANG_UP_NS;
+
+    if (wsm_source_hung_up()) {
+        return;
+    }
+    wsm_give_up_reason(w, reason ?: "it cannot load the guest; its log has the "
+                                    "reason");
+    while (!wsm_source_hung_up() && wsm_now() < deadline) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_HANG_UP_POLL_NS);
+    }
+}

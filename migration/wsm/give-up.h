@@ -1,0 +1,25 @@
+/*
+ * Whole-system migration: tell the source why the guest cannot come
+ *
+ * The user sits at the source.  What QEMU knows of a stream that it cannot
+ * load goes to stderr here, and the source hears that something is wrong.  So
+ * the first error that is reported while the stream is loaded is kept, and
+ * said on the block channels before QEMU ends.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_GIVE_UP_H
+#define MIGRATION_WSM_GIVE_UP_H
+
+#include "wsm.h"
+
+/* Main thread, once: begin to listen to error_report() */
+void wsm_give_up_init(void);
+
+/*
+ * Loading failed.  Say why, and wait until the source hangs up, or for some
+ * seconds.  Main thread, in the coroutine that loads the stream.
+ */
+void coroutine_fn wsm_give_up(Wsm *w);
+
+#endif
