@@ -206,7 +206,7 @@ static void coroutine_fn wsm_dest_write_co(void *opaque)
     }
     if (ret < 0) {
         answer.type = WSM_MSG_FAIL;
-        payload = strerror(-ret);
+        payload = g_strerror(-ret);
         answer.length = strlen(payload);
     }
     if (ret != -ECANCELED) {

@@ -28,8 +28,10 @@ static bool wsm_dest_check_disk(const WsmDiskDesc *desc, const WsmDisk *ours,
     }
     if (size != desc->size) {
         error_setg(errp, "disk '%s': destination is %" PRId64 " bytes, source "
-                   "is %" PRIu64 "; create it with the same size",
-                   desc->name, size, desc->size);
+                   "is %" PRIu64 "; create it with the same size%s",
+                   desc->name, size, desc->size,
+                   size > desc->size ? ", or use a part of it: driver raw with "
+                                       "'size' above its file" : "");
         return false;
     }
     return true;

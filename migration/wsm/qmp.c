@@ -146,12 +146,44 @@ static bool wsm_check_live(Wsm *w, const WsmOptions *o, Error **errp)
     return true;
 }
 
+static bool wsm_is_disk(GArray *all, const char *name)
+{
+    for (unsigned i = 0; i < all->len; i++) {
+        if (wsm_disk_is_called(&g_array_index(all, WsmDisk, i), name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Disks can be unplugged later, so migrate looks at 'disks' once more */
+static bool wsm_check_disks(const WsmOptions *o, Error **errp)
+{
+    g_autoptr(GArray) all = wsm_disk_list();
+    g_autoptr(GPtrArray) selected = NULL;
+    WsmExcludedDiskList *excluded = NULL;
+
+    for (WsmBasisWishList *l = o->has_basis ? o->basis : NULL; l;
+         l = l->next) {
+        if (!wsm_is_disk(all, l->value->disk)) {
+            error_setg(errp, "disk '%s' in option 'basis' is no disk of a "
+                       "guest device", l->value->disk);
+            return false;
+        }
+    }
+    selected = wsm_disk_select(all, o->has_disks ? o->disks : NULL, &excluded,
+                               errp);
+    qapi_free_WsmExcludedDiskList(excluded);
+    return selected;
+}
+
 void qmp_wsm_set_options(WsmOptions *new, Error **errp)
 {
     Wsm *w = wsm_get();
     WsmOptions *o = w->options;
 
-    if (!wsm_check_options(new, errp) || !wsm_check_live(w, new, errp)) {
+    if (!wsm_check_options(new, errp) || !wsm_check_live(w, new, errp) ||
+        !wsm_check_disks(new, errp)) {
         return;
     }
     if (new->has_sync_points) {

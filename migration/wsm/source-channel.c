@@ -16,6 +16,7 @@
 #include "trace.h"
 
 #define WSM_BACKOFF_MIN_NS      (100 * SCALE_MS)
+#define WSM_MAX_ERRNO           4095    /* as in Linux's IS_ERR() */
 #define WSM_BACKOFF_MAX_NS      (2 * NANOSECONDS_PER_SECOND)
 
 static void coroutine_fn wsm_source_wake_co(void *opaque)
@@ -181,6 +182,18 @@ static bool coroutine_fn wsm_source_open(WsmSourceChannel *c, Error **errp)
     return false;
 }
 
+/* The number is Linux's, and the destination may send any */
+static void wsm_set_flush_error(Error **errp, uint64_t number)
+{
+    if (number <= WSM_MAX_ERRNO) {
+        error_setg_errno(errp, number,
+                         "the destination cannot flush its disks");
+    } else {
+        error_setg(errp, "the destination cannot flush its disks: error "
+                   "%" PRIu64, number);
+    }
+}
+
 static void coroutine_fn wsm_source_synced(WsmSource *s, const WsmMsg *msg)
 {
     if (msg->offset != s->sync_serial || !s->sync_awaited) {
@@ -190,8 +203,7 @@ static void coroutine_fn wsm_source_synced(WsmSource *s, const WsmMsg *msg)
     if (!s->epoch && msg->bytes) {
         Error *err = NULL;
 
-        error_setg(&err, "the destination cannot flush its disks: %s",
-                   strerror(MIN(msg->bytes, INT_MAX)));
+        wsm_set_flush_error(&err, msg->bytes);
         wsm_source_fail(s, err);
         return;
     }

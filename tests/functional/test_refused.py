@@ -91,6 +91,12 @@ def refused_options(scene: Scene) -> None:
                         ('granularity', -4096)):
         source.qmp.expect_error('wsm-set-options', name, f' {value},',
                                 arguments={name: value})
+    source.qmp.expect_error('wsm-set-options', 'nosuch', "'disks'",
+                            disks=['vd0', 'nosuch'])
+    source.qmp.expect_error('wsm-set-options', 'nosuch', "'basis'", basis=[
+        {'disk': 'nosuch', 'kind': 'full'}])
+    require(source.qmp.cmd('query-wsm-options')['disks'] == [],
+            'an option that was refused is set')
     fill_half(scene)
     destination = scene.destination()
     begin(source, scene.uri(destination), **SLOW_DISK)
