@@ -39,6 +39,8 @@ class Move:
                  for disk in world.disks]
         self.source.prepare(basis=basis, sync_points=plan.points,
                             **plan.options)
+        for image in world.models(world.here):
+            image.limit(plan.points)    # which the option does at once
         self.source.set_params(downtime_limit=2000)
         self.dest.prepare(sync_points=plan.points)
         port = self.dest.listen()
