@@ -204,12 +204,23 @@ def count_rounds(rows: dict[str, list[Json]]) -> str:
     return '1 round' if most == 1 else f'{most} rounds'
 
 
+def when(document: Json, section: str) -> list[str]:
+    """Of a section that was not measured with the others."""
+    facts = document.get('later', {}).get(section)
+    if not facts:
+        return []
+    load = ', '.join(str(value) for value in facts['machine']['load'])
+    return [f'Measured {facts["date"]}, apart from the others, with QEMU '
+            f'{facts["qemu"]}; load average at the begin: {load}.', '']
+
+
 def render(document: Json, settings: Settings,
            plots: dict[str, list[str]]) -> str:
     """@plots: for each section, lines that show its plots."""
     lines = explain(document) + unmet(document, settings)
     for section, rows in document['sections'].items():
         lines += [f'## {TITLES[section]} ({count_rounds(rows)})', '']
+        lines += when(document, section)
         if section in NOTES:
             lines += [*textwrap.wrap(NOTES[section], 76), '']
         for plot in plots.get(section, []):

@@ -178,6 +178,16 @@ class RowTest(unittest.TestCase):
         self.assertEqual(report.count_rounds({"a": [{}] * 2, "b": [{}] * 3}),
                          "2 to 3 rounds")
 
+    def test_when(self):
+        """Only a section that was measured later says when."""
+        facts = {"date": "2026-12-01", "qemu": "10.0.9",
+                 "machine": {"load": [0.5, 1.0, 2.0]}}
+        document = {"date": "2026-11-01", "later": {"thin": facts}}
+        self.assertEqual(report.when(document, "memory"), [])
+        text = " ".join(report.when(document, "thin"))
+        for part in ("2026-12-01", "10.0.9", "0.5, 1.0, 2.0"):
+            self.assertIn(part, text)
+
     def test_failure_is_shown(self):
         """A way that was never ready shows what the guest felt."""
         never = sample(failure="TestFailure: given up", rate_before=100.0,
