@@ -324,7 +324,8 @@ def guide_options(walk: Walk) -> None:
         walk.alpha.type(command.text)
         walk.beta.type(command.text)
     walk.walk('3.', 'migrate-incoming')
-    for title in ('Options', 'Several disks', 'Moving back'):
+    for title in ('Options', 'Several disks', 'Moving back',
+                  'Where sync points'):
         walk.walk(title)
     walk.walk('4.')
     walk.arrive()
@@ -368,7 +369,7 @@ def guide_recover(walk: Walk) -> None:
 def guide_complete(_scene: Scene) -> None:
     """Each section of the user guide with commands is walked in a test."""
     walked = ('0.', '1.', '2.', '3.', '4.', 'Without', '5.', '6.',
-              'Moving back', 'The stale copy', 'Options', 'Several disks',
-              'TLS', 'Stop it', 'When something')
+              'Moving back', 'The stale copy', 'Where sync points', 'Options',
+              'Several disks', 'TLS', 'Stop it', 'When something')
     left = [title for title in guide.read() if not title.startswith(walked)]
     require(not left, f'{left}')
