@@ -67,6 +67,7 @@ VARIANTS = {variant.name: variant for variant in [
                              "--enable-ubsan"),
             environment={"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1",
                          "UBSAN_OPTIONS": "halt_on_error=1:"
+                                          "abort_on_error=1:"
                                           "print_stacktrace=1"}),
     Variant("tsan", options=("--enable-werror", "--enable-tsan"),
             environment={"TSAN_OPTIONS": "halt_on_error=0:exitcode=66:"

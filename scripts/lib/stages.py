@@ -27,6 +27,15 @@ CASE_LINE = re.compile(r"^(ok|not ok|skip) (\S+)[\s#]*(.*)$")
 FUZZ = ROOT / "tests/fuzz/run"
 TSAN_SUPPRESSIONS = ROOT / "scripts/lib/tsan.supp"
 UNIT_TIMEOUT = 300
+SANITIZER_TIMEOUT = "600"
+# Those in which several threads of QEMU are at work at once
+THREADED = """
+    basic-raw iothread iothread-vq-mapping heavy-load multifd multifd-tls
+    postcopy-ram back-and-forth block-channels-cut-in-postcopy pull-lost
+    link-cut-in-postcopy two-disks-recover law-one
+    read-everything-in-postcopy cancel-in-disk-precopy
+    source-quits-in-postcopy destination-quits-in-postcopy different-bases
+""".split()
 
 
 @dataclass
@@ -186,6 +195,36 @@ def chosen_tests(run):
     names = re.findall(r"^([\w.-]+)", output([str(FUNCTIONAL), "--list"]),
                        re.M)
     return [name for name in names if run.selected(name)]
+
+
+def sanitizer_environment(variant):
+    """
+    Return the environment for guests in a build with sanitizers.
+
+    Leaks are looked for in unit tests only: what just the stack of a
+    coroutine points to would be taken for one.
+    """
+    env = {**test_environment(variant, {}), "WSM_TIMEOUT": SANITIZER_TIMEOUT,
+           "WSM_QEMU": str(variant.dir / "qemu-system-x86_64")}
+    if "ASAN_OPTIONS" in env:
+        env["ASAN_OPTIONS"] += ":detect_leaks=0:detect_stack_use_after_return=0"
+    return env
+
+
+def run_sanitized(run, name, tests=()):
+    """Run the functional tests, or those that @tests names, in a variant."""
+    variant = qemu.build(name)
+    chosen = [test for test in chosen_tests(run)
+              if not tests or test in tests]
+    if not chosen:
+        return
+    say(f"functional tests, {name}")
+    cmd = [str(FUNCTIONAL)]
+    cmd += [word for test in chosen for word in ("--only", test)]
+    seen, why = printed_cases(run, cmd, f"{name}:",
+                              sanitizer_environment(variant))
+    if why or not seen:
+        run.results.add(NOT_OK, f"functional-{name}", why or "no cases")
 
 
 def run_functional_tests(run, variant="patched"):
