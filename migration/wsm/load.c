@@ -227,6 +227,14 @@ static void wsm_load_cleanup_co_bh(void *opaque)
     aio_co_wake(end->co);
 }
 
+static void wsm_load_begin_cleaning(WsmDest *d)
+{
+    if (!d->cleaning) {
+        d->cleaning = true;
+        qemu_event_init(&wsm_load_left, false);
+    }
+}
+
 /*
  * Called with the BQL, in the main thread or in that of post-copy.  In the
  * coroutine that loads the stream something failed, and QEMU may exit right
@@ -238,6 +246,10 @@ int wsm_load_cleanup(void *opaque)
     WsmDest *d;
 
     if (qemu_in_coroutine() && migrate_whole_system()) {
+        /* The thread of post-copy sees the source hang up as well */
+        if (w->dest) {
+            wsm_load_begin_cleaning(w->dest);
+        }
         wsm_give_up(w);
     }
     d = w->dest;
@@ -254,8 +266,7 @@ int wsm_load_cleanup(void *opaque)
     if (qemu_in_coroutine()) {
         WsmLoadEnd end = { .w = w, .co = qemu_coroutine_self() };
 
-        d->cleaning = true;
-        qemu_event_init(&wsm_load_left, false);
+        wsm_load_begin_cleaning(d);
         aio_bh_schedule_oneshot(qemu_get_aio_context(),
                                 wsm_load_cleanup_co_bh, &end);
         qemu_coroutine_yield();
