@@ -6,6 +6,7 @@ noted in.  Here it is added and removed between runs of Bonnie++ in one guest
 that never moves, so that nothing else differs.
 """
 
+import os
 from contextlib import closing
 
 from apps import PROBLEMS
@@ -16,6 +17,7 @@ from lib.common import require, wait_until
 from lib.qmp import Json
 from lib.vm import Vm
 from methods import WSM
+from moving import cpu_seconds
 from sample import Sample, Samples
 from settings import Settings
 
@@ -58,13 +60,15 @@ def measure_turns(vm: Vm, network: Network, settings: Settings) -> Samples:
     with closing(Heartbeat(network)) as heartbeat:
         wait_until(heartbeat.last, 'the guest answers')
     bonnie(network, settings)       # QEMU translates the code
-    for number in range(settings.paper_pairs):
+    for number in range(settings.paper_pairs * settings.few_rounds):
         for way in TURNS[number % len(TURNS)]:
             require(run_job(network, 'sync').code == 0, 'sync failed')
             if way == ON:
                 set_tracking(vm, ON)
-            sample = Sample(WSM, 'bonnie')
+            sample = Sample(WSM, 'bonnie', load_average=os.getloadavg()[0])
+            before = cpu_seconds(vm)
             sample.numbers |= bonnie(network, settings)
+            sample.numbers['cpu'] = cpu_seconds(vm) - before
             if way == ON:
                 set_tracking(vm, OFF)
             yield way, sample

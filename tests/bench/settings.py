@@ -80,7 +80,7 @@ class Settings:
     paper_away: float = 30.0        # seconds between the way there and back
     paper_cost_mib: int = 320       # its file, where tracking is measured
     paper_cost_chars: int = 1       # MiB that are written byte by byte
-    paper_pairs: int = 10           # of runs with and without it
+    paper_pairs: int = 6            # of runs with and without it
 
     @property
     def few_rounds(self) -> int:

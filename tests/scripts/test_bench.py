@@ -284,13 +284,17 @@ class PaperTest(unittest.TestCase):
     def test_cost(self):
         """The two runs of a pair are compared."""
         def runs(*speeds):
-            return [sample(numbers={"putc": speed}) for speed in speeds]
+            return [sample(numbers={"putc": speed, "cpu": 1000 / speed})
+                    for speed in speeds]
 
         rows = {"off": runs(100, 200), "on": runs(99, 200)}
         row = report_paper.cost_rows("s", rows, None)[0]
         self.assertEqual([round(value, 6) for value in row.values],
                          [0.01, 0.0])
         self.assertTrue(row.met())
+        more = report_paper.cost_rows("s", rows, None)[-1]
+        self.assertEqual([round(value, 4) for value in more.values],
+                         [0.0101, 0.0])
         self.assertIn("0.50%", "".join(report_paper.cost_table(rows)))
 
     def test_tables(self):
