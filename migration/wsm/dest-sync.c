@@ -78,6 +78,10 @@ static void wsm_dest_settle_bh(void *opaque)
     WsmDest *d = opaque;
 
     wsm_dest_settle(d);
+    if (!d->stopped) {
+        /* If the flush before failed, nobody has done so yet */
+        wsm_dest_watch_end(d);
+    }
     wsm_dest_co_end(d);
 }
 

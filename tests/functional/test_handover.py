@@ -2,7 +2,7 @@
 """The handover: who owns the guest, who says so, and when it is over."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Optional
 
 from lib.common import require, wait_until
 from lib.image import MIB
@@ -145,11 +145,12 @@ def postcopy_ram_ready_late(scene: Scene) -> None:
 
 # The end of a stream
 
-def paused_in_postcopy(scene: Scene, cut: str) -> tuple[Vm, Vm, Relay]:
+def paused_in_postcopy(scene: Scene, cut: str, destination: Optional[Vm] = None
+                       ) -> tuple[Vm, Vm, Relay]:
     """The main stream, or all of the link, broke with blocks missing."""
     source = loaded_source(scene, writers=2, rate=400, full=4, part=1,
                            readers=1, rrate=50)
-    destination = scene.destination()
+    destination = destination or scene.destination()
     relay = scene.make_relay(destination)
     begin(source, relay.uri, push_delay=200, max_residue=30000)
     wait_phase(destination, 'postcopy')
@@ -276,6 +277,33 @@ too_early(Message(Type.ZERO, epoch=1, count=4096), 'disk-precopy')
 def main_stream_lost_for_good(scene: Scene) -> None:
     """The main stream breaks and stays away: the blocks come, both end."""
     source, destination, _ = paused_in_postcopy(scene, MAIN)
+    source.qmp.cmd('wsm-set-options', push_delay=0)
+    finish(source, destination)
+    expect_moved(scene, source, destination)
+    end(source, destination)
+
+
+def second_flush_fails(scene: Scene) -> Vm:
+    """A destination where the flush after the one of pre-copy fails, once."""
+    node = {'driver': 'raw', 'node-name': 'flaky', 'file': {
+        'driver': 'blkdebug', 'image': 'node-vd0-file', 'set-state': [
+            {'event': 'flush_to_disk', 'state': 1, 'new_state': 2}],
+        'inject-error': [
+            {'event': 'flush_to_disk', 'iotype': 'flush', 'state': 2,
+             'once': True}]}}
+    destination = scene.destination('defer')
+    destination.qmp.cmd('blockdev-add', node)
+    destination.qmp.cmd('qom-set', path='/machine/peripheral/vd0',
+                        property='drive', value='flaky')
+    destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+    return destination
+
+
+@test()
+def main_stream_lost_and_flush_fails(scene: Scene) -> None:
+    """What came is durable at the second try only: both end all the same."""
+    source, destination, _ = paused_in_postcopy(scene, MAIN,
+                                                second_flush_fails(scene))
     source.qmp.cmd('wsm-set-options', push_delay=0)
     finish(source, destination)
     expect_moved(scene, source, destination)
