@@ -142,8 +142,8 @@ bool wsm_outgoing_takes_back(void);
 bool wsm_may_run(Error **errp);
 
 /*
- * May a snapshot of the guest be saved or loaded?  Not before a whole-system
- * migration has ended, whatever the capability says.
+ * May a snapshot of the guest be saved or loaded?  Not with the capability, nor
+ * before a whole-system migration has ended.
  */
 bool wsm_may_snapshot(Error **errp);
 

@@ -328,7 +328,16 @@ static bool wsm_has_ended(const char *what, Error **errp)
 
 bool wsm_may_snapshot(Error **errp)
 {
-    return wsm_has_ended("No snapshots now", errp);
+    if (!wsm_has_ended("No snapshots now", errp)) {
+        return false;
+    }
+    /* Its stream would be refused, but only when the disks were changed */
+    if (migrate_whole_system()) {
+        error_setg(errp, "Capability 'whole-system' does not go together with "
+                   "snapshots; switch it off first");
+        return false;
+    }
+    return true;
 }
 
 void wsm_stop_to_load(void)

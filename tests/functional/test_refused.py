@@ -79,6 +79,21 @@ def refused_snapshot(scene: Scene) -> None:
     second_try(scene, source)
 
 
+@test(MachineConfig((QCOW2,)))
+def refused_loadvm(scene: Scene) -> None:
+    """loadvm is refused too, before it has changed disks and memory."""
+    source = loaded_source(scene)
+    require(source.qmp.hmp('savevm one') == '', 'savevm failed')
+    scene.guest.wait_progress(writes=10)
+    enable(source)
+    text = source.qmp.hmp('loadvm one')
+    require(WSM in text, f'loadvm says: {text}')
+    source.set_caps(WSM, on=False)
+    source.qmp.hmp('delvm one')
+    expect_unharmed(scene, source)
+    second_try(scene, source)
+
+
 @test()
 def refused_options(scene: Scene) -> None:
     """wsm-set-options checks every value, and the moment."""
