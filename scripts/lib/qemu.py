@@ -25,7 +25,7 @@ PROGRAMS = ["qemu-system-x86_64", "qemu-img", "qemu-io"]
 # file so often; the first on one CPU, the second on all of them.
 PROBE = ROOT / "tests/guest/work.c"
 CONFIGURE_PROBES = 200
-COMPILE_PROBES = 2800
+COMPILE_PROBES = 3700
 
 # Where the firmware is: first Debian's packages, then what we assemble.
 FIRMWARE_DIRS = ["/usr/share/seabios", "/usr/lib/ipxe/qemu",

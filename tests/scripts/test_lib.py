@@ -154,7 +154,7 @@ class FirstBuildTest(unittest.TestCase):
 
     def test_first(self):
         """More CPUs make it shorter, but not all of it."""
-        self.assertIn("about 5 minutes on 2 idle CPUs",
+        self.assertIn("about 7 minutes on 2 idle CPUs",
                       self.said(False, 0.2, 2)[0])
         self.assertIn("about 2 minutes on 16 idle CPUs",
                       self.said(False, 0.3, 16)[0])
