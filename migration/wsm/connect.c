@@ -49,6 +49,13 @@ static void wsm_attempt_free(WsmConnectAttempt *a)
     g_free(a);
 }
 
+/* Main thread, and there it is told to quit: false stays so for the caller */
+static bool wsm_attempt_is_abandoned(WsmConnectAttempt *a)
+{
+    QEMU_LOCK_GUARD(&a->lock);
+    return !a->connector;
+}
+
 /* Main thread: the attempt is over; wake who waits, or clean up for it */
 static void wsm_attempt_finish(WsmConnectAttempt *a)
 {
@@ -105,6 +112,11 @@ static void wsm_attempt_connected(QIOTask *task, gpointer opaque)
     }
 
     a->ioc = ioc;
+    if (wsm_attempt_is_abandoned(a)) {
+        /* The parameters for TLS are no longer those of its migration */
+        wsm_attempt_finish(a);
+        return;
+    }
     qio_channel_set_name(ioc, "wsm-outgoing");
     stl_be_p(preamble, WSM_PREAMBLE);
     /* A new socket has room for four bytes: this does not block */
@@ -115,9 +127,16 @@ static void wsm_attempt_connected(QIOTask *task, gpointer opaque)
     }
 }
 
+/* An end that comes before us may have freed the address already */
 static void wsm_attempt_start_bh(void *opaque)
 {
-    socket_send_channel_create(wsm_attempt_connected, opaque);
+    WsmConnectAttempt *a = opaque;
+
+    if (wsm_attempt_is_abandoned(a)) {
+        wsm_attempt_finish(a);
+    } else {
+        socket_send_channel_create(wsm_attempt_connected, a);
+    }
 }
 
 /* Returns NULL if the connector is told to quit */

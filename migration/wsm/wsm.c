@@ -381,6 +381,18 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
     return true;
 }
 
+/*
+ * Also of where we listen, but then nobody asks for it.  A "migrate" that is
+ * refused, since the guest moves or has moved, comes here before that is found.
+ */
+static void wsm_set_peer(Wsm *w, SocketAddress *address)
+{
+    if (!w->source && !wsm_outgoing_is_handed_over()) {
+        g_free(w->peer);
+        w->peer = wsm_peer_of_address(address);
+    }
+}
+
 bool wsm_transport_check(const MigrationAddress *addr, Error **errp)
 {
     const char *name = MigrationAddressType_str(addr->transport);
@@ -394,10 +406,7 @@ bool wsm_transport_check(const MigrationAddress *addr, Error **errp)
         if (type == SOCKET_ADDRESS_TYPE_INET ||
             type == SOCKET_ADDRESS_TYPE_UNIX ||
             type == SOCKET_ADDRESS_TYPE_VSOCK) {
-            /* Also of where we listen, but then nobody asks for it */
-            g_free(the_wsm->peer);
-            the_wsm->peer =
-                wsm_peer_of_address((SocketAddress *)&addr->u.socket);
+            wsm_set_peer(the_wsm, (SocketAddress *)&addr->u.socket);
             return true;
         }
         name = SocketAddressType_str(type);

@@ -434,6 +434,7 @@ def the_other_host_is_named(scene: Scene) -> None:
     move(scene, here, there, f'tcp:localhost:{port}', bandwidth=0)
     peer = f'localhost:{port}'
     require(query(here)['images'][0]['peer'] == peer, f'{query(here)}')
+    here.qmp.expect_error('migrate', 'previous migration', uri='tcp:192.0.2.1:1')
     here.qmp.expect_error('cont', f'handed over to {peer} ')
     here.quit()
     require(f'"{peer}"' in record(here.images[0]).read_text(),
