@@ -147,8 +147,11 @@ def hmp_commands(scene: Scene) -> None:
                 'progress: 100 %', 'downtime: ', 'postcopy ',
                 '1 sync points')
     expect_text(source, 'info wsm', 'image vd0: handed-over')
-    expect_text(source, 'wsm_adopt vd9', 'Error:', 'vd9')
+    expect_text(source, 'wsm_adopt', 'Error:', 'handed its guest over')
     expect_moved(scene, source, destination)
+    destination.qmp.cmd('stop')
+    expect_text(destination, 'wsm_adopt vd9', 'Error:', 'vd9')
+    destination.qmp.cmd('cont')
     end(source, destination)
 
 
