@@ -115,7 +115,7 @@ def block_channels_cut_in_postcopy(scene: Scene) -> None:
 @test()
 def pull_lost(scene: Scene) -> None:
     """A channel breaks with PULL in it: the guest's read is answered."""
-    source = loaded_source(scene, **{**LOAD, 'rate': 0})
+    source = loaded_source(scene, **{**LOAD, 'rate': 0, 'rrate': 0})
     destination = scene.destination()
     relay = scene.make_relay(destination)
     relay.hold_at(Type.PULL)
