@@ -125,6 +125,18 @@ bool wsm_disk_is_called(const WsmDisk *disk, const char *name)
            !strcmp(name, bdrv_get_node_name(blk_bs(disk->blk)));
 }
 
+WsmDisk *wsm_disk_called(GArray *all, const char *name)
+{
+    for (unsigned i = 0; i < all->len; i++) {
+        WsmDisk *disk = &g_array_index(all, WsmDisk, i);
+
+        if (wsm_disk_is_called(disk, name)) {
+            return disk;
+        }
+    }
+    return NULL;
+}
+
 static bool wsm_disk_is_wanted(const WsmDisk *disk, strList *wanted)
 {
     for (; wanted; wanted = wanted->next) {
@@ -148,13 +160,8 @@ static bool wsm_disk_is_passthrough(const WsmDisk *disk)
 static bool wsm_disk_check_wanted(GArray *all, strList *wanted, Error **errp)
 {
     for (; wanted; wanted = wanted->next) {
-        WsmDisk *found = NULL;
+        WsmDisk *found = wsm_disk_called(all, wanted->value);
 
-        for (unsigned i = 0; i < all->len && !found; i++) {
-            WsmDisk *disk = &g_array_index(all, WsmDisk, i);
-
-            found = wsm_disk_is_called(disk, wanted->value) ? disk : NULL;
-        }
         if (!found) {
             error_setg(errp, "disk '%s' in option 'disks' is no disk of a "
                        "guest device", wanted->value);

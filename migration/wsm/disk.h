@@ -52,6 +52,9 @@ char *wsm_disk_shown_address(const char *address);
 /* Is @name one of the names that the user may call @disk? */
 bool wsm_disk_is_called(const WsmDisk *disk, const char *name);
 
+/* The first of @all that is called so, or NULL */
+WsmDisk *wsm_disk_called(GArray *all, const char *name);
+
 /*
  * That of @all which the source describes as @desc.  Returns NULL and sets
  * @errp if there is none, or if it is doubtful.

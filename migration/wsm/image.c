@@ -102,7 +102,10 @@ WsmImage *wsm_image_get(Wsm *w, const WsmDisk *disk)
     if (image && !strcmp(image->node, now->node) &&
         image->device == now->device && image->inode == now->inode) {
         /* It may have been renamed */
-        wsm_image_locate(image, bs);
+        g_free(image->file);
+        image->file = g_steal_pointer(&now->file);
+        g_free(image->no_record);
+        image->no_record = g_steal_pointer(&now->no_record);
         wsm_image_unref(now);
         return image;
     }

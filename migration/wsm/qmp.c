@@ -146,16 +146,6 @@ static bool wsm_check_live(Wsm *w, const WsmOptions *o, Error **errp)
     return true;
 }
 
-static bool wsm_is_disk(GArray *all, const char *name)
-{
-    for (unsigned i = 0; i < all->len; i++) {
-        if (wsm_disk_is_called(&g_array_index(all, WsmDisk, i), name)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Disks can be unplugged later, so migrate looks at 'disks' once more */
 static bool wsm_check_disks(const WsmOptions *o, Error **errp)
 {
@@ -165,7 +155,7 @@ static bool wsm_check_disks(const WsmOptions *o, Error **errp)
 
     for (WsmBasisWishList *l = o->has_basis ? o->basis : NULL; l;
          l = l->next) {
-        if (!wsm_is_disk(all, l->value->disk)) {
+        if (!wsm_disk_called(all, l->value->disk)) {
             error_setg(errp, "disk '%s' in option 'basis' is no disk of a "
                        "guest device", l->value->disk);
             return false;
