@@ -82,14 +82,20 @@ def refuse_jobs(vm: Vm, node: str) -> None:
     refuse('block_resize', *WAIT, node, node_name=node, size=MIB)
 
 
-def copy_forced(scene: Scene, image: Image) -> str:
-    """What qemu-img -U says when it reads an image in use; '' if it can."""
+def complaint(*command: str) -> str:
+    """What a program says that fails; '' if it does not."""
     try:
-        run(tool('qemu-img'), 'convert', '-U', '-f', image.fmt, '-O', 'raw',
-            str(image.path), str(scene.folder / 'forced'))
+        run(*command)
     except TestFailure as err:
         return str(err)
     return ''
+
+
+def copy_forced(scene: Scene, image: Image) -> str:
+    """What qemu-img -U says when it reads an image in use; '' if it can."""
+    return complaint(tool('qemu-img'), 'convert', '-U', '-f', image.fmt,
+                     '-O', 'raw', str(image.path),
+                     str(scene.folder / 'forced'))
 
 
 @test(BOTH)
@@ -208,12 +214,8 @@ def overlay_on_incomplete(scene: Scene) -> None:
 
 def write_to(image: Image) -> str:
     """What qemu-io says when it writes to an image; '' if it can."""
-    try:
-        run(tool('qemu-io'), '-f', image.fmt, '-c', 'write -P 0xa5 0 512',
-            str(image.path))
-    except TestFailure as err:
-        return str(err)
-    return ''
+    return complaint(tool('qemu-io'), '-f', image.fmt, '-c',
+                     'write -P 0xa5 0 512', str(image.path))
 
 
 @test(BOTH)
