@@ -79,7 +79,11 @@ bool wsm_image_below_adopt(const WsmDisk *disk, Error **errp)
     g_autoptr(GPtrArray) files = wsm_image_below_files(disk);
 
     for (unsigned i = 0; i < files->len; i++) {
-        if (!wsm_record_remove(g_ptr_array_index(files, i), errp)) {
+        const char *file = g_ptr_array_index(files, i);
+
+        /* One that is good may have sync points of another guest: it stays */
+        if (!wsm_image_below_check_file(disk, file, NULL) &&
+            !wsm_record_remove(file, errp)) {
             return false;
         }
     }

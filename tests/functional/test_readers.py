@@ -210,6 +210,25 @@ def overlay_on_incomplete(scene: Scene) -> None:
     vm.quit()
 
 
+@test()
+def adopt_spares_good_records(scene: Scene) -> None:
+    """wsm-adopt of an overlay keeps the sync points of a good image below."""
+    source = busy_source(scene)
+    destination = scene.destination()
+    begin(source, scene.uri(destination))
+    finish(source, destination)
+    end(source, destination)
+    base = destination.images[0]
+    record = Path(f'{base.path}.wsm')
+    before = record.read_bytes()
+    scene.config = replace(scene.config, disks=(DiskConfig(fmt='qcow2'),))
+    vm = scene.reopen('overlay', overlay_on(scene, base), paused=True)
+    vm.qmp.cmd('wsm-adopt')
+    require(record.exists() and record.read_bytes() == before,
+            f'the record of {base.path} is gone')
+    vm.quit()
+
+
 # Writers
 
 def write_to(image: Image) -> str:
