@@ -7,15 +7,14 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from lib.back import has_ended, record, save
-from lib.common import Skip, require, wait_until
+from lib.back import all_there_untold, has_ended, record, save
+from lib.common import Skip, require
 from lib.image import MIB, Image
 from lib.moves import (LOAD, end, expect_moved, expect_unharmed, fill_half,
-                       loaded_source, move, second_try, start_and_wait)
+                       loaded_source, move, second_try)
 from lib.registry import add, test
 from lib.scene import (Scene, begin, disk_total, finish, query, wait_phase)
 from lib.vm import DiskConfig, MachineConfig, Vm
-from lib.wire import Type
 
 RAW = DiskConfig('vd0')
 OTHER = replace(RAW, id='vd1')
@@ -303,14 +302,7 @@ def word_of(vm: Vm) -> str:
 @test()
 def descendant_of_leaving(scene: Scene) -> None:
     """The source died when all was over there: the guest may come back."""
-    source = loaded_source(scene)
-    there = scene.destination()
-    relay = scene.make_relay(there)
-    start_and_wait(source, relay.uri, 'postcopy', push_delay=50)
-    relay.hold_at(Type.SYNC)
-    source.qmp.cmd('wsm-set-options', push_delay=0)
-    wait_until(lambda: query(there)['images'][0]['state'] == 'current',
-               'the image is complete')
+    source, there, relay = all_there_untold(scene)
     source.kill()
     require(word_of(source) == 'leaving', 'the source has no mark')
     relay.cut_all()

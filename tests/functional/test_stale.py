@@ -4,13 +4,13 @@
 import os
 from pathlib import Path
 
-from lib.back import (BOTH, DATA, SYNC_POINTS, away, back, expect_kinds,
-                      expect_refused, expect_sent, has_ended, onto, points,
-                      qemu_io, record, save, states, wake)
-from lib.common import require, run, tool, wait_until
+from lib.back import (BOTH, DATA, SYNC_POINTS, all_there_untold, away, back,
+                      expect_kinds, expect_refused, expect_sent, has_ended,
+                      onto, points, qemu_io, record, save, states, wake)
+from lib.common import require, run, tool
 from lib.image import MIB
 from lib.moves import (DISCARD_LOAD, end, expect_unharmed, fill_half,
-                       loaded_source, move, start_and_wait)
+                       loaded_source, move)
 from lib.registry import test
 from lib.scene import Scene, begin, disk_total, query, wait_phase
 from lib.vm import DiskConfig, MachineConfig, Vm
@@ -230,15 +230,8 @@ def no_record_possible(scene: Scene) -> None:
 @test(BOTH)
 def last_word_lost(scene: Scene) -> None:
     """All blocks have come, but the source dies before it is told so."""
-    here = loaded_source(scene)
-    there = scene.destination()
-    relay = scene.make_relay(there)
-    start_and_wait(here, relay.uri, 'postcopy', push_delay=50)
-    relay.hold_at(Type.SYNC)
-    here.qmp.cmd('wsm-set-options', push_delay=0)
-    relay.wait_held()
-    wait_until(lambda: states(there) == ['current'] * 2,
-               'the images are complete')
+    here, there, relay = all_there_untold(scene)
+    require(len(states(there)) == 2, f'{states(there)}')
     here.kill()
     relay.cut_all()
     there.wait_running()

@@ -7,10 +7,12 @@ from typing import Any, Optional
 
 from .common import require, run, tool, wait_until
 from .image import MIB, Image
-from .moves import LOAD, loaded_source, move
+from .moves import LOAD, loaded_source, move, start_and_wait
 from .qmp import Json
+from .relay import Relay
 from .scene import WSM, Scene, begin, disk_total, query, wait_total
 from .vm import DiskConfig, MachineConfig, Vm
+from .wire import Type
 
 BOTH = MachineConfig((DiskConfig('vd0'), DiskConfig('vd1', fmt='qcow2')))
 SYNC_POINTS = ['sync-point', 'sync-point']
@@ -46,6 +48,20 @@ def expect_sent(vm: Vm, most: int, least: int = 0) -> None:
 def states(vm: Vm) -> list[str]:
     """What each image is good for."""
     return [image['state'] for image in query(vm)['images']]
+
+
+def all_there_untold(scene: Scene) -> tuple[Vm, Vm, Relay]:
+    """The destination has everything, and the source has yet to hear it."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    relay = scene.make_relay(destination)
+    start_and_wait(source, relay.uri, 'postcopy', push_delay=50)
+    relay.hold_at(Type.SYNC)
+    source.qmp.cmd('wsm-set-options', push_delay=0)
+    relay.wait_held()
+    wait_until(lambda: set(states(destination)) == {'current'},
+               'the images are complete')
+    return source, destination, relay
 
 
 def points(vm: Vm) -> list[list[str]]:
