@@ -6,7 +6,6 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include <netinet/tcp.h>
-#include "io/channel-socket.h"
 #include "io/channel-tls.h"
 #include "qemu/lockable.h"
 #include "migration/yank_functions.h"
@@ -15,6 +14,16 @@
 
 #define WSM_KEEPALIVE_IDLE_S    30
 #define WSM_KEEPALIVE_COUNT     30      /* unanswered, with as much between */
+
+QIOChannelSocket *wsm_channel_socket(QIOChannel *ioc)
+{
+    QIOChannelTLS *tioc = (QIOChannelTLS *)
+        object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
+
+    return (QIOChannelSocket *)
+        object_dynamic_cast(OBJECT(tioc ? tioc->master : ioc),
+                            TYPE_QIO_CHANNEL_SOCKET);
+}
 
 static void wsm_set_option(QIOChannelSocket *sioc, int level, int option,
                            int value)
@@ -25,11 +34,7 @@ static void wsm_set_option(QIOChannelSocket *sioc, int level, int option,
 
 void wsm_keep_alive(QIOChannel *ioc)
 {
-    QIOChannelTLS *tioc = (QIOChannelTLS *)
-        object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
-    QIOChannelSocket *sioc = (QIOChannelSocket *)
-        object_dynamic_cast(OBJECT(tioc ? tioc->master : ioc),
-                            TYPE_QIO_CHANNEL_SOCKET);
+    QIOChannelSocket *sioc = wsm_channel_socket(ioc);
 
     if (sioc) {
         wsm_set_option(sioc, SOL_SOCKET, SO_KEEPALIVE, 1);

@@ -10,10 +10,13 @@
 #ifndef MIGRATION_WSM_CHANNEL_H
 #define MIGRATION_WSM_CHANNEL_H
 
-#include "io/channel.h"
+#include "io/channel-socket.h"
 #include "qemu/coroutine.h"
 #include "qemu/thread.h"
 #include "protocol.h"
+
+/* The socket that @ioc is, TLS or not; NULL if it is another channel */
+QIOChannelSocket *wsm_channel_socket(QIOChannel *ioc);
 
 /*
  * Let the kernel say something now and then on a connection that has nothing to

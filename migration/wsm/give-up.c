@@ -5,8 +5,6 @@
  */
 #include "qemu/osdep.h"
 #include <poll.h>
-#include "io/channel-socket.h"
-#include "io/channel-tls.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "migration/migration.h"
@@ -42,16 +40,14 @@ void wsm_give_up_init(void)
 static bool wsm_source_hung_up(void)
 {
     QEMUFile *f = migration_incoming_get_current()->from_src_file;
-    QIOChannel *ioc = f ? qemu_file_get_ioc(f) : NULL;
+    QIOChannelSocket *sioc = f ? wsm_channel_socket(qemu_file_get_ioc(f))
+                               : NULL;
     struct pollfd pfd = { .events = POLLRDHUP };
 
-    if (ioc && object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
-        ioc = QIO_CHANNEL_TLS(ioc)->master;
-    }
-    if (!ioc || !object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
+    if (!sioc) {
         return true;
     }
-    pfd.fd = QIO_CHANNEL_SOCKET(ioc)->fd;
+    pfd.fd = sioc->fd;
     return poll(&pfd, 1, 0) != 0;
 }
 

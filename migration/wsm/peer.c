@@ -4,9 +4,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "io/channel-socket.h"
-#include "io/channel-tls.h"
 #include "qemu/sockets.h"
+#include "channel.h"
 #include "peer.h"
 
 char *wsm_peer_of_address(SocketAddress *addr)
@@ -22,15 +21,13 @@ char *wsm_peer_of_address(SocketAddress *addr)
 
 char *wsm_peer_of_channel(QIOChannel *ioc)
 {
+    QIOChannelSocket *sioc = wsm_channel_socket(ioc);
     g_autoptr(SocketAddress) addr = NULL;
 
-    if (object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
-        ioc = QIO_CHANNEL_TLS(ioc)->master;
-    }
-    if (!object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
+    if (!sioc) {
         return NULL;
     }
-    addr = qio_channel_socket_get_remote_address(QIO_CHANNEL_SOCKET(ioc), NULL);
+    addr = qio_channel_socket_get_remote_address(sioc, NULL);
     if (addr && addr->type == SOCKET_ADDRESS_TYPE_INET) {
         return g_strdup(addr->u.inet.host);
     }
