@@ -40,6 +40,12 @@ void wsm_source_wake(WsmSource *s)
     }
 }
 
+void wsm_source_enter(WsmSource *s, CoroutineEntry *entry, void *opaque)
+{
+    qatomic_inc(&s->coroutines);
+    aio_co_schedule(s->ctx, qemu_coroutine_create(entry, opaque));
+}
+
 void wsm_source_co_end(WsmSource *s)
 {
     qatomic_dec(&s->coroutines);
@@ -407,12 +413,6 @@ static void coroutine_fn wsm_source_control_co(void *opaque)
         }
     }
     wsm_source_co_end(s);
-}
-
-static void wsm_source_enter(WsmSource *s, CoroutineEntry *entry, void *opaque)
-{
-    qatomic_inc(&s->coroutines);
-    aio_co_schedule(s->ctx, qemu_coroutine_create(entry, opaque));
 }
 
 void wsm_source_open_channels(WsmSource *s)

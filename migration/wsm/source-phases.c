@@ -224,8 +224,7 @@ bool wsm_source_prepare_freeze(WsmSource *s)
     }
     if (s->synced && !s->flushing && !s->flushed) {
         s->flushing = true;
-        qatomic_inc(&s->coroutines);
-        aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_flush_co, s));
+        wsm_source_enter(s, wsm_source_flush_co, s);
     }
     return s->flushed;
 }
@@ -359,8 +358,7 @@ static void wsm_source_start_clock(WsmSource *s)
 
     /* As in wsm_source_prepare_freeze() */
     if (!qatomic_read(&s->quit)) {
-        qatomic_inc(&s->coroutines);
-        aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_clock_co, s));
+        wsm_source_enter(s, wsm_source_clock_co, s);
     }
 }
 
@@ -410,8 +408,7 @@ void wsm_source_take_back(WsmSource *s)
     /* As in wsm_source_prepare_freeze() */
     if (!qatomic_read(&s->quit)) {
         qatomic_set(&s->aborting, true);
-        qatomic_inc(&s->coroutines);
-        aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_abort_co, s));
+        wsm_source_enter(s, wsm_source_abort_co, s);
     }
 }
 
@@ -431,8 +428,7 @@ static void coroutine_fn wsm_source_end_pause_co(void *opaque)
 
 void wsm_source_end_pause(WsmSource *s)
 {
-    qatomic_inc(&s->coroutines);
-    aio_co_schedule(s->ctx, qemu_coroutine_create(wsm_source_end_pause_co, s));
+    wsm_source_enter(s, wsm_source_end_pause_co, s);
 }
 
 bool wsm_source_wait_all_there(WsmSource *s, int ms)

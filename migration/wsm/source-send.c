@@ -528,8 +528,7 @@ static void coroutine_fn wsm_sender_co(void *opaque)
 void wsm_source_start_senders(WsmSourceChannel *c)
 {
     for (int i = 0; i < WSM_SENDERS; i++) {
-        qatomic_inc(&c->s->coroutines);
-        aio_co_schedule(c->s->ctx, qemu_coroutine_create(wsm_sender_co, c));
+        wsm_source_enter(c->s, wsm_sender_co, c);
     }
 }
 

@@ -302,6 +302,13 @@ void wsm_source_open_channels(WsmSource *s);
 /* Give up, unless the guest was handed over.  @err is taken.  Any thread. */
 void wsm_source_fail(WsmSource *s, Error *err);
 
+/*
+ * Start a coroutine in the IOThread, counted in @coroutines.  The migration
+ * thread does so with @lock and without @quit, once the channels are opened:
+ * wsm_source_stop() sets @quit, takes @lock, and then waits for coroutines.
+ */
+void wsm_source_enter(WsmSource *s, CoroutineEntry *entry, void *opaque);
+
 /* The last that a coroutine does that is counted in @coroutines.  IOThread. */
 void wsm_source_co_end(WsmSource *s);
 
