@@ -9,8 +9,8 @@
 #include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
-#include "dest.h"
-#include "give-up.h"
+#include "migration/wsm/dest/dest.h"
+#include "migration/wsm/give-up.h"
 
 #define WSM_HANG_UP_NS      (10 * NANOSECONDS_PER_SECOND)
 #define WSM_HANG_UP_POLL_NS (10 * SCALE_MS)

@@ -11,7 +11,7 @@
 #ifndef MIGRATION_WSM_GIVE_UP_H
 #define MIGRATION_WSM_GIVE_UP_H
 
-#include "wsm.h"
+#include "migration/wsm/state.h"
 
 /* Main thread, once: begin to listen to error_report() */
 void wsm_give_up_init(void);

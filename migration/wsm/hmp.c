@@ -15,7 +15,7 @@
 #include "qemu/cutils.h"
 #include "qemu/keyval.h"
 #include "qobject/qdict.h"
-#include "wsm.h"
+#include "migration/wsm/state.h"
 
 static void hmp_print_size(Monitor *mon, const char *name, uint64_t bytes)
 {
@@ -176,6 +176,7 @@ static bool hmp_parse_options(const char *text, WsmOptions **options,
 static void hmp_print_options(Monitor *mon)
 {
     g_autoptr(WsmOptions) o = qmp_query_wsm_options(&error_abort);
+    const strList *disk;
     int i = 0;
 
     monitor_printf(mon, "channels=%" PRId64 ",granularity=%" PRIu64
@@ -185,8 +186,8 @@ static void hmp_print_options(Monitor *mon)
                    o->channels, o->granularity, o->bandwidth, o->max_residue,
                    o->switchover_timeout, o->sync_points,
                    o->compare_bandwidth, o->push_delay);
-    for (const strList *l = o->disks; l; l = l->next) {
-        monitor_printf(mon, ",disks.%d=%s", i++, l->value);
+    for (disk = o->disks; disk; disk = disk->next) {
+        monitor_printf(mon, ",disks.%d=%s", i++, disk->value);
     }
     i = 0;
     for (const WsmBasisWishList *l = o->basis; l; l = l->next) {

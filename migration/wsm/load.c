@@ -15,10 +15,10 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "system/runstate.h"
-#include "dest.h"
-#include "give-up.h"
-#include "section.h"
-#include "trace.h"
+#include "migration/wsm/dest/dest.h"
+#include "migration/wsm/give-up.h"
+#include "migration/wsm/section.h"
+#include "migration/wsm/trace.h"
 
 typedef struct WsmLoadEnd {
     Wsm *w;

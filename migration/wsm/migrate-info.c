@@ -11,7 +11,7 @@
 #include "qapi/qapi-types-migration.h"
 #include "qemu/units.h"
 #include "migration/wsm.h"
-#include "wsm.h"
+#include "migration/wsm/state.h"
 
 void wsm_outgoing_info(MigrationInfo *mi)
 {

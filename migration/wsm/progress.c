@@ -10,7 +10,7 @@
 #include <math.h>
 #include "migration/migration.h"
 #include "migration/ram.h"
-#include "progress.h"
+#include "migration/wsm/progress.h"
 
 #define WSM_SAMPLE_MS           200     /* times WSM_SAMPLES: 6.4 s */
 

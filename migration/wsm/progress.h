@@ -8,8 +8,8 @@
 #ifndef MIGRATION_WSM_PROGRESS_H
 #define MIGRATION_WSM_PROGRESS_H
 
-#include "expect.h"
-#include "wsm.h"
+#include "migration/wsm/policy/expect.h"
+#include "migration/wsm/state.h"
 
 /* Take samples from now on, as long as the migration goes on */
 void wsm_progress_start(Wsm *w);
@@ -17,11 +17,11 @@ void wsm_progress_start(Wsm *w);
 /* What is left, how fast it goes, and how long it will take */
 void wsm_progress_info(Wsm *w, WsmInfo *info);
 
-/* source-progress.c: how far it is; and what is left, with the rates of @e */
+/* source/progress.c: how far it is; and what is left, with the rates of @e */
 void wsm_source_sample(WsmSource *s, WsmSample *out);
 void wsm_source_expect(WsmSource *s, WsmPhase phase, WsmExpect *e);
 
-/* dest.c: how far it is; its @dirty is what is missing */
+/* dest/dest.c: how far it is; its @dirty is what is missing */
 void wsm_dest_sample(WsmDest *d, WsmSample *out);
 
 #endif

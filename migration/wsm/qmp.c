@@ -11,13 +11,13 @@
 #include "qemu/lockable.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
-#include "dest.h"
-#include "disk.h"
-#include "image.h"
-#include "progress.h"
-#include "protocol.h"
-#include "source.h"
-#include "wsm.h"
+#include "migration/wsm/dest/dest.h"
+#include "migration/wsm/image/guest-disk.h"
+#include "migration/wsm/image/image.h"
+#include "migration/wsm/progress.h"
+#include "migration/wsm/source/source.h"
+#include "migration/wsm/state.h"
+#include "migration/wsm/wire/message.h"
 
 WsmOptions *wsm_options_new(void)
 {

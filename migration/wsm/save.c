@@ -23,9 +23,9 @@
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "system/runstate.h"
-#include "section.h"
-#include "source.h"
-#include "trace.h"
+#include "migration/wsm/section.h"
+#include "migration/wsm/source/source.h"
+#include "migration/wsm/trace.h"
 
 /* More than any downtime limit lets QEMU send with the guest stopped */
 #define WSM_PENDING_HOLD        (1 * PiB)

@@ -2,7 +2,7 @@
  * Whole-system migration: its part of the main stream
  *
  * The section "wsm" has one byte that says what follows: WSM_SECTION_START
- * with the length and a START (protocol.h), or one of the others and
+ * with the length and a START (wire/message.h), or one of the others and
  * nothing.  The section "wsm-freeze" comes with the device state.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -12,7 +12,7 @@
 
 #include "migration/register.h"
 #include "migration/vmstate.h"
-#include "wsm.h"
+#include "migration/wsm/state.h"
 
 #define WSM_SECTION_VERSION     1
 #define WSM_MAX_START_SIZE      (2 * MiB)

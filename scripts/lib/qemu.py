@@ -139,10 +139,10 @@ def package_version(variant, version):
     package = f"Debian {version}"
     if variant.tree == source.STOCK:
         return package
-    header = (ROOT / "migration/wsm/protocol.h").read_text(encoding="utf-8")
+    header = (ROOT / "migration/wsm/wire/message.h").read_text(encoding="utf-8")
     found = re.search(r"#define WSM_PROTOCOL_VERSION\s+(\d+)", header)
     if not found:
-        raise Failure("migration/wsm/protocol.h has no WSM_PROTOCOL_VERSION")
+        raise Failure("migration/wsm/wire/message.h has no WSM_PROTOCOL_VERSION")
     return f"qemu-wsm 0.{found[1]}, {package}"
 
 

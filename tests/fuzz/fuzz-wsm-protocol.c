@@ -13,8 +13,8 @@
 #include "qemu/host-utils.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
-#include "migration/wsm/protocol.h"
-#include "migration/wsm/runs.h"
+#include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/runs.h"
 
 static const int64_t disk_size[] = {
     1 * GiB, 10 * MiB + 512, 512, INT64_MAX - MiB + 1,

@@ -18,7 +18,7 @@
 #include "block/block.h"
 #include "block/block_int.h"
 #include "system/block-backend.h"
-#include "migration/wsm/points.h"
+#include "migration/wsm/image/points.h"
 
 #define BLOCK       (4 * KiB)
 #define DISK_BLOCKS (512 * MiB / BLOCK)

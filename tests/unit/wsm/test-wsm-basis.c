@@ -5,7 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "migration/wsm/basis.h"
+#include "migration/wsm/policy/basis.h"
 
 static QemuUUID id_of(unsigned char n)
 {

@@ -5,7 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/units.h"
-#include "migration/wsm/buffers.h"
+#include "migration/wsm/link/buffers.h"
 
 #define HELD                    40      /* more than are ever kept */
 #define ROUNDS                  10000

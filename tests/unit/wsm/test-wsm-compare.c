@@ -12,7 +12,7 @@
 #include "qemu/coroutine.h"
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
-#include "migration/wsm/compare.h"
+#include "migration/wsm/core/hash.h"
 
 #define BLOCK   4096
 #define BLOCKS  300             /* at most, in a test of differences */

@@ -9,7 +9,7 @@
 #include "qemu/osdep.h"
 #include <math.h>
 #include "qemu/units.h"
-#include "migration/wsm/expect.h"
+#include "migration/wsm/policy/expect.h"
 
 #define STEP_NS         (200 * SCALE_MS)
 #define LINK            (20.0 * MiB)            /* bytes per second */

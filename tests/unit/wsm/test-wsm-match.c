@@ -5,7 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "migration/wsm/match.h"
+#include "migration/wsm/policy/match.h"
 
 #define ID(name)    "/machine/peripheral/" name "/virtio-backend"
 #define ANON(n)     "/machine/peripheral-anon/device[" n "]/virtio-backend"

@@ -10,7 +10,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
 #include "qemu/timer.h"
-#include "migration/wsm/passes.h"
+#include "migration/wsm/policy/passes.h"
 
 #define BLOCKS                  20000
 #define BLOCK_NS                SCALE_MS        /* to send one */

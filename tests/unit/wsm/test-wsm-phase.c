@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "migration/wsm/phase.h"
+#include "migration/wsm/policy/phase.h"
 
 /*
  * Rows: from, columns: to, both in the order of the enum, which management

@@ -14,7 +14,7 @@
 #include "block/block.h"
 #include "block/block_int.h"
 #include "system/block-backend.h"
-#include "migration/wsm/points.h"
+#include "migration/wsm/image/points.h"
 
 #define SECTORS     2053            /* no multiple of a granularity */
 #define SIZE        (SECTORS * BDRV_SECTOR_SIZE)

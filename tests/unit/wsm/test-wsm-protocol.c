@@ -6,7 +6,7 @@
 #include "qemu/osdep.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
-#include "migration/wsm/protocol.h"
+#include "migration/wsm/wire/message.h"
 
 #define LAST_DISK_END   (INT64_MAX - MiB + 1)
 

@@ -10,7 +10,7 @@
 #include "qobject/qbool.h"
 #include "qobject/qdict.h"
 #include "qobject/qjson.h"
-#include "migration/wsm/record.h"
+#include "migration/wsm/image/record.h"
 
 #define SESSION     "5f1d2c70-3f0e-4b1c-9b0a-4a6a1d0c9e11"
 #define OTHER       "c0ffee00-1111-2222-3333-444455556666"

@@ -7,7 +7,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "migration/wsm/runs.h"
+#include "migration/wsm/wire/runs.h"
 
 typedef struct Run {
     uint64_t first, count;

@@ -6,7 +6,7 @@
 #include "qemu/osdep.h"
 #include <sys/sysmacros.h>
 #include <glib/gstdio.h>
-#include "migration/wsm/storage.h"
+#include "migration/wsm/image/storage.h"
 
 #define BOOT    "0a0b"
 

@@ -8,7 +8,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
-#include "migration/wsm/window.h"
+#include "migration/wsm/policy/window.h"
 
 #define MBIT                    (1000 * 1000 / 8)
 #define SECONDS                 8

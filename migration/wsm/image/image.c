@@ -1,0 +1,467 @@
+/*
+ * Whole-system migration: what is known of the images of the guest's disks
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "block/block.h"
+#include "block/block_int.h"
+#include "block/graph-lock.h"
+#include "block/raw-fd.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "migration/wsm/image/image-file.h"
+#include "migration/wsm/image/image.h"
+#include "migration/wsm/image/points.h"
+#include "migration/wsm/image/record.h"
+#include "migration/wsm/trace.h"
+#include "migration/wsm/wire/message.h"
+
+static void wsm_image_set_problem(WsmImage *image, Error *err)
+{
+    g_free(image->problem);
+    image->problem = g_strdup(error_get_pretty(err));
+    error_free(err);
+}
+
+/* What the record says of the image as a whole */
+static void wsm_image_look(WsmImage *image)
+{
+    g_autoptr(WsmRecord) record = NULL;
+    Error *err = NULL;
+
+    if (!image->file) {
+        return;
+    }
+    if (!wsm_record_load(image->file, &record, &err)) {
+        /* It may have said anything */
+        image->state = WSM_IMAGE_STATE_LEAVING;
+        wsm_image_set_problem(image, err);
+        return;
+    }
+    if (record) {
+        image->state = record->state;
+        image->session = g_strdup(record->session);
+        image->peer = g_strdup(record->peer);
+        image->time = record->time;
+    }
+}
+
+static WsmImage *wsm_image_find(Wsm *w, const char *path)
+{
+    for (unsigned i = 0; i < w->images->len; i++) {
+        WsmImage *image = g_ptr_array_index(w->images, i);
+
+        if (!strcmp(image->path, path)) {
+            return image;
+        }
+    }
+    return NULL;
+}
+
+/* Which file or device it is, and its name now */
+static void wsm_image_locate(WsmImage *image, BlockDriverState *bs)
+{
+    Error *err = NULL;
+    BlockDriverState *node = wsm_image_file_node(bs, &err);
+    struct stat st;
+
+    g_clear_pointer(&image->file, g_free);
+    g_clear_pointer(&image->no_record, g_free);
+    if (node) {
+        if (fstat(bdrv_raw_fd(node), &st) == 0) {
+            image->device = st.st_dev;
+            image->inode = st.st_ino;
+        }
+        image->file = wsm_image_file_name(node, &err);
+    }
+    if (err) {
+        image->no_record = g_strdup(error_get_pretty(err));
+        error_free(err);
+    }
+}
+
+static WsmImage *wsm_image_new(const WsmDisk *disk, BlockDriverState *bs)
+{
+    WsmImage *image = g_rc_box_new0(WsmImage);
+
+    image->path = g_strdup(disk->path);
+    image->name = g_strdup(disk->name);
+    image->node = g_strdup(bdrv_get_node_name(bs));
+    wsm_image_locate(image, bs);
+    return image;
+}
+
+WsmImage *wsm_image_get(Wsm *w, const WsmDisk *disk)
+{
+    BlockDriverState *bs = wsm_disk_bs(disk);
+    WsmImage *image = wsm_image_find(w, disk->path);
+    WsmImage *now = wsm_image_new(disk, bs);
+
+    if (image && !strcmp(image->node, now->node) &&
+        image->device == now->device && image->inode == now->inode) {
+        /* It may have been renamed */
+        g_free(image->file);
+        image->file = g_steal_pointer(&now->file);
+        g_free(image->no_record);
+        image->no_record = g_steal_pointer(&now->no_record);
+        wsm_image_unref(now);
+        return image;
+    }
+    if (image) {
+        g_ptr_array_remove(w->images, image);
+    }
+    g_ptr_array_add(w->images, now);
+    wsm_image_look(now);
+    return now;
+}
+
+static void wsm_image_destroy(void *opaque)
+{
+    WsmImage *image = opaque;
+
+    g_free(image->path);
+    g_free(image->name);
+    g_free(image->node);
+    g_free(image->file);
+    g_free(image->no_record);
+    g_free(image->session);
+    g_free(image->peer);
+    g_free(image->problem);
+}
+
+WsmImage *wsm_image_ref(WsmImage *image)
+{
+    return g_rc_box_acquire(image);
+}
+
+void wsm_image_unref(WsmImage *image)
+{
+    if (image) {
+        g_rc_box_release_full(image, wsm_image_destroy);
+    }
+}
+
+void wsm_image_set_state(WsmImage *image, WsmImageState state,
+                         const QemuUUID *session, const char *peer)
+{
+    image->state = state;
+    g_free(image->session);
+    g_free(image->peer);
+    image->session = session ? qemu_uuid_unparse_strdup(session) : NULL;
+    image->peer = g_strdup(peer);
+    image->time = g_get_real_time() / G_USEC_PER_SEC;
+}
+
+/*
+ * From the image and its record into memory
+ */
+
+static bool wsm_image_take_runs(BdrvDirtyBitmap *bitmap, const char *base64,
+                                uint32_t granularity, Error **errp)
+{
+    g_autofree uint8_t *runs = NULL;
+    size_t size;
+
+    if (!*base64) {
+        return true;
+    }
+    runs = g_base64_decode(base64, &size);
+    return wsm_points_from_runs(bitmap, 0, bdrv_dirty_bitmap_size(bitmap),
+                                runs, size, granularity, errp);
+}
+
+static bool wsm_image_take_point(BlockDriverState *bs, WsmRecordPoint *rp,
+                                 Error **errp)
+{
+    WsmPoint point;
+    QemuUUID id;
+
+    if (qemu_uuid_parse(rp->id, &id) < 0) {
+        error_setg(errp, "'%s' is no UUID", rp->id);
+        return false;
+    }
+    if (!is_power_of_2(rp->granularity) ||
+        rp->granularity < WSM_MIN_GRANULARITY ||
+        rp->granularity > WSM_MAX_GRANULARITY) {
+        error_setg(errp, "sync point '%s': granularity %u is not allowed",
+                   rp->id, rp->granularity);
+        return false;
+    }
+    if (!wsm_points_insert(bs, &id, wsm_points_last_order(bs) + 1,
+                           rp->granularity, rp->rest, &point, errp)) {
+        return false;
+    }
+    return wsm_image_take_runs(point.since, rp->since, rp->granularity,
+                               errp) &&
+           (!rp->rest || wsm_image_take_runs(point.rest, rp->rest,
+                                             rp->granularity, errp));
+}
+
+/* The record's points, if the image is as it was when they were written */
+static bool wsm_image_take_points(WsmImage *image, BlockDriverState *bs,
+                                  WsmRecord *record, Error **errp)
+{
+    WsmFileStamp stamp;
+    int64_t size = bdrv_getlength(bs);
+
+    if (size < 0 || size != record->disk_size) {
+        error_setg(errp, "the disk has %" PRId64 " bytes, but %" PRIu64
+                   " when its sync points were recorded", size,
+                   record->disk_size);
+        return false;
+    }
+    if (!record->stamp) {
+        error_setg(errp, "record '%s.wsm' has sync points, but no 'stamp'",
+                   image->file);
+        return false;
+    }
+    if (!wsm_record_stat(image->file, &stamp, errp) ||
+        !wsm_record_unchanged(record->stamp, &stamp, errp)) {
+        return false;
+    }
+    for (WsmRecordPointList *p = record->points; p; p = p->next) {
+        if (!wsm_image_take_point(bs, p->value, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool wsm_image_activate(BlockDriverState *bs, Error **errp)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    return bdrv_activate(bs, errp) == 0;
+}
+
+/*
+ * An incoming migration that leaves the guest paused leaves the images
+ * inactive, and then they do not show the bitmaps that are stored in them.
+ */
+bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp)
+{
+    ERRP_GUARD();
+    g_autoptr(WsmRecord) record = NULL;
+    Error *err = NULL;
+
+    if (image->taken) {
+        return true;
+    }
+    if (!wsm_image_activate(bs, errp)) {
+        error_prepend(errp, "disk '%s': ", image->name);
+        return false;
+    }
+    image->taken = true;
+    g_clear_pointer(&image->problem, g_free);
+    /* Nothing may be written between a look at the file and the tracking */
+    bdrv_drained_begin(bs);
+    if (!wsm_points_unpersist(bs, &err) ||
+        (image->file && !wsm_record_load(image->file, &record, &err)) ||
+        (record && record->points &&
+         !wsm_image_take_points(image, bs, record, &err))) {
+        wsm_points_clear(bs);
+        wsm_image_set_problem(image, err);
+        trace_wsm_image_distrust(image->name, image->problem);
+    }
+    wsm_points_enable(bs);
+    bdrv_drained_end(bs);
+    return true;
+}
+
+void wsm_image_add_point(Wsm *w, WsmImage *image, BlockDriverState *bs,
+                         const QemuUUID *id, uint32_t granularity,
+                         const BdrvDirtyBitmap *rest)
+{
+    unsigned max = wsm_option_sync_points(w);
+    Error *err = NULL;
+
+    if (max && !wsm_points_add(bs, id, granularity, rest, &err)) {
+        warn_reportf_err(err, "disk '%s': no sync point is kept: ",
+                         image->name);
+    }
+    wsm_points_limit(bs, max);
+}
+
+/*
+ * From memory into the image and its record
+ */
+
+WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
+                            WsmImageState state, const QemuUUID *session,
+                            const char *peer)
+{
+    WsmRecord *record;
+
+    /* Not that a file which was put in its place gets the record */
+    wsm_image_locate(image, bs);
+    if (!image->file) {
+        return NULL;
+    }
+    record = g_new0(WsmRecord, 1);
+    record->state = state;
+    record->session = session ? qemu_uuid_unparse_strdup(session)
+                              : g_strdup(image->session ?: "");
+    record->peer = g_strdup(peer);
+    record->time = g_get_real_time() / G_USEC_PER_SEC;
+    record->disk_size = MAX(bdrv_getlength(bs), 0);
+    return record;
+}
+
+void wsm_image_warn(WsmImage *image, Error *err)
+{
+    if (qatomic_xchg(&image->told, true)) {
+        error_free(err);
+        return;
+    }
+    warn_reportf_err(err, "disk '%s': no record is kept beside its image, so "
+                     "nothing keeps a guest from being run from this copy when "
+                     "it is stale: ", image->name);
+}
+
+void wsm_image_tell(WsmImage *image)
+{
+    Error *err = NULL;
+
+    if (!image->file) {
+        error_setg(&err, "%s", image->no_record);
+        wsm_image_warn(image, err);
+    }
+}
+
+void wsm_image_warn_current(const char *name, Error *err)
+{
+    warn_reportf_err(err, "disk '%s': this image is current, but its record "
+                     "still says something else: ", name);
+}
+
+void wsm_image_mark(WsmImage *image, BlockDriverState *bs)
+{
+    g_autoptr(WsmRecord) record = wsm_image_record(image, bs, image->state,
+                                                   NULL, image->peer);
+    Error *err = NULL;
+
+    if (!record) {
+        return;
+    }
+    if (image->state != WSM_IMAGE_STATE_CURRENT) {
+        if (!wsm_record_save(image->file, record, &err)) {
+            wsm_image_warn(image, err);
+        }
+    } else if (!wsm_record_remove(image->file, &err)) {
+        wsm_image_warn_current(image->name, err);
+    }
+}
+
+static char *wsm_image_put_runs(BdrvDirtyBitmap *bitmap)
+{
+    g_autoptr(GByteArray) runs = g_byte_array_new();
+
+    wsm_points_to_runs(bitmap, 0, bdrv_dirty_bitmap_size(bitmap),
+                       bdrv_dirty_bitmap_granularity(bitmap), runs);
+    return g_base64_encode(runs->data, runs->len);
+}
+
+static WsmRecordPointList *wsm_image_put_points(BlockDriverState *bs)
+{
+    g_autoptr(GArray) points = wsm_points_list(bs);
+    WsmRecordPointList *list = NULL;
+
+    for (int i = points->len - 1; i >= 0; i--) {
+        WsmPoint *point = &g_array_index(points, WsmPoint, i);
+        WsmRecordPoint *rp = g_new0(WsmRecordPoint, 1);
+
+        rp->id = qemu_uuid_unparse_strdup(&point->id);
+        rp->granularity = bdrv_dirty_bitmap_granularity(point->since);
+        rp->since = wsm_image_put_runs(point->since);
+        rp->rest = point->rest ? wsm_image_put_runs(point->rest) : NULL;
+        QAPI_LIST_PREPEND(list, rp);
+    }
+    return list;
+}
+
+/* So that the file's times are the same after a power cut */
+static bool wsm_image_sync(WsmImage *image, BlockDriverState *bs, Error **errp)
+{
+    BlockDriverState *node = wsm_image_file_node(bs, errp);
+
+    if (node && fsync(bdrv_raw_fd(node)) < 0) {
+        error_setg_errno(errp, errno, "cannot sync '%s'", image->file);
+        return false;
+    }
+    return node;
+}
+
+/* Into the record.  Returns false and sets @errp. */
+static bool wsm_image_put_record(WsmImage *image, BlockDriverState *bs,
+                                 Error **errp)
+{
+    g_autoptr(WsmRecord) record = wsm_image_record(image, bs, image->state,
+                                                   NULL, image->peer);
+    if (!record) {
+        error_setg(errp, "%s", image->no_record);
+        return false;
+    }
+    record->time = image->time ?: record->time;
+    record->points = wsm_image_put_points(bs);
+    if (!record->points && image->state == WSM_IMAGE_STATE_CURRENT) {
+        return wsm_record_remove(image->file, errp);
+    }
+    record->stamp = g_new0(WsmFileStamp, 1);
+    return wsm_image_sync(image, bs, errp) &&
+           wsm_record_stamp(image->file, record->stamp, errp) &&
+           wsm_record_save(image->file, record, errp);
+}
+
+/* Into the image, which must be active for it.  False and @errp on failure. */
+static bool wsm_image_put_persistent(BlockDriverState *bs, bool inactivate,
+                                     Error **errp)
+{
+    if (inactivate && !wsm_image_activate(bs, errp)) {
+        return false;
+    }
+    wsm_points_persist(bs);
+    return !inactivate || bdrv_inactivate(bs, errp) == 0;
+}
+
+/* At rest, would the points show what others do to the image? */
+static bool wsm_image_can_keep_points(BlockDriverState *bs)
+{
+    /* cache=unsafe: what we store could outlive what it tells of */
+    return wsm_image_is_flushed(bs) && bdrv_flush(bs) == 0 &&
+           !wsm_image_has_data_file(bs);
+}
+
+void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate)
+{
+    Error *err = NULL;
+
+    if (!image->taken) {
+        return;
+    }
+    if (!wsm_image_can_keep_points(bs)) {
+        wsm_points_clear(bs);
+    }
+    if (wsm_points_can_persist(bs)) {
+        image->taken = !inactivate;
+        if (!wsm_image_put_persistent(bs, inactivate, &err)) {
+            warn_reportf_err(err, "disk '%s': no sync points are kept in its "
+                             "image: ", image->name);
+        }
+        wsm_image_mark(image, bs);
+        return;
+    }
+    if (!image->file) {
+        /* In memory they are safe, as long as QEMU lives */
+        return;
+    }
+    if (!wsm_image_put_record(image, bs, &err)) {
+        warn_reportf_err(err, "disk '%s': no sync points are kept in the "
+                         "record beside its image: ", image->name);
+        wsm_image_mark(image, bs);
+        return;
+    }
+    /* The record has them now; when the image is written again they are read */
+    wsm_points_clear(bs);
+    image->taken = false;
+}

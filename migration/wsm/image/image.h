@@ -1,0 +1,117 @@
+/*
+ * Whole-system migration: what is known of the images of the guest's disks
+ *
+ * Ties three things together: the block node with its sync points
+ * (image/points.h), the record beside the image (image/record.h), and the
+ * question whether a guest may run from it.
+ *
+ * At rest, what is known is in the image (qcow2) or in the record.  As soon as
+ * the image is about to be written it is taken from there into memory, so
+ * that whatever happens to QEMU nobody trusts what is out of date.  When
+ * the image is at rest again it is put back.
+ *
+ * Main thread with the BQL, unless it says otherwise.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_IMAGE_IMAGE_H
+#define MIGRATION_WSM_IMAGE_IMAGE_H
+
+#include "migration/wsm/image/guest-disk.h"
+#include "migration/wsm/state.h"
+
+typedef struct WsmImage {
+    char *path;                 /* of the guest device, as in WsmDisk */
+    char *name;                 /* for people */
+    char *node;                 /* node name */
+    uint64_t device, inode;     /* of what is open; 0: no file or device */
+    char *file;                 /* regular file, or NULL: there is no record */
+    char *no_record;            /* why there is none; NULL: there can be one */
+    bool told;                  /* the user was told so; atomic */
+    WsmImageState state;
+    bool taken;                 /* what the image and its record had is here */
+    char *session;              /* of @state; NULL: not known */
+    char *peer;                 /* likewise */
+    int64_t time;               /* s since 1970, of @state */
+    char *problem;              /* why points are not trusted, or NULL */
+} WsmImage;
+
+/*
+ * What is known of @disk.  At first sight the record is looked at, but nothing
+ * is changed.  Not a reference; without one it is valid until the next call, as
+ * the medium may have changed.
+ */
+WsmImage *wsm_image_get(Wsm *w, const WsmDisk *disk);
+
+/*
+ * The image is about to be written: activate its node and take its points into
+ * memory.  What cannot be trusted is left out, and @problem says why.  Returns
+ * false and sets @errp if the node cannot be activated.
+ */
+bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp);
+
+/* Activate a node.  Returns false and sets @errp. */
+bool wsm_image_activate(BlockDriverState *bs, Error **errp);
+
+/*
+ * Now is sync point @id of @bs, see wsm_points_add(); and no more points are
+ * kept than the user wants.  If that fails there is a warning.
+ */
+void wsm_image_add_point(Wsm *w, WsmImage *image, BlockDriverState *bs,
+                         const QemuUUID *id, uint32_t granularity,
+                         const BdrvDirtyBitmap *rest);
+
+/* Say what the image is good for from now on; @session and @peer may be NULL */
+void wsm_image_set_state(WsmImage *image, WsmImageState state,
+                         const QemuUUID *session, const char *peer);
+
+/*
+ * A record of @state without points, for wsm_record_save(); NULL if the image
+ * can have none.
+ */
+WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
+                            WsmImageState state, const QemuUUID *session,
+                            const char *peer);
+
+/*
+ * A migration begins that makes a stale copy of @image, or an incomplete one:
+ * if there can be no record of that, say so, once.
+ */
+void wsm_image_tell(WsmImage *image);
+
+/* The same for one that could not be written; takes @err.  Any thread. */
+void wsm_image_warn(WsmImage *image, Error *err);
+
+/* One could not be removed although the image is current; likewise */
+void wsm_image_warn_current(const char *name, Error *err);
+
+/*
+ * Write the record of an image in use: state only.  If that fails there
+ * is a warning: the migration is more important.
+ */
+void wsm_image_mark(WsmImage *image, BlockDriverState *bs);
+
+/*
+ * The image will not be written any more (but for what its format does when
+ * it is closed): put its points back.  @inactivate: not by closing it, which
+ * will not happen or has happened; @bs may be active or inactive, and a qcow2
+ * node is inactive after it.
+ */
+void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate);
+
+/* The guest is about to run: false and @errp if a disk is not current */
+bool wsm_images_check(Wsm *w, Error **errp);
+
+/* QEMU ends: put back all that were taken.  Nothing writes any more. */
+void wsm_images_close(Wsm *w);
+
+/* No image keeps more sync points than @max from now on */
+void wsm_images_limit_points(Wsm *w, unsigned max);
+
+/* What query-wsm tells */
+WsmImageInfoList *wsm_images_info(Wsm *w);
+
+WsmImage *wsm_image_ref(WsmImage *image);
+void wsm_image_unref(WsmImage *image);
+
+#endif

@@ -1,0 +1,37 @@
+/*
+ * Whole-system migration: opening a block channel from the source
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_LINK_CONNECT_H
+#define MIGRATION_WSM_LINK_CONNECT_H
+
+#include "io/channel.h"
+#include "qemu/coroutine.h"
+#include "qemu/thread.h"
+
+/*
+ * A place to wait for a connection; at most one attempt at a time.  The
+ * attempt itself runs in the main thread, because TLS credentials are QOM
+ * objects, and may go on after its result is no longer wanted.
+ */
+typedef struct WsmConnector {
+    QemuMutex lock;
+    struct WsmConnectAttempt *attempt;  /* NULL: none; @lock */
+    bool quit;                          /* @lock */
+} WsmConnector;
+
+void wsm_connector_init(WsmConnector *c);
+void wsm_connector_destroy(WsmConnector *c);
+
+/*
+ * Connect to where the main stream goes, send the preamble, do the TLS
+ * handshake if migration uses TLS.  Coroutine, not in the main AioContext.
+ * Returns a reference, or NULL and sets @errp.
+ */
+QIOChannel *coroutine_fn wsm_connect(WsmConnector *c, Error **errp);
+
+/* Let wsm_connect() fail, now and in future.  Any thread. */
+void wsm_connector_quit(WsmConnector *c);
+
+#endif

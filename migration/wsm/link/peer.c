@@ -1,0 +1,38 @@
+/*
+ * Whole-system migration: what the other host is called
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/sockets.h"
+#include "migration/wsm/link/block-channel.h"
+#include "migration/wsm/link/peer.h"
+
+char *wsm_peer_of_address(SocketAddress *addr)
+{
+    const InetSocketAddress *inet = &addr->u.inet;
+
+    if (addr->type != SOCKET_ADDRESS_TYPE_INET) {
+        return socket_uri(addr);
+    }
+    return g_strdup_printf(strchr(inet->host, ':') ? "[%s]:%s" : "%s:%s",
+                           inet->host, inet->port);
+}
+
+char *wsm_peer_of_channel(QIOChannel *ioc)
+{
+    QIOChannelSocket *sioc = wsm_channel_socket(ioc);
+    g_autoptr(SocketAddress) addr = NULL;
+
+    if (!sioc) {
+        return NULL;
+    }
+    addr = qio_channel_socket_get_remote_address(sioc, NULL);
+    if (addr && addr->type == SOCKET_ADDRESS_TYPE_INET) {
+        return g_strdup(addr->u.inet.host);
+    }
+    if (addr && addr->type == SOCKET_ADDRESS_TYPE_VSOCK) {
+        return g_strdup_printf("vsock:%s", addr->u.vsock.cid);
+    }
+    return NULL;
+}

@@ -1,0 +1,442 @@
+/*
+ * Whole-system migration: the source's walk through the phases
+ *
+ * What the migration thread does, and how it has the coroutines in the
+ * IOThread do their part: it schedules a bottom half there, and waits on
+ * WsmSource.cond for what comes of it.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "block/thread-pool.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "qapi/qapi-types-migration.h"
+#include "migration/options.h"
+#include "migration/qemu-file.h"
+#include "migration/ram.h"
+#include "migration/wsm/image/storage.h"
+#include "migration/wsm/policy/passes.h"
+#include "migration/wsm/source/source.h"
+#include "migration/wsm/trace.h"
+#include "migration/wsm/wire/runs.h"
+
+#define WSM_WAIT_MS             100     /* look for cancel this often */
+#define WSM_ABORT_NS            (500 * SCALE_MS)
+#define WSM_ABORT_POLL_NS       (5 * SCALE_MS)
+
+static bool wsm_source_handed_over(WsmSource *s)
+{
+    WsmPhase phase = wsm_phase(s->w);
+
+    return phase == WSM_PHASE_POSTCOPY || phase == WSM_PHASE_COMPLETED;
+}
+
+bool wsm_source_interrupted(WsmSource *s)
+{
+    MigrationState *ms = migrate_get_current();
+    g_autoptr(Error) fatal = NULL;
+
+    if (qatomic_read(&s->quit) || !migration_is_running() ||
+        ms->state == MIGRATION_STATUS_CANCELLING ||
+        qemu_file_get_error(ms->to_dst_file)) {
+        return true;
+    }
+    if (!wsm_source_handed_over(s)) {
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            fatal = s->fatal ? error_copy(s->fatal) : NULL;
+        }
+    }
+    if (fatal) {
+        migrate_set_error(ms, fatal);
+    }
+    /* The return path's thread may have seen the stream break before us */
+    if (migrate_has_error(ms)) {
+        qemu_file_set_error(ms->to_dst_file, -EIO);
+        return true;
+    }
+    return false;
+}
+
+/* Wait until *@flag (protected by @lock).  Returns 0 or -errno. */
+static int wsm_source_wait(WsmSource *s, const bool *flag)
+{
+    for (;;) {
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            if (!*flag) {
+                qemu_cond_timedwait(&s->cond, &s->lock, WSM_WAIT_MS);
+            }
+            if (*flag) {
+                return 0;
+            }
+        }
+        wsm_source_watch(s);
+        if (wsm_source_interrupted(s)) {
+            return -ECANCELED;
+        }
+    }
+}
+
+static void wsm_source_begin_pass_bh(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    if (!qatomic_read(&s->quit)) {
+        wsm_source_begin_pass(s, 0);
+    }
+}
+
+/* Send what is dirty once.  Returns 0 or -errno; sets what *@p has of it. */
+static int wsm_source_pass(WsmSource *s, WsmPass *p)
+{
+    int64_t begin = wsm_now(), sent_before = wsm_source_sent(s);
+    int64_t equal_before = wsm_source_equal(s);
+    int ret;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->pass_done = false;
+    }
+    aio_bh_schedule_oneshot(s->ctx, wsm_source_begin_pass_bh, s);
+    ret = wsm_source_wait(s, &s->pass_done);
+    p->ns = MAX(wsm_now() - begin, 1);
+    p->sent = wsm_source_sent(s) - sent_before;
+    p->equal = wsm_source_equal(s) - equal_before;
+    return ret;
+}
+
+static void wsm_source_sync_bh(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    if (!qatomic_read(&s->quit)) {
+        s->sync_wanted = true;
+        wsm_source_wake(s);
+    }
+}
+
+/* Send the disks often enough.  Returns 0 or -errno. */
+static int wsm_source_passes(WsmSource *s)
+{
+    int64_t before = INT64_MAX;
+    WsmPass p;
+    int ret;
+
+    do {
+        ret = wsm_source_pass(s, &p);
+        if (ret < 0) {
+            return ret;
+        }
+        p.before = before;
+        p.dirty = before = wsm_source_dirty(s);
+        p.ram = ram_bytes_remaining();
+        trace_wsm_source_pass(p.sent, p.ns / SCALE_MS, p.dirty,
+                              wsm_pass_left_ms(&p), p.ram);
+    } while (wsm_pass_again(&p, wsm_option_max_residue(s->w)));
+    return 0;
+}
+
+/* Both sides have said what they know; what has to be looked at is dirty */
+static int wsm_source_agree(WsmSource *s)
+{
+    Error *err = NULL;
+    int ret = s->ndisks ? wsm_source_wait(s, &s->agreed) : 0;
+
+    if (ret == 0) {
+        bql_lock();
+        wsm_storage_remove_notes(s->notes);
+        if (s->stopped) {
+            ret = -ECANCELED;
+        } else if (!wsm_source_apply_basis(s, &err)) {
+            migrate_set_error(migrate_get_current(), err);
+            wsm_set_error(s->w, err);
+            error_free(err);
+            ret = -EINVAL;
+        }
+        bql_unlock();
+    }
+    return ret;
+}
+
+int wsm_source_disk_phase(WsmSource *s)
+{
+    int ret;
+
+    wsm_source_open_channels(s);
+    ret = wsm_source_wait(s, &s->all_welcome);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = wsm_source_agree(s);
+    if (ret < 0) {
+        return ret;
+    }
+    wsm_enter(s->w, WSM_PHASE_DISK_PRECOPY);
+    ret = wsm_source_passes(s);
+    if (ret < 0) {
+        return ret;
+    }
+    wsm_enter(s->w, WSM_PHASE_RAM_PRECOPY);
+    /* It flushes while RAM goes on: what it has is durable before the freeze */
+    aio_bh_schedule_oneshot(s->ctx, wsm_source_sync_bh, s);
+    return 0;
+}
+
+static void coroutine_fn wsm_source_flush_co(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        int ret = blk_co_flush(s->disk[i].blk);
+
+        if (ret < 0) {
+            trace_wsm_source_flush_fail(s->disk[i].name, ret);
+        }
+    }
+    if (!qatomic_read(&s->quit)) {
+        thread_pool_submit_co(wsm_source_mark_leaving, s);
+    }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->flushing = false;
+        s->flushed = true;
+        qemu_cond_broadcast(&s->cond);
+    }
+    wsm_source_co_end(s);
+}
+
+/*
+ * Stopping the guest flushes its disks; that is quick if it has been done
+ * before.  Once is enough: memory may need long to become small again, and to
+ * flush again then could go on for ever.  A failure is reported when the
+ * guest is stopped.
+ *
+ * That and the images' records take their time, while this thread goes on
+ * with memory.
+ */
+bool wsm_source_prepare_freeze(WsmSource *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+
+    /* wsm_source_stop() takes @lock when it has set @quit, then waits for us */
+    if (qatomic_read(&s->quit)) {
+        return false;
+    }
+    if (s->synced && !s->flushing && !s->flushed) {
+        s->flushing = true;
+        wsm_source_enter(s, wsm_source_flush_co, s);
+    }
+    return s->flushed;
+}
+
+void wsm_source_freeze(WsmSource *s)
+{
+    Error *err = NULL;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->frozen_at = wsm_now();
+    }
+    if (!wsm_source_look(s, &err)) {
+        /* The first error counts; QEMU's own would name nobody */
+        migrate_set_error(migrate_get_current(), err);
+        wsm_source_fail(s, err);
+    }
+    wsm_enter(s->w, WSM_PHASE_FREEZE);
+}
+
+GByteArray *wsm_source_residue(WsmSource *s, unsigned disk)
+{
+    WsmSourceDisk *d = &s->disk[disk];
+    GByteArray *runs = g_byte_array_new();
+    int64_t granularity = s->start.granularity;
+    int64_t offset = 0, bytes;
+    WsmRunsEncoder e;
+
+    wsm_runs_encode_init(&e, runs);
+    while (bdrv_dirty_bitmap_next_dirty_area(d->bitmap, offset, d->size,
+                                             INT64_MAX, &offset, &bytes)) {
+        wsm_runs_encode(&e, offset / granularity,
+                        DIV_ROUND_UP(bytes, granularity));
+        offset += bytes;
+    }
+    return runs;
+}
+
+static void wsm_source_go_bh(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    s->epoch = 1;
+    s->go_wanted = true;
+    s->points_wanted = true;
+    wsm_source_wake(s);
+    wsm_source_begin_pass(s, 1);
+}
+
+/* Say so before the channel is closed, unless it does not take it */
+static void coroutine_fn wsm_source_abort_co(void *opaque)
+{
+    int64_t until = wsm_now() + WSM_ABORT_NS;
+    WsmSource *s = opaque;
+
+    s->abort_wanted = true;
+    wsm_source_wake(s);
+    while (!s->abort_sent && s->channel[0].up && wsm_now() < until) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_ABORT_POLL_NS);
+    }
+    qatomic_set(&s->aborting, false);
+    wsm_source_co_end(s);
+}
+
+/* Has READY come?  When it is too late for that it never will have. */
+static bool wsm_source_is_ready(WsmSource *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->too_late |= !s->ready && wsm_now() >= s->ready_until;
+    return s->ready && !s->too_late;
+}
+
+/* Wait for READY, or for a reason not to wait */
+static void wsm_source_await_ready(WsmSource *s)
+{
+    int64_t left;
+
+    while ((left = s->ready_until - wsm_now()) > 0 &&
+           !wsm_source_interrupted(s)) {
+        QEMU_LOCK_GUARD(&s->lock);
+        if (s->ready) {
+            break;
+        }
+        qemu_cond_timedwait(&s->cond, &s->lock,
+                            MIN(DIV_ROUND_UP(left, SCALE_MS), WSM_WAIT_MS));
+    }
+}
+
+static void wsm_source_no_ready(WsmSource *s, Error **errp)
+{
+    error_setg(errp, "the destination did not say that it has loaded the "
+               "guest (option switchover-timeout: %" PRId64 " ms); the "
+               "guest runs on here", wsm_option_switchover_timeout(s->w));
+}
+
+/* The migration thread may be held up by a stream that does not move */
+static void coroutine_fn wsm_source_clock_co(void *opaque)
+{
+    MigrationState *ms = migrate_get_current();
+    WsmSource *s = opaque;
+    g_autoptr(Error) err = NULL;
+
+    wsm_source_sleep(s, s->ready_until - wsm_now());
+    if (!wsm_source_is_ready(s) && !qatomic_read(&s->quit)) {
+        wsm_source_no_ready(s, &err);
+        migrate_set_error(ms, err);
+        wsm_set_error(s->w, err);
+        WITH_QEMU_LOCK_GUARD(&ms->qemu_file_lock) {
+            if (ms->to_dst_file) {
+                qemu_file_shutdown(ms->to_dst_file);
+            }
+        }
+    }
+    wsm_source_co_end(s);
+}
+
+static void wsm_source_decide(WsmSource *s)
+{
+    int64_t ns = wsm_now() - s->frozen_at;
+
+    /* From here on the guest is the destination's, whatever happens */
+    WITH_QEMU_LOCK_GUARD(&s->w->lock) {
+        s->w->downtime_ns = ns;
+    }
+    wsm_enter(s->w, WSM_PHASE_POSTCOPY);
+    aio_bh_schedule_oneshot(s->ctx, wsm_source_go_bh, s);
+}
+
+static void wsm_source_start_clock(WsmSource *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+
+    /* As in wsm_source_prepare_freeze() */
+    if (!qatomic_read(&s->quit)) {
+        wsm_source_enter(s, wsm_source_clock_co, s);
+    }
+}
+
+/*
+ * The destination must have loaded everything, and wait for our word.  To load
+ * devices it may need memory that only the caller's thread can send, with
+ * postcopy-ram.  Then the caller goes on with that, and asks again.
+ *
+ * The BQL is released meanwhile, so that the user can cancel, and a channel can
+ * be opened again.
+ */
+bool wsm_source_handover(WsmSource *s, Error **errp)
+{
+    s->ready_until = wsm_now() +
+                     SCALE_MS * wsm_option_switchover_timeout(s->w);
+    if (ram_bytes_remaining()) {
+        wsm_source_start_clock(s);
+        return true;
+    }
+    bql_unlock();
+    wsm_source_await_ready(s);
+    bql_lock();
+    if (wsm_source_interrupted(s) || !wsm_source_is_ready(s)) {
+        wsm_source_no_ready(s, errp);
+        wsm_source_take_back(s);
+        return false;
+    }
+    wsm_source_decide(s);
+    return true;
+}
+
+void wsm_source_try_handover(WsmSource *s)
+{
+    if (wsm_source_is_ready(s)) {
+        bql_lock();
+        if (!s->stopped && !wsm_source_interrupted(s)) {
+            wsm_source_decide(s);
+        }
+        bql_unlock();
+    }
+}
+
+void wsm_source_take_back(WsmSource *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+
+    /* As in wsm_source_prepare_freeze() */
+    if (!qatomic_read(&s->quit)) {
+        qatomic_set(&s->aborting, true);
+        wsm_source_enter(s, wsm_source_abort_co, s);
+    }
+}
+
+static void coroutine_fn wsm_source_end_pause_co(void *opaque)
+{
+    MigrationState *ms = migrate_get_current();
+    WsmSource *s = opaque;
+
+    while (!qatomic_read(&s->quit)) {
+        if (ms->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+            qemu_sem_post(&ms->postcopy_pause_sem);
+        }
+        wsm_source_sleep(s, NANOSECONDS_PER_SECOND);
+    }
+    wsm_source_co_end(s);
+}
+
+void wsm_source_end_pause(WsmSource *s)
+{
+    wsm_source_enter(s, wsm_source_end_pause_co, s);
+}
+
+bool wsm_source_wait_all_there(WsmSource *s, int ms)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+
+    if (!s->all_there && ms) {
+        qemu_cond_timedwait(&s->cond, &s->lock, ms);
+    }
+    return s->all_there;
+}

@@ -1,0 +1,211 @@
+/*
+ * Whole-system migration: messages on a block channel
+ *
+ * Pure encoding, decoding and checking; no I/O, no state.  The same text
+ * for people who read bytes is docs/protocol.md.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_WIRE_MESSAGE_H
+#define MIGRATION_WSM_WIRE_MESSAGE_H
+
+#include "qapi/qapi-types-wsm.h"
+#include "qemu/units.h"
+#include "qemu/uuid.h"
+#include "migration/wsm/core/hash.h"
+
+#define WSM_PROTOCOL_VERSION    3
+
+/* What a block channel sends first, in clear, even if TLS follows */
+#define WSM_PREAMBLE            0x57534d42      /* "WSMB" */
+#define WSM_PREAMBLE_SIZE       4
+
+#define WSM_HEADER_MAGIC        0x57534d31      /* "WSM1" */
+#define WSM_HEADER_SIZE         32
+#define WSM_HELLO_SIZE          24
+#define WSM_MIN_CHANNELS        2               /* urgent channel + 1 */
+#define WSM_MAX_CHANNELS        17              /* urgent channel + 16 */
+#define WSM_MAX_DISKS           256
+#define WSM_MAX_PATH            512             /* bytes of a disk's QOM path */
+#define WSM_MAX_MARKS           16              /* of the storage of a disk */
+#define WSM_MAX_MARK            255             /* bytes of such a mark */
+#define WSM_MIN_GRANULARITY     4096
+#define WSM_MAX_GRANULARITY     (1 * MiB)
+#define WSM_MAX_DATA            (1 * MiB)       /* bytes of a DATA message */
+#define WSM_MAX_ZERO            (64 * MiB)      /* bytes of a ZERO message */
+#define WSM_MAX_TEXT            1024            /* bytes of a text for people */
+#define WSM_MAX_POINTS          64              /* sync points of a disk */
+#define WSM_MAX_RUNS            (1 * MiB)       /* bytes of runs in a message */
+#define WSM_POINT_SIZE          2               /* bytes of POINT before runs */
+
+/* Any size can be rounded up to whole blocks and still be an int64_t */
+#define WSM_MAX_DISK_SIZE       QEMU_ALIGN_DOWN(INT64_MAX, WSM_MAX_GRANULARITY)
+
+/* Bytes of a HASHES: one hash per block of the longest range */
+#define WSM_MAX_HASHES \
+    (WSM_MAX_DATA / WSM_MIN_GRANULARITY * WSM_HASH_SIZE)
+
+/*
+ * Directions: S source, D destination.  @epoch is 0 before and 1 after the
+ * freeze; a DATA or ZERO of an older epoch is dropped by the destination.
+ */
+typedef enum WsmMsgType {
+    WSM_MSG_HELLO = 1,  /* S->D  payload WsmHello; first on each channel */
+    WSM_MSG_WELCOME,    /* D->S  answer to HELLO */
+    WSM_MSG_REFUSE,     /* D->S  answer to HELLO; payload: text for a human */
+    WSM_MSG_DATA,       /* S->D  payload: @bytes bytes of the disk */
+    WSM_MSG_ZERO,       /* S->D  the range reads as zeroes */
+    WSM_MSG_ACK,        /* D->S  the range of a DATA or ZERO was written */
+    WSM_MSG_FAIL,       /* D->S  as ACK, but it was not; payload: text */
+    WSM_MSG_SYNC,       /* S->D  flush all disks; @offset is a serial number */
+    WSM_MSG_SYNC_ACK,   /*
+                         * D->S  done; @offset as in SYNC.  @bytes: epoch 0:
+                         * errno of the flush; epoch 1: bytes missing
+                         */
+    WSM_MSG_READY,      /* D->S  all state is loaded, the guest could run */
+    WSM_MSG_GO,         /* S->D  the guest is yours: the handover */
+    WSM_MSG_ABORT,      /* S->D  there will be no GO, the source runs on */
+    WSM_MSG_PULL,       /* D->S  send this range now, ahead of all others */
+    WSM_MSG_HAVE,       /* D->S  the guest has overwritten this range */
+    WSM_MSG_BASIS,      /*
+                         * D->S  what @disk builds on; @offset is its
+                         * WsmBasisKind; payload: WsmBasisMsg
+                         */
+    WSM_MSG_OWN,        /* D->S  changed here since the point; payload: runs */
+    WSM_MSG_HASH,       /* S->D  hash the blocks of this range */
+    WSM_MSG_HASHES,     /* D->S  answer to HASH; payload: hashes, or none */
+    WSM_MSG_POINT,      /* S->D  bits of a sync point; payload: WsmPointMsg */
+    WSM_MSG_GIVE_UP,    /* D->S  cannot load the guest; payload: text */
+    WSM_MSG__MAX
+} WsmMsgType;
+
+/* The header of each message, host byte order */
+typedef struct WsmMsg {
+    uint16_t type;      /* WsmMsgType */
+    uint16_t disk;      /* index into the disk list; 0 if not about a disk */
+    uint32_t epoch;
+    uint32_t length;    /* payload bytes that follow the header */
+    uint64_t offset;    /* bytes on the disk */
+    uint64_t bytes;     /* length of the range on the disk */
+} WsmMsg;
+
+typedef struct WsmHello {
+    QemuUUID session;
+    uint16_t version;
+    uint16_t channel;   /* 0: urgent and control; from 1: bulk */
+    uint16_t channels;  /* how many there will be in all */
+} WsmHello;
+
+/* What was agreed on; a received message is checked against it */
+typedef struct WsmLimits {
+    bool from_source;           /* the messages to check come from the source */
+    uint16_t channel;           /* number of the channel they come on */
+    unsigned disks;
+    const int64_t *disk_size;   /* @disks elements, bytes */
+    uint32_t granularity;       /* bytes, power of two */
+} WsmLimits;
+
+/* A sync point that the source knows */
+typedef struct WsmPointDesc {
+    QemuUUID id;
+    uint64_t changed;           /* bytes of blocks changed since, at S */
+} WsmPointDesc;
+
+/* One disk in the list that opens the "wsm" section of the main stream */
+typedef struct WsmDiskDesc {
+    char *path;                 /* canonical QOM path of the guest device */
+    char *name;                 /* for people */
+    char *address;              /* of the device, as policy/match.h; "": none */
+    char *file;                 /* name of the image, for people; "": none */
+    GPtrArray *marks;           /* of char *, see image/storage.h; or NULL */
+    uint64_t size;              /* bytes */
+    WsmBasisKind wish;
+    unsigned npoints;
+    WsmPointDesc *point;        /* @npoints elements, owned */
+} WsmDiskDesc;
+
+typedef struct WsmStart {
+    QemuUUID session;
+    uint16_t version;
+    uint16_t channels;          /* as in WsmHello: 2..WSM_MAX_CHANNELS */
+    uint32_t granularity;
+    unsigned ndisks;
+    WsmDiskDesc *disk;          /* @ndisks elements, owned */
+} WsmStart;
+
+/* What BASIS says; the kind is in the header, the rest in the payload */
+typedef struct WsmBasisMsg {
+    WsmBasisKind kind;          /* not WSM_BASIS_KIND_AUTO */
+    QemuUUID point;             /* zero unless WSM_BASIS_KIND_SYNC_POINT */
+    char *reason;               /* for people, not empty; owned */
+} WsmBasisMsg;
+
+/* The payload of POINT */
+typedef struct WsmPointMsg {
+    uint8_t index;              /* into the points of the disk in START */
+    bool rest;                  /* bits of its rest, else of its since */
+    const uint8_t *runs;        /* wire/runs.h; within the payload, not owned */
+    size_t size;                /* bytes of @runs */
+} WsmPointMsg;
+
+const char *wsm_msg_name(uint16_t type);
+
+/* Both: @buf has WSM_HEADER_SIZE bytes */
+void wsm_msg_encode(const WsmMsg *msg, uint8_t *buf);
+
+/*
+ * Decode and check a header against @limits (NULL: only what holds for all
+ * sessions, which allows nothing but HELLO, WELCOME and REFUSE).
+ * Returns false and sets @errp, naming the field and its value, if a
+ * well-behaved peer would not have sent it.
+ */
+bool wsm_msg_decode(const uint8_t *buf, const WsmLimits *limits, WsmMsg *msg,
+                    Error **errp);
+
+/* Both: @buf has WSM_HELLO_SIZE bytes */
+void wsm_hello_encode(const WsmHello *hello, uint8_t *buf);
+bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp);
+
+/*
+ * The payload of BASIS.  Encoding returns a new array; of a reason beyond
+ * WSM_MAX_TEXT bytes the begin is taken.  Decoding takes the @msg that
+ * wsm_msg_decode() gave, and its payload of @msg->length bytes; control
+ * characters in the reason become spaces.  Free with wsm_basis_destroy().
+ */
+GByteArray *wsm_basis_encode(const WsmBasisMsg *basis);
+bool wsm_basis_decode(const WsmMsg *msg, const uint8_t *payload,
+                      WsmBasisMsg *basis, Error **errp);
+void wsm_basis_destroy(WsmBasisMsg *basis);
+
+/*
+ * The payload of POINT.  Encoding appends what comes before the runs, to
+ * which the caller then appends these.  Decoding likewise leaves the runs to
+ * wire/runs.h: they are not checked.  @payload has @msg->length bytes.
+ */
+void wsm_point_encode(uint8_t index, bool rest, GByteArray *out);
+bool wsm_point_decode(const WsmMsg *msg, const uint8_t *payload,
+                      const WsmDiskDesc *disk, WsmPointMsg *point,
+                      Error **errp);
+
+/*
+ * A text of the peer as a string to show to people: without control
+ * characters.  Free with g_free().
+ */
+char *wsm_text_decode(const void *buf, size_t length);
+
+/* Checks that several decoders share; false and @errp as they do */
+bool wsm_check_version(uint16_t version, Error **errp);
+bool wsm_check_channels(uint16_t channels, Error **errp);
+bool wsm_check_unused(const char *field, uint64_t value, Error **errp);
+
+/*
+ * The START part of the "wsm" section.  Encoding returns a new array.
+ * Decoding fails, naming field and value, unless @buf is one whole START;
+ * free the result with wsm_start_destroy().
+ */
+GByteArray *wsm_start_encode(const WsmStart *start);
+bool wsm_start_decode(const uint8_t *buf, size_t size, WsmStart *start,
+                      Error **errp);
+void wsm_start_destroy(WsmStart *start);
+
+#endif
