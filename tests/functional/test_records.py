@@ -418,11 +418,16 @@ def no_flush_below(scene: Scene) -> None:
 
 @test(RAW)
 def the_other_host_is_named(scene: Scene) -> None:
-    """Without TLS too, on both sides, in records, errors and query-wsm."""
+    """
+    Without TLS too, on both sides, in records, errors and query-wsm.
+
+    '127.1' stands for a name: no address is printed like that, and it can be
+    looked up where not even localhost has a name.
+    """
     here = loaded_source(scene)
     first = scene.destination()
     port = first.listen_port()
-    begin(here, f'tcp:localhost:{port}', bandwidth=MIB)
+    begin(here, f'tcp:127.1:{port}', bandwidth=MIB)
     wait_total(here, 'sent', MIB)
     first.kill()
     broken = scene.reopen('broken', first.images, scene.other_guest())
@@ -431,8 +436,8 @@ def the_other_host_is_named(scene: Scene) -> None:
     expect_unharmed(scene, here)
     there = scene.destination(name='destination-2')
     port = there.listen_port()
-    move(scene, here, there, f'tcp:localhost:{port}', bandwidth=0)
-    peer = f'localhost:{port}'
+    move(scene, here, there, f'tcp:127.1:{port}', bandwidth=0)
+    peer = f'127.1:{port}'
     require(query(here)['images'][0]['peer'] == peer, f'{query(here)}')
     here.qmp.expect_error('migrate', 'previous migration', uri='tcp:192.0.2.1:1')
     here.qmp.expect_error('cont', f'handed over to {peer} ')

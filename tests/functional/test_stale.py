@@ -124,8 +124,9 @@ def stale_copy_changed_by_dd(scene: Scene) -> None:
     put_back_times(path, before)
     last = onto(scene, there, here.images, 'destination-2', load={})
     expect_kinds(there, ['content'], 'ctime')
-    expect_sent(there, 2 * MIB, least=MIB)
-    require(disk_total(there, 'equal') >= DATA - 2 * MIB,
+    # The guest has changed something, too, more of it on a slow host
+    expect_sent(there, DATA // 4, least=MIB)
+    require(disk_total(there, 'equal') >= DATA // 4 * 3,
             f'{query(there)["disks"]}')
     end(there, last)
 
