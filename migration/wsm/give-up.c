@@ -58,14 +58,14 @@ static void coroutine_fn wsm_give_up_say_co(void *opaque)
     WsmDestConn *conn = d->channel[0].conn;
     WsmMsg msg = {
         .type = WSM_MSG_GIVE_UP,
-        .epoch = qatomic_read(&d->epoch),
+        .epoch = wsm_life_reached(&d->life, WSM_LIFE_SEALED),
         .length = MIN(strlen(d->refusal), WSM_MAX_TEXT),
     };
 
     if (conn) {
-        conn->writes++;
+        conn->users++;
         wsm_channel_send(&conn->c, &msg, d->refusal);
-        conn->writes--;
+        conn->users--;
         qemu_co_queue_restart_all(&d->room);
     }
     wsm_dest_co_end(d);

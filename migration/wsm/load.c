@@ -261,7 +261,8 @@ int wsm_load_cleanup(void *opaque)
                      "sides running and report this bug");
         return 0;
     }
-    wsm_enter(w, d->complete && wsm_phase(w) == WSM_PHASE_POSTCOPY
+    wsm_enter(w, wsm_life_reached(&d->life, WSM_LIFE_SECURING) &&
+              wsm_phase(w) == WSM_PHASE_POSTCOPY
               ? WSM_PHASE_COMPLETED : WSM_PHASE_FAILED);
     if (qemu_in_coroutine()) {
         WsmLoadEnd end = { .w = w, .co = qemu_coroutine_self() };
@@ -346,7 +347,8 @@ bool wsm_incoming_is_complete(void)
 {
     WsmDest *d = wsm_get()->dest;
 
-    return d && qatomic_read(&d->told) && !migrate_postcopy_ram() &&
+    return d && wsm_life_reached(&d->life, WSM_LIFE_TOLD) &&
+           !migrate_postcopy_ram() &&
            wsm_phase(wsm_get()) == WSM_PHASE_POSTCOPY;
 }
 
@@ -354,7 +356,8 @@ bool wsm_incoming_recoverable(bool otherwise)
 {
     WsmDest *d = wsm_get()->dest;
 
-    return migrate_whole_system() ? d && wsm_dest_is_ready(d) : otherwise;
+    return migrate_whole_system() ? d && wsm_handover_broke(&d->handover)
+                                  : otherwise;
 }
 
 static void wsm_load_report(void)

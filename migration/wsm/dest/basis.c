@@ -220,7 +220,7 @@ int coroutine_fn wsm_dest_hash(WsmDest *d, const WsmMsg *msg,
     bool zero;
     int ret;
 
-    if (d->closed) {
+    if (!wsm_life_has_filters(&d->life)) {
         return -ECANCELED;
     }
     answer->type = WSM_MSG_HASHES;
@@ -255,7 +255,7 @@ bool coroutine_fn wsm_dest_point(WsmDestConn *conn, const WsmMsg *msg,
                           errp)) {
         return false;
     }
-    if (qatomic_read(&d->settled)) {
+    if (wsm_life_reached(&d->life, WSM_LIFE_SETTLED)) {
         /* Said again because the channel broke */
         return true;
     }
@@ -420,7 +420,8 @@ void wsm_dest_mark_current(WsmDest *d)
 
 void wsm_dest_settle(WsmDest *d)
 {
-    if (d->settled || d->stopped) {
+    if (wsm_life(&d->life) != WSM_LIFE_UNSECURED &&
+        wsm_life(&d->life) != WSM_LIFE_SECURED) {
         return;
     }
     for (unsigned i = 0; i < d->ndisks; i++) {
@@ -433,7 +434,7 @@ void wsm_dest_settle(WsmDest *d)
         wsm_points_limit(disk->bs, wsm_option_sync_points(d->w));
     }
     wsm_dest_mark_current(d);
-    qatomic_set(&d->settled, true);
+    wsm_life_enter(&d->life, WSM_LIFE_SETTLED);
     wsm_dest_kick(d);
 }
 
@@ -505,7 +506,7 @@ void wsm_dest_leave_image(WsmDestDisk *disk, WsmPhase phase)
 
     if (disk->bs) {
         wsm_dest_release_bitmaps(disk, d->start.disk[disk->index].npoints);
-        if (d->complete) {
+        if (wsm_life_reached(&d->life, WSM_LIFE_SECURING)) {
             wsm_dest_keep_complete(disk);
         } else {
             wsm_dest_keep_incomplete(d, disk, phase);

@@ -21,22 +21,10 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "migration/wsm/dest/dest.h"
-#include "migration/wsm/policy/window.h"
 #include "migration/wsm/trace.h"
 
 #define WSM_HELLO_TIMEOUT_NS    (10 * NANOSECONDS_PER_SECOND)
-#define WSM_MAX_OUTSTANDING     (8 * MiB)       /* before the freeze */
-#define WSM_MAX_ANSWERS         128             /* unsent, per connection */
 #define WSM_MAX_QUEUE           (64 * KiB)      /* messages to say */
-#define WSM_MAX_CONNS           (2 * WSM_MAX_CHANNELS)
-
-/*
- * Writes and answers, each with a coroutine and its stack, of all connections.
- * In post-copy it must be all that the source may have in flight, see
- * wsm_dest_outstanding_limit().
- */
-#define WSM_MAX_WRITES \
-    ((WSM_WINDOW_MAX + WSM_PULL_WINDOW) / WSM_COST_MIN + 1 * KiB)
 
 typedef struct WsmDestWrite {
     WsmDestConn *conn;
@@ -105,9 +93,9 @@ static void coroutine_fn wsm_dest_control_co(void *opaque)
             qemu_co_queue_wait(&d->control, NULL);
             continue;
         }
-        conn->writes++;
+        conn->users++;
         wsm_channel_send(&conn->c, msg, NULL);
-        conn->writes--;
+        conn->users--;
         qemu_co_queue_restart_all(&d->room);
     }
     wsm_dest_co_end(d);
@@ -123,7 +111,8 @@ static void wsm_dest_repeat_bh(void *opaque)
 {
     WsmDest *d = opaque;
 
-    for (unsigned i = 0; i < d->ndisks && !d->closed; i++) {
+    for (unsigned i = 0; i < d->ndisks && wsm_life_has_filters(&d->life);
+         i++) {
         bdrv_pull_repeat(d->disk[i].filter);
     }
     wsm_dest_co_end(d);
@@ -133,15 +122,11 @@ static void wsm_dest_repeat_bh(void *opaque)
 static void wsm_dest_say_again(WsmDest *d)
 {
     WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
-    bool say_ready;
 
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        say_ready = d->loaded && !d->go && !d->lost;
-    }
-    if (say_ready) {
+    if (wsm_handover_says_ready(&d->handover)) {
         wsm_dest_say(d, &ready);
     }
-    if (qatomic_read(&d->epoch)) {
+    if (wsm_life_reached(&d->life, WSM_LIFE_SEALED)) {
         qatomic_inc(&d->coroutines);
         aio_bh_schedule_oneshot(d->ctx, wsm_dest_repeat_bh, d);
     }
@@ -160,8 +145,8 @@ static int coroutine_fn wsm_dest_write(WsmDest *d, const WsmMsg *msg,
     int64_t n = 0;
     int ret;
 
-    if (d->closed) {
-        return qatomic_read(&d->quit) ? -ECANCELED : 0;
+    if (!wsm_life_has_filters(&d->life)) {
+        return wsm_life_is_over(&d->life) ? -ECANCELED : 0;
     }
     d->wrote = true;
     if (msg->epoch) {
@@ -177,12 +162,6 @@ static int coroutine_fn wsm_dest_write(WsmDest *d, const WsmMsg *msg,
     }
     /* The freeze came in between: it is dropped, and in the list of missing */
     return ret == -EPERM && !msg->epoch ? -ECANCELED : ret;
-}
-
-/* Bytes of memory that it takes */
-static int64_t wsm_dest_cost(const WsmMsg *msg)
-{
-    return msg->type == WSM_MSG_HASH ? msg->bytes : msg->length;
 }
 
 static void coroutine_fn wsm_dest_write_co(void *opaque)
@@ -210,49 +189,24 @@ static void coroutine_fn wsm_dest_write_co(void *opaque)
         answer.length = strlen(payload);
     }
     if (ret != -ECANCELED) {
-        conn->answers++;
+        conn->load.answers++;
         wsm_channel_send(&conn->c, &answer, payload);
-        conn->answers--;
+        conn->load.answers--;
     }
 
-    d->writes--;
-    conn->writes--;
-    conn->outstanding -= wsm_dest_cost(&wr->msg);
+    conn->users--;
+    wsm_room_give(&d->space, &conn->load, &wr->msg);
     qemu_co_queue_restart_all(&d->room);
     g_free(wr);
     wsm_dest_co_end(d);
 }
 
-/*
- * How much of a connection's data may wait to be written.  In post-copy all
- * that the source has in flight: while disks are drained, blocks of those that
- * are waited for may be behind some of others, which must wait.
- */
-static int64_t wsm_dest_outstanding_limit(WsmDestConn *conn,
-                                          const WsmMsg *msg)
-{
-    unsigned channels = conn->d->nchannels;
-    int64_t all = WSM_MAX_OUTSTANDING / channels;
-
-    if (msg->epoch) {
-        all = conn->c.id == 0 ? WSM_PULL_WINDOW
-                              : WSM_WINDOW_MAX / MAX(channels - 1, 1);
-    }
-    return all + WSM_MAX_DATA;
-}
-
-/*
- * Wait until one more may be worked on.  A source that does not read answers is
- * not read from: its answers would be all that there is room for.
- */
 static void coroutine_fn wsm_dest_await_room(WsmDestConn *conn,
                                              const WsmMsg *msg)
 {
     WsmDest *d = conn->d;
-    int64_t limit = wsm_dest_outstanding_limit(conn, msg);
 
-    while (conn->outstanding + wsm_dest_cost(msg) > limit ||
-           conn->answers >= WSM_MAX_ANSWERS || d->writes >= WSM_MAX_WRITES) {
+    while (!wsm_room_for(&d->space, &conn->load, conn->c.id, msg)) {
         qemu_co_queue_wait(&d->room, NULL);
     }
 }
@@ -277,9 +231,8 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
 
     wr = g_new(WsmDestWrite, 1);
     *wr = (WsmDestWrite) { .conn = conn, .msg = *msg, .buf = buf };
-    d->writes++;
-    conn->writes++;
-    conn->outstanding += wsm_dest_cost(msg);
+    conn->users++;
+    wsm_room_take(&d->space, &conn->load, msg);
     qatomic_inc(&d->coroutines);
     qemu_coroutine_enter(qemu_coroutine_create(wsm_dest_write_co, wr));
     return true;
@@ -288,10 +241,12 @@ static bool coroutine_fn wsm_dest_receive_block(WsmDestConn *conn,
 static bool coroutine_fn wsm_dest_dispatch(WsmDestConn *conn,
                                            const WsmMsg *msg, Error **errp)
 {
-    if (!wsm_dest_expects(conn->d, msg)) {
+    WsmDest *d = conn->d;
+
+    if (!wsm_handover_expects(&d->handover, msg, wsm_phase(d->w))) {
         error_setg(errp, "block channel %u: %s of epoch %u in phase '%s'",
                    conn->c.id, wsm_msg_name(msg->type), msg->epoch,
-                   WsmPhase_str(wsm_phase(conn->d->w)));
+                   WsmPhase_str(wsm_phase(d->w)));
         return false;
     }
     switch (msg->type) {
@@ -304,10 +259,10 @@ static bool coroutine_fn wsm_dest_dispatch(WsmDestConn *conn,
     case WSM_MSG_POINT:
         return wsm_dest_point(conn, msg, errp);
     case WSM_MSG_GO:
-        wsm_dest_go(conn->d);
+        wsm_dest_go(d);
         return true;
     case WSM_MSG_ABORT:
-        wsm_dest_abort(conn->d);
+        wsm_dest_abort(d);
         return true;
     default:
         error_setg(errp, "block channel %u: %s in the middle of a session",
@@ -383,33 +338,20 @@ static bool coroutine_fn wsm_dest_hello(WsmDestConn *conn, WsmHello *hello,
         wsm_dest_refuse(conn, error_get_pretty(*errp));
         return false;
     }
-    conn->known = true;
+    conn->place.known = true;
     return true;
 }
 
-/*
- * One more connection has come.  If there are too many, it takes the place of
- * the oldest that has not said HELLO; false and @errp if all have.
- */
-static bool wsm_dest_make_room(WsmDest *d, Error **errp)
+/* One more connection has come; perhaps another has to go */
+static void wsm_dest_make_room(WsmDestConn *conn)
 {
-    WsmDestConn *conn;
+    WsmPlace *goes = wsm_places_add(&conn->d->places, &conn->place);
 
-    if (d->nconns <= WSM_MAX_CONNS) {
-        return true;
+    if (goes) {
+        warn_report_once("Too many connections to the migration port: the "
+                         "oldest that say nothing are closed");
+        wsm_channel_shutdown(&container_of(goes, WsmDestConn, place)->c);
     }
-    QTAILQ_FOREACH(conn, &d->conns, next) {
-        if (!conn->known && !conn->displaced) {
-            warn_report_once("Too many connections to the migration port: the "
-                             "oldest that say nothing are closed");
-            conn->displaced = true;
-            wsm_channel_shutdown(&conn->c);
-            return true;
-        }
-    }
-    error_setg(errp, "block channel: more than %d connections",
-               WSM_MAX_CONNS);
-    return false;
 }
 
 /* Take the place of the connection before us, when that is gone */
@@ -465,7 +407,7 @@ static void coroutine_fn wsm_dest_conn_end(WsmDestConn *conn)
     WsmDestChannel *channel = &d->channel[conn->c.id];
 
     wsm_channel_shutdown(&conn->c);
-    while (conn->writes) {
+    while (conn->users) {
         qemu_co_queue_wait(&d->room, NULL);
     }
     if (channel->conn == conn) {
@@ -473,8 +415,7 @@ static void coroutine_fn wsm_dest_conn_end(WsmDestConn *conn)
         qatomic_set(&channel->up, false);
     }
     wsm_channel_detach(&conn->c);
-    QTAILQ_REMOVE(&d->conns, conn, next);
-    d->nconns--;
+    wsm_places_remove(&d->places, &conn->place);
     qemu_co_queue_restart_all(&d->gone);
 
     timer_free(conn->timer);
@@ -498,21 +439,19 @@ static void coroutine_fn wsm_dest_conn_co(void *opaque)
     WsmHello hello;
 
     wsm_channel_attach(&conn->c, g_steal_pointer(&conn->ioc));
-    QTAILQ_INSERT_TAIL(&d->conns, conn, next);
     conn->timer = aio_timer_new(d->ctx, QEMU_CLOCK_REALTIME, SCALE_NS,
                                 wsm_dest_hello_timeout, conn);
     timer_mod(conn->timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
                            WSM_HELLO_TIMEOUT_NS);
 
-    d->nconns++;
-    if (wsm_dest_make_room(d, &err) && !qatomic_read(&d->quit) &&
-        wsm_dest_hello(conn, &hello, &err)) {
+    wsm_dest_make_room(conn);
+    if (!qatomic_read(&d->quit) && wsm_dest_hello(conn, &hello, &err)) {
         wsm_dest_take_place(conn, hello.channel);
         trace_wsm_dest_channel_up(conn->c.id);
         wsm_dest_serve(conn, &err);
         trace_wsm_dest_channel_down(conn->c.id);
     }
-    if (err && !qatomic_read(&d->quit) && !conn->displaced) {
+    if (err && !qatomic_read(&d->quit) && !conn->place.displaced) {
         wsm_set_error(d->w, err);
         warn_report_err(err);
     } else {

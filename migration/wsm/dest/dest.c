@@ -59,17 +59,21 @@ static void wsm_dest_have(void *opaque, int64_t offset, int64_t bytes)
 static void wsm_dest_close_bh(void *opaque)
 {
     WsmDest *d = opaque;
-    WsmDestConn *conn;
+    WsmPlace *place;
 
-    d->closed = true;
     if (qatomic_read(&d->quit)) {
-        QTAILQ_FOREACH(conn, &d->conns, next) {
+        QTAILQ_FOREACH(place, &d->places.all, next) {
+            WsmDestConn *conn = container_of(place, WsmDestConn, place);
+
             wsm_channel_shutdown(&conn->c);
         }
     }
 }
 
-/* Main thread.  The coroutines in the IOThread use filters no more after it. */
+/*
+ * Main thread; wsm_life_has_filters() is false.  The coroutines in the IOThread
+ * use filters no more after the bottom half.
+ */
 static void wsm_dest_drop_filters(WsmDest *d, bool complete)
 {
     aio_wait_bh_oneshot(d->ctx, wsm_dest_close_bh, d);
@@ -80,8 +84,6 @@ static void wsm_dest_drop_filters(WsmDest *d, bool complete)
             wsm_dest_drop_filter(disk, complete);
         }
     }
-    qatomic_set(&d->filters_gone, true);
-    wsm_dest_kick(d);
 }
 
 /*
@@ -92,7 +94,7 @@ bool wsm_dest_defer(WsmDest *d, QEMUBHFunc *cb, void *opaque)
 {
     WsmDeferred deferred = { .cb = cb, .opaque = opaque };
 
-    if (!(d->dropping && !d->filters_gone) && !(d->stopped && !d->released)) {
+    if (!wsm_life_polls(&d->life)) {
         return false;
     }
     g_array_append_val(d->deferred, deferred);
@@ -114,16 +116,11 @@ static void wsm_dest_run_deferred(WsmDest *d)
 void wsm_dest_drop_filters_bh(void *opaque)
 {
     WsmDest *d = opaque;
-    bool go;
 
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        go = d->go;
-    }
     /* Draining runs bottom halves, this one among them */
-    if (go && !d->incomplete && !d->stopped && !d->dropping) {
-        d->dropping = true;
+    if (wsm_handover_is_ours(&d->handover) && !d->incomplete &&
+        wsm_life_advance(&d->life, WSM_LIFE_SEALED, WSM_LIFE_DROPPING)) {
         wsm_dest_drop_filters(d, true);
-        d->complete = true;
         wsm_dest_start_securing(d);
         wsm_dest_run_deferred(d);
     }
@@ -219,7 +216,10 @@ static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
     d->channel = g_new0(WsmDestChannel, d->nchannels);
     d->queue = g_queue_new();
     d->deferred = g_array_new(false, false, sizeof(WsmDeferred));
-    QTAILQ_INIT(&d->conns);
+    wsm_life_init(&d->life);
+    wsm_handover_init(&d->handover);
+    wsm_places_init(&d->places);
+    d->space.channels = d->nchannels;
     qemu_co_queue_init(&d->gone);
     qemu_co_queue_init(&d->control);
     qemu_co_queue_init(&d->changed);
@@ -277,27 +277,23 @@ static WsmPhase wsm_dest_phase_reached(WsmDest *d)
 
 bool wsm_dest_is_needed(WsmDest *d)
 {
-    bool go;
-
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        go = d->go;
-    }
-    return go && (!qatomic_read(&d->filters_gone) ||
-                  qatomic_read(&d->secured) == WSM_DEST_SECURING);
+    return wsm_handover_is_ours(&d->handover) &&
+           wsm_life(&d->life) <= WSM_LIFE_SECURING;
 }
 
 void wsm_dest_stop(WsmDest *d)
 {
     WsmPhase phase = wsm_dest_phase_reached(d);
 
-    if (d->stopped) {
+    if (wsm_life_is_over(&d->life)) {
         return;
     }
     /* A guest that runs must not see blocks that are not there yet */
     assert(!wsm_dest_is_in_use(d));
-    d->stopped = true;
+    wsm_life_enter(&d->life, WSM_LIFE_STOPPING);
     wsm_dest_end_watching(d);
     qatomic_set(&d->quit, true);
+    wsm_dest_kick(d);
     wsm_dest_drop_filters(d, false);
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&d->coroutines) > 0);
     iothread_destroy(d->iothread);
@@ -305,13 +301,13 @@ void wsm_dest_stop(WsmDest *d)
     for (unsigned i = 0; i < d->ndisks; i++) {
         wsm_dest_leave_image(&d->disk[i], phase);
     }
-    d->released = true;
+    wsm_life_enter(&d->life, WSM_LIFE_RELEASED);
     wsm_dest_run_deferred(d);
 }
 
 void wsm_dest_free(WsmDest *d)
 {
-    assert(d->released);
+    assert(wsm_life(&d->life) == WSM_LIFE_RELEASED);
     for (unsigned i = 0; d->disk && i < d->start.ndisks; i++) {
         g_free(d->disk[i].name);
         g_free(d->disk[i].path);
@@ -327,6 +323,8 @@ void wsm_dest_free(WsmDest *d)
     g_queue_free_full(d->queue, g_free);
     g_array_unref(d->deferred);
     wsm_start_destroy(&d->start);
+    wsm_handover_destroy(&d->handover);
+    wsm_life_destroy(&d->life);
     qemu_mutex_destroy(&d->lock);
     g_free(d);
 }
@@ -339,7 +337,8 @@ int64_t wsm_dest_missing(WsmDest *d)
 {
     int64_t missing = 0;
 
-    for (unsigned i = 0; i < d->ndisks && !d->closed; i++) {
+    for (unsigned i = 0; i < d->ndisks && wsm_life_has_filters(&d->life);
+         i++) {
         BdrvPullStats stats;
 
         bdrv_pull_get_stats(d->disk[i].filter, &stats);
@@ -370,9 +369,7 @@ bool wsm_dest_set_missing(WsmDest *d, unsigned disk, const uint8_t *runs,
 
 bool wsm_dest_seal(WsmDest *d, Error **errp)
 {
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        d->frozen_at = wsm_now();
-    }
+    d->frozen_at = wsm_now();
     for (unsigned i = 0; i < d->ndisks; i++) {
         int ret = bdrv_pull_seal(d->disk[i].filter);
 
@@ -382,8 +379,7 @@ bool wsm_dest_seal(WsmDest *d, Error **errp)
             return false;
         }
     }
-    qatomic_set(&d->epoch, 1);
-    wsm_dest_kick(d);
+    wsm_life_enter(&d->life, WSM_LIFE_SEALED);
     return true;
 }
 

@@ -16,6 +16,9 @@
 #include "qemu/stats64.h"
 #include "system/block-backend.h"
 #include "system/iothread.h"
+#include "migration/wsm/dest/handover.h"
+#include "migration/wsm/dest/life.h"
+#include "migration/wsm/dest/limits.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/image.h"
 #include "migration/wsm/image/nodes.h"
@@ -59,16 +62,13 @@ typedef struct WsmDestDisk {
 
 /* One connection of a block channel; IOThread */
 typedef struct WsmDestConn {
-    QTAILQ_ENTRY(WsmDestConn) next;
+    WsmPlace place;
     WsmDest *d;
     WsmChannel c;
     QIOChannel *ioc;            /* until attached */
     QEMUTimer *timer;           /* until HELLO */
-    bool known;                 /* it has said a HELLO that is right */
-    bool displaced;             /* by another one, before that */
-    unsigned writes;            /* coroutines that work for it; of them */
-    unsigned answers;           /* that send an answer */
-    int64_t outstanding;        /* bytes that they hold */
+    unsigned users;             /* coroutines that work for it */
+    WsmLoad load;               /* what these write and answer */
 } WsmDestConn;
 
 typedef struct WsmDestChannel {
@@ -83,14 +83,6 @@ typedef struct WsmDeferred {
     void *opaque;
 } WsmDeferred;
 
-/* How far the flush is that follows when the filters are gone */
-typedef enum WsmDestSecured {
-    WSM_DEST_UNSECURED,
-    WSM_DEST_SECURING,
-    WSM_DEST_SECURED,
-    WSM_DEST_SECURE_FAILED,
-} WsmDestSecured;
-
 struct WsmDest {
     /* Set in start, never changed */
     Wsm *w;
@@ -104,35 +96,26 @@ struct WsmDest {
     IOThread *iothread;
     AioContext *ctx;
 
+    WsmDestLife life;
+    WsmHandover handover;
+
     /* IOThread */
-    QTAILQ_HEAD(, WsmDestConn) conns;
-    unsigned nconns;
+    WsmPlaces places;           /* of all connections */
     CoQueue gone;               /* a connection has ended */
     CoQueue control;            /* there is something to say on channel 0 */
-    CoQueue changed;            /* waits for @epoch, @secured or @settled */
+    CoQueue changed;            /* waits for @life to go on */
     CoQueue room;               /* a write or an answer has ended */
-    unsigned writes;            /* of all connections */
+    WsmRoom space;              /* and what is there */
     WsmBuffers buffers;         /* for what is received */
-    bool closed;                /* the filters must not be called any more */
 
     char *refusal;              /* atomic: why there is no guest, or NULL */
     unsigned coroutines;        /* atomic: how many there are */
     bool quit;                  /* atomic: they are to end */
-    uint32_t epoch;             /* atomic */
     unsigned incomplete;        /* atomic: disks that may miss blocks */
-    bool filters_gone;          /* atomic: all disks complete, filters off */
-    WsmDestSecured secured;     /* atomic: and what came is durable */
     char *peer;                 /* the source's address; NULL: not known */
-    bool settled;               /* atomic: and sync points are as they stay */
-    bool told;                  /* atomic: and the source was told so */
-    bool open;                  /* BQL: all disks are there, channels may be */
-    bool stopped;               /* BQL: wsm_dest_stop() has begun, */
-    bool released;              /* BQL: has ended; it polls in between */
-    bool dropping;              /* BQL: filters are being dropped, or were */
-    bool complete;              /* BQL: they were, with nothing missing */
     bool wrote;                 /* IOThread, then BQL: images are changed */
-    bool running;               /* BQL: the guest was let run here */
     bool cleaning;              /* BQL: loading failed in the main thread */
+    int64_t frozen_at;          /* BQL, ns */
     GArray *deferred;           /* BQL: of WsmDeferred */
     QEMUTimer *watch;           /* BQL: see wsm_dest_watch_end(), or NULL */
     int64_t alone_since;        /* BQL, ns: channel 0 is down since then */
@@ -140,14 +123,6 @@ struct WsmDest {
     QemuMutex lock;
     /* @lock */
     GQueue *queue;              /* of WsmMsg: what to say on channel 0 */
-    bool loaded;                /* the guest could run */
-    bool lost;                  /* it never will run here, for any reason */
-    bool pausing;               /* the stream broke, QEMU waits or will wait */
-    bool ended;                 /* the main stream said END, and rightly so */
-    bool go;                    /* the source has handed it over */
-    int64_t frozen_at;          /* ns */
-    QEMUBHFunc *run;            /* lets it run */
-    void *run_opaque;
 };
 
 /* --- dest/dest.c --- */
@@ -189,26 +164,13 @@ void wsm_dest_drop_filters_bh(void *opaque);
  */
 bool wsm_dest_defer(WsmDest *d, QEMUBHFunc *cb, void *opaque);
 
-/* --- dest/handover.c --- */
+/* --- dest/stream.c --- */
 
 /*
  * Main thread: all state is loaded; @run with @opaque after the handover.
  * Returns false and sets @errp if that must not be.
  */
 bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque, Error **errp);
-
-/*
- * The main stream broke.  Has the source been told that the guest could run
- * here, and is it still so?  If not, it never will be, and the guest never
- * runs.  Any thread.
- */
-bool wsm_dest_is_ready(WsmDest *d);
-
-/*
- * Can the source say that now?  By what we have said and seen ourselves: what
- * is wrong is not believed.  IOThread.
- */
-bool wsm_dest_expects(WsmDest *d, const WsmMsg *msg);
 
 /* What is expected has come, perhaps for the second time.  IOThread. */
 void wsm_dest_go(WsmDest *d);

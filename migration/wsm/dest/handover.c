@@ -1,263 +1,174 @@
 /*
- * Whole-system migration: the destination, from the handover to the end
- *
- * When may the guest run here, when does it never, and when is it all over?
- * The main stream, channel 0 and the disks each know a part of the answer, and
- * each of them can break or lie.
+ * Whole-system migration: whose guest is it, as the destination sees it
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "block/aio.h"
-#include "io/channel-buffer.h"
-#include "qemu/error-report.h"
+#include "qemu/bitops.h"
 #include "qemu/lockable.h"
-#include "qemu/main-loop.h"
-#include "qemu/timer.h"
-#include "migration/misc.h"
-#include "migration/migration.h"
-#include "migration/options.h"
-#include "migration/qemu-file.h"
-#include "migration/savevm.h"
-#include "migration/wsm/dest/dest.h"
-#include "migration/wsm/trace.h"
+#include "migration/wsm/dest/handover.h"
 
-#define WSM_WATCH_MS            100
-/* The source opens a channel anew within seconds, if it can */
-#define WSM_ALONE_NS            (10 * NANOSECONDS_PER_SECOND)
+static const uint32_t followers[WSM_GUEST__MAX] = {
+    [WSM_GUEST_AWAITED] = BIT(WSM_GUEST_READY) | BIT(WSM_GUEST_LOST),
+    [WSM_GUEST_READY]   = BIT(WSM_GUEST_OURS) | BIT(WSM_GUEST_LOST),
+    [WSM_GUEST_OURS]    = BIT(WSM_GUEST_RUNS),
+};
 
-/*
- * The handover
- */
-
-/* Main thread: the guest is ours */
-static void wsm_dest_go_bh(void *opaque)
+void wsm_handover_init(WsmHandover *h)
 {
-    WsmDest *d = opaque;
-    int64_t ns;
-
-    if (d->stopped) {
-        return;
-    }
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        ns = wsm_now() - d->frozen_at;
-    }
-    WITH_QEMU_LOCK_GUARD(&d->w->lock) {
-        d->w->downtime_ns = ns;
-    }
-    d->running = true;
-    d->run(d->run_opaque);
-    wsm_advance(d->w, WSM_PHASE_FREEZE, WSM_PHASE_POSTCOPY);
-    wsm_dest_drop_filters_bh(d);
+    *h = (WsmHandover) { .guest = WSM_GUEST_AWAITED };
+    qemu_mutex_init(&h->lock);
 }
 
-bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque, Error **errp)
+void wsm_handover_destroy(WsmHandover *h)
 {
-    WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
+    qemu_mutex_destroy(&h->lock);
+}
 
-    if (!qatomic_read(&d->epoch)) {
+bool wsm_guest_legal(WsmGuest from, WsmGuest to)
+{
+    assert(from < WSM_GUEST__MAX && to < WSM_GUEST__MAX);
+    return followers[from] & BIT(to);
+}
+
+/* @lock */
+static void wsm_handover_enter(WsmHandover *h, WsmGuest to)
+{
+    assert(wsm_guest_legal(h->guest, to));
+    h->guest = to;
+}
+
+/* @lock */
+static bool wsm_handover_ours(const WsmHandover *h)
+{
+    return h->guest == WSM_GUEST_OURS || h->guest == WSM_GUEST_RUNS;
+}
+
+bool wsm_handover_loaded(WsmHandover *h, bool sealed, QEMUBHFunc *run,
+                         void *opaque, Error **errp)
+{
+    QEMU_LOCK_GUARD(&h->lock);
+
+    if (!sealed) {
         error_setg(errp, "the guest's state came without the section "
                    "'wsm-freeze'");
         return false;
     }
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        if (d->loaded || d->lost) {
-            error_setg(errp, "the guest's state came %s",
-                       d->loaded ? "twice" : "too late");
-            return false;
-        }
-        d->run = run;
-        d->run_opaque = opaque;
-        d->loaded = true;
+    if (h->guest != WSM_GUEST_AWAITED) {
+        error_setg(errp, "the guest's state came %s", h->run ? "twice"
+                                                             : "too late");
+        return false;
     }
-    wsm_dest_say(d, &ready);
+    h->run = run;
+    h->run_opaque = opaque;
+    wsm_handover_enter(h, WSM_GUEST_READY);
     return true;
 }
 
-bool wsm_dest_is_ready(WsmDest *d)
+bool wsm_handover_says_ready(WsmHandover *h)
 {
-    QEMU_LOCK_GUARD(&d->lock);
-    d->lost |= !d->loaded;
-    d->pausing |= !d->lost;
-    return !d->lost;
+    QEMU_LOCK_GUARD(&h->lock);
+    return h->guest == WSM_GUEST_READY;
 }
 
-/*
- * The source hands over when READY has come, and gives up only in the freeze.
- * It begins that when SYNC has been answered; the package may not be here yet.
- */
-bool wsm_dest_expects(WsmDest *d, const WsmMsg *msg)
+bool wsm_handover_expects(WsmHandover *h, const WsmMsg *msg, WsmPhase phase)
 {
-    WsmPhase phase = wsm_phase(d->w);
+    QEMU_LOCK_GUARD(&h->lock);
 
-    QEMU_LOCK_GUARD(&d->lock);
     switch (msg->type) {
     case WSM_MSG_GO:
-        return d->loaded && !d->lost;
+        return h->guest == WSM_GUEST_READY || wsm_handover_ours(h);
     case WSM_MSG_ABORT:
-        return d->go || phase == WSM_PHASE_RAM_PRECOPY ||
+        return wsm_handover_ours(h) || phase == WSM_PHASE_RAM_PRECOPY ||
                phase == WSM_PHASE_FREEZE;
     case WSM_MSG_SYNC:
     case WSM_MSG_POINT:
-        return !msg->epoch || d->go;
+        return !msg->epoch || wsm_handover_ours(h);
     default:
-        return !msg->epoch || d->loaded;
+        /* A bulk channel can be faster than the GO on channel 0 */
+        return !msg->epoch || h->run;
     }
 }
 
-void wsm_dest_go(WsmDest *d)
+bool wsm_handover_go(WsmHandover *h)
 {
-    bool first;
+    QEMU_LOCK_GUARD(&h->lock);
 
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        first = !d->go && !d->lost;
-        d->go |= first;
+    if (h->guest != WSM_GUEST_READY) {
+        return false;
     }
-    if (first) {
-        migration_bh_schedule(wsm_dest_go_bh, d);
+    wsm_handover_enter(h, WSM_GUEST_OURS);
+    return true;
+}
+
+bool wsm_handover_abort(WsmHandover *h)
+{
+    QEMU_LOCK_GUARD(&h->lock);
+
+    if (h->guest != WSM_GUEST_AWAITED && h->guest != WSM_GUEST_READY) {
+        return false;
+    }
+    wsm_handover_enter(h, WSM_GUEST_LOST);
+    return true;
+}
+
+void wsm_handover_run(WsmHandover *h)
+{
+    WITH_QEMU_LOCK_GUARD(&h->lock) {
+        wsm_handover_enter(h, WSM_GUEST_RUNS);
+    }
+    h->run(h->run_opaque);
+}
+
+bool wsm_handover_broke(WsmHandover *h)
+{
+    QEMU_LOCK_GUARD(&h->lock);
+
+    if (h->guest == WSM_GUEST_AWAITED) {
+        wsm_handover_enter(h, WSM_GUEST_LOST);
+    }
+    h->pausing |= h->guest != WSM_GUEST_LOST;
+    return h->guest != WSM_GUEST_LOST;
+}
+
+bool wsm_handover_end(WsmHandover *h, bool dropped)
+{
+    QEMU_LOCK_GUARD(&h->lock);
+    h->ended = wsm_handover_ours(h) && dropped;
+    return h->ended;
+}
+
+bool wsm_handover_may_end(WsmHandover *h, bool durable, bool ram)
+{
+    QEMU_LOCK_GUARD(&h->lock);
+    return h->ended || (wsm_handover_ours(h) && durable && !ram);
+}
+
+void wsm_handover_end_stream(WsmHandover *h, void (*hang_up)(void *opaque),
+                             void *opaque)
+{
+    QEMU_LOCK_GUARD(&h->lock);
+
+    if (h->guest == WSM_GUEST_LOST && !h->pausing) {
+        hang_up(opaque);
     }
 }
 
-/* Main thread: the source lets the guest run on, so it must never run here */
-static void wsm_dest_abort_bh(void *opaque)
+bool wsm_handover_is_ours(WsmHandover *h)
 {
-    WsmDest *d = wsm_get()->dest;
-    Error *err = NULL;
-
-    if (!d || d->stopped) {
-        /* It has ended for another reason: the guest never runs here */
-        return;
-    }
-    error_setg(&err, "The source has taken the guest back before the "
-               "handover; it runs on there");
-    migrate_set_error(migrate_get_current(), err);
-    wsm_set_error(d->w, err);
-    error_free(err);
-    wsm_dest_watch_end(d);
+    QEMU_LOCK_GUARD(&h->lock);
+    return wsm_handover_ours(h);
 }
 
-void wsm_dest_abort(WsmDest *d)
+bool wsm_handover_is_lost(WsmHandover *h)
 {
-    bool first;
-
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        first = !d->go && !d->lost;
-        d->lost |= first;
-    }
-    if (first) {
-        migration_bh_schedule(wsm_dest_abort_bh, NULL);
-    }
+    QEMU_LOCK_GUARD(&h->lock);
+    return h->guest == WSM_GUEST_LOST;
 }
 
-/*
- * The end
- */
-
-bool wsm_dest_is_in_use(WsmDest *d)
+bool wsm_handover_runs(WsmHandover *h)
 {
-    return d->running && !d->complete;
-}
-
-bool wsm_dest_end(WsmDest *d)
-{
-    QEMU_LOCK_GUARD(&d->lock);
-    d->ended = d->go && !d->lost && qatomic_read(&d->filters_gone);
-    return d->ended;
-}
-
-bool wsm_dest_may_end(WsmDest *d)
-{
-    QEMU_LOCK_GUARD(&d->lock);
-    /* Without END memory may be missing, which only postcopy-ram allows */
-    return d->ended || (d->go && !migrate_postcopy_ram() &&
-                        (qatomic_read(&d->told) ||
-                         qatomic_read(&d->secured) == WSM_DEST_SECURED));
-}
-
-/* Main thread: is there nothing any more that the main stream could bring? */
-static bool wsm_dest_needs_no_stream(WsmDest *d)
-{
-    bool lost;
-
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        lost = d->lost;
-    }
-    if (lost) {
-        return true;
-    }
-    if (qatomic_read(&d->channel[0].up)) {
-        d->alone_since = wsm_now();
-    }
-    /* As long as the source may ask, it should get an answer */
-    return wsm_dest_may_end(d) &&
-           (qatomic_read(&d->told) ||
-            wsm_now() - d->alone_since > WSM_ALONE_NS);
-}
-
-static QEMUFile *wsm_dest_file(bool input)
-{
-    QIOChannelBuffer *bioc = qio_channel_buffer_new(1);
-    QEMUFile *f;
-
-    if (input) {
-        bioc->data[0] = QEMU_VM_EOF;
-        bioc->usage = 1;
-    }
-    f = input ? qemu_file_new_input(QIO_CHANNEL(bioc))
-              : qemu_file_new_output(QIO_CHANNEL(bioc));
-    object_unref(OBJECT(bioc));
-    return f;
-}
-
-/*
- * QEMU waits for a stream to go on with, as migrate-recover would bring.  Give
- * it one in which there is nothing but its end: then it completes, or fails.
- */
-static void wsm_dest_end_pause(MigrationIncomingState *mis)
-{
-    mis->from_src_file = wsm_dest_file(true);
-    mis->to_src_file = wsm_dest_file(false);
-    migrate_set_state(&mis->state, MIGRATION_STATUS_POSTCOPY_PAUSED,
-                      MIGRATION_STATUS_POSTCOPY_ACTIVE);
-    qemu_sem_post(&mis->postcopy_pause_sem_dst);
-    if (mis->have_fault_thread) {
-        qemu_sem_post(&mis->postcopy_pause_sem_fault);
-    }
-}
-
-/* The stream may break, and QEMU may begin to wait, at any time */
-static void wsm_dest_watch(void *opaque)
-{
-    MigrationIncomingState *mis = migration_incoming_get_current();
-    WsmDest *d = opaque;
-
-    if (mis->state == MIGRATION_STATUS_POSTCOPY_PAUSED &&
-        wsm_dest_needs_no_stream(d)) {
-        trace_wsm_dest_end_pause();
-        wsm_dest_end_pause(mis);
-    }
-    timer_mod(d->watch, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + WSM_WATCH_MS);
-}
-
-void wsm_dest_watch_end(WsmDest *d)
-{
-    MigrationIncomingState *mis = migration_incoming_get_current();
-
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        /* Whoever pauses closes the stream when he has had the lock */
-        if (d->lost && !d->pausing && mis->from_src_file) {
-            qemu_file_shutdown(mis->from_src_file);
-        }
-    }
-    if (!d->watch) {
-        d->alone_since = wsm_now();
-        d->watch = timer_new_ms(QEMU_CLOCK_REALTIME, wsm_dest_watch, d);
-        wsm_dest_watch(d);
-    }
-}
-
-void wsm_dest_end_watching(WsmDest *d)
-{
-    g_clear_pointer(&d->watch, timer_free);
+    QEMU_LOCK_GUARD(&h->lock);
+    return h->guest == WSM_GUEST_RUNS;
 }

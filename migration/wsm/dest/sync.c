@@ -39,7 +39,7 @@ static void wsm_dest_secured_bh(void *opaque)
 {
     WsmDest *d = opaque;
 
-    if (!d->stopped) {
+    if (!wsm_life_is_over(&d->life)) {
         wsm_dest_mark_current(d);
         wsm_dest_watch_end(d);
     }
@@ -55,8 +55,8 @@ static void coroutine_fn wsm_dest_secure_co(void *opaque)
         /* It syncs a folder for each disk */
         thread_pool_submit_co(wsm_dest_remove_records, d);
     }
-    qatomic_set(&d->secured, ret < 0 ? WSM_DEST_SECURE_FAILED
-                                     : WSM_DEST_SECURED);
+    wsm_life_advance(&d->life, WSM_LIFE_SECURING,
+                     ret < 0 ? WSM_LIFE_UNSECURED : WSM_LIFE_SECURED);
     qemu_co_queue_restart_all(&d->changed);
     if (ret < 0) {
         wsm_dest_co_end(d);
@@ -68,7 +68,7 @@ static void coroutine_fn wsm_dest_secure_co(void *opaque)
 void wsm_dest_start_securing(WsmDest *d)
 {
     wsm_dest_find_records(d);
-    qatomic_set(&d->secured, WSM_DEST_SECURING);
+    wsm_life_enter(&d->life, WSM_LIFE_SECURING);
     qatomic_inc(&d->coroutines);
     aio_co_schedule(d->ctx, qemu_coroutine_create(wsm_dest_secure_co, d));
 }
@@ -78,7 +78,7 @@ static void wsm_dest_settle_bh(void *opaque)
     WsmDest *d = opaque;
 
     wsm_dest_settle(d);
-    if (!d->stopped) {
+    if (!wsm_life_is_over(&d->life)) {
         /* If the flush before failed, nobody has done so yet */
         wsm_dest_watch_end(d);
     }
@@ -93,7 +93,8 @@ static void coroutine_fn wsm_dest_await_settled(WsmDest *d)
     }
     qatomic_inc(&d->coroutines);
     aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_dest_settle_bh, d);
-    while (!qatomic_read(&d->settled) && !qatomic_read(&d->quit)) {
+    while (!wsm_life_reached(&d->life, WSM_LIFE_SETTLED) &&
+           !qatomic_read(&d->quit)) {
         qemu_co_queue_wait(&d->changed, NULL);
     }
 }
@@ -103,14 +104,14 @@ static bool coroutine_fn wsm_dest_await_end(WsmDest *d, Error **errp)
 {
     int ret = 0;
 
-    while (qatomic_read(&d->secured) < WSM_DEST_SECURED &&
+    while (!wsm_life_reached(&d->life, WSM_LIFE_UNSECURED) &&
            !qatomic_read(&d->quit)) {
         qemu_co_queue_wait(&d->changed, NULL);
     }
     if (qatomic_read(&d->quit)) {
         return false;
     }
-    if (qatomic_read(&d->secured) == WSM_DEST_SECURE_FAILED) {
+    if (!wsm_life_reached(&d->life, WSM_LIFE_SECURED)) {
         /* It may work now */
         ret = wsm_dest_flush(d);
     }
@@ -135,7 +136,7 @@ static bool coroutine_fn wsm_dest_sync_end(WsmDestConn *conn, WsmMsg *answer,
         return false;
     }
     if (!answer->bytes) {
-        qatomic_set(&d->told, true);
+        wsm_life_advance(&d->life, WSM_LIFE_SETTLED, WSM_LIFE_TOLD);
     }
     return true;
 }

@@ -75,7 +75,8 @@ static void wsm_incoming_channel(QIOChannel *ioc)
     WsmDest *d = wsm_get()->dest;
 
     /* Draining a disk in wsm_dest_start() may have brought us here */
-    if (d && d->open && !d->stopped) {
+    if (d && wsm_life_reached(&d->life, WSM_LIFE_OPEN) &&
+        !wsm_life_is_over(&d->life)) {
         wsm_dest_new_channel(d, ioc);
         return;
     }
@@ -89,7 +90,7 @@ void wsm_incoming_adopt(WsmDest *d)
 {
     QIOChannel *ioc;
 
-    d->open = true;
+    wsm_life_enter(&d->life, WSM_LIFE_OPEN);
     while ((ioc = g_queue_pop_head(&waiting))) {
         wsm_dest_new_channel(d, ioc);
     }
