@@ -2,7 +2,8 @@
 """Static checks of this repository's files.
 
 Each check is a function that yields one line per problem.  A file is
-given by its path relative to the top of the repository.
+given by its path relative to the top of the repository.  Those in
+BUILD_CHECKS look at the objects in build/patched, too.
 """
 
 import ast
@@ -11,12 +12,14 @@ import re
 import subprocess
 from pathlib import Path
 
+import layers
+import objects
 import source
 from common import ROOT
 
 HOOK_LINES = 200
 FUNCTION_LINES = 80
-FILE_LINES = 600
+FILE_LINES = 900
 
 NO_SPDX = re.compile(r"COPYING|.*\.(patch|pem|out)|tests/fuzz/corpus/.*"
                      r"|(?!qapi/).*\.json")
@@ -238,7 +241,22 @@ CHECKS = {
     "host-names": check_host_names,
     "whitespace": check_whitespace,
     "qmp-reference": check_qmp_reference,
+    "includes": layers.check_includes,
+    "headers": layers.check_headers,
 }
+BUILD_CHECKS = {
+    "layers": objects.check_layers,
+    "tested": objects.check_tested,
+}
+
+
+def run_check(results, title, check, *args):
+    """Run one check and add it to @results."""
+    problems = list(check(*args))
+    for problem in problems:
+        print(f"# {problem}")
+    results.add("not ok" if problems else "ok", title,
+                f"{len(problems)} problems" if problems else "")
 
 
 def run_checks(results, selected=lambda name: True):
@@ -246,10 +264,23 @@ def run_checks(results, selected=lambda name: True):
     files = repository_files()
     for name, check in CHECKS.items():
         title = f"check:{name}"
+        if selected(title):
+            run_check(results, title, check, files)
+
+
+def run_build_checks(results, selected=lambda name: True):
+    """
+    Run those that need a build; they are skipped where there is none.
+
+    That says of each what is missing.
+    """
+    files = repository_files()
+    for name, check in BUILD_CHECKS.items():
+        title = f"check:{name}"
         if not selected(title):
             continue
-        problems = list(check(files))
-        for problem in problems:
-            print(f"# {problem}")
-        results.add("not ok" if problems else "ok", title,
-                    f"{len(problems)} problems" if problems else "")
+        try:
+            objects.require_build(files)
+            run_check(results, title, check, files)
+        except objects.NoBuild as why:
+            results.add("skip", title, str(why))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import checks
 import debian
 import narrow
+import objects
 import qemu
 import source
 from common import ROOT, Failure, build_lock, output, say
@@ -70,7 +71,11 @@ def prepare(_run, names):
 
 
 def static_checks(run):
-    """Run scripts/check, and the tests of the scripts themselves."""
+    """
+    Run scripts/check, and the tests of the scripts themselves.
+
+    Those that look at objects come last: these are compiled first.
+    """
     say("static checks")
     with build_lock():
         source.prepare(compose_tree=False)
@@ -80,6 +85,11 @@ def static_checks(run):
                   ["python3", "-B", "-m", "unittest", "discover",
                    "-s", str(ROOT / "tests/scripts")],
                   run.seconds(60))
+    if any(run.selected(f"check:{name}") for name in checks.BUILD_CHECKS):
+        variant = qemu.build("patched", ["build.ninja"])
+        qemu.build_files(variant, [variant.dir / name
+                                   for name in objects.needed()])
+        checks.run_build_checks(run.results, run.selected)
 
 
 def unit_tests(variant):
