@@ -307,7 +307,7 @@ int wsm_source_mark_leaving(void *opaque)
     WsmSource *s = opaque;
 
     s->marked = true;
-    for (unsigned i = 0; i < s->ndisks && !qatomic_read(&s->quit); i++) {
+    for (unsigned i = 0; i < s->ndisks && !wsm_loop_is_over(&s->loop); i++) {
         WsmSourceDisk *d = &s->disk[i];
         Error *err = NULL;
 

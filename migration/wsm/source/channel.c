@@ -19,39 +19,6 @@
 #define WSM_MAX_ERRNO           4095    /* as in Linux's IS_ERR() */
 #define WSM_BACKOFF_MAX_NS      (2 * NANOSECONDS_PER_SECOND)
 
-static void coroutine_fn wsm_source_wake_co(void *opaque)
-{
-    WsmSource *s = opaque;
-
-    qemu_co_queue_restart_all(&s->work);
-    qemu_co_queue_restart_all(&s->control);
-}
-
-/*
- * In a coroutine, those that are woken run when it yields.  Outside, each would
- * run at once, and wait again, and be woken again without end.
- */
-void wsm_source_wake(WsmSource *s)
-{
-    if (qemu_in_coroutine()) {
-        wsm_source_wake_co(s);
-    } else {
-        qemu_coroutine_enter(qemu_coroutine_create(wsm_source_wake_co, s));
-    }
-}
-
-void wsm_source_enter(WsmSource *s, CoroutineEntry *entry, void *opaque)
-{
-    qatomic_inc(&s->coroutines);
-    aio_co_schedule(s->ctx, qemu_coroutine_create(entry, opaque));
-}
-
-void wsm_source_co_end(WsmSource *s)
-{
-    qatomic_dec(&s->coroutines);
-    aio_wait_kick();
-}
-
 int coroutine_fn wsm_source_transmit(WsmSourceChannel *c, const WsmMsg *msg,
                                      const void *payload)
 {
@@ -154,7 +121,7 @@ static void coroutine_fn wsm_source_channel_up(WsmSourceChannel *c)
         }
         qemu_cond_broadcast(&s->cond);
     }
-    wsm_source_wake(s);
+    wsm_loop_wake(&s->loop);
 }
 
 static void coroutine_fn wsm_source_channel_down(WsmSourceChannel *c)
@@ -179,7 +146,7 @@ static bool coroutine_fn wsm_source_open(WsmSourceChannel *c, Error **errp)
         return false;
     }
     wsm_channel_attach(&c->c, ioc);
-    if (qatomic_read(&c->s->quit)) {
+    if (wsm_loop_is_over(&c->s->loop)) {
         error_setg(errp, "the migration has ended");
     } else if (wsm_source_hello(c, errp) && wsm_source_welcome(c, errp)) {
         return true;
@@ -245,7 +212,7 @@ static bool coroutine_fn wsm_source_failed(WsmSourceChannel *c,
                c->s->disk[msg->disk].name, text);
     wsm_source_fail(c->s, err);
     /* It is tried again in post-copy; the error may last */
-    wsm_source_sleep(c->s, c->s->epoch ? NANOSECONDS_PER_SECOND : 0);
+    wsm_loop_sleep(&c->s->loop, c->s->epoch ? NANOSECONDS_PER_SECOND : 0);
     return wsm_source_ack(c, msg, false, errp);
 }
 
@@ -333,7 +300,7 @@ static void coroutine_fn wsm_source_receive(WsmSourceChannel *c, Error **errp)
 /* A failure while the two sides get to know each other is for good */
 static void wsm_source_report(WsmSourceChannel *c, Error *err)
 {
-    if (!err || qatomic_read(&c->s->quit)) {
+    if (!err || wsm_loop_is_over(&c->s->loop)) {
         error_free(err);
         return;
     }
@@ -352,7 +319,7 @@ static void coroutine_fn wsm_source_channel_co(void *opaque)
     WsmSource *s = c->s;
     int64_t back_off = WSM_BACKOFF_MIN_NS;
 
-    while (!qatomic_read(&s->quit)) {
+    while (!wsm_loop_is_over(&s->loop)) {
         Error *err = NULL;
 
         if (wsm_source_open(c, &err)) {
@@ -363,10 +330,9 @@ static void coroutine_fn wsm_source_channel_co(void *opaque)
             trace_wsm_source_channel_down(c->c.id);
         }
         wsm_source_report(c, err);
-        wsm_source_sleep(s, back_off);
+        wsm_loop_sleep(&s->loop, back_off);
         back_off = MIN(2 * back_off, WSM_BACKOFF_MAX_NS);
     }
-    wsm_source_co_end(s);
 }
 
 /* What is to be said on the urgent channel; false if nothing */
@@ -401,7 +367,7 @@ static void coroutine_fn wsm_source_control_co(void *opaque)
     WsmSourceChannel *c = &s->channel[0];
     WsmMsg msg;
 
-    while (!qatomic_read(&s->quit)) {
+    while (!wsm_loop_is_over(&s->loop)) {
         if (wsm_source_next_control(s, &msg)) {
             wsm_source_transmit(c, &msg, NULL);
             s->abort_sent |= msg.type == WSM_MSG_ABORT;
@@ -409,19 +375,18 @@ static void coroutine_fn wsm_source_control_co(void *opaque)
             s->points_wanted = false;
             wsm_source_send_points(s);
         } else {
-            qemu_co_queue_wait(&s->control, NULL);
+            wsm_loop_wait(&s->loop);
         }
     }
-    wsm_source_co_end(s);
 }
 
 void wsm_source_open_channels(WsmSource *s)
 {
     for (unsigned i = 0; i < s->nchannels; i++) {
-        wsm_source_enter(s, wsm_source_channel_co, &s->channel[i]);
+        wsm_loop_start(&s->loop, wsm_source_channel_co, &s->channel[i]);
         if (i > 0) {
             wsm_source_start_senders(&s->channel[i]);
         }
     }
-    wsm_source_enter(s, wsm_source_control_co, s);
+    wsm_loop_start(&s->loop, wsm_source_control_co, s);
 }

@@ -134,8 +134,10 @@ static int coroutine_fn wsm_source_hash(WsmSource *s, WsmReq *req)
     return ret;
 }
 
-static uint64_t wsm_compare_bandwidth(WsmSource *s)
+static uint64_t wsm_compare_bandwidth(void *opaque)
 {
+    WsmSource *s = opaque;
+
     return wsm_option_compare_bandwidth(s->w);
 }
 
@@ -144,7 +146,8 @@ void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req)
     WsmSource *s = c->s;
     int ret;
 
-    wsm_source_limit(s, &s->compare_limit, wsm_compare_bandwidth, req->bytes);
+    wsm_loop_limit(&s->loop, &s->compare_limit, wsm_compare_bandwidth, s,
+                   req->bytes);
     if (!c->up || req->connection != c->connection ||
         wsm_source_ask(c, req) < 0) {
         wsm_req_end(c, req, false);

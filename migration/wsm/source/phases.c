@@ -39,7 +39,7 @@ bool wsm_source_interrupted(WsmSource *s)
     MigrationState *ms = migrate_get_current();
     g_autoptr(Error) fatal = NULL;
 
-    if (qatomic_read(&s->quit) || !migration_is_running() ||
+    if (wsm_loop_is_over(&s->loop) || !migration_is_running() ||
         ms->state == MIGRATION_STATUS_CANCELLING ||
         qemu_file_get_error(ms->to_dst_file)) {
         return true;
@@ -81,11 +81,7 @@ static int wsm_source_wait(WsmSource *s, const bool *flag)
 
 static void wsm_source_begin_pass_bh(void *opaque)
 {
-    WsmSource *s = opaque;
-
-    if (!qatomic_read(&s->quit)) {
-        wsm_source_begin_pass(s, 0);
-    }
+    wsm_source_begin_pass(opaque, 0);
 }
 
 /* Send what is dirty once.  Returns 0 or -errno; sets what *@p has of it. */
@@ -98,7 +94,7 @@ static int wsm_source_pass(WsmSource *s, WsmPass *p)
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->pass_done = false;
     }
-    aio_bh_schedule_oneshot(s->ctx, wsm_source_begin_pass_bh, s);
+    wsm_loop_bh(&s->loop, wsm_source_begin_pass_bh, s);
     ret = wsm_source_wait(s, &s->pass_done);
     p->ns = MAX(wsm_now() - begin, 1);
     p->sent = wsm_source_sent(s) - sent_before;
@@ -110,10 +106,8 @@ static void wsm_source_sync_bh(void *opaque)
 {
     WsmSource *s = opaque;
 
-    if (!qatomic_read(&s->quit)) {
-        s->sync_wanted = true;
-        wsm_source_wake(s);
-    }
+    s->sync_wanted = true;
+    wsm_loop_wake(&s->loop);
 }
 
 /* Send the disks often enough.  Returns 0 or -errno. */
@@ -179,7 +173,7 @@ int wsm_source_disk_phase(WsmSource *s)
     }
     wsm_enter(s->w, WSM_PHASE_RAM_PRECOPY);
     /* It flushes while RAM goes on: what it has is durable before the freeze */
-    aio_bh_schedule_oneshot(s->ctx, wsm_source_sync_bh, s);
+    wsm_loop_bh(&s->loop, wsm_source_sync_bh, s);
     return 0;
 }
 
@@ -194,7 +188,7 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
             trace_wsm_source_flush_fail(s->disk[i].name, ret);
         }
     }
-    if (!qatomic_read(&s->quit)) {
+    if (!wsm_loop_is_over(&s->loop)) {
         thread_pool_submit_co(wsm_source_mark_leaving, s);
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
@@ -202,7 +196,6 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
         s->flushed = true;
         qemu_cond_broadcast(&s->cond);
     }
-    wsm_source_co_end(s);
 }
 
 /*
@@ -218,15 +211,10 @@ bool wsm_source_prepare_freeze(WsmSource *s)
 {
     QEMU_LOCK_GUARD(&s->lock);
 
-    /* wsm_source_stop() takes @lock when it has set @quit, then waits for us */
-    if (qatomic_read(&s->quit)) {
-        return false;
-    }
     if (s->synced && !s->flushing && !s->flushed) {
-        s->flushing = true;
-        wsm_source_enter(s, wsm_source_flush_co, s);
+        s->flushing = wsm_loop_start(&s->loop, wsm_source_flush_co, s);
     }
-    return s->flushed;
+    return s->flushed && !wsm_loop_is_over(&s->loop);
 }
 
 void wsm_source_freeze(WsmSource *s)
@@ -269,7 +257,7 @@ static void wsm_source_go_bh(void *opaque)
     s->epoch = 1;
     s->go_wanted = true;
     s->points_wanted = true;
-    wsm_source_wake(s);
+    wsm_loop_wake(&s->loop);
     wsm_source_begin_pass(s, 1);
 }
 
@@ -280,12 +268,11 @@ static void coroutine_fn wsm_source_abort_co(void *opaque)
     WsmSource *s = opaque;
 
     s->abort_wanted = true;
-    wsm_source_wake(s);
+    wsm_loop_wake(&s->loop);
     while (!s->abort_sent && s->channel[0].up && wsm_now() < until) {
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_ABORT_POLL_NS);
     }
     qatomic_set(&s->aborting, false);
-    wsm_source_co_end(s);
 }
 
 /* Has READY come?  When it is too late for that it never will have. */
@@ -326,8 +313,8 @@ static void coroutine_fn wsm_source_clock_co(void *opaque)
     WsmSource *s = opaque;
     g_autoptr(Error) err = NULL;
 
-    wsm_source_sleep(s, s->ready_until - wsm_now());
-    if (!wsm_source_is_ready(s) && !qatomic_read(&s->quit)) {
+    wsm_loop_sleep(&s->loop, s->ready_until - wsm_now());
+    if (!wsm_source_is_ready(s) && !wsm_loop_is_over(&s->loop)) {
         wsm_source_no_ready(s, &err);
         migrate_set_error(ms, err);
         wsm_set_error(s->w, err);
@@ -337,7 +324,6 @@ static void coroutine_fn wsm_source_clock_co(void *opaque)
             }
         }
     }
-    wsm_source_co_end(s);
 }
 
 static void wsm_source_decide(WsmSource *s)
@@ -349,17 +335,7 @@ static void wsm_source_decide(WsmSource *s)
         s->w->downtime_ns = ns;
     }
     wsm_enter(s->w, WSM_PHASE_POSTCOPY);
-    aio_bh_schedule_oneshot(s->ctx, wsm_source_go_bh, s);
-}
-
-static void wsm_source_start_clock(WsmSource *s)
-{
-    QEMU_LOCK_GUARD(&s->lock);
-
-    /* As in wsm_source_prepare_freeze() */
-    if (!qatomic_read(&s->quit)) {
-        wsm_source_enter(s, wsm_source_clock_co, s);
-    }
+    wsm_loop_bh(&s->loop, wsm_source_go_bh, s);
 }
 
 /*
@@ -375,7 +351,7 @@ bool wsm_source_handover(WsmSource *s, Error **errp)
     s->ready_until = wsm_now() +
                      SCALE_MS * wsm_option_switchover_timeout(s->w);
     if (ram_bytes_remaining()) {
-        wsm_source_start_clock(s);
+        wsm_loop_start(&s->loop, wsm_source_clock_co, s);
         return true;
     }
     bql_unlock();
@@ -403,12 +379,9 @@ void wsm_source_try_handover(WsmSource *s)
 
 void wsm_source_take_back(WsmSource *s)
 {
-    QEMU_LOCK_GUARD(&s->lock);
-
-    /* As in wsm_source_prepare_freeze() */
-    if (!qatomic_read(&s->quit)) {
-        qatomic_set(&s->aborting, true);
-        wsm_source_enter(s, wsm_source_abort_co, s);
+    qatomic_set(&s->aborting, true);
+    if (!wsm_loop_start(&s->loop, wsm_source_abort_co, s)) {
+        qatomic_set(&s->aborting, false);
     }
 }
 
@@ -417,18 +390,17 @@ static void coroutine_fn wsm_source_end_pause_co(void *opaque)
     MigrationState *ms = migrate_get_current();
     WsmSource *s = opaque;
 
-    while (!qatomic_read(&s->quit)) {
+    while (!wsm_loop_is_over(&s->loop)) {
         if (ms->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
             qemu_sem_post(&ms->postcopy_pause_sem);
         }
-        wsm_source_sleep(s, NANOSECONDS_PER_SECOND);
+        wsm_loop_sleep(&s->loop, NANOSECONDS_PER_SECOND);
     }
-    wsm_source_co_end(s);
 }
 
 void wsm_source_end_pause(WsmSource *s)
 {
-    wsm_source_enter(s, wsm_source_end_pause_co, s);
+    wsm_loop_start(&s->loop, wsm_source_end_pause_co, s);
 }
 
 bool wsm_source_wait_all_there(WsmSource *s, int ms)

@@ -68,7 +68,7 @@ static void wsm_req_shrink(WsmSourceChannel *c, WsmReq *req, int64_t bytes)
         wsm_source_send_next(d, req->offset + bytes);
         c->in_flight -= req->bytes - bytes;
         req->bytes = bytes;
-        wsm_source_wake(c->s);
+        wsm_loop_wake(&c->s->loop);
     }
 }
 
@@ -77,7 +77,7 @@ static void wsm_req_set_zero(WsmSourceChannel *c, WsmReq *req)
     c->in_flight -= wsm_req_cost(req);
     req->zero = true;
     c->in_flight += wsm_req_cost(req);
-    wsm_source_wake(c->s);
+    wsm_loop_wake(&c->s->loop);
 }
 
 void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived)
@@ -99,7 +99,7 @@ void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived)
     g_free(req->mine);
     g_free(req->theirs);
     g_free(req);
-    wsm_source_wake(s);
+    wsm_loop_wake(&s->loop);
     wsm_source_check_pass(s);
 }
 
@@ -176,7 +176,7 @@ void wsm_source_begin_pass(WsmSource *s, uint32_t epoch)
     }
     s->epoch = epoch;
     s->sending = true;
-    wsm_source_wake(s);
+    wsm_loop_wake(&s->loop);
     wsm_source_check_pass(s);
 }
 
@@ -204,7 +204,7 @@ void wsm_source_check_pass(WsmSource *s)
     s->sending = false;
     if (s->epoch) {
         s->sync_wanted = true;
-        wsm_source_wake(s);
+        wsm_loop_wake(&s->loop);
         return;
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
@@ -267,7 +267,7 @@ static bool wsm_may_send(WsmSourceChannel *c)
     int64_t window = s->epoch ? s->window.bytes : WSM_WINDOW;
     int64_t chunk = s->epoch ? wsm_window_chunk(&s->window) : WSM_CHUNK;
 
-    return s->sending && c->up && !qatomic_read(&s->quit) &&
+    return s->sending && c->up && !wsm_loop_is_over(&s->loop) &&
            (!c->in_flight ||
             c->in_flight + chunk <= window / (s->nchannels - 1));
 }
@@ -372,8 +372,9 @@ static WsmReq *coroutine_fn wsm_next_req(WsmSourceChannel *c)
 }
 
 /* Bytes per second; the lower of our limit and that of migration */
-static uint64_t wsm_bandwidth(WsmSource *s)
+static uint64_t wsm_bandwidth(void *opaque)
 {
+    WsmSource *s = opaque;
     uint64_t ours = wsm_option_bandwidth(s->w);
     uint64_t all = s->epoch ? migrate_max_postcopy_bandwidth()
                             : migrate_max_bandwidth();
@@ -388,9 +389,9 @@ static uint64_t wsm_bandwidth(WsmSource *s)
 static void coroutine_fn wsm_push_wait(WsmSource *s, int64_t last)
 {
     if (s->epoch && s->sending) {
-        wsm_source_sleep(s, wsm_option_push_delay(s->w) * SCALE_MS);
+        wsm_loop_sleep(&s->loop, wsm_option_push_delay(s->w) * SCALE_MS);
         if (last) {
-            wsm_source_limit(s, &s->limit, wsm_bandwidth, last);
+            wsm_loop_limit(&s->loop, &s->limit, wsm_bandwidth, s, last);
         }
     }
 }
@@ -404,7 +405,7 @@ void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret)
                      " bytes at 0x%" PRIx64, req->disk->name, req->bytes,
                      req->offset);
     wsm_source_fail(s, err);
-    wsm_source_sleep(s, NANOSECONDS_PER_SECOND);
+    wsm_loop_sleep(&s->loop, NANOSECONDS_PER_SECOND);
 }
 
 static void wsm_req_count(WsmReq *req)
@@ -479,7 +480,7 @@ static void coroutine_fn wsm_req_process(WsmSourceChannel *c, WsmReq *req)
     }
     /* Not before it is known how much is sent */
     if (ret >= 0 && !req->epoch && !req->zero) {
-        wsm_source_limit(s, &s->limit, wsm_bandwidth, req->bytes);
+        wsm_loop_limit(&s->loop, &s->limit, wsm_bandwidth, s, req->bytes);
     }
     if (ret < 0 || !c->up || req->connection != c->connection) {
         wsm_buffers_put(&s->buffers, buf, size);
@@ -505,13 +506,10 @@ static void coroutine_fn wsm_sender_co(void *opaque)
     WsmSource *s = c->s;
     int64_t last = 0;
 
-    while (!qatomic_read(&s->quit)) {
+    while (!wsm_loop_is_over(&s->loop)) {
         WsmReq *req;
 
         wsm_push_wait(s, last);
-        if (qatomic_read(&s->quit)) {
-            break;      /* nobody would wake us any more */
-        }
         req = wsm_next_req(c);
         last = req && !req->zero ? req->bytes : 0;
         if (req && req->compare) {
@@ -519,16 +517,15 @@ static void coroutine_fn wsm_sender_co(void *opaque)
         } else if (req) {
             wsm_req_process(c, req);
         } else {
-            qemu_co_queue_wait(&s->work, NULL);
+            wsm_loop_wait(&s->loop);
         }
     }
-    wsm_source_co_end(s);
 }
 
 void wsm_source_start_senders(WsmSourceChannel *c)
 {
     for (int i = 0; i < WSM_SENDERS; i++) {
-        wsm_source_enter(c->s, wsm_sender_co, c);
+        wsm_loop_start(&c->s->loop, wsm_sender_co, c);
     }
 }
 
@@ -539,12 +536,9 @@ typedef struct WsmPull {
 
 static void coroutine_fn wsm_pull_co(void *opaque)
 {
-    WsmPull *pull = opaque;
-    WsmSource *s = pull->c->s;
+    g_autofree WsmPull *pull = opaque;
 
     wsm_req_process(pull->c, pull->req);
-    g_free(pull);
-    wsm_source_co_end(s);
 }
 
 /*
@@ -572,7 +566,6 @@ void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg)
         pull->req = wsm_req_new(c, d, offset, bytes);
         pull->req->pull = true;
         offset += bytes;
-        qatomic_inc(&s->coroutines);
-        qemu_coroutine_enter(qemu_coroutine_create(wsm_pull_co, pull));
+        wsm_loop_enter(&s->loop, wsm_pull_co, pull);
     }
 }

@@ -207,8 +207,6 @@ static WsmSource *wsm_source_new(Wsm *w)
     s->start.granularity = w->options->granularity;
     qemu_uuid_generate(&s->start.session);
     s->nchannels = s->start.channels = 1 + w->options->channels;
-    qemu_co_queue_init(&s->work);
-    qemu_co_queue_init(&s->control);
     wsm_buffers_init(&s->buffers);
     wsm_window_init(&s->window);
     ratelimit_init(&s->limit);
@@ -229,23 +227,14 @@ bool wsm_source_start(Wsm *w, Error **errp)
 
     wsm_begin(w, WSM_ROLE_SOURCE, &s->start.session);
     wsm_progress_start(w);
-    s->iothread = iothread_create("wsm-source", errp);
-    if (!s->iothread) {
-        return false;
-    }
-    s->ctx = iothread_get_aio_context(s->iothread);
-    return wsm_source_add_disks(s, errp) && wsm_source_track(s, errp);
-}
-
-static void wsm_source_wake_bh(void *opaque)
-{
-    wsm_source_wake(opaque);
+    return wsm_loop_init(&s->loop, "wsm-source", errp) &&
+           wsm_source_add_disks(s, errp) && wsm_source_track(s, errp);
 }
 
 static void wsm_source_stop_coroutines(WsmSource *s)
 {
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&s->aborting));
-    qatomic_set(&s->quit, true);
+    wsm_loop_quit(&s->loop);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         qemu_cond_broadcast(&s->cond);
     }
@@ -253,8 +242,7 @@ static void wsm_source_stop_coroutines(WsmSource *s)
         wsm_connector_quit(&s->channel[i].connector);
         wsm_channel_shutdown(&s->channel[i].c);
     }
-    aio_bh_schedule_oneshot(s->ctx, wsm_source_wake_bh, s);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&s->coroutines) > 0);
+    wsm_loop_stop(&s->loop);
 }
 
 /* All coroutines have ended: what they had in flight has not arrived */
@@ -294,10 +282,8 @@ void wsm_source_stop(WsmSource *s)
         return;
     }
     s->stopped = true;
-    if (s->iothread) {
-        wsm_source_stop_coroutines(s);
-        wsm_source_give_up_requests(s);
-    }
+    wsm_source_stop_coroutines(s);
+    wsm_source_give_up_requests(s);
     wsm_storage_remove_notes(s->notes);
     /* All, as disks may have backing files in common */
     for (unsigned i = 0; i < s->ndisks; i++) {
@@ -313,10 +299,7 @@ void wsm_source_stop(WsmSource *s)
 void wsm_source_free(WsmSource *s)
 {
     assert(s->released);
-    if (s->iothread) {
-        /* Not before: the migration thread may have scheduled work there */
-        iothread_destroy(s->iothread);
-    }
+    wsm_loop_destroy(&s->loop);
     for (unsigned i = 0; i < s->nchannels; i++) {
         WsmSourceChannel *c = &s->channel[i];
         WsmReq *req, *next;

@@ -16,7 +16,7 @@
 #include "qemu/ratelimit.h"
 #include "qemu/stats64.h"
 #include "system/block-backend.h"
-#include "system/iothread.h"
+#include "migration/wsm/core/loop.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/hold.h"
 #include "migration/wsm/image/image.h"
@@ -122,12 +122,9 @@ struct WsmSource {
     Error *other_blocker;       /* and why jobs on other disks must */
     GPtrArray *others;          /* of WsmNodes, of those disks */
     GPtrArray *notes;           /* names of files, see image/storage.h; BQL */
-    IOThread *iothread;
-    AioContext *ctx;
+    WsmLoop loop;               /* its thread is the IOThread */
 
     /* IOThread */
-    CoQueue work;               /* senders wait for something to send */
-    CoQueue control;            /* control coroutine: something to say */
     bool sending;
     uint32_t epoch;
     unsigned nreqs;
@@ -144,8 +141,6 @@ struct WsmSource {
 
     int64_t watch_ns;           /* migration thread: when to look again */
 
-    unsigned coroutines;        /* atomic: how many there are */
-    bool quit;                  /* atomic: they are to end */
     bool aborting;              /* atomic: not yet, ABORT is to be sent */
     bool stopped;               /* BQL: wsm_source_stop() has begun, */
     bool released;              /* BQL: has ended; it polls in between */
@@ -302,34 +297,9 @@ void wsm_source_open_channels(WsmSource *s);
 /* Give up, unless the guest was handed over.  @err is taken.  Any thread. */
 void wsm_source_fail(WsmSource *s, Error *err);
 
-/*
- * Start a coroutine in the IOThread, counted in @coroutines.  The migration
- * thread does so with @lock and without @quit, once the channels are opened:
- * wsm_source_stop() sets @quit, takes @lock, and then waits for coroutines.
- */
-void wsm_source_enter(WsmSource *s, CoroutineEntry *entry, void *opaque);
-
-/* The last that a coroutine does that is counted in @coroutines.  IOThread. */
-void wsm_source_co_end(WsmSource *s);
-
 /* Send; the channel is not detached before it has ended.  0 or -errno. */
 int coroutine_fn wsm_source_transmit(WsmSourceChannel *c, const WsmMsg *msg,
                                      const void *payload);
-
-/* Wake all coroutines that wait for work.  IOThread. */
-void wsm_source_wake(WsmSource *s);
-
-/* --- source/limit.c: IOThread --- */
-
-/* Sleep in slices, so that @quit is seen */
-void coroutine_fn wsm_source_sleep(WsmSource *s, int64_t ns);
-
-/* Bytes per second, 0: no limit */
-typedef uint64_t WsmSpeed(WsmSource *s);
-
-/* Wait until @bytes may go; a @speed that is changed ends the wait */
-void coroutine_fn wsm_source_limit(WsmSource *s, RateLimit *limit,
-                                   WsmSpeed *speed, int64_t bytes);
 
 /* --- source/send.c --- */
 
