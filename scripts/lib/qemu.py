@@ -133,8 +133,8 @@ def package_version(variant, version):
     """
     Return what this QEMU says it is, with --version and in query-version.
 
-    qemu-wsm 0.3 is the one that speaks version 3 of its protocol: both hosts
-    need the same.  @version is that of Debian's source package.
+    qemu-wsm 0.4 is the one that speaks version 4 of its protocol, and says so
+    when two hosts do not go together.  @version is that of Debian's source package.
     """
     package = f"Debian {version}"
     if variant.tree == source.STOCK:

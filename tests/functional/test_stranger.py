@@ -19,8 +19,8 @@ from lib.relay import BLOCK
 from lib.scene import Scene, begin, wait_total
 from lib.strangers import Stranger
 from lib.vm import Vm
-from lib.wire import (HEADER, HELLO, PREAMBLE, VERSION, Message, Type,
-                      hello)
+from lib.wire import (HEADER, HELLO, PREAMBLE, VERSION, Message, NewerSource,
+                      Type, hello)
 
 ANY_SESSION = '00000000-0000-4000-8000-000000000000'
 
@@ -103,7 +103,7 @@ def wrong_session(scene: Scene) -> None:
 def wrong_version(scene: Scene) -> None:
     """HELLO with another protocol version is refused with both."""
     source, destination, session = running_migration(scene)
-    for version in (VERSION - 1, VERSION + 1, 77):
+    for version in (0, VERSION - 1):
         answer = Stranger(destination.listen_port(), PREAMBLE
                           + hello(session, version=version)).receive_all()
         text = refusal(answer)
@@ -111,14 +111,53 @@ def wrong_version(scene: Scene) -> None:
                 and f'destination has version {VERSION} (qemu-wsm 0.{VERSION});'
                 in text
                 and 'on both hosts' in text, f'REFUSE says: {text}')
+    for version, features in ((VERSION + 1, 0), (77, 0), (VERSION, 1)):
+        answer = Stranger(destination.listen_port(), PREAMBLE + hello(
+            session, version=version, features=features)).receive_all()
+        text = refusal(answer)
+        require(f'the source has version {version} of the protocol and '
+                f'features 0x{features:x} here, but had version {VERSION} and '
+                'features 0x0 in START' in text, f'REFUSE says: {text}')
     to_the_end(scene, source, destination)
+
+
+@test()
+def newer_source(scene: Scene) -> None:
+    """A source that can do more, and less as well, is welcome."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    relay = scene.make_relay(destination)
+    relay.edit = newer = NewerSource(VERSION + 1, 0x80000001, 0)
+    begin(source, relay.uri)
+    to_the_end(scene, source, destination)
+    require(newer.starts == 1, f'{newer.starts} START were changed')
+    require(newer.hellos >= 3, f'{newer.hellos} HELLO were changed')
+
+
+@test()
+def features_required(scene: Scene) -> None:
+    """A source that needs what the destination does not know fails by name."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    relay = scene.make_relay(destination)
+    relay.edit = newer = NewerSource(VERSION + 1, 0x80000001, 0x80000000)
+    begin(source, relay.uri)
+    source.wait_migration('failed')
+    require(newer.starts == 1, f'{newer.starts} START were changed')
+    text = source.migration()['error-desc']
+    require(f'the source (qemu-wsm 0.{VERSION + 1}) needs features 0x80000000 '
+            f'of the protocol, the destination (qemu-wsm 0.{VERSION}) has only '
+            'features 0x0; run the same version' in text, text)
+    relay.edit = None
+    expect_unharmed(scene, source)
+    second_try(scene, source)
 
 
 @test()
 def wrong_channel(scene: Scene) -> None:
     """HELLO with a channel number that was not agreed on."""
     source, destination, session = running_migration(scene)
-    for channel in (3, 16, 17, 65535):
+    for channel in (3, 16, 17, 255):
         answer = Stranger(destination.listen_port(), PREAMBLE + hello(
             session, channel=channel)).receive_all()
         text = refusal(answer) if answer else 'channel (just closed)'
@@ -259,8 +298,8 @@ def to_block(data: bytes, answer: bytes) -> bytes:
 
 def welcome(data: bytes, kind: int, own: Message) -> bytes:
     """Answer HELLO; on channel 0 with what disk 0 builds on, and an OWN."""
-    answer = Message(Type.WELCOME).encode()
-    if int.from_bytes(data[CHANNEL_AT:CHANNEL_AT + 2], 'big') == 0:
+    answer = Message(Type.WELCOME, payload=bytes(4)).encode()
+    if data[CHANNEL_AT] == 0:
         answer += Message(Type.BASIS, offset=kind,
                           payload=bytes(16) + b'x').encode() + own.encode()
     return to_block(data, answer)
@@ -280,6 +319,12 @@ fake_destination('fake-destination-oversized',
                  'WELCOME with a payload that nobody asked for.',
                  lambda data: to_block(data, Message(
                      Type.WELCOME, length=0xffffffff).encode()))
+fake_destination('fake-destination-features',
+                 'WELCOME with features that the source does not have.',
+                 lambda data: to_block(data, Message(
+                     Type.WELCOME, payload=b'\x80\0\0\1').encode()),
+                 'the destination uses features 0x80000001 of the protocol, '
+                 'but the source has 0x0')
 fake_destination('fake-destination-own-of-nothing',
                  'OWN although the basis said that all is sent.',
                  lambda data: welcome(data, 1, Message(Type.OWN, count=4096)),

@@ -141,6 +141,10 @@ static void check_start(const WsmStart *start)
 {
     g_assert(start->ndisks <= WSM_MAX_DISKS);
     g_assert(start->channels <= WSM_MAX_CHANNELS);
+    g_assert(start->version >= WSM_PROTOCOL_OLDEST);
+    g_assert(start->oldest <= WSM_PROTOCOL_VERSION);
+    g_assert((wsm_features_in_use(start) & ~start->features) == 0);
+    g_assert((start->required & ~wsm_features_in_use(start)) == 0);
     g_assert(is_power_of_2(start->granularity));
     for (unsigned i = 0; i < start->ndisks; i++) {
         const WsmDiskDesc *disk = &start->disk[i];
@@ -289,11 +293,37 @@ static void fuzz_point(const uint8_t *data, size_t size)
     }
 }
 
+/* What the source offers and needs, the payload of WELCOME */
+static void fuzz_welcome(const uint8_t *data, size_t size)
+{
+    uint8_t again[WSM_WELCOME_SIZE];
+    uint32_t features;
+    Error *err = NULL;
+    WsmStart start;
+    bool ok;
+
+    if (size != 8 + WSM_WELCOME_SIZE) {
+        return;
+    }
+    start = (WsmStart) {
+        .features = ldl_be_p(data), .required = ldl_be_p(data + 4),
+    };
+    ok = wsm_welcome_decode(data + 8, &start, &features, &err);
+    check_error(err, ok, true);
+    if (ok) {
+        g_assert((features & ~start.features) == 0);
+        g_assert((start.required & ~features) == 0);
+        wsm_welcome_encode(features, again);
+        g_assert(!memcmp(data + 8, again, sizeof(again)));
+    }
+}
+
 /* The entry that libFuzzer calls; there is no header with its prototype */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parsers[])(const uint8_t *data, size_t size) = {
         fuzz_msg, fuzz_hello, fuzz_start, fuzz_runs, fuzz_basis, fuzz_point,
+        fuzz_welcome,
     };
 
     if (size > 0) {

@@ -2,13 +2,13 @@
 """Seeds and regression inputs of fuzz-wsm-protocol.
 
 An input is one byte for the parser (0 message header, 1 HELLO, 2 START,
-3 list of runs, 4 BASIS, 5 POINT) and what that parser takes.
+3 list of runs, 4 BASIS, 5 POINT, 6 WELCOME) and what that parser takes.
 """
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-MSG, HELLO, START, RUNS, BASIS, POINT = range(6)
+MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME = range(7)
 MAGIC = 0x57534D31
 SESSION = bytes(range(16))
 
@@ -25,7 +25,7 @@ def header(kind: int, disk: int = 0, epoch: int = 0, length: int = 0,
 
 def message_seeds() -> Iterator[bytes]:
     headers = [
-        header(1, length=24), header(2), header(3, length=10),
+        header(1, length=24), header(2, length=4), header(2), header(3, length=10),
         header(4, 1, 1, 8192, 0x30000, 8192),
         header(5, 0, 0, 0, 0x1000, 1 << 26), header(6, 1, 1, 0, 10 << 20, 512),
         header(7, 3, 0, 5, (1 << 63) - (1 << 20) - 4096, 4096),
@@ -47,13 +47,16 @@ def message_seeds() -> Iterator[bytes]:
 
 
 def hello_seeds() -> Iterator[bytes]:
-    for numbers in (3, 0, 3, 0), (3, 16, 17, 0), (2, 0, 3, 0), (3, 3, 3, 0):
-        yield bytes([HELLO]) + SESSION + struct.pack(">4H", *numbers)
+    for numbers in ((4, 0, 3, 0), (4, 16, 17, 1 << 31), (3, 0, 3, 0),
+                    (5, 0, 3, 1), (4, 3, 3, 0)):
+        yield bytes([HELLO]) + SESSION + struct.pack(">HBBI", *numbers)
 
 
-def start_bytes(disks: list[tuple[str, str, int]], version: int = 3,
+def start_bytes(disks: list[tuple[str, str, int]], version: int = 4,
+                oldest: int = 4, features: int = 0, required: int = 0,
                 points: int = 0, marks: int = 0) -> bytes:
-    out = struct.pack(">HHI16sHH", version, 3, 4096, SESSION, len(disks), 0)
+    out = struct.pack(">HHIII16sHH", version, oldest, features, required, 4096,
+                      SESSION, 3, len(disks))
     for index, (path, name, size) in enumerate(disks):
         address = f"0000:00:0{index}.0"
         out += struct.pack(">QHHBBHHBB", size, len(path), len(name), index % 4,
@@ -76,7 +79,11 @@ def start_seeds() -> Iterator[bytes]:
         yield bytes([START]) + start_bytes(disks, points=points)
     for marks in 1, 16, 17:
         yield bytes([START]) + start_bytes(disks, marks=marks)
-    yield bytes([START]) + start_bytes(disks, version=2)
+    for version, oldest in (3, 3), (5, 4), (5, 5), (4, 5):
+        yield bytes([START]) + start_bytes(disks, version, oldest)
+    for features, required in (1, 0), (1 << 31, 1 << 31), (1, 2):
+        yield bytes([START]) + start_bytes(disks, features=features,
+                                           required=required)
     yield bytes([START]) + start_bytes(disks)[:-1]
 
 
@@ -112,6 +119,11 @@ def point_seeds() -> Iterator[bytes]:
         yield bytes([POINT, count, index, which]) + leb128(5) + leb128(300)
 
 
+def welcome_seeds() -> Iterator[bytes]:
+    for numbers in (0, 0, 0), (3, 1, 1), (3, 1, 2), (3, 0, 4):
+        yield bytes([WELCOME]) + struct.pack(">3I", *numbers)
+
+
 def regressions(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each line "NAME HEX..." that is not a comment."""
     for line in path.read_text(encoding="ascii").splitlines():
@@ -132,6 +144,7 @@ def write(folder: Path, inputs: Iterator[tuple[str, bytes]]) -> int:
 def seeds() -> Iterator[tuple[str, bytes]]:
     for name, makers in (("msg", message_seeds), ("hello", hello_seeds),
                          ("start", start_seeds), ("runs", runs_seeds),
-                         ("basis", basis_seeds), ("point", point_seeds)):
+                         ("basis", basis_seeds), ("point", point_seeds),
+                         ("welcome", welcome_seeds)):
         for index, data in enumerate(makers()):
             yield f"{name}-{index:02}", data

@@ -294,6 +294,14 @@ static bool wsm_dest_check_hello(WsmDest *d, const WsmHello *hello,
         error_setg(errp, "block channel: there is no session %s here", uuid);
         return false;
     }
+    if (hello->version != d->start.version ||
+        hello->features != d->start.features) {
+        error_setg(errp, "block channel: the source has version %u of the "
+                   "protocol and features 0x%" PRIx32 " here, but had version "
+                   "%u and features 0x%" PRIx32 " in START", hello->version,
+                   hello->features, d->start.version, d->start.features);
+        return false;
+    }
     if (hello->channels != d->nchannels || hello->channel >= d->nchannels) {
         error_setg(errp, "block channel %u of %u, but the session has %u",
                    hello->channel, hello->channels, d->nchannels);
@@ -373,7 +381,8 @@ static void coroutine_fn wsm_dest_take_place(WsmDestConn *conn, unsigned id)
 static void coroutine_fn wsm_dest_serve(WsmDestConn *conn, Error **errp)
 {
     WsmDest *d = conn->d;
-    WsmMsg welcome = { .type = WSM_MSG_WELCOME };
+    WsmMsg welcome = { .type = WSM_MSG_WELCOME, .length = WSM_WELCOME_SIZE };
+    uint8_t payload[WSM_WELCOME_SIZE];
     WsmLimits limits = {
         .from_source = true,
         .channel = conn->c.id,
@@ -383,7 +392,8 @@ static void coroutine_fn wsm_dest_serve(WsmDestConn *conn, Error **errp)
     };
     WsmMsg msg;
 
-    if (wsm_channel_send(&conn->c, &welcome, NULL) < 0) {
+    wsm_welcome_encode(wsm_features_in_use(&d->start), payload);
+    if (wsm_channel_send(&conn->c, &welcome, payload) < 0) {
         return;
     }
     if (conn->c.id == 0) {

@@ -53,9 +53,10 @@ static bool coroutine_fn wsm_source_hello(WsmSourceChannel *c, Error **errp)
 {
     WsmHello hello = {
         .session = c->s->start.session,
-        .version = WSM_PROTOCOL_VERSION,
+        .version = c->s->start.version,
         .channel = c->c.id,
         .channels = c->s->nchannels,
+        .features = c->s->start.features,
     };
     WsmMsg msg = { .type = WSM_MSG_HELLO, .length = WSM_HELLO_SIZE };
     uint8_t payload[WSM_HELLO_SIZE];
@@ -72,6 +73,8 @@ static bool coroutine_fn wsm_source_hello(WsmSourceChannel *c, Error **errp)
 static bool coroutine_fn wsm_source_welcome(WsmSourceChannel *c, Error **errp)
 {
     g_autofree char *text = NULL;
+    uint8_t payload[WSM_WELCOME_SIZE];
+    uint32_t features;
     WsmMsg msg;
     int ret;
 
@@ -98,7 +101,8 @@ static bool coroutine_fn wsm_source_welcome(WsmSourceChannel *c, Error **errp)
                    c->c.id, wsm_msg_name(msg.type));
         return false;
     }
-    return true;
+    return wsm_channel_recv_payload(&c->c, payload, sizeof(payload), errp) &&
+           wsm_welcome_decode(payload, &c->s->start, &features, errp);
 }
 
 /* The channel is open: what it carried when it broke is sent again */

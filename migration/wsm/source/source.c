@@ -204,6 +204,8 @@ static WsmSource *wsm_source_new(Wsm *w)
 
     s->w = w;
     s->start.version = WSM_PROTOCOL_VERSION;
+    s->start.oldest = WSM_PROTOCOL_OLDEST;
+    s->start.features = WSM_FEATURES;
     s->start.granularity = w->options->granularity;
     qemu_uuid_generate(&s->start.session);
     s->nchannels = s->start.channels = 1 + w->options->channels;

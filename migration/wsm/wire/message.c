@@ -47,6 +47,7 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
     },
     [WSM_MSG_WELCOME] = {
         .name = "WELCOME", .flags = ANY_SESSION,
+        .min_length = WSM_WELCOME_SIZE, .max_length = WSM_WELCOME_SIZE,
     },
     [WSM_MSG_REFUSE] = {
         .name = "REFUSE", .flags = ANY_SESSION,
@@ -410,18 +411,23 @@ bool wsm_msg_decode(const uint8_t *buf, const WsmLimits *limits, WsmMsg *msg,
 }
 
 /*
- * HELLO
+ * HELLO and WELCOME
  */
 
-bool wsm_check_version(uint16_t version, Error **errp)
+bool wsm_check_version(uint16_t version, uint16_t oldest, Error **errp)
 {
-    if (version != WSM_PROTOCOL_VERSION) {
+    if (version < WSM_PROTOCOL_OLDEST || oldest > WSM_PROTOCOL_VERSION) {
         /* The numbers that --version shows */
         error_setg(errp, "the source has version %u of the protocol (qemu-wsm "
                    "0.%u), the destination has version %u (qemu-wsm 0.%u); "
                    "run the same version of qemu-wsm on both hosts",
                    version, version, WSM_PROTOCOL_VERSION,
                    WSM_PROTOCOL_VERSION);
+        return false;
+    }
+    if (oldest > version) {
+        error_setg(errp, "oldest version %u is above version %u", oldest,
+                   version);
         return false;
     }
     return true;
@@ -441,14 +447,15 @@ void wsm_hello_encode(const WsmHello *hello, uint8_t *buf)
 {
     memcpy(buf, hello->session.data, sizeof(hello->session.data));
     stw_be_p(buf + 16, hello->version);
-    stw_be_p(buf + 18, hello->channel);
-    stw_be_p(buf + 20, hello->channels);
-    stw_be_p(buf + 22, 0);
+    buf[18] = hello->channel;
+    buf[19] = hello->channels;
+    stl_be_p(buf + 20, hello->features);
 }
 
-static bool check_hello(const WsmHello *hello, uint16_t reserved, Error **errp)
+static bool check_hello(const WsmHello *hello, Error **errp)
 {
-    if (!wsm_check_version(hello->version, errp) ||
+    /* How old a version it can speak as well was said in START */
+    if (!wsm_check_version(hello->version, 0, errp) ||
         !wsm_check_channels(hello->channels, errp)) {
         return false;
     }
@@ -457,7 +464,7 @@ static bool check_hello(const WsmHello *hello, uint16_t reserved, Error **errp)
                    hello->channel, hello->channels);
         return false;
     }
-    return wsm_check_unused("reserved", reserved, errp);
+    return true;
 }
 
 bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp)
@@ -465,15 +472,42 @@ bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp)
     ERRP_GUARD();
     WsmHello h = {
         .version = lduw_be_p(buf + 16),
-        .channel = lduw_be_p(buf + 18),
-        .channels = lduw_be_p(buf + 20),
+        .channel = buf[18],
+        .channels = buf[19],
+        .features = ldl_be_p(buf + 20),
     };
 
     memcpy(h.session.data, buf, sizeof(h.session.data));
-    if (!check_hello(&h, lduw_be_p(buf + 22), errp)) {
+    if (!check_hello(&h, errp)) {
         error_prepend(errp, "HELLO: ");
         return false;
     }
     *hello = h;
+    return true;
+}
+
+uint32_t wsm_features_in_use(const WsmStart *start)
+{
+    return start->features & WSM_FEATURES;
+}
+
+void wsm_welcome_encode(uint32_t features, uint8_t *buf)
+{
+    stl_be_p(buf, features);
+}
+
+bool wsm_welcome_decode(const uint8_t *buf, const WsmStart *start,
+                        uint32_t *features, Error **errp)
+{
+    uint32_t f = ldl_be_p(buf);
+
+    if ((f & ~start->features) || (start->required & ~f)) {
+        error_setg(errp, "WELCOME: the destination uses features 0x%" PRIx32
+                   " of the protocol, but the source has 0x%" PRIx32
+                   " and needs 0x%" PRIx32, f, start->features,
+                   start->required);
+        return false;
+    }
+    *features = f;
     return true;
 }

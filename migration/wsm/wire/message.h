@@ -14,7 +14,9 @@
 #include "qemu/uuid.h"
 #include "migration/wsm/core/hash.h"
 
-#define WSM_PROTOCOL_VERSION    3
+#define WSM_PROTOCOL_VERSION    4
+#define WSM_PROTOCOL_OLDEST     4       /* that this one can speak as well */
+#define WSM_FEATURES            0u      /* bits of START that are known here */
 
 /* What a block channel sends first, in clear, even if TLS follows */
 #define WSM_PREAMBLE            0x57534d42      /* "WSMB" */
@@ -22,7 +24,8 @@
 
 #define WSM_HEADER_MAGIC        0x57534d31      /* "WSM1" */
 #define WSM_HEADER_SIZE         32
-#define WSM_HELLO_SIZE          24
+#define WSM_HELLO_SIZE          24      /* in each version */
+#define WSM_WELCOME_SIZE        4       /* likewise */
 #define WSM_MIN_CHANNELS        2               /* urgent channel + 1 */
 #define WSM_MAX_CHANNELS        17              /* urgent channel + 16 */
 #define WSM_MAX_DISKS           256
@@ -51,7 +54,7 @@
  */
 typedef enum WsmMsgType {
     WSM_MSG_HELLO = 1,  /* S->D  payload WsmHello; first on each channel */
-    WSM_MSG_WELCOME,    /* D->S  answer to HELLO */
+    WSM_MSG_WELCOME,    /* D->S  answer to HELLO; payload: features in use */
     WSM_MSG_REFUSE,     /* D->S  answer to HELLO; payload: text for a human */
     WSM_MSG_DATA,       /* S->D  payload: @bytes bytes of the disk */
     WSM_MSG_ZERO,       /* S->D  the range reads as zeroes */
@@ -91,9 +94,10 @@ typedef struct WsmMsg {
 
 typedef struct WsmHello {
     QemuUUID session;
-    uint16_t version;
-    uint16_t channel;   /* 0: urgent and control; from 1: bulk */
-    uint16_t channels;  /* how many there will be in all */
+    uint16_t version;   /* as in WsmStart */
+    uint8_t channel;    /* 0: urgent and control; from 1: bulk */
+    uint8_t channels;   /* how many there will be in all */
+    uint32_t features;  /* as in WsmStart */
 } WsmHello;
 
 /* What was agreed on; a received message is checked against it */
@@ -126,7 +130,10 @@ typedef struct WsmDiskDesc {
 
 typedef struct WsmStart {
     QemuUUID session;
-    uint16_t version;
+    uint16_t version;           /* of the source */
+    uint16_t oldest;            /* that it can speak as well; of this START */
+    uint32_t features;          /* bits of what the source can do */
+    uint32_t required;          /* those of it without which it cannot go on */
     uint16_t channels;          /* as in WsmHello: 2..WSM_MAX_CHANNELS */
     uint32_t granularity;
     unsigned ndisks;
@@ -167,6 +174,16 @@ void wsm_hello_encode(const WsmHello *hello, uint8_t *buf);
 bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp);
 
 /*
+ * What both sides can do, of what START has.  It is the payload of WELCOME, of
+ * WSM_WELCOME_SIZE bytes; decoding fails, naming the features, unless it is
+ * possible as an answer to @start.
+ */
+uint32_t wsm_features_in_use(const WsmStart *start);
+void wsm_welcome_encode(uint32_t features, uint8_t *buf);
+bool wsm_welcome_decode(const uint8_t *buf, const WsmStart *start,
+                        uint32_t *features, Error **errp);
+
+/*
  * The payload of BASIS.  Encoding returns a new array; of a reason beyond
  * WSM_MAX_TEXT bytes the begin is taken.  Decoding takes the @msg that
  * wsm_msg_decode() gave, and its payload of @msg->length bytes; control
@@ -193,8 +210,11 @@ bool wsm_point_decode(const WsmMsg *msg, const uint8_t *payload,
  */
 char *wsm_text_decode(const void *buf, size_t length);
 
-/* Checks that several decoders share; false and @errp as they do */
-bool wsm_check_version(uint16_t version, Error **errp);
+/*
+ * Checks that several decoders share; false and @errp as they do.  The version
+ * is that of a source that can also speak those from @oldest on.
+ */
+bool wsm_check_version(uint16_t version, uint16_t oldest, Error **errp);
 bool wsm_check_channels(uint16_t channels, Error **errp);
 bool wsm_check_unused(const char *field, uint64_t value, Error **errp);
 

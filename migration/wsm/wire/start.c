@@ -13,7 +13,7 @@
 #include "qapi/error.h"
 #include "migration/wsm/wire/message.h"
 
-#define WSM_START_SIZE          28      /* bytes of a START before its disks */
+#define WSM_START_SIZE          36      /* bytes of a START before its disks */
 #define WSM_START_DISK_SIZE     20      /* bytes of a disk before its path */
 #define WSM_START_POINT_SIZE    24      /* bytes of a sync point */
 #define WSM_SECTOR_SIZE         512
@@ -114,11 +114,13 @@ GByteArray *wsm_start_encode(const WsmStart *start)
     assert(start->ndisks <= WSM_MAX_DISKS);
 
     append_u16(out, start->version);
-    append_u16(out, start->channels);
+    append_u16(out, start->oldest);
+    append_u32(out, start->features);
+    append_u32(out, start->required);
     append_u32(out, start->granularity);
     g_byte_array_append(out, start->session.data, sizeof(start->session.data));
+    append_u16(out, start->channels);
     append_u16(out, start->ndisks);
-    append_u16(out, 0);
     for (unsigned i = 0; i < start->ndisks; i++) {
         append_disk(out, &start->disk[i]);
     }
@@ -366,13 +368,32 @@ static bool check_ndisks(unsigned ndisks, Error **errp)
     return true;
 }
 
-/* The part of fixed size.  A START of another version may have no more. */
+/* Does the source insist on something that is not known here? */
+static bool check_features(const WsmStart *start, Error **errp)
+{
+    if (start->required & ~start->features) {
+        error_setg(errp, "required features 0x%" PRIx32 " are not all among "
+                   "features 0x%" PRIx32, start->required, start->features);
+        return false;
+    }
+    if (start->required & ~WSM_FEATURES) {
+        error_setg(errp, "the source (qemu-wsm 0.%u) needs features 0x%" PRIx32
+                   " of the protocol, the destination (qemu-wsm 0.%u) has only "
+                   "features 0x%x; run the same version of qemu-wsm on both "
+                   "hosts", start->version, start->required,
+                   WSM_PROTOCOL_VERSION, WSM_FEATURES);
+        return false;
+    }
+    return true;
+}
+
+/* The part of fixed size.  A START of another version may have another. */
 static bool take_start_head(WsmCursor *c, WsmStart *start, Error **errp)
 {
     const uint8_t *p;
 
-    if (c->left >= sizeof(uint16_t) &&
-        !wsm_check_version(lduw_be_p(c->p), errp)) {
+    if (c->left >= 2 * sizeof(uint16_t) &&
+        !wsm_check_version(lduw_be_p(c->p), lduw_be_p(c->p + 2), errp)) {
         return false;
     }
     p = take(c, WSM_START_SIZE, "header", errp);
@@ -380,15 +401,18 @@ static bool take_start_head(WsmCursor *c, WsmStart *start, Error **errp)
         return false;
     }
     start->version = lduw_be_p(p);
-    start->channels = lduw_be_p(p + 2);
-    start->granularity = ldl_be_p(p + 4);
-    memcpy(start->session.data, p + 8, sizeof(start->session.data));
-    start->ndisks = lduw_be_p(p + 24);
+    start->oldest = lduw_be_p(p + 2);
+    start->features = ldl_be_p(p + 4);
+    start->required = ldl_be_p(p + 8);
+    start->granularity = ldl_be_p(p + 12);
+    memcpy(start->session.data, p + 16, sizeof(start->session.data));
+    start->channels = lduw_be_p(p + 32);
+    start->ndisks = lduw_be_p(p + 34);
 
-    return wsm_check_channels(start->channels, errp) &&
+    return check_features(start, errp) &&
            check_granularity(start->granularity, errp) &&
-           check_ndisks(start->ndisks, errp) &&
-           wsm_check_unused("reserved", lduw_be_p(p + 26), errp);
+           wsm_check_channels(start->channels, errp) &&
+           check_ndisks(start->ndisks, errp);
 }
 
 static bool take_start(WsmCursor *c, WsmStart *start, Error **errp)

@@ -83,6 +83,8 @@ class Relay:
         self.target_port = target_port
         self.refusing = False   # close new connections at once
         self.capture = False    # keep what comes from the source
+        # What becomes of data from the source, by the kind of the connection
+        self.edit: Optional[Callable[[str, bytes], bytes]] = None
         self.buffer = 1         # read on while less than that waits to be sent
         self.hold: frozenset[int] = frozenset()     # see hold_at()
         self.connections: list[Connection] = []     # all there ever were
@@ -242,6 +244,8 @@ class Relay:
                 return
             if sock is connection.source:
                 self._account(connection, data)
+                if self.edit:
+                    data = self.edit(connection.kind, data)
             connection.pending[other] += self._hold_back(connection, sock,
                                                          data)
             if connection.pending[other]:

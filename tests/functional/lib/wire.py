@@ -12,9 +12,9 @@ from typing import Optional
 
 PREAMBLE = b'WSMB'
 MAGIC = 0x57534d31
-VERSION = 3
+VERSION = 4
 HEADER = struct.Struct('>IHHIIQQ')
-HELLO = struct.Struct('>16sHHHH')
+HELLO = struct.Struct('>16sHBBI')
 
 
 class Type(enum.IntEnum):
@@ -58,10 +58,43 @@ class Message:
 
 
 def hello(session: str, channel: int = 1, channels: int = 3,
-          version: int = VERSION) -> bytes:
+          version: int = VERSION, features: int = 0) -> bytes:
     payload = HELLO.pack(uuid.UUID(session).bytes, version, channel,
-                         channels, 0)
+                         channels, features)
     return Message(Type.HELLO, payload=payload).encode()
+
+
+class NewerSource:
+    """What a relay makes of a source: one of another version, or that can more.
+
+    START has version, oldest version, features, required features; HELLO
+    has the first and the third of these.
+    """
+
+    START = struct.Struct('>HHII')
+
+    def __init__(self, version: int, features: int, required: int) -> None:
+        self._start = self.START.pack(version, VERSION, features, required)
+        self._version = struct.pack('>H', version)
+        self._features = struct.pack('>I', features)
+        self.starts = 0         # how many were changed
+        self.hellos = 0
+
+    def __call__(self, _kind: str, data: bytes) -> bytes:
+        changed = bytearray(data)
+        # Behind the name come instance, version of the section, length
+        place = data.find(b'wsm-start')
+        if place >= 0:
+            place += len(b'wsm-start') + 12
+            changed[place:place + self.START.size] = self._start
+            self.starts += 1
+        place = data.find(struct.pack('>IH', MAGIC, Type.HELLO))
+        if place >= 0:
+            place += HEADER.size + 16
+            changed[place:place + 2] = self._version
+            changed[place + 4:place + 8] = self._features
+            self.hellos += 1
+        return bytes(changed)
 
 
 class Parser:

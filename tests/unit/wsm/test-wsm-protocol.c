@@ -56,7 +56,7 @@ static void assert_error(Error *err, const char *text)
 /* What a source of version @v, a string, is told */
 #define OTHER_VERSION(v) \
     "the source has version " v " of the protocol (qemu-wsm 0." v "), the " \
-    "destination has version 3 (qemu-wsm 0.3); run the same version of " \
+    "destination has version 4 (qemu-wsm 0.4); run the same version of " \
     "qemu-wsm on both hosts"
 
 static void assert_msg_equal(const WsmMsg *a, const WsmMsg *b)
@@ -94,9 +94,9 @@ static const Sample samples[] = {
       { .type = WSM_MSG_HELLO, .length = 24 },
       "57534d31 0001 0000 00000000 00000018 0000000000000000 0000000000000000"
     },
-    { 2, "WELCOME", false, true, 'a', "01", "", 0, 0, 0,
-      { .type = WSM_MSG_WELCOME },
-      "57534d31 0002 0000 00000000 00000000 0000000000000000 0000000000000000"
+    { 2, "WELCOME", false, true, 'a', "01", "", 4, 4, 0,
+      { .type = WSM_MSG_WELCOME, .length = 4 },
+      "57534d31 0002 0000 00000000 00000004 0000000000000000 0000000000000000"
     },
     { 3, "REFUSE", false, true, 'a', "01", "", 0, 1024, 0,
       { .type = WSM_MSG_REFUSE, .length = 1024 },
@@ -249,11 +249,13 @@ static void test_msg_name(void)
 static void test_msg_constants(void)
 {
     g_assert_cmphex(WSM_PREAMBLE, ==, 0x57534d42);
-    g_assert_cmpint(WSM_PROTOCOL_VERSION, ==, 3);
+    g_assert_cmpint(WSM_PROTOCOL_VERSION, ==, 4);
+    g_assert_cmpint(WSM_PROTOCOL_OLDEST, ==, 4);
     g_assert_cmpint(WSM_HEADER_SIZE, ==, 32);
     g_assert_cmpint(WSM_HASH_SIZE, ==, 32);
     g_assert_cmpint(WSM_MAX_HASHES, ==, 8192);
     g_assert_cmpint(WSM_HELLO_SIZE, ==, 24);
+    g_assert_cmpint(WSM_WELCOME_SIZE, ==, 4);
 }
 
 static void test_msg_magic(void)
@@ -800,7 +802,7 @@ static void test_msg_random(void)
  */
 
 static const char hello_hex[] =
-    "000102030405060708090a0b0c0d0e0f 0003 0002 0003 0000";
+    "000102030405060708090a0b0c0d0e0f 0004 02 03 80000001";
 
 static void test_hello_bytes(void)
 {
@@ -812,9 +814,10 @@ static void test_hello_bytes(void)
     for (int i = 0; i < 16; i++) {
         g_assert_cmpuint(hello.session.data[i], ==, i);
     }
-    g_assert_cmpuint(hello.version, ==, 3);
+    g_assert_cmpuint(hello.version, ==, 4);
     g_assert_cmpuint(hello.channel, ==, 2);
     g_assert_cmpuint(hello.channels, ==, 3);
+    g_assert_cmphex(hello.features, ==, 0x80000001);
 
     memset(buf, 0xff, sizeof(buf));
     wsm_hello_encode(&hello, buf);
@@ -826,7 +829,8 @@ static void test_hello_round_trip(void)
     for (int channels = 2; channels <= WSM_MAX_CHANNELS; channels++) {
         for (int channel = 0; channel < channels; channel++) {
             WsmHello in = {
-                .version = 3, .channel = channel, .channels = channels,
+                .version = 4, .channel = channel, .channels = channels,
+                .features = g_test_rand_int(),
             };
             uint8_t buf[WSM_HELLO_SIZE];
             WsmHello out;
@@ -837,6 +841,7 @@ static void test_hello_round_trip(void)
             g_assert_true(qemu_uuid_is_equal(&in.session, &out.session));
             g_assert_cmpuint(out.channel, ==, channel);
             g_assert_cmpuint(out.channels, ==, channels);
+            g_assert_cmphex(out.features, ==, in.features);
         }
     }
 }
@@ -846,19 +851,17 @@ static void test_hello_bad(void)
     static const struct {
         const char *hex, *text;
     } bad[] = {
-        { "0004 0000 0003 0000", "HELLO: " OTHER_VERSION("4") },
-        { "0002 0000 0003 0000", "HELLO: " OTHER_VERSION("2") },
-        { "0000 0000 0003 0000", "HELLO: " OTHER_VERSION("0") },
-        { "0003 0000 0001 0000",
+        { "0003 00 03 00000000", "HELLO: " OTHER_VERSION("3") },
+        { "0000 00 03 00000000", "HELLO: " OTHER_VERSION("0") },
+        { "0004 00 01 00000000",
           "HELLO: channels 1 is not between 2 and 17" },
-        { "0003 0000 0000 0000",
+        { "0004 00 00 00000000",
           "HELLO: channels 0 is not between 2 and 17" },
-        { "0003 0000 0012 0000",
+        { "0004 00 12 00000000",
           "HELLO: channels 18 is not between 2 and 17" },
-        { "0003 0003 0003 0000", "HELLO: channel 3 is not below channels 3" },
-        { "0003 ffff 0011 0000",
-          "HELLO: channel 65535 is not below channels 17" },
-        { "0003 0000 0003 0100", "HELLO: reserved is 256, but must be 0" },
+        { "0004 03 03 00000000", "HELLO: channel 3 is not below channels 3" },
+        { "0004 ff 11 00000000",
+          "HELLO: channel 255 is not below channels 17" },
     };
 
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -875,12 +878,77 @@ static void test_hello_bad(void)
 }
 
 /*
+ * A newer source can do more than is known here, and START says how old a
+ * version it can speak
+ */
+static void test_hello_newer(void)
+{
+    g_autoptr(GByteArray) bytes = unhex(
+        "00000000000000000000000000000000 0005 00 03 ffffffff");
+    WsmHello hello;
+
+    g_assert_true(wsm_hello_decode(bytes->data, &hello, &error_abort));
+    g_assert_cmpuint(hello.version, ==, 5);
+    g_assert_cmphex(hello.features, ==, 0xffffffff);
+}
+
+/*
+ * WELCOME
+ */
+
+static void test_welcome_bytes(void)
+{
+    static const uint8_t bytes[] = { 0x80, 0x00, 0x00, 0x01 };
+    WsmStart start = { .features = 0x80000003, .required = 0x80000000 };
+    uint8_t buf[WSM_WELCOME_SIZE];
+    uint32_t features;
+
+    g_assert_true(wsm_welcome_decode(bytes, &start, &features, &error_abort));
+    g_assert_cmphex(features, ==, 0x80000001);
+    wsm_welcome_encode(features, buf);
+    g_assert_cmpmem(buf, sizeof(buf), bytes, sizeof(bytes));
+}
+
+/* No more than the source can do, and no less than it needs */
+static void test_welcome_bad(void)
+{
+    static const struct {
+        uint32_t features, required, answer;
+    } bad[] = {
+        { 0, 0, 1 },
+        { 0x7fffffff, 0, 0x80000000 },
+        { 3, 2, 1 },
+        { 3, 2, 0 },
+        { 3, 2, 6 },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autofree char *text = g_strdup_printf(
+            "WELCOME: the destination uses features 0x%x of the protocol, but "
+            "the source has 0x%x and needs 0x%x", bad[i].answer,
+            bad[i].features, bad[i].required);
+        WsmStart start = {
+            .features = bad[i].features, .required = bad[i].required,
+        };
+        uint8_t buf[WSM_WELCOME_SIZE];
+        uint32_t features;
+        Error *err = NULL;
+
+        wsm_welcome_encode(bad[i].answer, buf);
+        g_assert_false(wsm_welcome_decode(buf, &start, &features, &err));
+        assert_error(err, text);
+    }
+}
+
+/*
  * START
  */
 
-/* version, channels, granularity, session; disks, reserved */
-#define HEAD            "0003 0003 00001000 000102030405060708090a0b0c0d0e0f "
-#define ONE_DISK        HEAD "0001 0000 "
+#define SESSION         "000102030405060708090a0b0c0d0e0f "
+/* version, oldest, features, required; granularity, session, channels; disks */
+#define BARE            "0004 0004 00000000 00000000 "
+#define HEAD            BARE "00001000 " SESSION "0003 "
+#define ONE_DISK        HEAD "0001 "
 /*
  * size, lengths of path and name, wish, points, lengths of address and file
  * name, marks, reserved, "/m/a", "a"
@@ -931,13 +999,16 @@ static void check_start_bad(const GByteArray *bytes, const char *text)
 
 static void test_start_bytes(void)
 {
-    g_autoptr(GByteArray) bytes = unhex(HEAD "0002 0000 " DISK_A DISK_B);
+    g_autoptr(GByteArray) bytes = unhex(HEAD "0002 " DISK_A DISK_B);
     g_autoptr(GByteArray) again = NULL;
     WsmStart start;
 
     g_assert_true(decode_start(bytes->data, bytes->len, &start,
                                &error_abort));
-    g_assert_cmpuint(start.version, ==, 3);
+    g_assert_cmpuint(start.version, ==, 4);
+    g_assert_cmpuint(start.oldest, ==, 4);
+    g_assert_cmphex(start.features, ==, 0);
+    g_assert_cmphex(start.required, ==, 0);
     g_assert_cmpuint(start.channels, ==, 3);
     g_assert_cmpuint(start.granularity, ==, 4096);
     for (int i = 0; i < 16; i++) {
@@ -981,37 +1052,40 @@ static void test_start_bad(void)
     static const struct {
         const char *hex, *text;
     } bad[] = {
-        { "", "START: header needs 28 bytes, but only 0 follow" },
-        { "00", "START: header needs 28 bytes, but only 1 follow" },
-        { "0003", "START: header needs 28 bytes, but only 2 follow" },
+        { "", "START: header needs 36 bytes, but only 0 follow" },
+        { "00", "START: header needs 36 bytes, but only 1 follow" },
+        { "0004", "START: header needs 36 bytes, but only 2 follow" },
+        { "0004 0004", "START: header needs 36 bytes, but only 4 follow" },
         /* Another version may have another length */
-        { "0002", "START: " OTHER_VERSION("2") },
-        { "0004", "START: " OTHER_VERSION("4") },
-        { "0000 0003 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { "0002 0003", "START: " OTHER_VERSION("2") },
+        { "0003 0003", "START: " OTHER_VERSION("3") },
+        { "0005 0005", "START: " OTHER_VERSION("5") },
+        { "ffff 0005", "START: " OTHER_VERSION("65535") },
+        { "0004 0005", "START: " OTHER_VERSION("4") },
+        { "0000 0000 00000000 00000000 00001000 " SESSION "0003 0000",
           "START: " OTHER_VERSION("0") },
-        { "0003 0001 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { BARE "00001000 " SESSION "0001 0000",
           "START: channels 1 is not between 2 and 17" },
-        { "0003 0012 00001000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { BARE "00001000 " SESSION "0012 0000",
           "START: channels 18 is not between 2 and 17" },
-        { "0003 0003 00000800 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { BARE "00000800 " SESSION "0003 0000",
           "START: granularity 2048 is not a power of two between 4096 "
           "and 1048576" },
-        { "0003 0003 00200000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { BARE "00200000 " SESSION "0003 0000",
           "START: granularity 2097152 is not a power of two between 4096 "
           "and 1048576" },
-        { "0003 0003 00003000 000102030405060708090a0b0c0d0e0f 0000 0000",
+        { BARE "00003000 " SESSION "0003 0000",
           "START: granularity 12288 is not a power of two between 4096 "
           "and 1048576" },
-        { HEAD "0101 0000", "START: number of disks 257 is above 256" },
-        { HEAD "0000 0001", "START: reserved is 1, but must be 0" },
-        { HEAD "0000 0000 00", "START: 1 bytes follow the last disk" },
+        { HEAD "0101", "START: number of disks 257 is above 256" },
+        { HEAD "0000 00", "START: 1 bytes follow the last disk" },
         { ONE_DISK, "START: disk 0: description needs 20 bytes, "
           "but only 0 follow" },
         { ONE_DISK DISK_A "00", "START: 1 bytes follow the last disk" },
         { ONE_DISK DISK_A DISK_B, "START: 88 bytes follow the last disk" },
-        { HEAD "0002 0000 " DISK_A, "START: disk 1: description needs 20 "
+        { HEAD "0002 " DISK_A, "START: disk 1: description needs 20 "
           "bytes, but only 0 follow" },
-        { HEAD "0002 0000 " DISK_A DISK_A,
+        { HEAD "0002 " DISK_A DISK_A,
           "START: disk 1: path '/m/a' is that of disk 0 already" },
         { ONE_DISK "0000000000000000 0004 0001 00 00 " PLAIN "2f6d2f61 61",
           "START: disk 0: size 0 is not between 1 and "
@@ -1042,6 +1116,55 @@ static void test_start_bad(void)
           "START: disk 0: path contains a NUL byte" },
         { ONE_DISK "0000000000200200 0004 0001 00 00 " PLAIN "2f6d2f61 00",
           "START: disk 0: name contains a NUL byte" },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autoptr(GByteArray) bytes = unhex(bad[i].hex);
+
+        check_start_bad(bytes, bad[i].text);
+    }
+}
+
+/* A newer source that can speak our version: with what both can do */
+static void test_start_newer(void)
+{
+    static const char *const good[] = {
+        "0005 0004 80000001 00000000 00001000 " SESSION "0003 0000",
+        "ffff 0000 ffffffff 00000000 00001000 " SESSION "0003 0000",
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(good); i++) {
+        g_autoptr(GByteArray) bytes = unhex(good[i]);
+        g_autoptr(GByteArray) again = NULL;
+        WsmStart start;
+
+        g_assert_true(decode_start(bytes->data, bytes->len, &start,
+                                   &error_abort));
+        g_assert_cmpuint(start.version, ==, i ? 0xffff : 5);
+        g_assert_cmpuint(start.oldest, ==, i ? 0 : 4);
+        g_assert_cmphex(start.features, ==, i ? 0xffffffff : 0x80000001);
+        g_assert_cmphex(wsm_features_in_use(&start), ==, 0);
+        again = wsm_start_encode(&start);
+        g_assert_cmpmem(again->data, again->len, bytes->data, bytes->len);
+        wsm_start_destroy(&start);
+    }
+}
+
+static void test_start_bad_features(void)
+{
+    static const struct {
+        const char *hex, *text;
+    } bad[] = {
+        { "0004 0004 80000001 80000000 00001000 " SESSION "0003 0000",
+          "START: the source (qemu-wsm 0.4) needs features 0x80000000 of the "
+          "protocol, the destination (qemu-wsm 0.4) has only features 0x0; "
+          "run the same version of qemu-wsm on both hosts" },
+        { "0007 0003 00000001 00000001 00001000 " SESSION "0003 0000",
+          "START: the source (qemu-wsm 0.7) needs features 0x1 of the "
+          "protocol, the destination (qemu-wsm 0.4) has only features 0x0; "
+          "run the same version of qemu-wsm on both hosts" },
+        { "0004 0004 00000001 00000003 00001000 " SESSION "0003 0000",
+          "START: required features 0x3 are not all among features 0x1" },
     };
 
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -1090,7 +1213,7 @@ static void test_start_bad_place(void)
           "61 024100", "START: disk 0: mark 0: text contains a NUL byte" },
         { ONE_DISK "0000000000200200 0004 0001 00 00 0000 0000 01 00 2f6d2f61 "
           "61 0141 0142", "START: 2 bytes follow the last disk" },
-        { HEAD "0002 0000 "
+        { HEAD "0002 "
           "0000000000200200 0004 0001 00 00 0003 0000 00 00 2f6d2f61 61 303a34"
           "0000000000200200 0004 0001 00 00 0003 0000 00 00 2f6d2f62 61 303a34",
           "START: disk 1: address '0:4' is that of disk 0 already" },
@@ -1154,7 +1277,7 @@ static void test_start_bad_points(void)
 
 static void test_start_truncated(void)
 {
-    g_autoptr(GByteArray) bytes = unhex(HEAD "0002 0000 " DISK_A DISK_B);
+    g_autoptr(GByteArray) bytes = unhex(HEAD "0002 " DISK_A DISK_B);
     WsmStart start;
 
     g_assert_true(decode_start(bytes->data, bytes->len, &start,
@@ -1180,7 +1303,9 @@ static void add_points(WsmDiskDesc *disk, unsigned npoints)
 static WsmStart make_start(unsigned ndisks, unsigned length, unsigned npoints)
 {
     WsmStart start = {
-        .version = 3,
+        .version = 4,
+        .oldest = g_test_rand_int_range(0, 5),
+        .features = g_test_rand_int(),
         .channels = g_test_rand_int_range(2, WSM_MAX_CHANNELS + 1),
         .granularity = 4096 << g_test_rand_int_range(0, 9),
         .ndisks = ndisks,
@@ -1229,6 +1354,9 @@ static void assert_start_equal(const WsmStart *a, const WsmStart *b)
 {
     g_assert_true(qemu_uuid_is_equal(&a->session, &b->session));
     g_assert_cmpuint(a->version, ==, b->version);
+    g_assert_cmpuint(a->oldest, ==, b->oldest);
+    g_assert_cmphex(a->features, ==, b->features);
+    g_assert_cmphex(a->required, ==, b->required);
     g_assert_cmpuint(a->channels, ==, b->channels);
     g_assert_cmpuint(a->granularity, ==, b->granularity);
     g_assert_cmpuint(a->ndisks, ==, b->ndisks);
@@ -1303,7 +1431,7 @@ static void test_start_max_changed(void)
 /* A point may be known to two disks */
 static void test_start_shared_point(void)
 {
-    g_autoptr(GByteArray) bytes = unhex(HEAD "0002 0000 "
+    g_autoptr(GByteArray) bytes = unhex(HEAD "0002 "
         WITH_POINTS("01") POINT_1 DISK_B);
     WsmStart start;
 
@@ -1538,7 +1666,13 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/protocol/hello/bytes", test_hello_bytes);
     g_test_add_func("/wsm/protocol/hello/round-trip", test_hello_round_trip);
     g_test_add_func("/wsm/protocol/hello/bad", test_hello_bad);
+    g_test_add_func("/wsm/protocol/hello/newer", test_hello_newer);
+    g_test_add_func("/wsm/protocol/welcome/bytes", test_welcome_bytes);
+    g_test_add_func("/wsm/protocol/welcome/bad", test_welcome_bad);
     g_test_add_func("/wsm/protocol/start/bytes", test_start_bytes);
+    g_test_add_func("/wsm/protocol/start/newer", test_start_newer);
+    g_test_add_func("/wsm/protocol/start/bad-features",
+                    test_start_bad_features);
     g_test_add_func("/wsm/protocol/start/bad", test_start_bad);
     g_test_add_func("/wsm/protocol/start/bad-points", test_start_bad_points);
     g_test_add_func("/wsm/protocol/start/bad-place", test_start_bad_place);
