@@ -5,16 +5,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from lib.back import (BOTH, DATA, SYNC_POINTS, away, back, bases,
-                      expect_kinds, expect_sent, onto, points, resize, save,
-                      session_points, wake)
-from lib.common import require, run, tool
-from lib.image import MIB, Image
-from lib.moves import (LOAD, SLOW_PUSH, end, expect_moved, expect_postcopy,
-                       fill_half, loaded_source, move)
-from lib.registry import add, test
-from lib.scene import Scene, begin, disk_total, finish, query
-from lib.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.basics import require, run, tool
+from dev.rig.image import MIB, Image
+from dev.rig.scene import Scene, begin, disk_total, finish, query
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from tests.functional.lib.back import (BOTH, DATA, SYNC_POINTS, away, back,
+                                       bases, expect_kinds, expect_sent, onto,
+                                       points, resize, save, session_points,
+                                       wake)
+from tests.functional.lib.moves import (LOAD, SLOW_PUSH, end, expect_moved,
+                                        expect_postcopy, fill_half,
+                                        loaded_source, move)
+from tests.functional.lib.registry import add, test
+
 
 @test(BOTH)
 def ten_times(scene: Scene) -> None:

@@ -3,13 +3,14 @@
 
 import shutil
 
-from lib.back import DATA, expect_kinds, expect_sent, onto, save, wake
-from lib.common import require, run, tool
-from lib.image import MIB, Image
-from lib.moves import LOAD, end, fill_half
-from lib.registry import test
-from lib.scene import Scene, disk_total, query
-from lib.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.basics import require, run, tool
+from dev.rig.image import MIB, Image
+from dev.rig.scene import Scene, disk_total, query
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from tests.functional.lib.back import (DATA, expect_kinds, expect_sent, onto,
+                                       save, wake)
+from tests.functional.lib.moves import LOAD, end, fill_half
+from tests.functional.lib.registry import test
 
 QCOW2 = MachineConfig((DiskConfig(fmt='qcow2'),))
 

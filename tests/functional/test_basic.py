@@ -4,16 +4,17 @@
 from dataclasses import replace
 from typing import Callable
 
-from lib import tls
-from lib.common import require, wait_until
-from lib.image import MIB
-from lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, SLOW_PUSH, end,
-                       expect_moved, expect_postcopy, expect_unharmed,
-                       fill_half, hold_ram_phase, loaded_source, move,
-                       phase_ms, resent)
-from lib.registry import add, test
-from lib.scene import (Scene, begin, disk_total, finish, query, wait_phase)
-from lib.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.basics import require, wait_until
+from dev.rig.image import MIB
+from dev.rig.scene import Scene, begin, disk_total, finish, query, wait_phase
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from tests.functional.lib import tls
+from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, SLOW_PUSH,
+                                        end, expect_moved, expect_postcopy,
+                                        expect_unharmed, fill_half,
+                                        hold_ram_phase, loaded_source, move,
+                                        phase_ms, resent)
+from tests.functional.lib.registry import add, test
 
 RAW = DiskConfig('vd0')
 QCOW2 = DiskConfig('vd0', fmt='qcow2')

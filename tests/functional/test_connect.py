@@ -3,14 +3,15 @@
 
 import socket
 
-from lib.common import TIMEOUT, require, wait_until
-from lib.hold import FlushGate
-from lib.moves import (LOAD, SLOW_DISK, end, expect_moved, expect_unharmed,
-                       loaded_source, move, second_try, to_the_end)
-from lib.registry import test
-from lib.scene import (Scene, begin, enable, expect_clean, finish, query,
-                       wait_phase)
-from lib.vm import Vm
+from dev.rig.basics import TIMEOUT, require, wait_until
+from dev.rig.scene import (Scene, begin, enable, expect_clean, finish, query,
+                           wait_phase)
+from dev.rig.vm import Vm
+from tests.functional.lib.hold import FlushGate
+from tests.functional.lib.moves import (LOAD, SLOW_DISK, end, expect_moved,
+                                        expect_unharmed, loaded_source, move,
+                                        second_try, to_the_end)
+from tests.functional.lib.registry import test
 
 
 def closed_port() -> tuple[socket.socket, int]:

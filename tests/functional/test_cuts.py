@@ -4,17 +4,18 @@
 import socket
 from typing import Any, Callable, Optional
 
-from lib import tls
-from lib.common import TestFailure, require, wait_until
-from lib.image import MIB
-from lib.moves import (LOAD, end, expect_moved, expect_unharmed, fill_half,
-                       loaded_source, second_try)
-from lib.registry import add, test
-from lib.relay import BLOCK, MAIN, Connection, Relay
-from lib.scene import (Scene, begin, disk_total, finish, query, wait_phase,
-                       wait_total)
-from lib.vm import DiskConfig, MachineConfig, Vm
-from lib.wire import Type
+from dev.rig.basics import TestFailure, require, wait_until
+from dev.rig.image import MIB
+from dev.rig.relay import BLOCK, MAIN, Connection, Relay
+from dev.rig.scene import (Scene, begin, disk_total, finish, query, wait_phase,
+                           wait_total)
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.wire import Type
+from tests.functional.lib import tls
+from tests.functional.lib.moves import (LOAD, end, expect_moved,
+                                        expect_unharmed, fill_half,
+                                        loaded_source, second_try)
+from tests.functional.lib.registry import add, test
 
 Setup = Callable[[Scene, Vm, Vm], None]
 LONG_POSTCOPY: dict[str, Any] = {'push_delay': 200, 'max_residue': 30000}

@@ -3,16 +3,17 @@
 
 from dataclasses import replace
 
-from lib.common import require
-from lib.image import GIB, MIB
-from lib.moves import (BUSY_RAM, DISCARD_LOAD, LOAD, SLOW_DISK, SLOW_PUSH,
-                       end, expect_moved, expect_postcopy, fill_half,
-                       hold_ram_phase, loaded_source, move,
-                       release_ram_phase)
-from lib.registry import add, test
-from lib.scene import (Scene, begin, disk_total, finish, query, wait_phase,
-                       wait_total)
-from lib.vm import DiskConfig, MachineConfig
+from dev.rig.basics import require
+from dev.rig.image import GIB, MIB
+from dev.rig.scene import (Scene, begin, disk_total, finish, query, wait_phase,
+                           wait_total)
+from dev.rig.vm import DiskConfig, MachineConfig
+from tests.functional.lib.moves import (BUSY_RAM, DISCARD_LOAD, LOAD,
+                                        SLOW_DISK, SLOW_PUSH, end,
+                                        expect_moved, expect_postcopy,
+                                        fill_half, hold_ram_phase,
+                                        loaded_source, move, release_ram_phase)
+from tests.functional.lib.registry import add, test
 
 RAW = DiskConfig('vd0')
 QCOW2 = DiskConfig('vd1', fmt='qcow2')

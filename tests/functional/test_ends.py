@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU is told to end while the other side still needs it."""
 
-from lib.common import require, wait_until
-from lib.hold import FlushGate
-from lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, end, expect_moved,
-                       hold_ram_phase, loaded_source, release_ram_phase)
-from lib.qmp import QmpClosed
-from lib.registry import test
-from lib.scene import (Scene, begin, disk_total, finish, query,
-                       wait_phase)
-from lib.vm import Vm
+from dev.rig.basics import require, wait_until
+from dev.rig.qmp import QmpClosed
+from dev.rig.scene import Scene, begin, disk_total, finish, query, wait_phase
+from dev.rig.vm import Vm
+from tests.functional.lib.hold import FlushGate
+from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, end,
+                                        expect_moved, hold_ram_phase,
+                                        loaded_source, release_ram_phase)
+from tests.functional.lib.registry import test
 
 LONG_POSTCOPY = {'push_delay': 200, 'max_residue': 30000}
 

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Cancel and failure before the handover: the source runs on, unharmed."""
 
-from lib.common import require, wait_until
-from lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, SLOW_PUSH, end,
-                       expect_moved, expect_unharmed, fill_half,
-                       hold_ram_phase, loaded_source, release_ram_phase,
-                       second_try, start_and_wait)
-from lib.qmp import QmpClosed
-from lib.registry import add, test
-from lib.relay import BLOCK, MAIN
-from lib.scene import Scene, begin, finish, query, wait_phase, wait_total
-from lib.vm import DiskConfig, MachineConfig, Vm
-from lib.wire import Type
+from dev.rig.basics import require, wait_until
+from dev.rig.qmp import QmpClosed
+from dev.rig.relay import BLOCK, MAIN
+from dev.rig.scene import Scene, begin, finish, query, wait_phase, wait_total
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.wire import Type
+from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, SLOW_PUSH,
+                                        end, expect_moved, expect_unharmed,
+                                        fill_half, hold_ram_phase,
+                                        loaded_source, release_ram_phase,
+                                        second_try, start_and_wait)
+from tests.functional.lib.registry import add, test
 
 TWO_DISKS = MachineConfig((DiskConfig('vd0'),
                            DiskConfig('vd1', fmt='qcow2')))

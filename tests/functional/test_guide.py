@@ -12,18 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from lib import guide
-from lib.common import (BUILD, GUEST_BUILD, QEMU, TIMEOUT, TOP, TestFailure,
-                        require, wait_until)
-from lib.guest import remove_socket
-from lib.guide import Command
-from lib.host import Host
-from lib.image import MIB
-from lib.moves import LOAD
-from lib.qmp import Json, QmpError
-from lib.registry import test
-from lib.scene import Scene
-from lib.vm import ACCEL, KERNEL_LINE
+from dev.common import BUILD, ROOT
+from dev.rig.basics import (GUEST_BUILD, QEMU, TIMEOUT, TestFailure, require,
+                            wait_until)
+from dev.rig.guest import remove_socket
+from dev.rig.host import Host
+from dev.rig.image import MIB
+from dev.rig.qmp import Json, QmpError
+from dev.rig.scene import Scene
+from dev.rig.vm import ACCEL, KERNEL_LINE
+from tests.functional.lib import guide
+from tests.functional.lib.guide import Command
+from tests.functional.lib.moves import LOAD
+from tests.functional.lib.registry import test
 
 IMAGE = '/var/lib/vm/vm1.qcow2'
 # Whoever runs the tests has built, and Desk sets PATH
@@ -96,7 +97,7 @@ class Desk:
         # pylint: disable-next=consider-using-with
         process = subprocess.Popen(
             [*self._host.prefix(), 'unshare', '--mount', 'sh', '-euc', ENTER,
-             'sh', str(self._root), text], cwd=TOP,
+             'sh', str(self._root), text], cwd=ROOT,
             env={**os.environ, 'PATH': path}, **options)
         self._programs.append(process)
         return process

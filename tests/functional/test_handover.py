@@ -4,18 +4,19 @@
 from dataclasses import replace
 from typing import Any, Optional
 
-from lib.common import require, wait_until
-from lib.image import MIB
-from lib.moves import (BUSY_RAM, LOAD, SLOW_PUSH, end, expect_moved,
-                       expect_unharmed, fill_half, hold_ram_phase,
-                       loaded_source, second_try)
-from lib.registry import add, test
-from lib.relay import BLOCK, MAIN, Relay
-from lib.scene import (Scene, begin, disk_total, expect_clean, finish, query,
-                       wait_phase, wait_total)
-from lib.strangers import Stranger
-from lib.vm import MachineConfig, Vm
-from lib.wire import PREAMBLE, Message, Type, hello
+from dev.rig.basics import require, wait_until
+from dev.rig.image import MIB
+from dev.rig.relay import BLOCK, MAIN, Relay
+from dev.rig.scene import (Scene, begin, disk_total, expect_clean, finish,
+                           query, wait_phase, wait_total)
+from dev.rig.vm import MachineConfig, Vm
+from dev.rig.wire import PREAMBLE, Message, Type, hello
+from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_PUSH, end,
+                                        expect_moved, expect_unharmed,
+                                        fill_half, hold_ram_phase,
+                                        loaded_source, second_try)
+from tests.functional.lib.registry import add, test
+from tests.functional.lib.strangers import Stranger
 
 # Commands and marks of QEMU's main stream
 RESUME = bytes((8, 0, 9, 0, 0))

@@ -7,14 +7,15 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from lib.back import all_there_untold, has_ended, record, save
-from lib.common import Skip, require
-from lib.image import MIB, Image
-from lib.moves import (LOAD, end, expect_moved, expect_unharmed, fill_half,
-                       loaded_source, move, second_try)
-from lib.registry import add, test
-from lib.scene import (Scene, begin, disk_total, finish, query, wait_phase)
-from lib.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.basics import Skip, require
+from dev.rig.image import MIB, Image
+from dev.rig.scene import Scene, begin, disk_total, finish, query, wait_phase
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from tests.functional.lib.back import all_there_untold, has_ended, record, save
+from tests.functional.lib.moves import (LOAD, end, expect_moved,
+                                        expect_unharmed, fill_half,
+                                        loaded_source, move, second_try)
+from tests.functional.lib.registry import add, test
 
 RAW = DiskConfig('vd0')
 OTHER = replace(RAW, id='vd1')

@@ -4,15 +4,16 @@
 import socket
 from pathlib import Path
 
-from lib.common import TIMEOUT, require, wait_until
-from lib.moves import (SLOW_DISK, SLOW_PUSH, expect_unharmed, loaded_source,
-                       running_migration, second_try, to_the_end)
-from lib.registry import test
-from lib.relay import BLOCK
-from lib.scene import Scene, begin, query, wait_total
-from lib.strangers import Stranger
-from lib.vm import Vm
-from lib.wire import HEADER, PREAMBLE, Message, Type, hello
+from dev.rig.basics import TIMEOUT, require, wait_until
+from dev.rig.relay import BLOCK
+from dev.rig.scene import Scene, begin, query, wait_total
+from dev.rig.vm import Vm
+from dev.rig.wire import HEADER, PREAMBLE, Message, Type, hello
+from tests.functional.lib.moves import (SLOW_DISK, SLOW_PUSH, expect_unharmed,
+                                        loaded_source, running_migration,
+                                        second_try, to_the_end)
+from tests.functional.lib.registry import test
+from tests.functional.lib.strangers import Stranger
 
 MANY = 200
 # More messages than fit into the buffers of both ends, and into any limit

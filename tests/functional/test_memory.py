@@ -1,53 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Memory that the migration itself takes."""
 
-import threading
+from dev.rig.basics import require
+from dev.rig.image import GIB, MIB
+from dev.rig.meter import CODE_CACHE, Meter, preallocated
+from dev.rig.scene import Scene, begin, finish, wait_phase
+from dev.rig.vm import DiskConfig, MachineConfig
+from tests.functional.lib.moves import LOAD, end, expect_moved, fill_half
+from tests.functional.lib.registry import test
 
-from lib.common import POLL_SECONDS, require
-from lib.image import GIB, MIB
-from lib.moves import LOAD, end, expect_moved, fill_half
-from lib.registry import test
-from lib.scene import Scene, begin, finish, wait_phase
-from lib.vm import DiskConfig, MachineConfig, Vm
-
-MEMORY = 256
-CODE_CACHE = 32
 ALLOWED = 64 * MIB
 # One bit for each 4 KiB, on some levels, for tracking and for sending
 BITMAPS = 4 * (16 * GIB // 4096 // 8)
-
-
-def preallocated(disk: DiskConfig) -> MachineConfig:
-    """All of the guest's RAM is resident from the start."""
-    return MachineConfig(
-        (disk,), machine='pc,memory-backend=ram',
-        extra=('-object', f'memory-backend-ram,id=ram,size={MEMORY}M,'
-                          'prealloc=on'),
-        accel=f'tcg,thread=multi,tb-size={CODE_CACHE}')
-
-
-class Meter:
-    """Samples the resident memory of a QEMU; use as a context."""
-
-    def __init__(self, vm: Vm) -> None:
-        self._vm = vm
-        self._stop = threading.Event()
-        self._first = vm.resident_bytes()
-        self.growth = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> 'Meter':
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            now = self._vm.resident_bytes()
-            self.growth = max(self.growth, now - self._first)
 
 
 @test(preallocated(DiskConfig(size=16 * GIB)))

@@ -3,17 +3,18 @@
 
 from dataclasses import replace
 
-from lib.common import QEMU, require, run, wait_until
-from lib.image import MIB
-from lib.moves import (SLOW_PUSH, end, expect_moved,
-                       expect_unharmed, fill_half, hold_ram_phase,
-                       loaded_source, move, release_ram_phase)
-from lib.qmp import Json
-from lib.registry import test
-from lib.scene import (Scene, begin, disk_total, finish, query, wait_phase,
-                       wait_total)
-from lib.vm import MachineConfig, Vm
-from lib.wire import VERSION
+from dev.rig.basics import QEMU, require, run, wait_until
+from dev.rig.image import MIB
+from dev.rig.qmp import Json
+from dev.rig.scene import (Scene, begin, disk_total, finish, query, wait_phase,
+                           wait_total)
+from dev.rig.vm import MachineConfig, Vm
+from dev.rig.wire import VERSION
+from tests.functional.lib.moves import (SLOW_PUSH, end, expect_moved,
+                                        expect_unharmed, fill_half,
+                                        hold_ram_phase, loaded_source, move,
+                                        release_ram_phase)
+from tests.functional.lib.registry import test
 
 SLOW = 8 * MIB
 GLOBAL = MachineConfig(extra=('-global', 'migration.whole-system=on'))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Without the capability nothing differs; these run with any QEMU."""
 
-from lib.common import require
-from lib.image import MIB
-from lib.registry import test
-from lib.relay import BLOCK, MAIN
-from lib.scene import Scene, expect_clean
+from dev.rig.basics import require
+from dev.rig.image import MIB
+from dev.rig.relay import BLOCK, MAIN
+from dev.rig.scene import Scene, expect_clean
+from tests.functional.lib.registry import test
 
 # How the section's name stands in the stream: length, text, instance 0
 SECTION = b'\x03wsm\0\0\0\0'

@@ -5,15 +5,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from lib.back import BOTH, expect_refused
-from lib.common import TestFailure, require, run, tool
-from lib.image import MIB, Image
-from lib.moves import (SLOW_DISK, end, expect_moved, expect_unharmed,
-                       loaded_source, move, second_try)
-from lib.registry import test
-from lib.scene import (WSM, Scene, begin, disk_total, enable, finish, query,
-                       wait_phase)
-from lib.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.basics import TestFailure, require, run, tool
+from dev.rig.image import MIB, Image
+from dev.rig.scene import (WSM, Scene, begin, disk_total, enable, finish,
+                           query, wait_phase)
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from tests.functional.lib.back import BOTH, expect_refused
+from tests.functional.lib.moves import (SLOW_DISK, end, expect_moved,
+                                        expect_unharmed, loaded_source, move,
+                                        second_try)
+from tests.functional.lib.registry import test
 
 # Says why, and when it will work
 WAIT = ('not arrived', 'query-wsm')

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lib.back import has_ended
-from lib.common import GUEST_BUILD, require
-from lib.image import MIB
-from lib.moves import expect_unharmed, loaded_source, move
-from lib.registry import add, test
-from lib.scene import Scene, begin, query
-from lib.vm import MachineConfig, Vm
+from dev.rig.basics import GUEST_BUILD, require
+from dev.rig.image import MIB
+from dev.rig.scene import Scene, begin, query
+from dev.rig.vm import MachineConfig, Vm
+from tests.functional.lib.back import has_ended
+from tests.functional.lib.moves import expect_unharmed, loaded_source, move
+from tests.functional.lib.registry import add, test
 
 FLASH_SIZE = 540672     # 528 KiB, as UEFI variables have
 

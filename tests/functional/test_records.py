@@ -9,17 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from lib.back import (BOTH, SYNC_POINTS, away, back, expect_kinds,
-                      expect_refused, expect_sent, onto, points, record, save,
-                      states, wake)
-from lib.common import TIMEOUT, require, run, tool
-from lib.image import MIB, Image
-from lib.moves import (LOAD, end, expect_unharmed, fill_half, loaded_source,
-                       move)
-from lib.qmp import Json
-from lib.registry import add, test
-from lib.scene import Scene, begin, finish, query, wait_total
-from lib.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.basics import TIMEOUT, require, run, tool
+from dev.rig.image import MIB, Image
+from dev.rig.qmp import Json
+from dev.rig.scene import Scene, begin, finish, query, wait_total
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from tests.functional.lib.back import (BOTH, SYNC_POINTS, away, back,
+                                       expect_kinds, expect_refused,
+                                       expect_sent, onto, points, record, save,
+                                       states, wake)
+from tests.functional.lib.moves import (LOAD, end, expect_unharmed, fill_half,
+                                        loaded_source, move)
+from tests.functional.lib.registry import add, test
 
 RAW = MachineConfig((DiskConfig('vd0'),))
 QCOW2 = MachineConfig((DiskConfig('vd0', fmt='qcow2'),))

@@ -4,14 +4,15 @@
 from dataclasses import replace
 from typing import Optional
 
-from lib.common import require, wait_until
-from lib.image import MIB
-from lib.moves import (SLOW_DISK, end, expect_unharmed, fill_half,
-                       loaded_source, move, second_try)
-from lib.qmp import Json, QmpError
-from lib.registry import add, test
-from lib.scene import WSM, Scene, begin, enable, query, wait_phase
-from lib.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.basics import require, wait_until
+from dev.rig.image import MIB
+from dev.rig.qmp import Json, QmpError
+from dev.rig.scene import WSM, Scene, begin, enable, query, wait_phase
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from tests.functional.lib.moves import (SLOW_DISK, end, expect_unharmed,
+                                        fill_half, loaded_source, move,
+                                        second_try)
+from tests.functional.lib.registry import add, test
 
 RAW = DiskConfig('vd0')
 QCOW2 = DiskConfig('vd0', fmt='qcow2')

@@ -3,19 +3,21 @@
 
 from typing import Optional
 
-from lib.back import (BOTH, DATA, SYNC_POINTS, bases, break_off_late,
-                      expect_kinds, expect_refused, expect_sent, has_ended,
-                      kinds, onto, record, save, states, wake)
-from lib.common import require, wait_until
-from lib.image import MIB
-from lib.moves import (BUSY_RAM, LOAD, end, expect_unharmed, fill_half,
-                       hold_ram_phase, loaded_source, phase_ms,
-                       release_ram_phase, start_and_wait)
-from lib.registry import test
-from lib.relay import MAIN
-from lib.scene import Scene, begin, disk_total, query, wait_total
-from lib.vm import Vm
-from lib.wire import Type
+from dev.rig.basics import require, wait_until
+from dev.rig.image import MIB
+from dev.rig.relay import MAIN
+from dev.rig.scene import Scene, begin, disk_total, query, wait_total
+from dev.rig.vm import Vm
+from dev.rig.wire import Type
+from tests.functional.lib.back import (BOTH, DATA, SYNC_POINTS, bases,
+                                       break_off_late, expect_kinds,
+                                       expect_refused, expect_sent, has_ended,
+                                       kinds, onto, record, save, states, wake)
+from tests.functional.lib.moves import (BUSY_RAM, LOAD, end, expect_unharmed,
+                                        fill_half, hold_ram_phase,
+                                        loaded_source, phase_ms,
+                                        release_ram_phase, start_and_wait)
+from tests.functional.lib.registry import test
 
 # Two disks have twice the data, and three quarters of one disk's have gone
 REST = 2 * DATA - DATA * 3 // 4

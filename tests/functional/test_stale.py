@@ -4,17 +4,19 @@
 import os
 from pathlib import Path
 
-from lib.back import (BOTH, DATA, SYNC_POINTS, all_there_untold, away, back,
-                      expect_kinds, expect_refused, expect_sent, has_ended,
-                      onto, points, qemu_io, record, save, states, wake)
-from lib.common import require, run, tool
-from lib.image import MIB
-from lib.moves import (DISCARD_LOAD, end, expect_unharmed, fill_half,
-                       loaded_source, move)
-from lib.registry import test
-from lib.scene import Scene, begin, disk_total, query, wait_phase
-from lib.vm import DiskConfig, MachineConfig, Vm
-from lib.wire import Type
+from dev.rig.basics import require, run, tool
+from dev.rig.image import MIB
+from dev.rig.scene import Scene, begin, disk_total, query, wait_phase
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.wire import Type
+from tests.functional.lib.back import (BOTH, DATA, SYNC_POINTS,
+                                       all_there_untold, away, back,
+                                       expect_kinds, expect_refused,
+                                       expect_sent, onto, points, qemu_io,
+                                       record, save, states)
+from tests.functional.lib.moves import (DISCARD_LOAD, end, fill_half,
+                                        loaded_source, move)
+from tests.functional.lib.registry import test
 
 STALE = ('handed over', 'stale', 'wsm-adopt')
 QCOW2 = MachineConfig((DiskConfig(fmt='qcow2'),))

@@ -8,19 +8,19 @@ import threading
 import uuid
 from typing import Callable, Optional
 
-from lib import tls
-from lib.common import require
-from lib.image import MIB
-from lib.moves import (SLOW_DISK, SLOW_PUSH,
-                       expect_unharmed, loaded_source, running_migration,
-                       second_try, to_the_end)
-from lib.registry import add, test
-from lib.relay import BLOCK
-from lib.scene import Scene, begin, wait_total
-from lib.strangers import Stranger
-from lib.vm import Vm
-from lib.wire import (HEADER, HELLO, PREAMBLE, VERSION, Message, NewerSource,
-                      Type, hello)
+from dev.rig.basics import require
+from dev.rig.image import MIB
+from dev.rig.relay import BLOCK
+from dev.rig.scene import Scene, begin, wait_total
+from dev.rig.vm import Vm
+from dev.rig.wire import (HEADER, HELLO, PREAMBLE, VERSION, Message,
+                          NewerSource, Type, hello)
+from tests.functional.lib import tls
+from tests.functional.lib.moves import (SLOW_DISK, SLOW_PUSH, expect_unharmed,
+                                        loaded_source, running_migration,
+                                        second_try, to_the_end)
+from tests.functional.lib.registry import add, test
+from tests.functional.lib.strangers import Stranger
 
 ANY_SESSION = '00000000-0000-4000-8000-000000000000'
 

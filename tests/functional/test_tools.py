@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What others see of a migration: management tools, firewalls."""
 
-from lib.common import require, run, wait_until
-from lib.moves import running_migration, to_the_end
-from lib.registry import test
-from lib.scene import Scene
-from lib.vm import Vm
+from dev.rig.basics import require, run, wait_until
+from dev.rig.scene import Scene
+from dev.rig.vm import Vm
+from tests.functional.lib.moves import running_migration, to_the_end
+from tests.functional.lib.registry import test
 
 
 def seen(vm: Vm, part: str, name: str) -> float:

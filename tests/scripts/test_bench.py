@@ -1,33 +1,19 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of how the benchmark gets from what was seen to figures."""
 
-import sys
 import tempfile
 import unittest
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP / "tests" / name)
-                for name in ("bench", "functional", "guest")]
-sys.path += [str(TOP / "scripts"), str(TOP / "scripts" / "lib")]
-# pylint: disable=wrong-import-position
-import limits
-import paper
-import paper_cost
-import paper_loads
-import plots
-import pull
-import report
-import report_compare
-import report_paper
-from lib.common import TestFailure
-from lib.guest import Beat
-from lib.image import MIB
-from methods import COPY, MIRROR, SHARED, SYNC, WSM
-from rows import Row, field_of
-from sample import (Sample, latencies, longest_gap, percentiles,
-                    rates_between, series)
+from dev.bench import (limits, paper, paper_cost, paper_loads, plots, pull,
+                       report, report_compare, report_paper)
+from dev.bench.methods import COPY, MIRROR, SHARED, SYNC, WSM
+from dev.bench.rows import Row, field_of
+from dev.bench.sample import (Sample, latencies, longest_gap, percentiles,
+                              rates_between, series)
+from dev.rig.basics import TestFailure
+from dev.rig.guest import Beat
+from dev.rig.image import MIB
 
 
 def beats(moments, per_second=1000, worst_us=0):
@@ -334,7 +320,3 @@ class PlotTest(unittest.TestCase):
         failed = sample(failure="no")
         self.assertEqual(plots.typical([*moves, failed])["synchronised"], 2.0)
         self.assertIs(plots.typical([failed]), failed)
-
-
-if __name__ == "__main__":
-    unittest.main()

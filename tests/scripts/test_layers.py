@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of the rules on who may use whom: each finds what breaks it."""
 
@@ -6,16 +5,12 @@ import contextlib
 import io
 import json
 import os
-import sys
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts/lib"))
-# pylint: disable=wrong-import-position
-import layers
-import objects
+from dev import layers, objects
 
 WSM = "migration/wsm"
 
@@ -280,7 +275,3 @@ class ObjectTest(TreeTest):
         self.link("test-a", "tests/unit/wsm/test-a.p/test-a.c.o")
         self.assertRaises(objects.NoBuild, objects.linked_by_tests,
                           self.files)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -1,22 +1,12 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of what the scripts decide without running anything."""
 
-import sys
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts/lib"))
-# pylint: disable=wrong-import-position
-import checks
-import common
-import debian
-import narrow
-import qemu
-import results
-import source
+from dev import checks, common, debian, narrow, qemu, results, source
 
 PATCH = """\
 Description: an example
@@ -182,7 +172,3 @@ class NarrowTest(unittest.TestCase):
             found = {path.name for path in narrow.FOLDER.iterdir()}
         self.assertLessEqual({"awk", "cc", "ip", "python3", "sh"}, found)
         self.assertNotIn("qemu-img", found)
-
-
-if __name__ == "__main__":
-    unittest.main()

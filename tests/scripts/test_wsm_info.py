@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of scripts/wsm-info, with records made by hand."""
 
@@ -7,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -70,10 +70,10 @@ class InfoTest(unittest.TestCase):
         self.image = self.folder / "disk.raw"
         self.image.write_bytes(bytes(DISK_SIZE))
 
-    def run_info(self, *words, environment=None):
+    def run_info(self, *words, environment=None, program=PROGRAM):
         """Return (exit status, output, errors)."""
         env = {**os.environ, **(environment or {})}
-        done = subprocess.run([sys.executable, "-B", PROGRAM, *words], env=env,
+        done = subprocess.run([sys.executable, "-B", program, *words], env=env,
                               check=False, capture_output=True, text=True,
                               timeout=30)
         return done.returncode, done.stdout, done.stderr
@@ -112,6 +112,18 @@ class InfoTest(unittest.TestCase):
         return {"device": status.st_dev, "inode": status.st_ino,
                 "size": status.st_size, "mtime": status.st_mtime_ns,
                 "ctime": status.st_ctime_ns}
+
+    def test_installed(self):
+        """Program and folder are enough, wherever they are."""
+        copy = self.folder / "bin" / PROGRAM.name
+        shutil.copytree(PROGRAM.with_name("wsm"), copy.with_name("wsm"))
+        shutil.copy(PROGRAM, copy)
+        link = self.folder / PROGRAM.name
+        link.symlink_to(copy)
+        for program in (copy, link):
+            status, text, errors = self.run_info(self.image, program=program)
+            self.assertEqual((status, errors), (0, ""))
+            self.assertIn(": current", text)
 
     def test_no_record(self):
         """An image without a record is current."""
@@ -300,7 +312,3 @@ class InfoTest(unittest.TestCase):
                                                self.image)
             self.assertEqual((code, errors), (2, ""))
             self.assertIn(part, text)
-
-
-if __name__ == "__main__":
-    unittest.main()

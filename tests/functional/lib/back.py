@@ -5,14 +5,15 @@ import uuid
 from pathlib import Path
 from typing import Any, Optional
 
-from .common import require, run, tool, wait_until
-from .image import MIB, Image
-from .moves import LOAD, loaded_source, move, start_and_wait
-from .qmp import Json
-from .relay import Relay
-from .scene import WSM, Scene, begin, disk_total, query, wait_total
-from .vm import DiskConfig, MachineConfig, Vm
-from .wire import Type
+from dev.rig.basics import require, run, tool, wait_until
+from dev.rig.image import MIB, Image
+from dev.rig.qmp import Json
+from dev.rig.relay import Relay
+from dev.rig.scene import WSM, Scene, begin, disk_total, query, wait_total
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from dev.rig.wire import Type
+from tests.functional.lib.moves import (LOAD, loaded_source, move,
+                                        start_and_wait)
 
 BOTH = MachineConfig((DiskConfig('vd0'), DiskConfig('vd1', fmt='qcow2')))
 SYNC_POINTS = ['sync-point', 'sync-point']

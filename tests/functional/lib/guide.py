@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
-from .common import TOP
-from .qmp import Json
+from dev.common import ROOT
+from dev.rig.qmp import Json
 
-TEXT = TOP / 'docs/user-guide.md'
+TEXT = ROOT / 'docs/user-guide.md'
 HEADING = re.compile(r'#+ (.*)')
 SHELL = re.compile(r'(\w*)\$ ')
 HOST = re.compile(r'\b(source|alpha|destination|beta)\b')

@@ -4,8 +4,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from .common import run
-from .vm import MachineConfig
+from dev.rig.basics import run
+from dev.rig.vm import MachineConfig
 
 SOURCE = Path(__file__).with_name('hold_flush.c')
 

@@ -3,11 +3,11 @@
 
 from typing import Any, Optional
 
-from .common import require, wait_until
-from .image import MIB
-from .scene import (Scene, begin, disk_total, expect_clean, finish, query,
-                    wait_phase, wait_total)
-from .vm import Vm
+from dev.rig.basics import require, wait_until
+from dev.rig.image import MIB
+from dev.rig.scene import (Scene, begin, disk_total, expect_clean, finish,
+                           query, wait_phase, wait_total)
+from dev.rig.vm import Vm
 
 # All kinds of requests at a rate that leaves the host room
 LOAD = {'writers': 2, 'rate': 400, 'readers': 1, 'rrate': 100, 'full': 6,

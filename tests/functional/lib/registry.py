@@ -5,8 +5,8 @@ import inspect
 from dataclasses import dataclass
 from typing import Callable, Optional
 
-from .scene import Scene
-from .vm import MachineConfig
+from dev.rig.scene import Scene
+from dev.rig.vm import MachineConfig
 
 TestFunction = Callable[[Scene], None]
 

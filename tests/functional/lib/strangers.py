@@ -3,7 +3,7 @@
 
 import socket
 
-from .common import TIMEOUT, TestFailure
+from dev.rig.basics import TIMEOUT, TestFailure
 
 
 class Stranger:

@@ -4,9 +4,9 @@
 import secrets
 from pathlib import Path
 
-from .common import run
-from .scene import Scene
-from .vm import Vm
+from dev.rig.basics import run
+from dev.rig.scene import Scene
+from dev.rig.vm import Vm
 
 NAME = 'wsm-destination'
 

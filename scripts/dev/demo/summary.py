@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The report at the end: pure functions from what was measured to text."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from dataclasses import dataclass, field
+
+from dev.demo.client import Gap, Sample
+from dev.demo.migrate import Migration
+from dev.demo.progress import mib
+
+WIDTH = 78
+TITLE_WIDTH = 30
+COLUMN = 16
+
+
+@dataclass
+class Way:
+    """All that was measured of one move of the guest."""
+
+    name: str
+    migration: Migration
+    link_bytes: int                 # on the wire, headers included
+    source_bytes: int               # allocated by the image
+    destination_bytes: int          # allocated by the image
+    gaps_before: list[Gap]          # of the heartbeat
+    gaps_during: list[Gap]
+    gaps_freeze: list[Gap]          # those the freeze may have caused
+    host_load: float                # load average while migrating
+    before: list[Sample]
+    during: list[Sample]
+
+    @property
+    def seconds(self) -> float:
+        """How long it took until nothing was missing any more."""
+        return self.migration.end - self.migration.begin
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that were sent."""
+        return int(self.migration.status.get("ram", {}).get("transferred", 0))
+
+    def total(self, key: str) -> int:
+        """Returns a counter of query-wsm over all disks, the larger side's."""
+        return max(sum(int(disk.get(key, 0)) for disk in side.get("disks", []))
+                   for side in (self.migration.source,
+                                self.migration.destination))
+
+    def bases(self) -> list[tuple[str, str]]:
+        """Returns kind and reason of what each disk's move was built on."""
+        return [(disk.get("basis", {}).get("kind", "?"),
+                 disk.get("basis", {}).get("reason", "?"))
+                for disk in self.migration.source.get("disks", [])]
+
+
+@dataclass
+class Findings:
+    """All that the demo found out."""
+
+    ways: list[Way]                 # there, back
+    link_megabits: int
+    after: list[Sample]             # when all is over
+    checks: list[tuple[str, bool, str]] = field(default_factory=list)
+
+    def check(self, title: str, passed: bool, detail: str = "") -> None:
+        """Adds one condition of the verdict."""
+        self.checks.append((title, passed, detail))
+
+    @property
+    def well(self) -> bool:
+        """Whether every check passed."""
+        return all(passed for _, passed, _ in self.checks)
+
+
+def average(samples: list[Sample]) -> float:
+    """Returns transactions per second over all samples."""
+    seconds = sum(sample.end - sample.begin for sample in samples)
+    if not seconds:
+        return 0.0
+    return sum(sample.transactions for sample in samples) / seconds
+
+
+def report(findings: Findings) -> str:
+    """Returns the report as text."""
+    ways = findings.ways
+    lines = ["", "REPORT", "======", _row("", [f"way {way.name}"
+                                               for way in ways])]
+    for title, cells in (_basis_rows(ways) + _time_rows(findings)
+                         + _byte_rows(ways) + _client_rows(findings)):
+        lines.append(_row(title, cells))
+    lines += ["", *_ratios(*ways), ""]
+    for way in ways:
+        for kind, reason in way.bases():
+            lines += textwrap.wrap(f"Way {way.name}, {kind}: {reason}", WIDTH,
+                                   subsequent_indent="    ")
+    lines += [f"The host has {os.cpu_count()} CPUs for all of it; the link "
+              f"has {findings.link_megabits} Mbit/s.", ""]
+    for title, passed, detail in findings.checks:
+        mark = "ok    " if passed else "FAILED"
+        lines.append(f"{mark}  {title}" + (f": {detail}" if detail else ""))
+    lines += ["", "VERDICT: " + ("all is well" if findings.well
+                                 else "something is wrong, see above")]
+    return "\n".join(lines)
+
+
+Rows = list[tuple[str, list[str]]]
+
+
+def _row(title: str, cells: list[str]) -> str:
+    return (f"{title:<{TITLE_WIDTH}}"
+            + "".join(f"{cell:>{COLUMN}}" for cell in cells)).rstrip()
+
+
+def _basis_rows(ways: list[Way]) -> Rows:
+    return [("Disk's basis", [", ".join(kind for kind, _ in way.bases())
+                              for way in ways])]
+
+
+def _time_rows(findings: Findings) -> Rows:
+    ways = findings.ways
+    names: list[str] = []
+    times = []
+    for way in ways:
+        phases = {entry["phase"]: entry["ms"] / 1000
+                  for entry in way.migration.source.get("phases", [])
+                  if entry["phase"] not in ("none", "completed")}
+        names += [name for name in phases if name not in names]
+        times.append(phases)
+    rows = [(f"Phase {name}", [f"{phases[name]:.2f} s" if name in phases
+                               else "-" for phases in times])
+            for name in names]
+    rows.append(("Guest runs there after", [_moved(way) for way in ways]))
+    rows.append(("In all", [f"{way.seconds:.1f} s" for way in ways]))
+    speed = findings.link_megabits * 1e6 / 8
+    rows.append(("Bytes sent / link speed", [
+        f"{(way.total('sent') + way.memory) / speed:.1f} s" for way in ways]))
+    return rows
+
+
+def _moved(way: Way) -> str:
+    resumed = way.migration.entered("postcopy")
+    return f"{resumed - way.migration.begin:.1f} s" if resumed else "-"
+
+
+def _byte_rows(ways: list[Way]) -> Rows:
+    return [
+        ("Image before the move", [mib(way.source_bytes) for way in ways]),
+        ("Image after it, there", [mib(way.destination_bytes)
+                                   for way in ways]),
+        ("Disk sent", [mib(way.total("sent")) for way in ways]),
+        ("Disk as zeroes without data", [mib(way.total("zero"))
+                                         for way in ways]),
+        ("Pushed after the handover", [mib(way.total("pushed"))
+                                       for way in ways]),
+        ("Pulled after the handover", [mib(way.total("pulled"))
+                                       for way in ways]),
+        ("Memory sent", [mib(way.memory) for way in ways]),
+        ("All on the wire", [mib(way.link_bytes) for way in ways]),
+    ]
+
+
+def _longest(gaps: list[Gap]) -> Gap:
+    return max(gaps, key=lambda gap: gap.length, default=Gap(0.0, 0.0))
+
+
+def _client_rows(findings: Findings) -> Rows:
+    ways = findings.ways
+    counted = [way.migration.source.get("downtime-ms") for way in ways]
+    rates = [average(way.before) for way in ways]
+    during = [average(way.during) for way in ways]
+    after = average(findings.after)
+    return [
+        ("Downtime, seen by a client", [
+            _milliseconds(_longest(way.gaps_freeze)) for way in ways]),
+        ("Downtime, counted by QEMU", [
+            "-" if count is None else f"{count} ms" for count in counted]),
+        ("Longest other silence", [
+            _milliseconds(_other(way)) for way in ways]),
+        ("  it was in", [_phase_of(way, _other(way)) for way in ways]),
+        ("Longest silence before", [
+            _milliseconds(_longest(way.gaps_before)) for way in ways]),
+        ("pgbench before, tps", [f"{rate:.0f}" for rate in rates]),
+        ("pgbench during", [
+            f"{now:.0f} ({now / rate:.0%})" if rate else f"{now:.0f}"
+            for now, rate in zip(during, rates)]),
+        ("pgbench during, worst second", [
+            f"{min((sample.rate for sample in way.during), default=0):.0f}"
+            for way in ways]),
+        ("pgbench after", [*(f"{rate:.0f}" for rate in rates[1:]),
+                           f"{after:.0f}"]),
+        ("Load average", [f"{way.host_load:.1f}" for way in ways]),
+    ]
+
+
+def _milliseconds(gap: Gap) -> str:
+    return f"{gap.length * 1000:.0f} ms"
+
+
+def _other(way: Way) -> Gap:
+    """Returns the longest gap during the migration but for the freeze's."""
+    down = _longest(way.gaps_freeze)
+    return _longest([gap for gap in way.gaps_during if gap != down])
+
+
+def _phase_of(way: Way, gap: Gap) -> str:
+    return way.migration.phase_at(gap.begin + gap.length / 2)
+
+
+def _ratios(there: Way, back: Way) -> list[str]:
+    """Returns how much less the way back takes."""
+    disk = _ratio(there.total("sent"), back.total("sent"))
+    wire = _ratio(there.link_bytes, back.link_bytes)
+    time = _ratio(there.seconds, back.seconds)
+    return textwrap.wrap(
+        f"Compared with the way there, the way back took 1/{time} of the "
+        f"time and sent 1/{disk} of the disk's bytes. Memory "
+        f"({mib(back.memory)}) has to be sent each time; with it, 1/{wire} "
+        "of all bytes were on the wire.", WIDTH)
+
+
+def _ratio(there: float, back: float) -> str:
+    if not back:
+        return "infinity"
+    value = there / back
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"

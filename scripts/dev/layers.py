@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which file of the overlay may use which: one-way layers, by folder.
+
+What a file includes is looked at here, what it links in objects.py.
+"""
+
+import re
+from pathlib import PurePath
+
+from dev.common import ROOT
+
+OVERLAY = "migration/wsm/"
+HEADERS = "include/"
+ROOF, BLOCK = "roof", "block"
+# What a layer may use besides itself
+MAY = {
+    "wire": "",
+    "policy": "wire",
+    "core": "wire policy",
+    "link": "wire core",
+    "image": "wire policy",
+    "source": "wire policy core link image",
+    "dest": "wire policy core link image block",
+    ROOF: "wire policy core link image source dest block",
+    BLOCK: "",
+}
+# The only header of the block layer that is for other layers
+FILTER_HEADER = "block/pull-on-demand.h"
+# Made from trace-events; all of migration/wsm has one
+NO_LAYER = ["migration/wsm/trace.h"]
+
+# What is left to mend.  These numbers may only fall.
+AGAINST_LAYERS = 13
+WITHOUT_HEADER = 22
+SHARED_HEADERS = 1
+
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
+
+
+def layer_of(name):
+    """
+    Return the layer of the file @name, None if it is in none.
+
+    A folder that no rule knows is a layer that may use nothing and that
+    nobody may use.
+    """
+    name = name.removeprefix(HEADERS)
+    if name in NO_LAYER:
+        return None
+    if name.startswith("block/pull-"):
+        return BLOCK
+    if name == "migration/wsm.h":
+        return ROOF
+    if not name.startswith(OVERLAY):
+        return None
+    folder, _, rest = name.removeprefix(OVERLAY).partition("/")
+    return folder if rest else ROOF
+
+
+def may_use(user, used):
+    """Return whether the layer @user may use the layer @used."""
+    return (user is None or used is None or user == used
+            or used in MAY.get(user, "").split())
+
+
+def sources(files, suffixes=(".c", ".h")):
+    """Return those of @files that are C and in a layer."""
+    return [name for name in files
+            if name.endswith(suffixes) and layer_of(name)]
+
+
+def included(name):
+    """Return what the file @name includes with quotes."""
+    return INCLUDE.findall((ROOT / name).read_text(encoding="utf-8"))
+
+
+def include_problems(name, headers):
+    """Yield what is wrong with the @headers that the file @name includes."""
+    user = layer_of(name)
+    for header in headers:
+        used = layer_of(header)
+        if (ROOT / PurePath(name).parent / header).is_file():
+            yield f"{name}: includes {header} without its path"
+        elif not may_use(user, used):
+            yield f"{name}: {user} may not include {header}"
+        elif user == BLOCK and header.startswith("migration/"):
+            yield f"{name}: the block layer knows no migration: {header}"
+        elif BLOCK == used != user and header != FILTER_HEADER:
+            yield f"{name}: {header} is for the block layer only"
+
+
+def own_header(name):
+    """Return the header that belongs to the C file @name."""
+    header = name.removesuffix(".c") + ".h"
+    return HEADERS + header if name.startswith("block/") else header
+
+
+def without_header(files):
+    """Yield each C file outside the roof that has no header of its own."""
+    for name in sources(files, ".c"):
+        if layer_of(name) != ROOF and own_header(name) not in files:
+            yield f"{name}: there is no {own_header(name)}"
+
+
+def shared_headers(files):
+    """
+    Yield each header without a C file that several C files include.
+
+    What several modules know of each other is no private matter: it belongs
+    into the header of one of them.  The roof is one module.
+    """
+    c_files = sources(files, ".c")
+    for header in sources(files, ".h"):
+        if (layer_of(header) in (ROOF, BLOCK)
+                or header.removesuffix(".h") + ".c" in files):
+            continue
+        users = [name for name in c_files if header in included(name)]
+        if len(users) > 1:
+            yield f"{header}: private to none of {' '.join(users)}"
+
+
+def within(problems, limit, what, count=None):
+    """
+    Yield @problems if they are more than @limit; print them if they are not.
+
+    @count is what is compared if that is not their number.
+    """
+    problems = list(problems)
+    count = len(problems) if count is None else count
+    print(f"# {count} {what}, the limit is {limit}")
+    if count > limit:
+        yield from problems
+        return
+    for problem in problems:
+        print(f"#   {problem}")
+
+
+def check_includes(files):
+    """Files include only along the layers."""
+    names = sources(files)
+    for name in names:
+        if layer_of(name) not in MAY:
+            yield f"{name}: no rule says what '{layer_of(name)}' may use"
+    yield from within((problem for name in names for problem
+                       in include_problems(name, included(name))),
+                      AGAINST_LAYERS, "includes against the layers")
+
+
+def check_headers(files):
+    """Each C file has its own header, and no two share a private one."""
+    yield from within(without_header(files), WITHOUT_HEADER,
+                      "C files without a header of their own")
+    yield from within(shared_headers(files), SHARED_HEADERS,
+                      "private headers that several C files share")

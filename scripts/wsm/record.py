@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Read the record beside an image, which docs/records.md describes."""
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import stat
+import uuid
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Optional
+
+MAGIC = b"wsm-record "
+VERSION = b"1"
+MAX_BYTES = 63 << 20        # WSM_RECORD_MAX_BYTES
+STATES = ("current", "incomplete", "leaving", "handed-over")
+STAMP = ("device", "inode", "size", "mtime", "ctime")
+
+# Member: (type, needed)
+POINT_MEMBERS = {"id": (str, True), "granularity": (int, True),
+                 "since": (str, True), "rest": (str, False)}
+STAMP_MEMBERS = {name: (int, True) for name in STAMP}
+RECORD_MEMBERS = {"state": (str, True), "session": (str, True),
+                  "time": (int, True), "peer": (str, False),
+                  "disk-size": (int, True), "stamp": (dict, False),
+                  "points": (list, True)}
+
+
+class BadRecord(Exception):
+    """A record that cannot be used; says why."""
+
+
+def check_members(value: Any, members: Mapping[str, tuple[type, bool]],
+                  what: str) -> None:
+    """Refuse a JSON object that has not the @members it should have."""
+    if not isinstance(value, dict):
+        raise BadRecord(f"{what} is no object")
+    for name in value:
+        if name not in members:
+            raise BadRecord(f"{what}: member '{name}' is not known")
+    for name, (kind, needed) in members.items():
+        if name not in value:
+            if needed:
+                raise BadRecord(f"{what}: member '{name}' is missing")
+        elif (not isinstance(value[name], kind)
+              or isinstance(value[name], bool)):
+            raise BadRecord(f"{what}: member '{name}' is of a wrong type")
+
+
+def check_point(point: Any) -> None:
+    """Refuse a sync point that makes no sense."""
+    check_members(point, POINT_MEMBERS, "a sync point")
+    try:
+        uuid.UUID(point["id"])
+    except ValueError as error:
+        raise BadRecord(f"sync point '{point['id']}': no UUID") from error
+    granularity = point["granularity"]
+    if granularity <= 0 or granularity & (granularity - 1):
+        raise BadRecord(f"sync point {point['id']}: the granularity "
+                        f"{granularity} is no power of two")
+
+
+def decode_record(data: bytes) -> dict[str, Any]:
+    """Return the content of a record; raise BadRecord."""
+    head, _, body = data.partition(b"\n")
+    if not head.startswith(MAGIC):
+        raise BadRecord("it is no record, or torn: it does not begin with "
+                        f"'{MAGIC.decode()}'")
+    words = head.split(b" ")
+    if words[1].isdigit() and words[1] != VERSION and len(words) > 2:
+        raise BadRecord(f"it has version {words[1].decode()[:9]}, but this "
+                        f"program reads only version {VERSION.decode()}")
+    if words[1:] != [VERSION, hashlib.sha256(body).hexdigest().encode()]:
+        raise BadRecord("it is torn or was changed: its SHA-256 is not the "
+                        "one in its first line")
+    try:
+        record = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f"it is no JSON: {error}") from error
+    check_members(record, RECORD_MEMBERS, "the record")
+    if record["state"] not in STATES:
+        raise BadRecord(f"state '{record['state']}' is not known")
+    if "stamp" in record:
+        check_members(record["stamp"], STAMP_MEMBERS, "the stamp")
+    for point in record["points"]:
+        check_point(point)
+    return record
+
+
+def load_record(path: Path) -> Optional[dict[str, Any]]:
+    """Return the record in file @path, None if there is no such file."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadRecord("it is no regular file")
+        if status.st_size > MAX_BYTES:
+            raise BadRecord(f"it has {status.st_size} bytes, but a record has "
+                            f"at most {MAX_BYTES}")
+        return decode_record(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadRecord(error.strerror or str(error)) from error
+
+
+def numbers(data: bytes) -> Iterator[int]:
+    """Yield unsigned LEB128 numbers."""
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7f) << shift
+        shift += 7
+        if shift > 70:
+            raise BadRecord("a list of runs has a number that is too large")
+        if not byte & 0x80:
+            yield value
+            value = shift = 0
+    if shift:
+        raise BadRecord("a list of runs ends within a number")
+
+
+def runs_bytes(text: str, granularity: int, disk_size: int) -> int:
+    """Return how many bytes of the disk the runs in base64 @text are."""
+    try:
+        values = numbers(base64.b64decode(text, validate=True))
+    except binascii.Error as error:
+        raise BadRecord(f"a list of runs is no base64: {error}") from error
+    total = block = 0
+    for gap in values:
+        count = next(values, 0)
+        if count == 0:
+            raise BadRecord("a list of runs has a run without a length")
+        begin = (block + gap) * granularity
+        block += gap + count
+        if begin + (count - 1) * granularity >= disk_size:
+            raise BadRecord("a list of runs goes beyond the disk's end")
+        total += min(block * granularity, disk_size) - begin
+    return total
+
+
+def stamp_of(status: os.stat_result) -> dict[str, int]:
+    """Return what the record would say of a file."""
+    return dict(zip(STAMP, (status.st_dev, status.st_ino, status.st_size,
+                            status.st_mtime_ns, status.st_ctime_ns)))
