@@ -85,7 +85,7 @@ static void wsm_give_up_start_bh(void *opaque)
         .channels = WSM_MIN_CHANNELS, .granularity = WSM_MIN_GRANULARITY,
     };
 
-    wsm_dest_start(g->w, &start, g->reason);
+    wsm_incoming_begin(g->w, &start, g->reason);
     aio_co_wake(g->co);
 }
 

@@ -25,9 +25,6 @@ typedef struct WsmLoadEnd {
     Coroutine *co;
 } WsmLoadEnd;
 
-/* The thread of post-copy touches nothing any more; see wsm_load_cleanup() */
-static QemuEvent wsm_load_left;
-
 typedef struct WsmLoadStart {
     Wsm *w;
     WsmStart *start;
@@ -38,7 +35,7 @@ static void wsm_load_start_bh(void *opaque)
 {
     WsmLoadStart *ls = opaque;
 
-    wsm_dest_start(ls->w, ls->start, NULL);
+    wsm_incoming_begin(ls->w, ls->start, NULL);
     aio_co_wake(ls->co);
 }
 
@@ -164,9 +161,9 @@ int wsm_load_freeze(QEMUFile *f, Wsm *w)
                      ndisks, d ? d->ndisks : 0);
         return -EINVAL;
     }
-    if (wsm_phase(w) != WSM_PHASE_RAM_PRECOPY) {
+    if (wsm_session_phase(&w->session) != WSM_PHASE_RAM_PRECOPY) {
         error_report("section 'wsm-freeze' came in phase '%s'",
-                     WsmPhase_str(wsm_phase(w)));
+                     WsmPhase_str(wsm_session_phase(&w->session)));
         return -EINVAL;
     }
     for (unsigned i = 0; i < ndisks; i++) {
@@ -175,7 +172,7 @@ int wsm_load_freeze(QEMUFile *f, Wsm *w)
             return ret;
         }
     }
-    wsm_advance(w, WSM_PHASE_RAM_PRECOPY, WSM_PHASE_FREEZE);
+    wsm_session_advance(&w->session, WSM_PHASE_RAM_PRECOPY, WSM_PHASE_FREEZE);
     if (!wsm_dest_seal(d, &err)) {
         error_report_err(err);
         return -EINVAL;
@@ -187,7 +184,7 @@ int wsm_load_freeze(QEMUFile *f, Wsm *w)
  * What the main thread loads failed, so it releases all of the incoming
  * migration: nothing may be left to the thread that reads the stream on.
  */
-static void wsm_load_end_thread(void)
+static void wsm_load_end_thread(Wsm *w)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
 
@@ -196,7 +193,7 @@ static void wsm_load_end_thread(void)
     }
     qemu_file_shutdown(mis->from_src_file);
     bql_unlock();
-    qemu_event_wait(&wsm_load_left);
+    qemu_event_wait(&w->thread_left);
     bql_lock();
 }
 
@@ -210,6 +207,7 @@ static void wsm_load_cleanup_bh(void *opaque)
     }
     wsm_dest_stop(d);
     wsm_remember(w);
+    wsm_listen_set_taker(&w->listen, NULL, NULL);
     w->dest = NULL;
     wsm_dest_free(d);
 }
@@ -222,16 +220,16 @@ static void wsm_load_cleanup_co_bh(void *opaque)
     if (w->dest && wsm_dest_defer(w->dest, wsm_load_cleanup_co_bh, end)) {
         return;
     }
-    wsm_load_end_thread();
+    wsm_load_end_thread(w);
     wsm_load_cleanup_bh(w);
     aio_co_wake(end->co);
 }
 
-static void wsm_load_begin_cleaning(WsmDest *d)
+static void wsm_load_begin_cleaning(Wsm *w)
 {
-    if (!d->cleaning) {
-        d->cleaning = true;
-        qemu_event_init(&wsm_load_left, false);
+    if (!w->dest->cleaning) {
+        w->dest->cleaning = true;
+        qemu_event_init(&w->thread_left, false);
     }
 }
 
@@ -248,7 +246,7 @@ int wsm_load_cleanup(void *opaque)
     if (qemu_in_coroutine() && migrate_whole_system()) {
         /* The thread of post-copy sees the source hang up as well */
         if (w->dest) {
-            wsm_load_begin_cleaning(w->dest);
+            wsm_load_begin_cleaning(w);
         }
         wsm_give_up(w);
     }
@@ -261,13 +259,14 @@ int wsm_load_cleanup(void *opaque)
                      "sides running and report this bug");
         return 0;
     }
-    wsm_enter(w, wsm_life_reached(&d->life, WSM_LIFE_SECURING) &&
-              wsm_phase(w) == WSM_PHASE_POSTCOPY
-              ? WSM_PHASE_COMPLETED : WSM_PHASE_FAILED);
+    wsm_session_enter(&w->session,
+                      wsm_life_reached(&d->life, WSM_LIFE_SECURING) &&
+                      wsm_session_phase(&w->session) == WSM_PHASE_POSTCOPY
+                      ? WSM_PHASE_COMPLETED : WSM_PHASE_FAILED);
     if (qemu_in_coroutine()) {
         WsmLoadEnd end = { .w = w, .co = qemu_coroutine_self() };
 
-        wsm_load_begin_cleaning(d);
+        wsm_load_begin_cleaning(w);
         aio_bh_schedule_oneshot(qemu_get_aio_context(),
                                 wsm_load_cleanup_co_bh, &end);
         qemu_coroutine_yield();
@@ -276,135 +275,4 @@ int wsm_load_cleanup(void *opaque)
                                 wsm_load_cleanup_bh, w);
     }
     return 0;
-}
-
-/* The guest can never run here; only the main thread may end QEMU */
-static void wsm_load_give_up_bh(void *opaque)
-{
-    WsmDest *d = wsm_get()->dest;
-
-    if (d && wsm_dest_defer(d, wsm_load_give_up_bh, NULL)) {
-        return;
-    }
-    if (d) {
-        wsm_dest_stop(d);
-    }
-    exit(EXIT_FAILURE);
-}
-
-/*
- * Hooks in QEMU's own loading
- */
-
-void wsm_incoming_schedule_run(QEMUBHFunc *cb, void *opaque)
-{
-    MigrationIncomingState *mis = migration_incoming_get_current();
-    WsmDest *d = wsm_get()->dest;
-    Error *err = NULL;
-
-    if (!migrate_whole_system()) {
-        migration_bh_schedule(cb, opaque);
-        return;
-    }
-    if (!d) {
-        error_setg(&err, "the guest's state came without the section 'wsm'");
-    } else if (wsm_dest_loaded(d, cb, opaque, &err)) {
-        return;
-    }
-    error_report_err(err);
-    /* The thread that reads it goes the way of a stream that broke */
-    qemu_file_shutdown(mis->from_src_file);
-}
-
-int wsm_incoming_check_end(int ret)
-{
-    WsmDest *d = wsm_get()->dest;
-
-    /* Positive: the rest is for another to read */
-    if (ret < 0 || !migrate_whole_system() || (ret && qemu_in_coroutine())) {
-        return ret;
-    }
-    if (ret || !d || !wsm_dest_may_end(d)) {
-        error_report("The main stream ended, but the migration has not");
-        return -EINVAL;
-    }
-    return 0;
-}
-
-bool wsm_incoming_stays_stopped(void)
-{
-    RunState state = global_state_received() ? global_state_get_runstate()
-                                             : RUN_STATE_RUNNING;
-
-    if (!wsm_get()->dest || runstate_is_live(state)) {
-        return false;
-    }
-    runstate_set(state);
-    return true;
-}
-
-bool wsm_incoming_is_complete(void)
-{
-    WsmDest *d = wsm_get()->dest;
-
-    return d && wsm_life_reached(&d->life, WSM_LIFE_TOLD) &&
-           !migrate_postcopy_ram() &&
-           wsm_phase(wsm_get()) == WSM_PHASE_POSTCOPY;
-}
-
-bool wsm_incoming_recoverable(bool otherwise)
-{
-    WsmDest *d = wsm_get()->dest;
-
-    return migrate_whole_system() ? d && wsm_handover_broke(&d->handover)
-                                  : otherwise;
-}
-
-static void wsm_load_report(void)
-{
-    MigrationState *ms = migrate_get_current();
-
-    QEMU_LOCK_GUARD(&ms->error_mutex);
-    if (ms->error) {
-        error_report("%s", error_get_pretty(ms->error));
-    }
-}
-
-/* As QEMU's thread of post-copy ends, but with nothing left to release */
-static void G_NORETURN wsm_load_leave_thread(void)
-{
-    rcu_unregister_thread();
-    migration_incoming_get_current()->have_listen_thread = false;
-    object_unref(OBJECT(migrate_get_current()));
-    qemu_event_set(&wsm_load_left);
-    qemu_thread_exit(NULL);
-}
-
-bool wsm_incoming_give_up(void)
-{
-    MigrationIncomingState *mis = migration_incoming_get_current();
-    WsmDest *d = wsm_get()->dest;
-    QemuEvent never;
-    bool cleaning;
-
-    if (!d) {
-        return false;
-    }
-    wsm_load_report();
-    wsm_enter(wsm_get(), WSM_PHASE_FAILED);
-    if (mis->exit_on_error) {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_give_up_bh,
-                                NULL);
-        qemu_event_init(&never, false);
-        qemu_event_wait(&never);
-    }
-    /* The main thread may be loading the guest's state, and fail, too */
-    qemu_event_wait(&mis->main_thread_load_event);
-    bql_lock();
-    cleaning = d->cleaning;
-    bql_unlock();
-    if (cleaning) {
-        wsm_load_leave_thread();
-    }
-    return true;
 }

@@ -11,6 +11,7 @@
 #include "migration/migration.h"
 #include "migration/ram.h"
 #include "migration/wsm/progress.h"
+#include "migration/wsm/source/progress.h"
 
 #define WSM_SAMPLE_MS           200     /* times WSM_SAMPLES: 6.4 s */
 
@@ -29,7 +30,7 @@ static WsmSample wsm_progress_now(Wsm *w)
 static void wsm_progress_tick(void *opaque)
 {
     Wsm *w = opaque;
-    WsmPhase phase = wsm_phase(w);
+    WsmPhase phase = wsm_session_phase(&w->session);
     WsmSample now;
 
     if (!w->source && !w->dest) {

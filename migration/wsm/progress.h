@@ -17,11 +17,4 @@ void wsm_progress_start(Wsm *w);
 /* What is left, how fast it goes, and how long it will take */
 void wsm_progress_info(Wsm *w, WsmInfo *info);
 
-/* source/progress.c: how far it is; and what is left, with the rates of @e */
-void wsm_source_sample(WsmSource *s, WsmSample *out);
-void wsm_source_expect(WsmSource *s, WsmPhase phase, WsmExpect *e);
-
-/* dest/dest.c: how far it is; its @dirty is what is missing */
-void wsm_dest_sample(WsmDest *d, WsmSample *out);
-
 #endif

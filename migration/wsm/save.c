@@ -60,7 +60,7 @@ int wsm_save_prepare(void *opaque, Error **errp)
                    "migration mode '%s'", MigMode_str(migrate_mode()));
         return -EINVAL;
     }
-    return wsm_source_check(w, errp) ? 0 : -EINVAL;
+    return wsm_source_check(&w->options, &w->images, errp) ? 0 : -EINVAL;
 }
 
 /* Called with the BQL */
@@ -106,11 +106,7 @@ static void wsm_save_say_why(WsmSource *s, MigrationState *ms)
     }
 }
 
-/*
- * The final word on a migration that is over, well or not.  @err, not owned, is
- * why it failed, or NULL.  Main thread.
- */
-static void wsm_save_end(Wsm *w, WsmPhase phase, const Error *err)
+void wsm_save_end(Wsm *w, WsmPhase phase, const Error *err)
 {
     WsmSource *s = w->source;
 
@@ -120,9 +116,9 @@ static void wsm_save_end(Wsm *w, WsmPhase phase, const Error *err)
         return;
     }
     if (err) {
-        wsm_set_error(w, err);
+        wsm_session_set_error(&w->session, err);
     }
-    wsm_enter(w, phase);
+    wsm_session_enter(&w->session, phase);
     wsm_remember(w);
     w->source = NULL;
     wsm_source_free(s);
@@ -167,7 +163,7 @@ int wsm_save_iterate(QEMUFile *f, void *opaque)
 {
     Wsm *w = opaque;
     WsmSource *s = w->source;
-    WsmPhase phase = wsm_phase(w);
+    WsmPhase phase = wsm_session_phase(&w->session);
     int ms = 0;
 
     qemu_put_byte(f, WSM_SECTION_PART);
@@ -230,7 +226,7 @@ static void wsm_save_pending(Wsm *w, bool exact, uint64_t *must_precopy,
     /* The user wants memory post-copy now; without it memory must converge */
     bool started = migrate_postcopy_ram() && qatomic_read(&ms->start_postcopy);
 
-    switch (wsm_phase(w)) {
+    switch (wsm_session_phase(&w->session)) {
     case WSM_PHASE_SETUP:
         wsm_save_disks(w);
         *must_precopy += WSM_PENDING_HOLD;
@@ -283,7 +279,7 @@ int wsm_save_freeze(QEMUFile *f, Wsm *w)
 {
     WsmSource *s = w->source;
 
-    if (wsm_phase(w) != WSM_PHASE_FREEZE) {
+    if (wsm_session_phase(&w->session) != WSM_PHASE_FREEZE) {
         wsm_source_freeze(s);
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
@@ -312,7 +308,7 @@ static void wsm_save_handover(Wsm *w)
     qemu_fflush(ms->to_dst_file);
     if (!wsm_source_handover(w->source, &err)) {
         migrate_set_error(ms, err);
-        wsm_set_error(w, err);
+        wsm_session_set_error(&w->session, err);
         qemu_file_set_error(ms->to_dst_file, -ETIMEDOUT);
     }
 }
@@ -342,7 +338,7 @@ int wsm_save_notify(Wsm *w, MigrationEvent *e, Error **errp)
     case MIG_EVENT_PRECOPY_SETUP:
         return wsm_save_connected(w, errp);
     case MIG_EVENT_PRECOPY_DONE:
-        if (w->source && wsm_phase(w) == WSM_PHASE_FREEZE) {
+        if (w->source && wsm_session_phase(&w->session) == WSM_PHASE_FREEZE) {
             wsm_save_handover(w);
         }
         break;
@@ -354,57 +350,4 @@ int wsm_save_notify(Wsm *w, MigrationEvent *e, Error **errp)
         w->connecting = false;
     }
     return 0;
-}
-
-/*
- * Hooks in QEMU's own migration
- */
-
-bool wsm_outgoing_start(Error **errp)
-{
-    ERRP_GUARD();
-    Wsm *w = wsm_get();
-
-    if (!migrate_whole_system()) {
-        return true;
-    }
-    assert(!w->source);
-    if (!wsm_source_start(w, errp)) {
-        wsm_save_end(w, WSM_PHASE_FAILED, *errp);
-        return false;
-    }
-    w->connecting = true;
-    return true;
-}
-
-void wsm_outgoing_cancelled(void)
-{
-    Wsm *w = wsm_get();
-
-    if (w->source) {
-        wsm_save_end(w, WSM_PHASE_CANCELLED, NULL);
-    }
-}
-
-bool wsm_outgoing_is_complete(void)
-{
-    WsmSource *s = wsm_get()->source;
-
-    return s && !migrate_postcopy_ram() && wsm_source_wait_all_there(s, 0);
-}
-
-bool wsm_outgoing_takes_back(void)
-{
-    WsmSource *s = wsm_get()->source;
-
-    if (!s || wsm_phase(wsm_get()) != WSM_PHASE_FREEZE) {
-        return false;
-    }
-    wsm_source_take_back(s);
-    return true;
-}
-
-bool wsm_outgoing_is_handed_over(void)
-{
-    return qatomic_read(&wsm_get()->handed_over);
 }

@@ -43,6 +43,12 @@ int wsm_save_start(QEMUFile *f, Wsm *w);
 /* Freeze section: the source writes it with the BQL */
 int wsm_save_freeze(QEMUFile *f, Wsm *w);
 
+/*
+ * The final word on a migration that is over, well or not: Wsm.source goes.
+ * @err, not owned, is why it failed, or NULL.  Main thread.
+ */
+void wsm_save_end(Wsm *w, WsmPhase phase, const Error *err);
+
 /* Before and after the handover; see migration/misc.h for the events */
 int wsm_save_notify(Wsm *w, MigrationEvent *e, Error **errp);
 
@@ -51,5 +57,11 @@ int wsm_load_state(QEMUFile *f, void *opaque, int version_id);
 int wsm_load_cleanup(void *opaque);
 int wsm_load_start(QEMUFile *f, Wsm *w);
 int wsm_load_freeze(QEMUFile *f, Wsm *w);
+
+/*
+ * section.c: our sections and handlers take part in migrations from now on.
+ * Main thread.
+ */
+void wsm_sections_register(Wsm *w);
 
 #endif

@@ -122,7 +122,7 @@ static bool wsm_dest_expect_points(WsmDestDisk *disk, const WsmDiskDesc *desc,
 
 void wsm_dest_look(WsmDestDisk *disk, const WsmDisk *ours)
 {
-    disk->image = wsm_image_ref(wsm_image_get(disk->d->w, ours));
+    disk->image = wsm_image_ref(wsm_image_get(disk->d->images, ours));
     disk->state_before = disk->image->state;
     disk->session_before = g_strdup(disk->image->session);
     disk->peer_before = g_strdup(disk->image->peer);
@@ -317,7 +317,8 @@ static void wsm_dest_add_point(WsmDestDisk *disk)
 
 void wsm_dest_drop_filter(WsmDestDisk *disk, bool complete)
 {
-    complete &= disk->written && wsm_option_sync_points(disk->d->w);
+    complete &= disk->written &&
+                wsm_option(disk->d->options, WSM_OPT_SYNC_POINTS);
     /* So that no write of the guest is between the two bitmaps */
     if (complete) {
         bdrv_drained_begin(disk->bs);
@@ -431,7 +432,7 @@ void wsm_dest_settle(WsmDest *d)
                              j < d->start.disk[i].npoints; j++) {
             wsm_dest_take_over_point(disk, j);
         }
-        wsm_points_limit(disk->bs, wsm_option_sync_points(d->w));
+        wsm_points_limit(disk->bs, wsm_option(d->options, WSM_OPT_SYNC_POINTS));
     }
     wsm_dest_mark_current(d);
     wsm_life_enter(&d->life, WSM_LIFE_SETTLED);
@@ -442,10 +443,11 @@ void wsm_dest_settle(WsmDest *d)
 static void wsm_dest_keep_interrupted(WsmDest *d, WsmDestDisk *disk)
 {
     QemuUUID id = wsm_points_id(&d->start.session, disk->index);
+    unsigned max = wsm_option(d->options, WSM_OPT_SYNC_POINTS);
 
-    if (bdrv_flush(disk->bs) == 0 && wsm_option_sync_points(d->w)) {
-        wsm_image_add_point(d->w, disk->image, disk->bs, &id,
-                            d->start.granularity, NULL);
+    if (bdrv_flush(disk->bs) == 0 && max) {
+        wsm_image_add_point(disk->image, disk->bs, &id,
+                            d->start.granularity, NULL, max);
     }
 }
 

@@ -243,10 +243,11 @@ static bool coroutine_fn wsm_dest_dispatch(WsmDestConn *conn,
 {
     WsmDest *d = conn->d;
 
-    if (!wsm_handover_expects(&d->handover, msg, wsm_phase(d->w))) {
+    if (!wsm_handover_expects(&d->handover, msg,
+                              wsm_session_phase(d->session))) {
         error_setg(errp, "block channel %u: %s of epoch %u in phase '%s'",
                    conn->c.id, wsm_msg_name(msg->type), msg->epoch,
-                   WsmPhase_str(wsm_phase(d->w)));
+                   WsmPhase_str(wsm_session_phase(d->session)));
         return false;
     }
     switch (msg->type) {
@@ -397,11 +398,12 @@ static void coroutine_fn wsm_dest_serve(WsmDestConn *conn, Error **errp)
         return;
     }
     if (conn->c.id == 0) {
-        if (wsm_phase(d->w) == WSM_PHASE_SETUP &&
+        if (wsm_session_phase(d->session) == WSM_PHASE_SETUP &&
             wsm_dest_say_basis(conn) < 0) {
             return;
         }
-        wsm_advance(d->w, WSM_PHASE_SETUP, WSM_PHASE_DISK_PRECOPY);
+        wsm_session_advance(d->session, WSM_PHASE_SETUP,
+                            WSM_PHASE_DISK_PRECOPY);
         wsm_dest_say_again(d);
     }
     while (!qatomic_read(&d->quit) &&
@@ -462,7 +464,7 @@ static void coroutine_fn wsm_dest_conn_co(void *opaque)
         trace_wsm_dest_channel_down(conn->c.id);
     }
     if (err && !qatomic_read(&d->quit) && !conn->place.displaced) {
-        wsm_set_error(d->w, err);
+        wsm_session_set_error(d->session, err);
         warn_report_err(err);
     } else {
         error_free(err);

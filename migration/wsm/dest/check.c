@@ -82,8 +82,8 @@ static bool wsm_dest_check_only_copy(const WsmDiskDesc *desc,
     return false;
 }
 
-GPtrArray *wsm_dest_check_disks(Wsm *w, GArray *all, const WsmStart *start,
-                                Error **errp)
+GPtrArray *wsm_dest_check_disks(WsmImages *images, GArray *all,
+                                const WsmStart *start, Error **errp)
 {
     g_autoptr(GPtrArray) found = g_ptr_array_new();
 
@@ -93,7 +93,8 @@ GPtrArray *wsm_dest_check_disks(Wsm *w, GArray *all, const WsmStart *start,
 
         if (!ours || !wsm_dest_check_disk(desc, ours, errp) ||
             !wsm_storage_check(wsm_disk_bs(ours), desc->name, start, errp) ||
-            !wsm_dest_check_only_copy(desc, wsm_image_get(w, ours), errp)) {
+            !wsm_dest_check_only_copy(desc, wsm_image_get(images, ours),
+                                      errp)) {
             return NULL;
         }
         g_ptr_array_add(found, ours);

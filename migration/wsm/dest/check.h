@@ -13,8 +13,8 @@
  * of @start, as WsmDisk of @all.  Returns NULL and sets @errp if one is missing
  * or does not fit, is the source's own, or has what exists nowhere else.
  */
-GPtrArray *wsm_dest_check_disks(Wsm *w, GArray *all, const WsmStart *start,
-                                Error **errp);
+GPtrArray *wsm_dest_check_disks(WsmImages *images, GArray *all,
+                                const WsmStart *start, Error **errp);
 
 /* Main thread: has the source come?  Then images cannot be adopted any more. */
 bool wsm_dest_has_begun(void);

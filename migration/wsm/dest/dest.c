@@ -20,7 +20,6 @@
 #include "migration/wsm/dest/dest.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/link/peer.h"
-#include "migration/wsm/progress.h"
 #include "migration/wsm/trace.h"
 #include "migration/wsm/wire/runs.h"
 
@@ -185,8 +184,8 @@ static bool wsm_dest_add_disk(WsmDest *d, const WsmDisk *ours, unsigned i,
 static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
 {
     g_autoptr(GArray) all = wsm_disk_list();
-    g_autoptr(GPtrArray) found = wsm_dest_check_disks(d->w, all, &d->start,
-                                                        errp);
+    g_autoptr(GPtrArray) found = wsm_dest_check_disks(d->images, all,
+                                                      &d->start, errp);
 
     if (!found) {
         return false;
@@ -203,12 +202,15 @@ static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
     return true;
 }
 
-static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
+WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
+                      WsmImages *images, WsmStart *start)
 {
     QEMUFile *f = migration_incoming_get_current()->from_src_file;
     WsmDest *d = g_new0(WsmDest, 1);
 
-    d->w = w;
+    d->session = session;
+    d->options = options;
+    d->images = images;
     d->peer = wsm_peer_of_channel(qemu_file_get_ioc(f));
     d->start = *start;
     *start = (WsmStart) {};
@@ -225,24 +227,17 @@ static WsmDest *wsm_dest_new(Wsm *w, WsmStart *start)
     qemu_co_queue_init(&d->changed);
     qemu_co_queue_init(&d->room);
     wsm_buffers_init(&d->buffers);
+    d->abort_bh = qemu_bh_new(wsm_dest_abort_bh, d);
     error_setg(&d->blocker, "the disk's contents have not arrived yet; wait "
                "until query-wsm says 'completed'");
     qemu_mutex_init(&d->lock);
+    wsm_session_begin(session, WSM_ROLE_DESTINATION, &d->start.session);
     return d;
 }
 
-WsmDest *wsm_dest_start(Wsm *w, WsmStart *start, const char *refusal)
+void wsm_dest_start(WsmDest *d, const char *refusal)
 {
-    /* Of all transports only sockets have something there */
-    QIONetListener *listener =
-        migration_incoming_get_current()->transport_data;
-    WsmDest *d = wsm_dest_new(w, start);
     Error *err = NULL;
-
-    assert(!w->dest);
-    w->dest = d;
-    wsm_begin(w, WSM_ROLE_DESTINATION, &d->start.session);
-    wsm_progress_start(w);
 
     d->iothread = iothread_create("wsm-dest", &error_abort);
     d->ctx = iothread_get_aio_context(d->iothread);
@@ -250,29 +245,22 @@ WsmDest *wsm_dest_start(Wsm *w, WsmStart *start, const char *refusal)
         d->refusal = g_strdup(refusal);
     } else if (!wsm_dest_add_disks(d, &err)) {
         d->refusal = g_strdup(error_get_pretty(err));
-        wsm_set_error(w, err);
+        wsm_session_set_error(d->session, err);
         error_report_err(err);
     }
     wsm_dest_start_control(d);
-    wsm_incoming_adopt(d);
-    if (listener) {
-        wsm_incoming_serve(listener);
-    }
-    return d;
+    wsm_life_enter(&d->life, WSM_LIFE_OPEN);
 }
 
-/* How far it came, whatever the last phase says of the end */
-static WsmPhase wsm_dest_phase_reached(WsmDest *d)
+bool wsm_dest_take_channel(void *opaque, QIOChannel *ioc)
 {
-    WsmPhase phase = WSM_PHASE_SETUP;
+    WsmDest *d = opaque;
 
-    QEMU_LOCK_GUARD(&d->w->lock);
-    for (int p = WSM_PHASE_SETUP; p <= WSM_PHASE_POSTCOPY; p++) {
-        if (wsm_phase_ns(&d->w->phases, p, wsm_now()) > 0) {
-            phase = p;
-        }
+    if (wsm_life_is_over(&d->life)) {
+        return false;
     }
-    return phase;
+    wsm_dest_new_channel(d, ioc);
+    return true;
 }
 
 bool wsm_dest_is_needed(WsmDest *d)
@@ -283,7 +271,7 @@ bool wsm_dest_is_needed(WsmDest *d)
 
 void wsm_dest_stop(WsmDest *d)
 {
-    WsmPhase phase = wsm_dest_phase_reached(d);
+    WsmPhase phase = wsm_session_reached(d->session);
 
     if (wsm_life_is_over(&d->life)) {
         return;
@@ -320,6 +308,7 @@ void wsm_dest_free(WsmDest *d)
     g_free(d->refusal);
     error_free(d->blocker);
     g_free(d->peer);
+    qemu_bh_delete(d->abort_bh);
     g_queue_free_full(d->queue, g_free);
     g_array_unref(d->deferred);
     wsm_start_destroy(&d->start);
@@ -434,7 +423,7 @@ void wsm_dest_info(WsmDest *d, WsmInfo *info)
     for (int i = d->nchannels - 1; i >= 0; i--) {
         WsmDestChannel *c = &d->channel[i];
 
-        wsm_info_add_channel(info, i, qatomic_read(&c->up),
-                             qatomic_read(&c->connections));
+        wsm_channel_info(info, i, qatomic_read(&c->up),
+                         qatomic_read(&c->connections));
     }
 }

@@ -12,21 +12,24 @@
 #define MIGRATION_WSM_DEST_DEST_H
 
 #include "block/pull-on-demand.h"
-#include "io/net-listener.h"
 #include "qemu/stats64.h"
 #include "system/block-backend.h"
 #include "system/iothread.h"
+#include "migration/wsm/core/options.h"
+#include "migration/wsm/core/session.h"
 #include "migration/wsm/dest/handover.h"
 #include "migration/wsm/dest/life.h"
 #include "migration/wsm/dest/limits.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/image.h"
+#include "migration/wsm/image/images.h"
 #include "migration/wsm/image/nodes.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/buffers.h"
-#include "migration/wsm/state.h"
+#include "migration/wsm/policy/expect.h"
 #include "migration/wsm/wire/message.h"
 
+typedef struct WsmDest WsmDest;
 typedef struct WsmDestTravel WsmDestTravel;
 
 typedef struct WsmDestDisk {
@@ -85,7 +88,9 @@ typedef struct WsmDeferred {
 
 struct WsmDest {
     /* Set in start, never changed */
-    Wsm *w;
+    WsmSession *session;
+    WsmOptionsStore *options;
+    WsmImages *images;
     WsmStart start;             /* what the source told */
     Error *blocker;             /* why jobs and snapshots must wait */
     unsigned ndisks;
@@ -117,6 +122,7 @@ struct WsmDest {
     bool cleaning;              /* BQL: loading failed in the main thread */
     int64_t frozen_at;          /* BQL, ns */
     GArray *deferred;           /* BQL: of WsmDeferred */
+    QEMUBH *abort_bh;           /* set in start; BQL */
     QEMUTimer *watch;           /* BQL: see wsm_dest_watch_end(), or NULL */
     int64_t alone_since;        /* BQL, ns: channel 0 is down since then */
 
@@ -128,11 +134,21 @@ struct WsmDest {
 /* --- dest/dest.c --- */
 
 /*
- * Main thread, not in a coroutine: @start (taken) came.  What is wrong with
- * our disks is kept for the source, see @refusal.  With @refusal there is only
- * that to say, and no disk is looked at.
+ * Main thread: @start (taken) came, phase "setup" begins.  The first three must
+ * outlive the destination.
  */
-WsmDest *wsm_dest_start(Wsm *w, WsmStart *start, const char *refusal);
+WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
+                      WsmImages *images, WsmStart *start);
+
+/*
+ * Main thread, not in a coroutine.  What is wrong with our disks is kept for
+ * the source, see WsmDest.refusal.  With @refusal there is only that to say,
+ * and no disk is looked at.
+ */
+void wsm_dest_start(WsmDest *d, const char *refusal);
+
+/* Main thread, a WsmListenTaker: a block channel came, @opaque is a WsmDest */
+bool wsm_dest_take_channel(void *opaque, QIOChannel *ioc);
 
 /* Main thread: would blocks be lost, or not durable, without this QEMU? */
 bool wsm_dest_is_needed(WsmDest *d);
@@ -142,6 +158,9 @@ void wsm_dest_stop(WsmDest *d);
 void wsm_dest_free(WsmDest *d);
 
 void wsm_dest_info(WsmDest *d, WsmInfo *info);
+
+/* Main thread: how far it is; @dirty of @out is what is missing */
+void wsm_dest_sample(WsmDest *d, WsmSample *out);
 
 /* Missing bytes of all disks.  IOThread. */
 int64_t wsm_dest_missing(WsmDest *d);
@@ -175,6 +194,9 @@ bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque, Error **errp);
 /* What is expected has come, perhaps for the second time.  IOThread. */
 void wsm_dest_go(WsmDest *d);
 void wsm_dest_abort(WsmDest *d);
+
+/* Main thread: the source lets the guest run on, so it must never run here */
+void wsm_dest_abort_bh(void *opaque);
 
 /* Does the guest run here, with blocks still missing?  BQL. */
 bool wsm_dest_is_in_use(WsmDest *d);
@@ -283,20 +305,5 @@ void wsm_dest_start_securing(WsmDest *d);
  */
 bool coroutine_fn wsm_dest_sync(WsmDestConn *conn, const WsmMsg *msg,
                                 Error **errp);
-
-/* --- link/listen.c --- */
-
-/*
- * @d is set up: hand it the block channels that came before, and those that
- * come from now on.  Setting up polls, so they may come any time.  Main
- * thread.
- */
-void wsm_incoming_adopt(WsmDest *d);
-
-/*
- * Accept connections also while the main thread waits for disk requests.  Ends
- * with wsm_incoming_disconnect().  Main thread.
- */
-void wsm_incoming_serve(QIONetListener *listener);
 
 #endif

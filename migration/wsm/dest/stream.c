@@ -38,11 +38,9 @@ static void wsm_dest_go_bh(void *opaque)
     if (wsm_life_is_over(&d->life)) {
         return;
     }
-    WITH_QEMU_LOCK_GUARD(&d->w->lock) {
-        d->w->downtime_ns = wsm_now() - d->frozen_at;
-    }
+    wsm_session_set_downtime(d->session, wsm_now() - d->frozen_at);
     wsm_handover_run(&d->handover);
-    wsm_advance(d->w, WSM_PHASE_FREEZE, WSM_PHASE_POSTCOPY);
+    wsm_session_advance(d->session, WSM_PHASE_FREEZE, WSM_PHASE_POSTCOPY);
     wsm_dest_drop_filters_bh(d);
 }
 
@@ -66,20 +64,19 @@ void wsm_dest_go(WsmDest *d)
     }
 }
 
-/* Main thread: the source lets the guest run on, so it must never run here */
-static void wsm_dest_abort_bh(void *opaque)
+void wsm_dest_abort_bh(void *opaque)
 {
-    WsmDest *d = wsm_get()->dest;
+    WsmDest *d = opaque;
     Error *err = NULL;
 
-    if (!d || wsm_life_is_over(&d->life)) {
+    if (wsm_life_is_over(&d->life)) {
         /* It has ended for another reason: the guest never runs here */
         return;
     }
     error_setg(&err, "The source has taken the guest back before the "
                "handover; it runs on there");
     migrate_set_error(migrate_get_current(), err);
-    wsm_set_error(d->w, err);
+    wsm_session_set_error(d->session, err);
     error_free(err);
     wsm_dest_watch_end(d);
 }
@@ -87,7 +84,7 @@ static void wsm_dest_abort_bh(void *opaque)
 void wsm_dest_abort(WsmDest *d)
 {
     if (wsm_handover_abort(&d->handover)) {
-        migration_bh_schedule(wsm_dest_abort_bh, NULL);
+        qemu_bh_schedule(d->abort_bh);
     }
 }
 

@@ -159,7 +159,8 @@ bool coroutine_fn wsm_dest_sync(WsmDestConn *conn, const WsmMsg *msg,
     if (ret < 0) {
         answer.bytes = -ret;
     } else {
-        wsm_advance(d->w, WSM_PHASE_DISK_PRECOPY, WSM_PHASE_RAM_PRECOPY);
+        wsm_session_advance(d->session, WSM_PHASE_DISK_PRECOPY,
+                            WSM_PHASE_RAM_PRECOPY);
     }
     return wsm_channel_send(&conn->c, &answer, NULL) == 0;
 }

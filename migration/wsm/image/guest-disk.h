@@ -8,16 +8,15 @@
 
 #include "qapi/qapi-types-wsm.h"
 #include "system/block-backend.h"
-#include "migration/wsm/state.h"
 #include "migration/wsm/wire/message.h"
 
 /* A disk of a guest device; main thread */
-struct WsmDisk {
+typedef struct WsmDisk {
     char *path;                 /* canonical QOM path of the device, owned */
     char *name;                 /* for people, owned */
     char *address;              /* where the guest sees it, see below; owned */
     BlockBackend *blk;          /* the device's own; not owned */
-};
+} WsmDisk;
 
 void wsm_disk_destroy(WsmDisk *disk);
 

@@ -7,11 +7,11 @@
 #include "qapi/error.h"
 #include "block/block_int.h"
 #include "qemu/error-report.h"
-#include "migration/wsm.h"
 #include "migration/wsm/image/hold.h"
 
 struct WsmHold {
     const char *name;           /* of the disk */
+    const bool *handed_over;    /* atomic */
     GPtrArray *leaves;          /* of WsmHoldLeaf */
     bool ending;
 };
@@ -81,7 +81,7 @@ static void GRAPH_RDLOCK wsm_hold_activate(BdrvChild *child, Error **errp)
 {
     WsmHoldLeaf *leaf = child->opaque;
 
-    if (!leaf->hold->ending && wsm_outgoing_is_handed_over()) {
+    if (!leaf->hold->ending && qatomic_read(leaf->hold->handed_over)) {
         error_setg(errp, "the guest was handed over to another host, which "
                    "still needs the image of disk '%s'; wait until query-wsm "
                    "says 'completed'", leaf->hold->name);
@@ -119,11 +119,13 @@ static void wsm_hold_add(BlockDriverState *bs, void *opaque)
     g_ptr_array_add(hold->leaves, leaf);
 }
 
-WsmHold *wsm_hold_new(const WsmNodes *nodes, const char *name)
+WsmHold *wsm_hold_new(const WsmNodes *nodes, const char *name,
+                      const bool *handed_over)
 {
     WsmHold *hold = g_new0(WsmHold, 1);
 
     hold->name = name;
+    hold->handed_over = handed_over;
     hold->leaves = g_ptr_array_new_with_free_func(g_free);
     wsm_nodes_foreach_leaf(nodes, wsm_hold_add, hold);
     return hold;

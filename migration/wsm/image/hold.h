@@ -21,8 +21,12 @@
 
 typedef struct WsmHold WsmHold;
 
-/* @name of the disk is for warnings; it and @nodes are kept by the caller */
-WsmHold *wsm_hold_new(const WsmNodes *nodes, const char *name);
+/*
+ * @name of the disk is for warnings; it, @nodes and @handed_over (atomic: the
+ * guest is elsewhere) are kept by the caller.
+ */
+WsmHold *wsm_hold_new(const WsmNodes *nodes, const char *name,
+                      const bool *handed_over);
 
 /* From now on nodes can be made active; only then give up the lock */
 void wsm_hold_end(WsmHold *hold);

@@ -48,18 +48,6 @@ static void wsm_image_look(WsmImage *image)
     }
 }
 
-static WsmImage *wsm_image_find(Wsm *w, const char *path)
-{
-    for (unsigned i = 0; i < w->images->len; i++) {
-        WsmImage *image = g_ptr_array_index(w->images, i);
-
-        if (!strcmp(image->path, path)) {
-            return image;
-        }
-    }
-    return NULL;
-}
-
 /* Which file or device it is, and its name now */
 static void wsm_image_locate(WsmImage *image, BlockDriverState *bs)
 {
@@ -93,11 +81,9 @@ static WsmImage *wsm_image_new(const WsmDisk *disk, BlockDriverState *bs)
     return image;
 }
 
-WsmImage *wsm_image_get(Wsm *w, const WsmDisk *disk)
+WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk)
 {
-    BlockDriverState *bs = wsm_disk_bs(disk);
-    WsmImage *image = wsm_image_find(w, disk->path);
-    WsmImage *now = wsm_image_new(disk, bs);
+    WsmImage *now = wsm_image_new(disk, wsm_disk_bs(disk));
 
     if (image && !strcmp(image->node, now->node) &&
         image->device == now->device && image->inode == now->inode) {
@@ -107,12 +93,8 @@ WsmImage *wsm_image_get(Wsm *w, const WsmDisk *disk)
         g_free(image->no_record);
         image->no_record = g_steal_pointer(&now->no_record);
         wsm_image_unref(now);
-        return image;
+        return NULL;
     }
-    if (image) {
-        g_ptr_array_remove(w->images, image);
-    }
-    g_ptr_array_add(w->images, now);
     wsm_image_look(now);
     return now;
 }
@@ -269,11 +251,10 @@ bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp)
     return true;
 }
 
-void wsm_image_add_point(Wsm *w, WsmImage *image, BlockDriverState *bs,
+void wsm_image_add_point(WsmImage *image, BlockDriverState *bs,
                          const QemuUUID *id, uint32_t granularity,
-                         const BdrvDirtyBitmap *rest)
+                         const BdrvDirtyBitmap *rest, unsigned max)
 {
-    unsigned max = wsm_option_sync_points(w);
     Error *err = NULL;
 
     if (max && !wsm_points_add(bs, id, granularity, rest, &err)) {

@@ -17,8 +17,9 @@
 #ifndef MIGRATION_WSM_IMAGE_IMAGE_H
 #define MIGRATION_WSM_IMAGE_IMAGE_H
 
+#include "qapi/qapi-types-wsm.h"
+#include "qemu/uuid.h"
 #include "migration/wsm/image/guest-disk.h"
-#include "migration/wsm/state.h"
 
 typedef struct WsmImage {
     char *path;                 /* of the guest device, as in WsmDisk */
@@ -37,13 +38,6 @@ typedef struct WsmImage {
 } WsmImage;
 
 /*
- * What is known of @disk.  At first sight the record is looked at, but nothing
- * is changed.  Not a reference; without one it is valid until the next call, as
- * the medium may have changed.
- */
-WsmImage *wsm_image_get(Wsm *w, const WsmDisk *disk);
-
-/*
  * The image is about to be written: activate its node and take its points into
  * memory.  What cannot be trusted is left out, and @problem says why.  Returns
  * false and sets @errp if the node cannot be activated.
@@ -54,12 +48,12 @@ bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp);
 bool wsm_image_activate(BlockDriverState *bs, Error **errp);
 
 /*
- * Now is sync point @id of @bs, see wsm_points_add(); and no more points are
- * kept than the user wants.  If that fails there is a warning.
+ * Now is sync point @id of @bs, see wsm_points_add(); and no more than @max
+ * points are kept.  If that fails there is a warning.
  */
-void wsm_image_add_point(Wsm *w, WsmImage *image, BlockDriverState *bs,
+void wsm_image_add_point(WsmImage *image, BlockDriverState *bs,
                          const QemuUUID *id, uint32_t granularity,
-                         const BdrvDirtyBitmap *rest);
+                         const BdrvDirtyBitmap *rest, unsigned max);
 
 /* Say what the image is good for from now on; @session and @peer may be NULL */
 void wsm_image_set_state(WsmImage *image, WsmImageState state,
@@ -99,17 +93,12 @@ void wsm_image_mark(WsmImage *image, BlockDriverState *bs);
  */
 void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate);
 
-/* The guest is about to run: false and @errp if a disk is not current */
-bool wsm_images_check(Wsm *w, Error **errp);
-
-/* QEMU ends: put back all that were taken.  Nothing writes any more. */
-void wsm_images_close(Wsm *w);
-
-/* No image keeps more sync points than @max from now on */
-void wsm_images_limit_points(Wsm *w, unsigned max);
-
-/* What query-wsm tells */
-WsmImageInfoList *wsm_images_info(Wsm *w);
+/*
+ * Look at @disk anew: is @image, what was known of it or NULL, still what is
+ * known?  Else a new one is made, and the record is looked at, but nothing is
+ * changed.  Returns a reference, or NULL for @image.
+ */
+WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk);
 
 WsmImage *wsm_image_ref(WsmImage *image);
 void wsm_image_unref(WsmImage *image);

@@ -5,18 +5,45 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-misc.h"
-#include "qapi/qapi-commands-wsm.h"
 #include "block/block.h"
 #include "block/block_int.h"
 #include "block/graph-lock.h"
-#include "qemu/error-report.h"
-#include "system/runstate.h"
-#include "migration/wsm/dest/check.h"
 #include "migration/wsm/image/image-below.h"
-#include "migration/wsm/image/image.h"
-#include "migration/wsm.h"
+#include "migration/wsm/image/images.h"
 #include "migration/wsm/image/points.h"
+
+void wsm_images_init(WsmImages *images)
+{
+    images->list = g_ptr_array_new_with_free_func((GDestroyNotify)
+                                                  wsm_image_unref);
+}
+
+static WsmImage *wsm_image_find(WsmImages *images, const char *path)
+{
+    for (unsigned i = 0; i < images->list->len; i++) {
+        WsmImage *image = g_ptr_array_index(images->list, i);
+
+        if (!strcmp(image->path, path)) {
+            return image;
+        }
+    }
+    return NULL;
+}
+
+WsmImage *wsm_image_get(WsmImages *images, const WsmDisk *disk)
+{
+    WsmImage *image = wsm_image_find(images, disk->path);
+    WsmImage *now = wsm_image_renew(image, disk);
+
+    if (!now) {
+        return image;
+    }
+    if (image) {
+        g_ptr_array_remove(images->list, image);
+    }
+    g_ptr_array_add(images->list, now);
+    return now;
+}
 
 static bool wsm_image_check(const WsmImage *image, Error **errp)
 {
@@ -55,7 +82,7 @@ static bool wsm_image_check(const WsmImage *image, Error **errp)
     }
 }
 
-bool wsm_images_check(Wsm *w, Error **errp)
+bool wsm_images_check(WsmImages *images, Error **errp)
 {
     g_autoptr(GArray) all = wsm_disk_list();
 
@@ -63,7 +90,7 @@ bool wsm_images_check(Wsm *w, Error **errp)
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
 
         if (blk_supports_write_perm(disk->blk) &&
-            (!wsm_image_check(wsm_image_get(w, disk), errp) ||
+            (!wsm_image_check(wsm_image_get(images, disk), errp) ||
              !wsm_image_below_check(disk, errp))) {
             return false;
         }
@@ -75,7 +102,7 @@ bool wsm_images_check(Wsm *w, Error **errp)
         if (!blk_supports_write_perm(disk->blk)) {
             continue;
         }
-        image = wsm_image_get(w, disk);
+        image = wsm_image_get(images, disk);
         if (!image->taken) {
             if (!wsm_image_take(image, wsm_disk_bs(disk), errp)) {
                 return false;
@@ -84,34 +111,6 @@ bool wsm_images_check(Wsm *w, Error **errp)
         }
     }
     return true;
-}
-
-bool wsm_may_run(Error **errp)
-{
-    ERRP_GUARD();
-
-    if (wsm_outgoing_is_handed_over()) {
-        error_setg(errp, "The guest was handed over to %s and runs there",
-                   wsm_get()->peer);
-        return false;
-    }
-    /* A guest that comes in is let run by whoever sends it, ... */
-    if (runstate_check(RUN_STATE_INMIGRATE) ||
-        /* ... and then runs here, although its images are not complete */
-        (wsm_get()->dest && wsm_phase(wsm_get()) == WSM_PHASE_POSTCOPY)) {
-        return true;
-    }
-    return wsm_images_check(wsm_get(), errp);
-}
-
-void wsm_autostart(void)
-{
-    Error *err = NULL;
-
-    qmp_cont(&err);
-    if (err) {
-        error_reportf_err(err, "The guest was not started: ");
-    }
 }
 
 static bool wsm_image_is_inactive(BlockDriverState *bs)
@@ -127,7 +126,7 @@ static void wsm_image_close(WsmImage *image, BlockDriverState *bs)
     }
 }
 
-void wsm_images_close(Wsm *w)
+void wsm_images_close(WsmImages *images)
 {
     g_autoptr(GArray) all = wsm_disk_list();
 
@@ -135,24 +134,18 @@ void wsm_images_close(Wsm *w)
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
 
         if (blk_supports_write_perm(disk->blk)) {
-            wsm_image_close(wsm_image_get(w, disk), wsm_disk_bs(disk));
+            wsm_image_close(wsm_image_get(images, disk), wsm_disk_bs(disk));
         }
     }
 }
 
-void wsm_before_close(void)
-{
-    wsm_images_close(wsm_get());
-}
-
-void wsm_images_limit_points(Wsm *w, unsigned max)
+void wsm_images_limit_points(WsmImages *images, unsigned max)
 {
     g_autoptr(GArray) all = wsm_disk_list();
 
-    /* A migration needs what there is, and comes to the limit in the end */
-    for (unsigned i = 0; i < all->len && !w->source && !w->dest; i++) {
+    for (unsigned i = 0; i < all->len; i++) {
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
-        WsmImage *image = wsm_image_get(w, disk);
+        WsmImage *image = wsm_image_get(images, disk);
         BlockDriverState *bs = wsm_disk_bs(disk);
 
         if (blk_supports_write_perm(disk->blk) && !wsm_image_is_inactive(bs) &&
@@ -198,7 +191,7 @@ static WsmImageInfo *wsm_image_info(WsmImage *image, BlockDriverState *bs)
     return info;
 }
 
-WsmImageInfoList *wsm_images_info(Wsm *w)
+WsmImageInfoList *wsm_images_info(WsmImages *images)
 {
     g_autoptr(GArray) all = wsm_disk_list();
     WsmImageInfoList *list = NULL;
@@ -207,17 +200,18 @@ WsmImageInfoList *wsm_images_info(Wsm *w)
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
 
         if (blk_supports_write_perm(disk->blk)) {
-            QAPI_LIST_PREPEND(list, wsm_image_info(wsm_image_get(w, disk),
+            QAPI_LIST_PREPEND(list, wsm_image_info(wsm_image_get(images, disk),
                                                    wsm_disk_bs(disk)));
         }
     }
     return list;
 }
 
-static bool wsm_image_adopt(Wsm *w, const WsmDisk *disk, Error **errp)
+static bool wsm_image_adopt(WsmImages *images, const WsmDisk *disk,
+                            Error **errp)
 {
     BlockDriverState *bs = wsm_disk_bs(disk);
-    WsmImage *image = wsm_image_get(w, disk);
+    WsmImage *image = wsm_image_get(images, disk);
 
     if (!wsm_image_take(image, bs, errp) ||
         !wsm_image_below_adopt(disk, errp)) {
@@ -232,40 +226,12 @@ static bool wsm_image_adopt(Wsm *w, const WsmDisk *disk, Error **errp)
     return true;
 }
 
-void qmp_wsm_adopt(bool has_disks, strList *disks, Error **errp)
+bool wsm_images_adopt(WsmImages *images, GPtrArray *disks, Error **errp)
 {
-    g_autoptr(GArray) all = wsm_disk_list();
-    g_autoptr(GPtrArray) selected = NULL;
-    WsmExcludedDiskList *excluded = NULL;
-
-    if (runstate_is_running() || runstate_check(RUN_STATE_FINISH_MIGRATE) ||
-        (runstate_check(RUN_STATE_INMIGRATE) && wsm_dest_has_begun())) {
-        error_setg(errp, "wsm-adopt is for a guest that is not running; it is "
-                   "in state '%s'", RunState_str(runstate_get()));
-        return;
-    }
-    if (!wsm_get()->source && wsm_outgoing_is_handed_over()) {
-        error_setg(errp, "this QEMU has handed its guest over to %s; if it is "
-                   "lost there, end this QEMU, start another one with these "
-                   "images, and say wsm-adopt to that", wsm_get()->peer);
-        return;
-    }
-    if (wsm_get()->source || wsm_get()->dest) {
-        error_setg(errp, "a whole-system migration has not ended yet; wait "
-                   "for it or cancel it");
-        return;
-    }
-    selected = wsm_disk_select(all, has_disks ? disks : NULL, &excluded, errp);
-    qapi_free_WsmExcludedDiskList(excluded);
-    for (unsigned i = 0; selected && i < selected->len; i++) {
-        if (!wsm_image_adopt(wsm_get(), g_ptr_array_index(selected, i),
-                             errp)) {
-            return;
+    for (unsigned i = 0; i < disks->len; i++) {
+        if (!wsm_image_adopt(images, g_ptr_array_index(disks, i), errp)) {
+            return false;
         }
     }
-}
-
-const char *wsm_others_bitmap_name(const BdrvDirtyBitmap *bitmap)
-{
-    return wsm_points_is_ours(bitmap) ? NULL : bdrv_dirty_bitmap_name(bitmap);
+    return true;
 }

@@ -163,3 +163,14 @@ char *coroutine_fn wsm_channel_recv_text(WsmChannel *c, size_t length,
     }
     return wsm_text_decode(buf, length);
 }
+
+void wsm_channel_info(WsmInfo *info, unsigned id, bool up,
+                      unsigned connections)
+{
+    WsmChannelInfo *ci = g_new(WsmChannelInfo, 1);
+
+    ci->id = id;
+    ci->connected = up;
+    ci->reconnects = connections ? connections - 1 : 0;
+    QAPI_LIST_PREPEND(info->channels, ci);
+}

@@ -71,4 +71,11 @@ bool coroutine_fn wsm_channel_recv_payload(WsmChannel *c, void *buf,
 char *coroutine_fn wsm_channel_recv_text(WsmChannel *c, size_t length,
                                          Error **errp);
 
+/*
+ * For query-wsm: put a channel that had @connections so far at the head of
+ * the list.
+ */
+void wsm_channel_info(WsmInfo *info, unsigned id, bool up,
+                      unsigned connections);
+
 #endif

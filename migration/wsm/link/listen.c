@@ -1,17 +1,6 @@
 /*
  * Whole-system migration: who is knocking at the destination's port?
  *
- * The main stream, multifd channels, block channels and strangers all come to
- * the same port, in any order.  They are told apart by the first bytes, at
- * which is only peeked; so those that are not ours go on as if nothing had
- * been.  TLS comes later on each of them.
- *
- * Everything here runs with the BQL held unless it says so, and in the main
- * AioContext, not in the main loop: that is still served while the main
- * thread, or a vCPU under the BQL, waits for the guest's disk requests.  Such
- * a request may wait for a missing block, and so for a block channel that
- * must be let in first.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
@@ -33,7 +22,8 @@
 #include "migration/options.h"
 #include "migration/savevm.h"
 #include "qom/object_interfaces.h"
-#include "migration/wsm/dest/dest.h"
+#include "migration/wsm/link/block-channel.h"
+#include "migration/wsm/link/listen.h"
 #include "migration/wsm/trace.h"
 
 #define WSM_SNIFF_BYTES         4
@@ -47,56 +37,46 @@
 #define WSM_TLS_HANDSHAKE       0x16    /* first byte of a TLS connection */
 
 /* A connection of which is not known yet what it is */
-typedef struct WsmVisitor {
+struct WsmVisitor {
+    WsmListen *listen;
     QTAILQ_ENTRY(WsmVisitor) next;
     QIOChannelSocket *sioc;
     QEMUTimer timer;            /* shuts @sioc down, */
     int64_t deadline;           /* ms: then */
     bool late;                  /* and that has happened */
     bool displaced;             /* shut down, as others have come */
-} WsmVisitor;
+};
 
-/* Oldest first, without those that are displaced */
-static QTAILQ_HEAD(, WsmVisitor) visitors = QTAILQ_HEAD_INITIALIZER(visitors);
-static unsigned nvisitors;
-
-/* Block channels that came before START, or while it was being worked off */
-static GQueue waiting = G_QUEUE_INIT;
-
-/* ms: until then the main stream's TLS handshake has precedence */
-static int64_t handshake_until;
-
-/* The listener that the AioContext serves, or NULL.  Protected by Wsm.lock. */
-static QIONetListener *served;
+void wsm_listen_init(WsmListen *l)
+{
+    *l = (WsmListen) { .waiting = g_queue_new() };
+    QTAILQ_INIT(&l->visitors);
+    qemu_mutex_init(&l->lock);
+}
 
 /* Takes the reference of @ioc */
-static void wsm_incoming_channel(QIOChannel *ioc)
+static void wsm_listen_hand_over(WsmListen *l, QIOChannel *ioc)
 {
-    WsmDest *d = wsm_get()->dest;
-
-    /* Draining a disk in wsm_dest_start() may have brought us here */
-    if (d && wsm_life_reached(&d->life, WSM_LIFE_OPEN) &&
-        !wsm_life_is_over(&d->life)) {
-        wsm_dest_new_channel(d, ioc);
+    if (l->take && l->take(l->opaque, ioc)) {
         return;
     }
-    if (g_queue_get_length(&waiting) >= WSM_MAX_WAITING) {
-        object_unref(OBJECT(g_queue_pop_head(&waiting)));
+    if (g_queue_get_length(l->waiting) >= WSM_MAX_WAITING) {
+        object_unref(OBJECT(g_queue_pop_head(l->waiting)));
     }
-    g_queue_push_tail(&waiting, ioc);
+    g_queue_push_tail(l->waiting, ioc);
 }
 
-void wsm_incoming_adopt(WsmDest *d)
+void wsm_listen_set_taker(WsmListen *l, WsmListenTaker *take, void *opaque)
 {
-    QIOChannel *ioc;
-
-    wsm_life_enter(&d->life, WSM_LIFE_OPEN);
-    while ((ioc = g_queue_pop_head(&waiting))) {
-        wsm_dest_new_channel(d, ioc);
+    assert(bql_locked());
+    l->take = take;
+    l->opaque = opaque;
+    for (unsigned n = take ? g_queue_get_length(l->waiting) : 0; n; n--) {
+        wsm_listen_hand_over(l, g_queue_pop_head(l->waiting));
     }
 }
 
-static QCryptoTLSCreds *wsm_incoming_tls_creds(Error **errp)
+static QCryptoTLSCreds *wsm_listen_tls_creds(Error **errp)
 {
     const char *id = migrate_tls_creds();
     Object *creds = object_resolve_path_component(object_get_objects_root(),
@@ -114,8 +94,8 @@ static QCryptoTLSCreds *wsm_incoming_tls_creds(Error **errp)
     return QCRYPTO_TLS_CREDS(creds);
 }
 
-static bool coroutine_fn wsm_incoming_handshake(QIOChannelTLS *tioc,
-                                                Error **errp)
+static bool coroutine_fn wsm_listen_handshake(QIOChannelTLS *tioc,
+                                              Error **errp)
 {
     int status;
 
@@ -128,9 +108,9 @@ static bool coroutine_fn wsm_incoming_handshake(QIOChannelTLS *tioc,
 }
 
 /* Returns the channel that is behind TLS, NULL on failure */
-static QIOChannel *coroutine_fn wsm_incoming_tls(QIOChannel *ioc, Error **errp)
+static QIOChannel *coroutine_fn wsm_listen_tls(QIOChannel *ioc, Error **errp)
 {
-    QCryptoTLSCreds *creds = wsm_incoming_tls_creds(errp);
+    QCryptoTLSCreds *creds = wsm_listen_tls_creds(errp);
     QIOChannelTLS *tioc;
 
     tioc = creds ? qio_channel_tls_new_server(ioc, creds, migrate_tls_authz(),
@@ -139,7 +119,7 @@ static QIOChannel *coroutine_fn wsm_incoming_tls(QIOChannel *ioc, Error **errp)
         return NULL;
     }
     qio_channel_set_name(QIO_CHANNEL(tioc), "wsm-tls-incoming");
-    if (!wsm_incoming_handshake(tioc, errp)) {
+    if (!wsm_listen_handshake(tioc, errp)) {
         object_unref(OBJECT(tioc));
         return NULL;
     }
@@ -169,15 +149,17 @@ static void wsm_visitor_timeout(void *opaque)
 /* It leaves the list, sooner than its coroutine ends if it is displaced */
 static void wsm_visitor_unlist(WsmVisitor *v)
 {
-    QTAILQ_REMOVE(&visitors, v, next);
-    nvisitors--;
+    QTAILQ_REMOVE(&v->listen->visitors, v, next);
+    v->listen->nvisitors--;
 }
 
 /* If there are too many, a new one takes the place of the oldest */
 static void wsm_visitor_enlist(WsmVisitor *v)
 {
-    if (nvisitors >= WSM_MAX_VISITORS) {
-        WsmVisitor *oldest = QTAILQ_FIRST(&visitors);
+    WsmListen *l = v->listen;
+
+    if (l->nvisitors >= WSM_MAX_VISITORS) {
+        WsmVisitor *oldest = QTAILQ_FIRST(&l->visitors);
 
         warn_report_once("Too many connections to the migration port: the "
                          "oldest that say nothing are closed");
@@ -186,8 +168,8 @@ static void wsm_visitor_enlist(WsmVisitor *v)
                              QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
         wsm_visitor_unlist(oldest);
     }
-    QTAILQ_INSERT_TAIL(&visitors, v, next);
-    nvisitors++;
+    QTAILQ_INSERT_TAIL(&l->visitors, v, next);
+    l->nvisitors++;
 }
 
 /* The preamble has been seen: take it off the socket, go on with TLS if any */
@@ -202,14 +184,14 @@ static void coroutine_fn wsm_visitor_is_block_channel(WsmVisitor *v)
     if (qio_channel_read_all(ioc, preamble, sizeof(preamble), &err) == 0) {
         if (migrate_tls()) {
             wsm_visitor_be_patient(v);
-            channel = wsm_incoming_tls(ioc, &err);
+            channel = wsm_listen_tls(ioc, &err);
             timer_del(&v->timer);
         } else {
             channel = QIO_CHANNEL(object_ref(OBJECT(ioc)));
         }
     }
     if (channel) {
-        wsm_incoming_channel(channel);
+        wsm_listen_hand_over(v->listen, channel);
         return;
     }
     if (v->displaced) {
@@ -225,7 +207,7 @@ static void coroutine_fn wsm_visitor_is_block_channel(WsmVisitor *v)
 }
 
 /* What QEMU does with a connection if there is no hook; takes a reference */
-static void wsm_incoming_migration_bh(void *opaque)
+static void wsm_listen_migration_bh(void *opaque)
 {
     QIOChannel *ioc = opaque;
 
@@ -258,7 +240,7 @@ static bool wsm_is_migration(const uint8_t *buf)
  * Behind TLS, QEMU takes the first connection for the main stream.  That is the
  * first that has shaken hands, so no other may begin meanwhile.
  */
-static bool wsm_visitor_must_wait(const uint8_t *buf)
+static bool wsm_visitor_must_wait(WsmVisitor *v, const uint8_t *buf)
 {
     int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
 
@@ -266,10 +248,10 @@ static bool wsm_visitor_must_wait(const uint8_t *buf)
         migration_incoming_get_current()->from_src_file) {
         return false;
     }
-    if (now < handshake_until) {
+    if (now < v->listen->handshake_until) {
         return true;
     }
-    handshake_until = now + WSM_HANDSHAKE_MS;
+    v->listen->handshake_until = now + WSM_HANDSHAKE_MS;
     return false;
 }
 
@@ -317,7 +299,7 @@ static void coroutine_fn wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
         wsm_visitor_is_block_channel(v);
         return;
     }
-    while (!v->displaced && wsm_visitor_must_wait(buf) &&
+    while (!v->displaced && wsm_visitor_must_wait(v, buf) &&
            qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_SNIFF_RETRY_NS);
     }
@@ -328,7 +310,7 @@ static void coroutine_fn wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
         /* QEMU's loading is for the main loop, and not begun in a coroutine */
         qio_channel_set_follow_coroutine_ctx(QIO_CHANNEL(v->sioc), false);
         aio_bh_schedule_oneshot(qemu_get_aio_context(),
-                                wsm_incoming_migration_bh,
+                                wsm_listen_migration_bh,
                                 object_ref(OBJECT(v->sioc)));
     } else {
         warn_report("A connection to the migration port was closed: it began "
@@ -337,11 +319,18 @@ static void coroutine_fn wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
     }
 }
 
+typedef struct WsmKnock {
+    WsmListen *listen;
+    QIOChannelSocket *sioc;     /* a reference */
+} WsmKnock;
+
 static void coroutine_fn wsm_visitor_co(void *opaque)
 {
-    WsmVisitor v = { .sioc = opaque };
+    WsmKnock *knock = opaque;
+    WsmVisitor v = { .listen = knock->listen, .sioc = knock->sioc };
     uint8_t buf[WSM_SNIFF_BYTES];
 
+    g_free(knock);
     aio_timer_init(qemu_get_aio_context(), &v.timer, QEMU_CLOCK_REALTIME,
                    SCALE_MS, wsm_visitor_timeout, &v);
     wsm_visitor_be_patient(&v);
@@ -360,49 +349,56 @@ static void coroutine_fn wsm_visitor_co(void *opaque)
     object_unref(OBJECT(v.sioc));
 }
 
-bool wsm_incoming_accept(QIOChannelSocket *sioc)
+void wsm_listen_accept(WsmListen *l, QIOChannelSocket *sioc)
 {
-    if (!migrate_whole_system()) {
-        return false;
-    }
+    WsmKnock *knock = g_new(WsmKnock, 1);
+
+    *knock = (WsmKnock) {
+        .listen = l, .sioc = QIO_CHANNEL_SOCKET(object_ref(OBJECT(sioc))),
+    };
     wsm_keep_alive(QIO_CHANNEL(sioc));
     qio_channel_set_blocking(QIO_CHANNEL(sioc), false, NULL);
     /* Else a coroutine's channel is served by the main loop only */
     qio_channel_set_follow_coroutine_ctx(QIO_CHANNEL(sioc), true);
     aio_co_schedule(qemu_get_aio_context(),
-                    qemu_coroutine_create(wsm_visitor_co,
-                                          object_ref(OBJECT(sioc))));
-    return true;
+                    qemu_coroutine_create(wsm_visitor_co, knock));
 }
 
 /*
  * The listener
  */
 
-static void wsm_listener_ready(void *opaque)
+static void wsm_listen_ready(void *opaque)
 {
-    QIOChannelSocket *sioc = qio_channel_socket_accept(opaque, NULL);
+    WsmListen *l = opaque;
 
-    if (sioc) {
-        wsm_incoming_accept(sioc);
-        object_unref(OBJECT(sioc));
+    QEMU_LOCK_GUARD(&l->lock);
+    for (size_t i = 0; l->served && i < l->served->nsioc; i++) {
+        QIOChannelSocket *sioc =
+            qio_channel_socket_accept(l->served->sioc[i], NULL);
+
+        if (sioc) {
+            wsm_listen_accept(l, sioc);
+            object_unref(OBJECT(sioc));
+        }
     }
 }
 
-static void wsm_listener_set_handler(QIONetListener *listener,
-                                     IOHandler *handler)
+/* With @lock, which @handler takes, too */
+static void wsm_listen_set_handler(WsmListen *l, QIONetListener *listener,
+                                   IOHandler *handler)
 {
     for (size_t i = 0; i < listener->nsioc; i++) {
         aio_set_fd_handler(qemu_get_aio_context(), listener->sioc[i]->fd,
-                           handler, NULL, NULL, NULL, listener->sioc[i]);
+                           handler, NULL, NULL, NULL, l);
     }
 }
 
-void wsm_incoming_serve(QIONetListener *listener)
+void wsm_listen_serve(WsmListen *l, QIONetListener *listener)
 {
-    QEMU_LOCK_GUARD(&wsm_get()->lock);
-
-    if (served || !qio_net_listener_is_connected(listener)) {
+    assert(bql_locked());
+    QEMU_LOCK_GUARD(&l->lock);
+    if (l->served || !qio_net_listener_is_connected(listener)) {
         return;
     }
     qio_net_listener_set_client_func_full(listener, NULL, NULL, NULL, NULL);
@@ -410,52 +406,48 @@ void wsm_incoming_serve(QIONetListener *listener)
         /* Another thread may be about to accept the same connection */
         qio_channel_set_blocking(QIO_CHANNEL(listener->sioc[i]), false, NULL);
     }
-    wsm_listener_set_handler(listener, wsm_listener_ready);
-    served = QIO_NET_LISTENER(object_ref(OBJECT(listener)));
+    wsm_listen_set_handler(l, listener, wsm_listen_ready);
+    l->served = QIO_NET_LISTENER(object_ref(OBJECT(listener)));
 }
 
-static void wsm_incoming_listen_bh(void *opaque)
+typedef struct WsmListenAdd {
+    WsmListen *listen;
+    QIONetListener *listener;   /* a reference */
+} WsmListenAdd;
+
+static void wsm_listen_add_bh(void *opaque)
 {
-    if (wsm_get()->dest) {
-        wsm_incoming_serve(opaque);
+    g_autofree WsmListenAdd *add = opaque;
+
+    if (add->listen->take) {
+        wsm_listen_serve(add->listen, add->listener);
     }
-    object_unref(opaque);
+    object_unref(OBJECT(add->listener));
 }
 
-void wsm_incoming_listen(QIONetListener *listener)
+void wsm_listen_add(WsmListen *l, QIONetListener *listener)
 {
-    if (migrate_whole_system()) {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_incoming_listen_bh,
-                                object_ref(OBJECT(listener)));
-    }
+    WsmListenAdd *add = g_new(WsmListenAdd, 1);
+
+    add->listen = l;
+    add->listener = QIO_NET_LISTENER(object_ref(OBJECT(listener)));
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_listen_add_bh, add);
 }
 
-static void wsm_incoming_unref_bh(void *opaque)
+void wsm_listen_disconnect(WsmListen *l, QIONetListener *listener)
 {
-    object_unref(opaque);
-}
+    QEMU_LOCK_GUARD(&l->lock);
 
-void wsm_incoming_disconnect(QIONetListener *listener)
-{
-    QEMU_LOCK_GUARD(&wsm_get()->lock);
-
-    if (served == listener) {
-        wsm_listener_set_handler(listener, NULL);
+    if (l->served == listener) {
+        wsm_listen_set_handler(l, listener, NULL);
         for (size_t i = 0; i < listener->nsioc; i++) {
             /* The kernel keeps it open as long as the main thread polls it */
             qio_channel_shutdown(QIO_CHANNEL(listener->sioc[i]),
                                  QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
         }
-        served = NULL;
-        /* Not before a handler that runs just now has ended */
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_incoming_unref_bh,
-                                listener);
+        l->served = NULL;
+        object_unref(OBJECT(listener));
     }
-    /* Here, so that wsm_incoming_serve() cannot come in between */
+    /* Here, so that wsm_listen_serve() cannot come in between */
     qio_net_listener_disconnect(listener);
-}
-
-int wsm_incoming_connections(void)
-{
-    return migrate_whole_system() ? WSM_MAX_CHANNELS : 0;
 }

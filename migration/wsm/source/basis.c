@@ -54,13 +54,24 @@ static void wsm_source_hold_points(WsmSourceDisk *d, bool hold)
     }
 }
 
+/* What the user wants the migration of @disk to build on */
+static WsmBasisKind wsm_source_wish(WsmSource *s, const WsmDisk *disk)
+{
+    for (WsmBasisWishList *l = s->options->options->basis; l; l = l->next) {
+        if (wsm_disk_is_called(disk, l->value->disk)) {
+            return l->value->kind;
+        }
+    }
+    return WSM_BASIS_KIND_AUTO;
+}
+
 bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
                            Error **errp)
 {
     WsmDiskDesc *desc = &s->start.disk[d->index];
     unsigned skip;
 
-    d->image = wsm_image_ref(wsm_image_get(s->w, disk));
+    d->image = wsm_image_ref(wsm_image_get(s->images, disk));
     d->bs_points = wsm_disk_bs(disk);
     bdrv_ref(d->bs_points);
     if (!wsm_image_take(d->image, d->bs_points, errp)) {
@@ -73,7 +84,7 @@ bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
     }
     wsm_source_hold_points(d, true);
 
-    desc->wish = wsm_option_basis(s->w, disk);
+    desc->wish = wsm_source_wish(s, disk);
     desc->npoints = d->points->len;
     desc->point = g_new0(WsmPointDesc, desc->npoints);
     for (unsigned i = 0; i < desc->npoints; i++) {
@@ -86,7 +97,7 @@ bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
     d->theirs = g_ptr_array_new_with_free_func(wsm_own_part_free);
     d->leaving = wsm_image_record(d->image, d->bs_points,
                                   WSM_IMAGE_STATE_LEAVING, &s->start.session,
-                                  s->w->peer);
+                                  s->peer);
     d->leaving_file = g_strdup(d->image->file);
     wsm_image_tell(d->image);
     return true;
@@ -392,8 +403,8 @@ static void wsm_source_keep_point(WsmSource *s, WsmSourceDisk *d,
     QemuUUID id = wsm_points_id(&s->start.session, d->index);
 
     wsm_points_forget_interrupted(d->bs_points);
-    wsm_image_add_point(s->w, d->image, d->bs_points, &id,
-                        s->start.granularity, rest);
+    wsm_image_add_point(d->image, d->bs_points, &id, s->start.granularity,
+                        rest, wsm_option(s->options, WSM_OPT_SYNC_POINTS));
 }
 
 /*
@@ -429,7 +440,7 @@ static const BdrvDirtyBitmap *wsm_source_disk_missing(WsmSourceDisk *d)
 
 void wsm_source_settle(WsmSource *s, WsmSourceDisk *d)
 {
-    WsmPhase phase = wsm_phase(s->w);
+    WsmPhase phase = wsm_session_phase(s->session);
 
     if (!d->points) {
         return;
@@ -454,7 +465,7 @@ void wsm_source_settle(WsmSource *s, WsmSourceDisk *d)
     case WSM_PHASE_COMPLETED:
         wsm_source_keep_point(s, d, wsm_source_disk_missing(d));
         wsm_image_set_state(d->image, WSM_IMAGE_STATE_HANDED_OVER,
-                            &s->start.session, s->w->peer);
+                            &s->start.session, s->peer);
         wsm_source_drop_moved_bitmaps(d->bs_points);
         wsm_image_put(d->image, d->bs_points, true);
         return;

@@ -33,7 +33,7 @@ int coroutine_fn wsm_source_transmit(WsmSourceChannel *c, const WsmMsg *msg,
 
 void wsm_source_fail(WsmSource *s, Error *err)
 {
-    wsm_set_error(s->w, err);
+    wsm_session_set_error(s->session, err);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         if (!s->fatal) {
             s->fatal = g_steal_pointer(&err);
@@ -45,7 +45,7 @@ void wsm_source_fail(WsmSource *s, Error *err)
 
 static bool wsm_source_in_setup(WsmSource *s)
 {
-    return wsm_phase(s->w) == WSM_PHASE_SETUP;
+    return wsm_session_phase(s->session) == WSM_PHASE_SETUP;
 }
 
 /* Send HELLO.  Returns false and sets @errp. */
@@ -190,7 +190,7 @@ static void coroutine_fn wsm_source_synced(WsmSource *s, const WsmMsg *msg)
         error_setg(&err, "the destination lacks %" PRIu64 " bytes that were "
                    "sent; keep both sides running and report this bug",
                    msg->bytes);
-        wsm_set_error(s->w, err);
+        wsm_session_set_error(s->session, err);
         return;
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
@@ -281,7 +281,8 @@ static bool coroutine_fn wsm_source_dispatch(WsmSourceChannel *c,
         break;
     }
     error_setg(errp, "block channel %u: %s in phase '%s'", c->c.id,
-               wsm_msg_name(msg->type), WsmPhase_str(wsm_phase(s->w)));
+               wsm_msg_name(msg->type),
+               WsmPhase_str(wsm_session_phase(s->session)));
     return false;
 }
 
@@ -312,7 +313,7 @@ static void wsm_source_report(WsmSourceChannel *c, Error *err)
     if (wsm_source_in_setup(c->s)) {
         wsm_source_fail(c->s, err);
     } else {
-        wsm_set_error(c->s->w, err);
+        wsm_session_set_error(c->s->session, err);
         error_free(err);
     }
 }

@@ -138,7 +138,7 @@ static uint64_t wsm_compare_bandwidth(void *opaque)
 {
     WsmSource *s = opaque;
 
-    return wsm_option_compare_bandwidth(s->w);
+    return wsm_option(s->options, WSM_OPT_COMPARE_BANDWIDTH);
 }
 
 void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req)

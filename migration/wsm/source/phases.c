@@ -29,7 +29,7 @@
 
 static bool wsm_source_handed_over(WsmSource *s)
 {
-    WsmPhase phase = wsm_phase(s->w);
+    WsmPhase phase = wsm_session_phase(s->session);
 
     return phase == WSM_PHASE_POSTCOPY || phase == WSM_PHASE_COMPLETED;
 }
@@ -127,7 +127,7 @@ static int wsm_source_passes(WsmSource *s)
         p.ram = ram_bytes_remaining();
         trace_wsm_source_pass(p.sent, p.ns / SCALE_MS, p.dirty,
                               wsm_pass_left_ms(&p), p.ram);
-    } while (wsm_pass_again(&p, wsm_option_max_residue(s->w)));
+    } while (wsm_pass_again(&p, wsm_option(s->options, WSM_OPT_MAX_RESIDUE)));
     return 0;
 }
 
@@ -144,7 +144,7 @@ static int wsm_source_agree(WsmSource *s)
             ret = -ECANCELED;
         } else if (!wsm_source_apply_basis(s, &err)) {
             migrate_set_error(migrate_get_current(), err);
-            wsm_set_error(s->w, err);
+            wsm_session_set_error(s->session, err);
             error_free(err);
             ret = -EINVAL;
         }
@@ -166,12 +166,12 @@ int wsm_source_disk_phase(WsmSource *s)
     if (ret < 0) {
         return ret;
     }
-    wsm_enter(s->w, WSM_PHASE_DISK_PRECOPY);
+    wsm_session_enter(s->session, WSM_PHASE_DISK_PRECOPY);
     ret = wsm_source_passes(s);
     if (ret < 0) {
         return ret;
     }
-    wsm_enter(s->w, WSM_PHASE_RAM_PRECOPY);
+    wsm_session_enter(s->session, WSM_PHASE_RAM_PRECOPY);
     /* It flushes while RAM goes on: what it has is durable before the freeze */
     wsm_loop_bh(&s->loop, wsm_source_sync_bh, s);
     return 0;
@@ -229,7 +229,7 @@ void wsm_source_freeze(WsmSource *s)
         migrate_set_error(migrate_get_current(), err);
         wsm_source_fail(s, err);
     }
-    wsm_enter(s->w, WSM_PHASE_FREEZE);
+    wsm_session_enter(s->session, WSM_PHASE_FREEZE);
 }
 
 GByteArray *wsm_source_residue(WsmSource *s, unsigned disk)
@@ -303,7 +303,8 @@ static void wsm_source_no_ready(WsmSource *s, Error **errp)
 {
     error_setg(errp, "the destination did not say that it has loaded the "
                "guest (option switchover-timeout: %" PRId64 " ms); the "
-               "guest runs on here", wsm_option_switchover_timeout(s->w));
+               "guest runs on here",
+               wsm_option(s->options, WSM_OPT_SWITCHOVER_TIMEOUT));
 }
 
 /* The migration thread may be held up by a stream that does not move */
@@ -317,7 +318,7 @@ static void coroutine_fn wsm_source_clock_co(void *opaque)
     if (!wsm_source_is_ready(s) && !wsm_loop_is_over(&s->loop)) {
         wsm_source_no_ready(s, &err);
         migrate_set_error(ms, err);
-        wsm_set_error(s->w, err);
+        wsm_session_set_error(s->session, err);
         WITH_QEMU_LOCK_GUARD(&ms->qemu_file_lock) {
             if (ms->to_dst_file) {
                 qemu_file_shutdown(ms->to_dst_file);
@@ -331,10 +332,8 @@ static void wsm_source_decide(WsmSource *s)
     int64_t ns = wsm_now() - s->frozen_at;
 
     /* From here on the guest is the destination's, whatever happens */
-    WITH_QEMU_LOCK_GUARD(&s->w->lock) {
-        s->w->downtime_ns = ns;
-    }
-    wsm_enter(s->w, WSM_PHASE_POSTCOPY);
+    wsm_session_set_downtime(s->session, ns);
+    wsm_session_enter(s->session, WSM_PHASE_POSTCOPY);
     wsm_loop_bh(&s->loop, wsm_source_go_bh, s);
 }
 
@@ -348,8 +347,8 @@ static void wsm_source_decide(WsmSource *s)
  */
 bool wsm_source_handover(WsmSource *s, Error **errp)
 {
-    s->ready_until = wsm_now() +
-                     SCALE_MS * wsm_option_switchover_timeout(s->w);
+    s->ready_until = wsm_now() + SCALE_MS *
+                     wsm_option(s->options, WSM_OPT_SWITCHOVER_TIMEOUT);
     if (ram_bytes_remaining()) {
         wsm_loop_start(&s->loop, wsm_source_clock_co, s);
         return true;

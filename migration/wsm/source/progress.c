@@ -8,7 +8,7 @@
 #include "exec/target_page.h"
 #include "migration/migration-stats.h"
 #include "migration/ram.h"
-#include "migration/wsm/progress.h"
+#include "migration/wsm/source/progress.h"
 #include "migration/wsm/source/source.h"
 
 int64_t wsm_source_allocated(BlockDriverState *bs)

@@ -375,7 +375,7 @@ static WsmReq *coroutine_fn wsm_next_req(WsmSourceChannel *c)
 static uint64_t wsm_bandwidth(void *opaque)
 {
     WsmSource *s = opaque;
-    uint64_t ours = wsm_option_bandwidth(s->w);
+    uint64_t ours = wsm_option(s->options, WSM_OPT_BANDWIDTH);
     uint64_t all = s->epoch ? migrate_max_postcopy_bandwidth()
                             : migrate_max_bandwidth();
 
@@ -389,7 +389,8 @@ static uint64_t wsm_bandwidth(void *opaque)
 static void coroutine_fn wsm_push_wait(WsmSource *s, int64_t last)
 {
     if (s->epoch && s->sending) {
-        wsm_loop_sleep(&s->loop, wsm_option_push_delay(s->w) * SCALE_MS);
+        wsm_loop_sleep(&s->loop, SCALE_MS *
+                       wsm_option(s->options, WSM_OPT_PUSH_DELAY));
         if (last) {
             wsm_loop_limit(&s->loop, &s->limit, wsm_bandwidth, s, last);
         }

@@ -18,7 +18,7 @@
 #include "migration/wsm/image/busy.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/storage.h"
-#include "migration/wsm/progress.h"
+#include "migration/wsm/source/progress.h"
 #include "migration/wsm/source/source.h"
 #include "migration/wsm/trace.h"
 
@@ -28,12 +28,13 @@
  * Main thread: start and stop
  */
 
-static GPtrArray *wsm_source_select(Wsm *w, GArray *all,
+static GPtrArray *wsm_source_select(const WsmOptionsStore *options,
+                                    GArray *all,
                                     WsmExcludedDiskList **excluded,
                                     Error **errp)
 {
-    GPtrArray *selected = wsm_disk_select(all, w->options->disks, excluded,
-                                          errp);
+    GPtrArray *selected = wsm_disk_select(all, options->options->disks,
+                                          excluded, errp);
 
     if (selected && selected->len > WSM_MAX_DISKS) {
         error_setg(errp, "the guest has %u disks, at most %d can be migrated",
@@ -44,16 +45,17 @@ static GPtrArray *wsm_source_select(Wsm *w, GArray *all,
     return selected;
 }
 
-bool wsm_source_check(Wsm *w, Error **errp)
+bool wsm_source_check(const WsmOptionsStore *options, WsmImages *images,
+                      Error **errp)
 {
     g_autoptr(GArray) all = wsm_disk_list();
     g_autoptr(GPtrArray) selected = NULL;
     WsmExcludedDiskList *excluded = NULL;
 
-    selected = wsm_source_select(w, all, &excluded, errp);
+    selected = wsm_source_select(options, all, &excluded, errp);
     qapi_free_WsmExcludedDiskList(excluded);
     return selected && wsm_busy_check(selected, errp) &&
-           wsm_images_check(w, errp);
+           wsm_images_check(images, errp);
 }
 
 /* Nobody may resize the disk while we have it */
@@ -111,7 +113,7 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
     };
     wsm_storage_leave_notes(d->bs, i, &s->start.session, s->notes);
     d->name = s->start.disk[i].name;
-    d->hold = wsm_hold_new(d->nodes, d->name);
+    d->hold = wsm_hold_new(d->nodes, d->name, &s->session->handed_over);
     s->start.ndisks = s->ndisks = i + 1;
     bdrv_ref(d->bs);
     return wsm_source_add_points(s, d, disk, errp);
@@ -143,7 +145,7 @@ static bool wsm_source_add_disks(WsmSource *s, Error **errp)
     g_autoptr(GArray) all = wsm_disk_list();
     g_autoptr(GPtrArray) selected = NULL;
 
-    selected = wsm_source_select(s->w, all, &s->excluded, errp);
+    selected = wsm_source_select(s->options, all, &s->excluded, errp);
     if (!selected) {
         return false;
     }
@@ -198,17 +200,22 @@ static void wsm_source_add_channels(WsmSource *s)
     }
 }
 
-static WsmSource *wsm_source_new(Wsm *w)
+WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
+                          WsmImages *images, const char *peer)
 {
     WsmSource *s = g_new0(WsmSource, 1);
 
-    s->w = w;
+    s->session = session;
+    s->options = options;
+    s->images = images;
+    s->peer = peer;
     s->start.version = WSM_PROTOCOL_VERSION;
     s->start.oldest = WSM_PROTOCOL_OLDEST;
     s->start.features = WSM_FEATURES;
-    s->start.granularity = w->options->granularity;
+    s->start.granularity = wsm_option(options, WSM_OPT_GRANULARITY);
     qemu_uuid_generate(&s->start.session);
-    s->nchannels = s->start.channels = 1 + w->options->channels;
+    s->nchannels = s->start.channels =
+        1 + wsm_option(options, WSM_OPT_CHANNELS);
     wsm_buffers_init(&s->buffers);
     wsm_window_init(&s->window);
     ratelimit_init(&s->limit);
@@ -220,15 +227,12 @@ static WsmSource *wsm_source_new(Wsm *w)
                "job would make that fail; wait until it has ended");
     s->notes = g_ptr_array_new_with_free_func(g_free);
     wsm_source_add_channels(s);
+    wsm_session_begin(session, WSM_ROLE_SOURCE, &s->start.session);
     return s;
 }
 
-bool wsm_source_start(Wsm *w, Error **errp)
+bool wsm_source_start(WsmSource *s, Error **errp)
 {
-    WsmSource *s = w->source = wsm_source_new(w);
-
-    wsm_begin(w, WSM_ROLE_SOURCE, &s->start.session);
-    wsm_progress_start(w);
     return wsm_loop_init(&s->loop, "wsm-source", errp) &&
            wsm_source_add_disks(s, errp) && wsm_source_track(s, errp);
 }
@@ -373,7 +377,7 @@ int64_t wsm_source_sent(WsmSource *s)
 static WsmDiskInfo *wsm_source_disk_info(WsmSource *s, WsmSourceDisk *d)
 {
     WsmDiskInfo *info = g_new0(WsmDiskInfo, 1);
-    bool postcopy = wsm_phase(s->w) == WSM_PHASE_POSTCOPY;
+    bool postcopy = wsm_session_phase(s->session) == WSM_PHASE_POSTCOPY;
 
     info->name = g_strdup(d->name);
     info->path = g_strdup(s->start.disk[d->index].path);
@@ -408,7 +412,7 @@ void wsm_source_info(WsmSource *s, WsmInfo *info)
     for (int i = s->nchannels - 1; i >= 0; i--) {
         WsmSourceChannel *c = &s->channel[i];
 
-        wsm_info_add_channel(info, i, qatomic_read(&c->up),
-                             qatomic_read(&c->connection));
+        wsm_channel_info(info, i, qatomic_read(&c->up),
+                         qatomic_read(&c->connection));
     }
 }

@@ -16,18 +16,21 @@
 #include "qemu/ratelimit.h"
 #include "qemu/stats64.h"
 #include "system/block-backend.h"
+#include "migration/wsm/core/options.h"
+#include "migration/wsm/core/session.h"
 #include "migration/wsm/core/loop.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/hold.h"
 #include "migration/wsm/image/image.h"
+#include "migration/wsm/image/images.h"
 #include "migration/wsm/image/nodes.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/buffers.h"
 #include "migration/wsm/link/connect.h"
 #include "migration/wsm/policy/window.h"
-#include "migration/wsm/state.h"
 #include "migration/wsm/wire/message.h"
 
+typedef struct WsmSource WsmSource;
 typedef struct WsmSourceChannel WsmSourceChannel;
 
 typedef struct WsmSourceDisk {
@@ -110,7 +113,10 @@ struct WsmSourceChannel {
 
 struct WsmSource {
     /* Set in start, never changed */
-    Wsm *w;
+    WsmSession *session;
+    WsmOptionsStore *options;
+    WsmImages *images;
+    const char *peer;           /* where the guest goes to; NULL: not known */
     WsmStart start;             /* what the destination is told */
     unsigned ndisks;
     WsmSourceDisk *disk;
@@ -168,14 +174,18 @@ struct WsmSource {
 /* --- source/source.c: main thread, BQL --- */
 
 /* Returns false and sets @errp if the disks or options do not allow it */
-bool wsm_source_check(Wsm *w, Error **errp);
+bool wsm_source_check(const WsmOptionsStore *options, WsmImages *images,
+                      Error **errp);
+
+/* Begin phase "setup".  All arguments must outlive the source. */
+WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
+                          WsmImages *images, const char *peer);
 
 /*
- * Begin phase "setup" and to track writes.  It drains, so it can take as long
- * as a guest's request does.  Makes Wsm.source, also if it returns false and
- * sets @errp.
+ * Begin to track writes.  It drains, so it can take as long as a guest's
+ * request does.  Returns false and sets @errp; then only stop and free it.
  */
-bool wsm_source_start(Wsm *w, Error **errp);
+bool wsm_source_start(WsmSource *s, Error **errp);
 
 /* End all coroutines, release all block nodes.  Can be called twice. */
 void wsm_source_stop(WsmSource *s);
@@ -239,11 +249,6 @@ bool wsm_source_wait_all_there(WsmSource *s, int ms);
 int64_t wsm_source_dirty(WsmSource *s);
 int64_t wsm_source_sent(WsmSource *s);
 int64_t wsm_source_equal(WsmSource *s);
-
-/* --- source/progress.c: main thread; see also progress.h --- */
-
-/* What is allocated of the image and its backing files; or -errno */
-int64_t wsm_source_allocated(BlockDriverState *bs);
 
 /* --- source/basis.c --- */
 

@@ -73,7 +73,7 @@ bool wsm_source_look(WsmSource *s, Error **errp)
     g_autoptr(GPtrArray) moving = NULL;
     WsmExcludedDiskList *excluded = NULL;
 
-    moving = wsm_disk_select(all, s->w->options->disks, &excluded, errp);
+    moving = wsm_disk_select(all, s->options->options->disks, &excluded, errp);
     qapi_free_WsmExcludedDiskList(s->excluded);
     s->excluded = excluded;
     return moving && wsm_source_all_move(s, moving, errp) &&

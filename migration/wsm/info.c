@@ -1,17 +1,45 @@
 /*
- * Whole-system migration: its disks in query-migrate
+ * Whole-system migration: what query-wsm and query-migrate say
  *
- * Management tools look there, as they do for QEMU's own migration, and would
- * believe that nothing happens while disks are sent.
+ * Management tools look for progress in query-migrate, as they do for QEMU's
+ * own migration, and would believe that nothing happens while disks are sent.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "monitor/monitor.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/qapi-types-migration.h"
+#include "qapi/qapi-visit-wsm.h"
 #include "qemu/units.h"
-#include "migration/wsm.h"
+#include "migration/wsm/progress.h"
 #include "migration/wsm/state.h"
+
+static WsmInfo *wsm_info(Wsm *w)
+{
+    WsmInfo *info = g_new0(WsmInfo, 1);
+
+    wsm_session_info(&w->session, info);
+    if (w->source) {
+        wsm_source_info(w->source, info);
+    } else if (w->dest) {
+        wsm_dest_info(w->dest, info);
+    }
+    wsm_progress_info(w, info);
+    return info;
+}
+
+WsmInfo *wsm_last_info(Wsm *w)
+{
+    return !w->source && !w->dest && w->last ? QAPI_CLONE(WsmInfo, w->last)
+                                             : wsm_info(w);
+}
+
+void wsm_remember(Wsm *w)
+{
+    qapi_free_WsmInfo(w->last);
+    w->last = wsm_info(w);
+}
 
 void wsm_outgoing_info(MigrationInfo *mi)
 {
