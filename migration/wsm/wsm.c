@@ -4,26 +4,30 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qapi/qapi-events-wsm.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
-#include "qemu/units.h"
-#include "migration/migration.h"
-#include "migration/options.h"
-#include "migration/qemu-file.h"
-#include "migration/vmstate.h"
-#include "system/runstate.h"
 #include "migration/wsm/give-up.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/state.h"
+#include "migration/wsm/trace.h"
 
 #define WSM_SHUTDOWN_GRACE_NS   (2 * NANOSECONDS_PER_SECOND)
+
+static void wsm_tell_phase(WsmRole role, const QemuUUID *session,
+                           WsmPhase phase)
+{
+    g_autofree char *uuid = qemu_uuid_unparse_strdup(session);
+
+    trace_wsm_phase(WsmRole_str(role), WsmPhase_str(phase));
+    qapi_event_send_wsm_phase(role, uuid, phase);
+}
 
 void wsm_mig_init(void)
 {
     Wsm *w = g_new0(Wsm, 1);
 
-    wsm_session_init(&w->session);
+    wsm_session_init(&w->session, wsm_tell_phase);
     wsm_options_init(&w->options);
     wsm_images_init(&w->images);
     wsm_listen_init(&w->listen);

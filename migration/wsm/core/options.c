@@ -111,7 +111,7 @@ void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
 {
     WsmOptions *o = store->options;
 
-    assert(bql_locked());
+    GLOBAL_STATE_CODE();
     QEMU_LOCK_GUARD(&store->lock);
     o->channels = new->has_channels ? new->channels : o->channels;
     o->granularity = new->has_granularity ? new->granularity : o->granularity;

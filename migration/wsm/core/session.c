@@ -5,25 +5,14 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-events-wsm.h"
 #include "qemu/lockable.h"
 #include "migration/wsm/core/session.h"
-#include "migration/wsm/trace.h"
 
-void wsm_session_init(WsmSession *s)
+void wsm_session_init(WsmSession *s, WsmSessionTell *tell)
 {
-    *s = (WsmSession) { .downtime_ns = -1 };
+    *s = (WsmSession) { .tell = tell, .downtime_ns = -1 };
     qemu_mutex_init(&s->lock);
     wsm_phase_init(&s->phases, wsm_now());
-}
-
-static void wsm_session_announce(WsmRole role, const QemuUUID *id,
-                                 WsmPhase phase)
-{
-    g_autofree char *uuid = qemu_uuid_unparse_strdup(id);
-
-    trace_wsm_phase(WsmRole_str(role), WsmPhase_str(phase));
-    qapi_event_send_wsm_phase(role, uuid, phase);
 }
 
 void wsm_session_begin(WsmSession *s, WsmRole role, const QemuUUID *id)
@@ -36,7 +25,7 @@ void wsm_session_begin(WsmSession *s, WsmRole role, const QemuUUID *id)
         wsm_phase_init(&s->phases, wsm_now());
         wsm_phase_enter(&s->phases, WSM_PHASE_SETUP, wsm_now());
     }
-    wsm_session_announce(role, id, WSM_PHASE_SETUP);
+    s->tell(role, id, WSM_PHASE_SETUP);
 }
 
 /* Enter @to, if @from is negative or the phase now */
@@ -56,7 +45,7 @@ static void wsm_session_change(WsmSession *s, int from, WsmPhase to)
     if (role == WSM_ROLE_SOURCE && to == WSM_PHASE_POSTCOPY) {
         qatomic_set(&s->handed_over, true);
     }
-    wsm_session_announce(role, &id, to);
+    s->tell(role, &id, to);
 }
 
 void wsm_session_enter(WsmSession *s, WsmPhase phase)

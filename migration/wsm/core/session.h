@@ -18,11 +18,16 @@ static inline int64_t wsm_now(void)
     return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
+/* A phase has begun.  Any thread, without any lock of ours. */
+typedef void WsmSessionTell(WsmRole role, const QemuUUID *id, WsmPhase phase);
+
 /*
  * One per QEMU.  Its functions can be called in any thread, but not under
  * @lock.
  */
 typedef struct WsmSession {
+    WsmSessionTell *tell;       /* set in init, never changed */
+
     QemuMutex lock;             /* protects the fields below */
     WsmRole role;
     QemuUUID id;
@@ -33,12 +38,16 @@ typedef struct WsmSession {
     bool handed_over;           /* the guest is elsewhere; atomic, for good */
 } WsmSession;
 
-void wsm_session_init(WsmSession *s);
+/* @tell hears of each phase that begins, after it has begun */
+void wsm_session_init(WsmSession *s, WsmSessionTell *tell);
 
 /* Begin a new attempt: phase "setup", no error */
 void wsm_session_begin(WsmSession *s, WsmRole role, const QemuUUID *id);
 
-/* Enter a phase and tell the world, unless policy/phase.h forbids that */
+/*
+ * Enter a phase, unless it is the one now.  It must be one that may follow, see
+ * policy/phase.h.
+ */
 void wsm_session_enter(WsmSession *s, WsmPhase phase);
 
 /* Enter @to if the phase is @from, or else leave it */
