@@ -4,8 +4,7 @@
  * While QEMU has the image nobody else touches them.  At rest anybody can
  * remove, disable or clear bitmaps (qemu-img bitmap, or a QEMU whose guest has
  * not run yet), and then the chain would not know of all later writes.  So
- * there is a seal: one more bitmap, which is of no use as such, but in whose
- * name is the sum of what is stored.
+ * there is a seal: one more bitmap, in whose name is the sum of what is stored.
  *
  *     wsm-seal-NEWEST-SHA256
  *
@@ -14,19 +13,20 @@
  * enabled, which is not in the sum: a QEMU without sync points that writes to
  * the image adds bits there.
  *
+ * Its last block is set.  Whoever makes the disk smaller cuts that off, and it
+ * does not come back with the size: a new end is clean in all bitmaps.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
-#include "qemu/units.h"
 #include "block/block.h"
 #include "block/block_int.h"
 #include "migration/wsm/image/points-int.h"
 #include "migration/wsm/image/points.h"
 
 #define SEAL_PREFIX         "wsm-seal-"
-#define SEAL_GRANULARITY    (1 * GiB)
 
 bool wsm_points_can_persist(BlockDriverState *bs)
 {
@@ -50,8 +50,12 @@ static void sum_bitmap(GString *text, BdrvDirtyBitmap *bitmap)
                            newest ? -1 : bdrv_get_dirty_count(bitmap));
 }
 
-/* The sum of the stored points; @newest: of the enabled bitmap, -1: none is */
-static char *sum_stored(BlockDriverState *bs, int64_t *newest)
+/*
+ * The sum of the stored points.  @newest: dirty bytes of the enabled bitmap,
+ * -1: none is; @granularity: of the last bitmap.
+ */
+static char *sum_stored(BlockDriverState *bs, int64_t *newest,
+                        uint32_t *granularity)
 {
     g_autoptr(GArray) points = wsm_points_list(bs);
     g_autoptr(GString) text = g_string_new(NULL);
@@ -64,6 +68,7 @@ static char *sum_stored(BlockDriverState *bs, int64_t *newest)
             continue;
         }
         sum_bitmap(text, p->since);
+        *granularity = bdrv_dirty_bitmap_granularity(p->since);
         if (p->rest) {
             sum_bitmap(text, p->rest);
         }
@@ -90,7 +95,8 @@ void wsm_points_unseal(BlockDriverState *bs)
 bool wsm_points_seal(BlockDriverState *bs)
 {
     int64_t newest;
-    g_autofree char *sum = sum_stored(bs, &newest);
+    uint32_t granularity;
+    g_autofree char *sum = sum_stored(bs, &newest, &granularity);
     g_autofree char *name = NULL;
     BdrvDirtyBitmap *seal;
 
@@ -99,24 +105,29 @@ bool wsm_points_seal(BlockDriverState *bs)
         return true;
     }
     name = g_strdup_printf(SEAL_PREFIX "%" PRId64 "-%s", newest, sum);
-    if (!bdrv_can_store_new_dirty_bitmap(bs, name, SEAL_GRANULARITY, NULL)) {
+    if (!bdrv_can_store_new_dirty_bitmap(bs, name, granularity, NULL)) {
         return false;
     }
-    seal = bdrv_create_dirty_bitmap(bs, SEAL_GRANULARITY, name, NULL);
+    seal = bdrv_create_dirty_bitmap(bs, granularity, name, NULL);
     if (!seal) {
         return false;
     }
     bdrv_disable_dirty_bitmap(seal);
+    bdrv_set_dirty_bitmap(seal, bdrv_dirty_bitmap_size(seal) - 1, 1);
     bdrv_dirty_bitmap_set_persistence(seal, true);
     return true;
 }
 
-/* Is @name that of a seal on @sum, with no fewer writes in the newest now? */
-static bool seal_fits(const char *name, const char *sum, int64_t newest)
+/*
+ * Is it a seal on @sum, with no fewer writes in the newest now?  Then the disk
+ * has its end still, too.
+ */
+static bool seal_fits(BdrvDirtyBitmap *bitmap, const char *sum, int64_t newest)
 {
+    const char *name = bdrv_dirty_bitmap_name(bitmap);
     int64_t then;
 
-    return strstart(name, SEAL_PREFIX, &name) &&
+    return strstart(name, SEAL_PREFIX, &name) && bdrv_get_dirty_count(bitmap) &&
            qemu_strtoi64(name, &name, 10, &then) == 0 && then >= 0 &&
            then <= newest && *name == '-' && !strcmp(name + 1, sum);
 }
@@ -125,18 +136,18 @@ bool wsm_points_check_seal(BlockDriverState *bs, Error **errp)
 {
     g_autoptr(GPtrArray) bitmaps = wsm_points_bitmaps(bs);
     int64_t newest;
-    g_autofree char *sum = sum_stored(bs, &newest);
+    uint32_t granularity;
+    g_autofree char *sum = sum_stored(bs, &newest, &granularity);
 
     for (unsigned i = 0; sum && i < bitmaps->len; i++) {
-        if (seal_fits(bdrv_dirty_bitmap_name(bitmaps->pdata[i]), sum,
-                      newest)) {
+        if (seal_fits(bitmaps->pdata[i], sum, newest)) {
             return true;
         }
     }
     if (sum) {
         error_setg(errp, "the sync points in the image are not those that were "
                    "stored: a bitmap was removed, added, enabled, disabled or "
-                   "cleared");
+                   "cleared, or the disk made smaller");
     }
     return !sum;
 }

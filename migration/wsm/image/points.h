@@ -29,9 +29,10 @@
  * and "wsm-NNNNNNNNNN-SIZE-UUID-rest", where NNNNNNNNNN gives their order and
  * SIZE is that of the node in bytes: after a resize a point is of no use, as
  * nobody marked the new area as changed.  (If the disk was made smaller and
- * then as large as before, what was cut off is marked, by a hook.)  So they go
- * when the node goes, the user sees them with query-named-block-nodes, and
- * qcow2 can store them.  There is no other state: whoever wants to know asks
+ * then as large as before, what was cut off is marked in what is held, and at
+ * rest the seal tells.)  So they go when the node goes, the user sees them with
+ * query-named-block-nodes, and qcow2 can store them, for which a bitmap has
+ * nothing but its name.  There is no other state: whoever wants to know asks
  * the node.
  *
  * Each point needs the bitmaps after it.  So they are held: from the first look

@@ -1221,6 +1221,42 @@ static void test_tampered(void)
     }
 }
 
+/* As `qemu-img resize` or block_resize before the guest ran */
+static void check_resized_at_rest(int64_t between, bool good)
+{
+    g_autofree char *path = file_new("disk.qcow2", "qcow2");
+    BlockBackend *blk = open_file(path, "qcow2", BDRV_O_RDWR);
+    Error *err = NULL;
+
+    add(blk, 1);
+    write_sectors(blk, 0, 8);
+    add(blk, 2);
+    wsm_points_persist(blk_bs(blk));
+    blk_unref(blk);
+
+    blk = open_file(path, "qcow2", BDRV_O_RDWR | BDRV_O_RESIZE);
+    resize(blk, between);
+    resize(blk, SIZE);
+    blk_unref(blk);
+    blk = open_file(path, "qcow2", BDRV_O_RDWR);
+    g_assert_cmpint(wsm_points_unpersist(blk_bs(blk), &err), ==, good);
+    if (good) {
+        check_points(blk, "12");
+    } else {
+        error_free_or_abort(&err);
+    }
+    blk_unref(blk);
+    g_unlink(path);
+}
+
+static void test_resized_at_rest(void)
+{
+    check_resized_at_rest(SIZE, true);
+    check_resized_at_rest(SIZE + 64 * KIB, true);
+    check_resized_at_rest(SIZE - 64 * KIB, false);
+    check_resized_at_rest(64 * KIB, false);
+}
+
 /* A read-only image keeps what is stored, and nothing tries to write */
 static void test_persist_read_only(void)
 {
@@ -1306,6 +1342,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/points/from-runs", test_from_runs);
     g_test_add_func("/wsm/points/resize", test_resize);
     g_test_add_func("/wsm/points/shrink-and-grow", test_shrink_and_grow);
+    g_test_add_func("/wsm/points/resized-at-rest", test_resized_at_rest);
     g_test_add_func("/wsm/points/id", test_id);
     g_test_add_func("/wsm/points/persist", test_persist);
     g_test_add_func("/wsm/points/persist/forget", test_persist_forget);
