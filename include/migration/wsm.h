@@ -51,6 +51,19 @@ bool wsm_transport_check(const MigrationAddress *addr, Error **errp);
 bool wsm_outgoing_start(Error **errp);
 
 /*
+ * The migration thread has set everything up: copy the disks, until what is
+ * left of them can wait.  Migration thread, without the BQL.
+ */
+void wsm_outgoing_copy_disks(void);
+
+/*
+ * In each round of the migration thread: may it go on to post-copy, or end?
+ * @pending, what is left in bytes, is made so large that post-copy is not left
+ * out.  Migration thread, without the BQL.
+ */
+bool wsm_outgoing_may_switch_over(uint64_t *pending);
+
+/*
  * query-migrate: fill in what there is to say of disks, and make the throughput
  * that of disks and memory; "ram" is there.  info migrate: print the former,
  * @stats may be NULL.

@@ -7,9 +7,12 @@
 #include "qapi/error.h"
 #include "migration/migration.h"
 #include "migration/options.h"
+#include "migration/qemu-file.h"
 #include "migration/wsm/progress.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/state.h"
+
+#define WSM_NEARLY              4       /* times what can be sent stopped */
 
 bool wsm_outgoing_start(Error **errp)
 {
@@ -36,6 +39,71 @@ void wsm_outgoing_cancelled(void)
 
     if (w->source) {
         wsm_save_end(w, WSM_PHASE_CANCELLED, NULL);
+    }
+}
+
+void wsm_outgoing_copy_disks(void)
+{
+    QEMUFile *f = migrate_get_current()->to_dst_file;
+    WsmSource *s = wsm_get()->source;
+    int ret;
+
+    if (!s) {
+        return;
+    }
+    /* The destination needs our START before it lets channels in */
+    qemu_fflush(f);
+    ret = wsm_source_disk_phase(s);
+    if (ret < 0 && !qemu_file_get_error(f)) {
+        qemu_file_set_error(f, ret);
+    }
+}
+
+/* Memory alone decides when; then see that all is ready to stop the guest */
+static bool wsm_outgoing_may_freeze(WsmSource *s, uint64_t *pending)
+{
+    MigrationState *ms = migrate_get_current();
+    bool converged = *pending < ms->threshold_size;
+    /* The user wants memory post-copy now; without it memory must converge */
+    bool started = migrate_postcopy_ram() && qatomic_read(&ms->start_postcopy);
+
+    if (!converged && !started) {
+        /* Soon: so that the flush does not hold up the freeze then */
+        if (*pending < WSM_NEARLY * ms->threshold_size) {
+            wsm_source_prepare_freeze(s);
+        }
+        return false;
+    }
+    if (!wsm_source_prepare_freeze(s)) {
+        return false;
+    }
+    qatomic_set(&ms->start_postcopy, true);
+    /* Too much to leave out post-copy, in which the guest changes hands */
+    *pending = MAX(*pending, MAX(ms->threshold_size, 1));
+    return true;
+}
+
+bool wsm_outgoing_may_switch_over(uint64_t *pending)
+{
+    Wsm *w = wsm_get();
+
+    if (!w->source) {
+        return true;
+    }
+    switch (wsm_session_phase(&w->session)) {
+    case WSM_PHASE_SETUP:
+    case WSM_PHASE_DISK_PRECOPY:
+        /* It broke off there */
+        return false;
+    case WSM_PHASE_RAM_PRECOPY:
+        return wsm_outgoing_may_freeze(w->source, pending);
+    case WSM_PHASE_FREEZE:
+        wsm_source_try_handover(w->source);
+        return false;
+    case WSM_PHASE_POSTCOPY:
+        return wsm_source_wait_all_there(w->source, 0);
+    default:
+        return true;
     }
 }
 

@@ -1,21 +1,17 @@
 /*
  * Whole-system migration: the source's part of the main stream
  *
- * How the phases fit into QEMU's migration: until the disks are copied,
- * wsm_save_pending_estimate() keeps the migration thread waiting, so that
- * memory, which changes faster, comes last.  (In save_live_iterate it would be
- * too late: memory's turn comes first there, and what it sends uses up the
- * bandwidth limit, at which QEMU skips the handlers behind it.)  Then
- * memory is copied as ever.  When it has become small enough,
- * wsm_save_pending_exact() starts QEMU's post-copy state, as a user's
- * migrate-start-postcopy would.
+ * How the phases fit into QEMU's migration: its thread copies the disks before
+ * it begins its rounds (wsm_outgoing_copy_disks()), so that memory, which
+ * changes faster, comes last.  Then memory is copied as ever.  When it has
+ * become small enough, wsm_outgoing_may_switch_over() starts QEMU's post-copy
+ * state, as a user's migrate-start-postcopy would.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
-#include "qemu/units.h"
 #include "migration/misc.h"
 #include "migration/multifd.h"
 #include "migration/migration.h"
@@ -27,9 +23,6 @@
 #include "migration/wsm/source/source.h"
 #include "migration/wsm/trace.h"
 
-/* More than any downtime limit lets QEMU send with the guest stopped */
-#define WSM_PENDING_HOLD        (1 * PiB)
-#define WSM_NEARLY              4       /* times what can be sent stopped */
 #define WSM_POLL_MS             10
 #define WSM_POSTCOPY_POLL_MS    100
 
@@ -196,82 +189,6 @@ int wsm_save_complete_postcopy(QEMUFile *f, void *opaque)
 {
     qemu_put_byte(f, WSM_SECTION_END);
     return 0;
-}
-
-/* The first that the migration thread does: copy the disks */
-static void wsm_save_disks(Wsm *w)
-{
-    QEMUFile *f = migrate_get_current()->to_dst_file;
-    int ret;
-
-    /* The destination needs our START before it lets channels in */
-    qemu_fflush(f);
-    ret = wsm_source_disk_phase(w->source);
-    if (ret < 0 && !qemu_file_get_error(f)) {
-        qemu_file_set_error(f, ret);
-    }
-}
-
-/*
- * Called without the BQL.  @must_precopy has memory's part already, as our
- * handlers are registered after those of memory.  @converged: it is so small
- * that it could be sent with the guest stopped.
- */
-static void wsm_save_pending(Wsm *w, bool exact, uint64_t *must_precopy,
-                             uint64_t *can_postcopy)
-{
-    MigrationState *ms = migrate_get_current();
-    uint64_t pending = *must_precopy + *can_postcopy;
-    bool converged = exact && pending < MAX(ms->threshold_size, 1);
-    /* The user wants memory post-copy now; without it memory must converge */
-    bool started = migrate_postcopy_ram() && qatomic_read(&ms->start_postcopy);
-
-    switch (wsm_session_phase(&w->session)) {
-    case WSM_PHASE_SETUP:
-        wsm_save_disks(w);
-        *must_precopy += WSM_PENDING_HOLD;
-        break;
-    case WSM_PHASE_RAM_PRECOPY:
-        /* If nothing at all were pending, QEMU would leave out post-copy */
-        *can_postcopy += 1;
-        if (!converged && !started) {
-            /* Soon: so that the flush does not hold up the freeze then */
-            if (pending < WSM_NEARLY * ms->threshold_size) {
-                wsm_source_prepare_freeze(w->source);
-            }
-            break;
-        }
-        if (!wsm_source_prepare_freeze(w->source)) {
-            *must_precopy += WSM_PENDING_HOLD;
-            break;
-        }
-        qatomic_set(&ms->start_postcopy, true);
-        *can_postcopy += WSM_PENDING_HOLD;
-        break;
-    case WSM_PHASE_FREEZE:
-        wsm_source_try_handover(w->source);
-        *can_postcopy += WSM_PENDING_HOLD;
-        break;
-    case WSM_PHASE_POSTCOPY:
-        if (!wsm_source_wait_all_there(w->source, 0)) {
-            *can_postcopy += WSM_PENDING_HOLD;
-        }
-        break;
-    default:
-        break;
-    }
-}
-
-void wsm_save_pending_estimate(void *opaque, uint64_t *must_precopy,
-                               uint64_t *can_postcopy)
-{
-    wsm_save_pending(opaque, false, must_precopy, can_postcopy);
-}
-
-void wsm_save_pending_exact(void *opaque, uint64_t *must_precopy,
-                            uint64_t *can_postcopy)
-{
-    wsm_save_pending(opaque, true, must_precopy, can_postcopy);
 }
 
 /* Called with the BQL; the guest is stopped and its images are inactive */

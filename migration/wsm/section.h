@@ -29,10 +29,6 @@ void wsm_save_cleanup(void *opaque);
 int wsm_save_iterate(QEMUFile *f, void *opaque);
 int wsm_save_complete_precopy(QEMUFile *f, void *opaque);
 int wsm_save_complete_postcopy(QEMUFile *f, void *opaque);
-void wsm_save_pending_estimate(void *opaque, uint64_t *must_precopy,
-                               uint64_t *can_postcopy);
-void wsm_save_pending_exact(void *opaque, uint64_t *must_precopy,
-                            uint64_t *can_postcopy);
 
 /*
  * Start section: the first of all, so that what the disks lack is said before
