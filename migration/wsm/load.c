@@ -19,6 +19,7 @@
 #include "migration/wsm/give-up.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/runs.h"
 
 typedef struct WsmLoadEnd {
     Wsm *w;
@@ -131,8 +132,8 @@ static int wsm_load_residue(QEMUFile *f, WsmDest *d, unsigned disk)
     size_t size = qemu_get_be32(f);
     Error *err = NULL;
 
-    /* The longest list has gaps and runs of one block, each of one byte */
-    if (size > DIV_ROUND_UP(d->disk[disk].size, d->start.granularity) + 10) {
+    if (size > wsm_runs_max_size(DIV_ROUND_UP(d->disk[disk].size,
+                                              d->start.granularity))) {
         error_report("section 'wsm-freeze': disk %u: %zu bytes are too many "
                      "for its size", disk, size);
         return -EINVAL;

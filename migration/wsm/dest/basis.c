@@ -20,6 +20,7 @@
 #include "qemu/memalign.h"
 #include "migration/wsm/core/hash.h"
 #include "migration/wsm/dest/dest.h"
+#include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/image.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/image/record.h"
@@ -171,7 +172,7 @@ static int coroutine_fn wsm_dest_say_own(WsmDestConn *conn, WsmDestDisk *disk)
             .bytes = MIN(step, disk->size - offset),
         };
 
-        wsm_points_to_runs(disk->own, msg.offset, msg.bytes,
+        wsm_bitmap_to_runs(disk->own, msg.offset, msg.bytes,
                            conn->d->start.granularity, runs);
         msg.length = runs->len;
         ret = wsm_channel_send(&conn->c, &msg, runs->data);
@@ -259,7 +260,7 @@ bool coroutine_fn wsm_dest_point(WsmDestConn *conn, const WsmMsg *msg,
         /* Said again because the channel broke */
         return true;
     }
-    return wsm_points_from_runs(pm.rest ? disk->travel[pm.index].rest
+    return wsm_bitmap_from_runs(pm.rest ? disk->travel[pm.index].rest
                                         : disk->travel[pm.index].since,
                                 msg->offset, msg->bytes, pm.runs, pm.size,
                                 d->start.granularity, errp);

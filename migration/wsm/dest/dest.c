@@ -336,24 +336,17 @@ int64_t wsm_dest_missing(WsmDest *d)
     return missing;
 }
 
+static void wsm_dest_run_is_missing(void *opaque, int64_t offset, int64_t bytes)
+{
+    bdrv_pull_set_missing(opaque, offset, bytes);
+}
+
 bool wsm_dest_set_missing(WsmDest *d, unsigned disk, const uint8_t *runs,
                           size_t size, Error **errp)
 {
-    WsmDestDisk *dd = &d->disk[disk];
-    int64_t granularity = d->start.granularity;
-    uint64_t first, count;
-    WsmRunsDecoder dec;
-    int ret;
-
-    wsm_runs_decode_init(&dec, runs, size,
-                         DIV_ROUND_UP(dd->size, granularity));
-    while ((ret = wsm_runs_decode(&dec, &first, &count, errp)) > 0) {
-        int64_t offset = first * granularity;
-        int64_t end = MIN(offset + count * granularity, dd->size);
-
-        bdrv_pull_set_missing(dd->filter, offset, end - offset);
-    }
-    return ret == 0;
+    return wsm_runs_for_each(runs, size, d->disk[disk].size,
+                             d->start.granularity, wsm_dest_run_is_missing,
+                             d->disk[disk].filter, errp);
 }
 
 bool wsm_dest_seal(WsmDest *d, Error **errp)

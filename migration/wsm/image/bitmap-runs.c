@@ -1,23 +1,14 @@
 /*
- * Whole-system migration: ids of sync points, their bitmaps as lists of runs
+ * Whole-system migration: bitmaps as lists of runs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/bswap.h"
-#include "migration/wsm/image/points.h"
+#include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/wire/runs.h"
 
-QemuUUID wsm_points_id(const QemuUUID *session, unsigned disk)
-{
-    QemuUUID id = *session;
-
-    stw_be_p(id.data + 14, lduw_be_p(id.data + 14) ^ disk);
-    return id;
-}
-
-void wsm_points_to_runs(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes,
+void wsm_bitmap_to_runs(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes,
                         uint32_t granularity, GByteArray *out)
 {
     int64_t start = offset, count;
@@ -38,14 +29,24 @@ void wsm_points_to_runs(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes,
     }
 }
 
-bool wsm_points_from_runs(BdrvDirtyBitmap *bitmap, int64_t offset,
+typedef struct WsmBitmapRange {
+    BdrvDirtyBitmap *bitmap;
+    int64_t offset;
+} WsmBitmapRange;
+
+static void set_run(void *opaque, int64_t offset, int64_t bytes)
+{
+    WsmBitmapRange *r = opaque;
+
+    bdrv_set_dirty_bitmap(r->bitmap, r->offset + offset, bytes);
+}
+
+bool wsm_bitmap_from_runs(BdrvDirtyBitmap *bitmap, int64_t offset,
                           int64_t bytes, const uint8_t *runs, size_t size,
                           uint32_t granularity, Error **errp)
 {
     int64_t disk = bdrv_dirty_bitmap_size(bitmap);
-    uint64_t first, count;
-    WsmRunsDecoder d;
-    int ret;
+    WsmBitmapRange r = { .bitmap = bitmap, .offset = offset };
 
     if (offset < 0 || bytes < 0 || offset > disk || bytes > disk - offset) {
         error_setg(errp, "list of runs: its range, offset %" PRId64 ", bytes %"
@@ -53,13 +54,6 @@ bool wsm_points_from_runs(BdrvDirtyBitmap *bitmap, int64_t offset,
                    offset, bytes, disk);
         return false;
     }
-    wsm_runs_decode_init(&d, runs, size, DIV_ROUND_UP(bytes, granularity));
-    while ((ret = wsm_runs_decode(&d, &first, &count, errp)) > 0) {
-        int64_t start = first * granularity;
-        int64_t end = (first + count) * granularity;
-
-        bdrv_set_dirty_bitmap(bitmap, offset + start,
-                              MIN(end, bytes) - start);
-    }
-    return ret == 0;
+    return wsm_runs_for_each(runs, size, bytes, granularity, set_run, &r,
+                             errp);
 }

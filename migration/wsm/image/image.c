@@ -11,6 +11,7 @@
 #include "block/raw-fd.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
+#include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/image-file.h"
 #include "migration/wsm/image/image.h"
 #include "migration/wsm/image/points.h"
@@ -150,7 +151,7 @@ static bool wsm_image_take_runs(BdrvDirtyBitmap *bitmap, const char *base64,
         return true;
     }
     runs = g_base64_decode(base64, &size);
-    return wsm_points_from_runs(bitmap, 0, bdrv_dirty_bitmap_size(bitmap),
+    return wsm_bitmap_from_runs(bitmap, 0, bdrv_dirty_bitmap_size(bitmap),
                                 runs, size, granularity, errp);
 }
 
@@ -338,7 +339,7 @@ static char *wsm_image_put_runs(BdrvDirtyBitmap *bitmap)
 {
     g_autoptr(GByteArray) runs = g_byte_array_new();
 
-    wsm_points_to_runs(bitmap, 0, bdrv_dirty_bitmap_size(bitmap),
+    wsm_bitmap_to_runs(bitmap, 0, bdrv_dirty_bitmap_size(bitmap),
                        bdrv_dirty_bitmap_granularity(bitmap), runs);
     return g_base64_encode(runs->data, runs->len);
 }

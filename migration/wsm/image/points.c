@@ -5,11 +5,20 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "block/block.h"
 #include "block/block_int.h"
 #include "migration/wsm/image/points-int.h"
 #include "migration/wsm/image/points.h"
+
+QemuUUID wsm_points_id(const QemuUUID *session, unsigned disk)
+{
+    QemuUUID id = *session;
+
+    stw_be_p(id.data + 14, lduw_be_p(id.data + 14) ^ disk);
+    return id;
+}
 
 /* What the name of a bitmap says */
 typedef struct PointName {

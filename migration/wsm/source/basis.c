@@ -14,11 +14,13 @@
 #include "qemu/main-loop.h"
 #include "qapi/qapi-types-migration.h"
 #include "migration/options.h"
+#include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/image.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/image/record.h"
 #include "migration/wsm/source/source.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/runs.h"
 
 /* Blocks of a bitmap in one message; at worst a byte for each */
 #define WSM_POINT_BLOCKS        (64 * KiB)
@@ -208,8 +210,8 @@ bool coroutine_fn wsm_source_own(WsmSourceChannel *c, const WsmMsg *msg,
                    d->name, msg->offset);
         return false;
     }
-    /* The longest list has gaps and runs of one block, each of one byte */
-    if (msg->length > DIV_ROUND_UP(msg->bytes, s->start.granularity) + 10) {
+    if (msg->length > wsm_runs_max_size(DIV_ROUND_UP(msg->bytes,
+                                                     s->start.granularity))) {
         error_setg(errp, "OWN of disk '%s': %u bytes are too many for a range "
                    "of %" PRIu64, d->name, msg->length, msg->bytes);
         return false;
@@ -243,7 +245,7 @@ static bool wsm_source_apply_own(WsmSource *s, WsmSourceDisk *d,
     for (unsigned i = 0; i < d->theirs->len; i++) {
         WsmOwnPart *part = g_ptr_array_index(d->theirs, i);
 
-        if (!wsm_points_from_runs(bitmap, part->offset, part->bytes,
+        if (!wsm_bitmap_from_runs(bitmap, part->offset, part->bytes,
                                   part->runs, part->size,
                                   s->start.granularity, errp)) {
             error_prepend(errp, "OWN of disk '%s': ", d->name);
@@ -357,7 +359,7 @@ wsm_source_send_bitmap(WsmSourceDisk *d, unsigned index, bool rest,
         offset = QEMU_ALIGN_DOWN(offset, s->start.granularity);
         bytes = MIN(step, d->size - offset);
         wsm_point_encode(index, rest, payload);
-        wsm_points_to_runs(bitmap, offset, bytes, s->start.granularity,
+        wsm_bitmap_to_runs(bitmap, offset, bytes, s->start.granularity,
                            payload);
         msg.offset = offset;
         msg.bytes = bytes;

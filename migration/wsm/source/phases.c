@@ -17,11 +17,11 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
+#include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/storage.h"
 #include "migration/wsm/policy/passes.h"
 #include "migration/wsm/source/source.h"
 #include "migration/wsm/trace.h"
-#include "migration/wsm/wire/runs.h"
 
 #define WSM_WAIT_MS             100     /* look for cancel this often */
 #define WSM_ABORT_NS            (500 * SCALE_MS)
@@ -234,19 +234,10 @@ void wsm_source_freeze(WsmSource *s)
 
 GByteArray *wsm_source_residue(WsmSource *s, unsigned disk)
 {
-    WsmSourceDisk *d = &s->disk[disk];
     GByteArray *runs = g_byte_array_new();
-    int64_t granularity = s->start.granularity;
-    int64_t offset = 0, bytes;
-    WsmRunsEncoder e;
 
-    wsm_runs_encode_init(&e, runs);
-    while (bdrv_dirty_bitmap_next_dirty_area(d->bitmap, offset, d->size,
-                                             INT64_MAX, &offset, &bytes)) {
-        wsm_runs_encode(&e, offset / granularity,
-                        DIV_ROUND_UP(bytes, granularity));
-        offset += bytes;
-    }
+    wsm_bitmap_to_runs(s->disk[disk].bitmap, 0, s->disk[disk].size,
+                       s->start.granularity, runs);
     return runs;
 }
 

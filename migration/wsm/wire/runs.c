@@ -112,3 +112,26 @@ int wsm_runs_decode(WsmRunsDecoder *d, uint64_t *first, uint64_t *count,
     d->end = *first + length;
     return 1;
 }
+
+uint64_t wsm_runs_max_size(uint64_t blocks)
+{
+    return blocks + LEB128_MAX_BYTES;
+}
+
+bool wsm_runs_for_each(const uint8_t *runs, size_t size, int64_t bytes,
+                       uint32_t granularity, WsmRunFn *fn, void *opaque,
+                       Error **errp)
+{
+    uint64_t first, count;
+    WsmRunsDecoder d;
+    int ret;
+
+    wsm_runs_decode_init(&d, runs, size, DIV_ROUND_UP(bytes, granularity));
+    while ((ret = wsm_runs_decode(&d, &first, &count, errp)) > 0) {
+        int64_t start = first * granularity;
+        int64_t end = MIN((first + count) * granularity, bytes);
+
+        fn(opaque, start, end - start);
+    }
+    return ret == 0;
+}

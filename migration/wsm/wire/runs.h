@@ -36,6 +36,24 @@ void wsm_runs_decode_init(WsmRunsDecoder *d, const uint8_t *buf, size_t size,
                           uint64_t blocks);
 
 /*
+ * How many bytes a list for @blocks blocks may have: one byte each for gaps and
+ * runs of one block, and some to spare
+ */
+uint64_t wsm_runs_max_size(uint64_t blocks);
+
+typedef void WsmRunFn(void *opaque, int64_t offset, int64_t bytes);
+
+/*
+ * Call @fn for each run of blocks of @granularity in @runs, with its place in a
+ * range of @bytes bytes, whose last block may be shorter.  Returns false and
+ * sets @errp if these are no runs within the range; by then @fn was called for
+ * those before the first bad one.
+ */
+bool wsm_runs_for_each(const uint8_t *runs, size_t size, int64_t bytes,
+                       uint32_t granularity, WsmRunFn *fn, void *opaque,
+                       Error **errp);
+
+/*
  * Returns 1 and the next run, 0 at the end, or -EINVAL and @errp if the bytes
  * are not a list of runs within the disk.
  */

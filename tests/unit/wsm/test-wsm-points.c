@@ -14,6 +14,7 @@
 #include "block/block.h"
 #include "block/block_int.h"
 #include "system/block-backend.h"
+#include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/points.h"
 
 #define SECTORS     2053            /* no multiple of a granularity */
@@ -366,13 +367,13 @@ static void fill_by_runs(BlockBackend *blk, BdrvDirtyBitmap *dest,
 
     random_bits(src, bits);
     merge(wire, granularity, bits);
-    wsm_points_to_runs(src, 0, begin, granularity, head);
-    wsm_points_to_runs(src, begin, SIZE - begin, granularity, tail);
+    wsm_bitmap_to_runs(src, 0, begin, granularity, head);
+    wsm_bitmap_to_runs(src, begin, SIZE - begin, granularity, tail);
     bdrv_release_dirty_bitmap(src);
 
-    wsm_points_from_runs(dest, 0, begin, head->data, head->len, granularity,
+    wsm_bitmap_from_runs(dest, 0, begin, head->data, head->len, granularity,
                          &error_abort);
-    wsm_points_from_runs(dest, begin, SIZE - begin, tail->data, tail->len,
+    wsm_bitmap_from_runs(dest, begin, SIZE - begin, tail->data, tail->len,
                          granularity, &error_abort);
     merge(set, bdrv_dirty_bitmap_granularity(dest), wire);
 }
@@ -853,17 +854,17 @@ static void test_from_runs(void)
     Error *err = NULL;
 
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
-        g_assert_false(wsm_points_from_runs(bitmap, bad[i].offset,
+        g_assert_false(wsm_bitmap_from_runs(bitmap, bad[i].offset,
                                             bad[i].bytes, bad[i].runs,
                                             bad[i].size, 4 * KIB, &err));
         error_free_or_abort(&err);
         g_assert_cmpint(bdrv_get_dirty_count(bitmap), ==, 0);
     }
-    wsm_points_from_runs(bitmap, SIZE, 0, NULL, 0, 4 * KIB, &error_abort);
+    wsm_bitmap_from_runs(bitmap, SIZE, 0, NULL, 0, 4 * KIB, &error_abort);
     g_assert_cmpint(bdrv_get_dirty_count(bitmap), ==, 0);
 
     /* A last block that is cut off at the end of the disk */
-    wsm_points_from_runs(bitmap, SIZE - 2560, 2560,
+    wsm_bitmap_from_runs(bitmap, SIZE - 2560, 2560,
                          (const uint8_t []) { 0, 1 }, 2, 4 * KIB,
                          &error_abort);
     g_assert_cmpint(bdrv_get_dirty_count(bitmap), ==, 4 * KIB);

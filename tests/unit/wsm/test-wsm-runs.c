@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/runs.c
+ * Unit tests of migration/wsm/wire/runs.c
  *
  * The bitmaps are compared with a shadow, an array with one byte per block.
  *
@@ -57,6 +57,36 @@ static unsigned decode_to_shadow(const GByteArray *in, uint8_t *shadow,
     return runs;
 }
 
+#define GRANULARITY     4096
+
+/* Marks what it is called for in bytes of @shadow, one for each 512 bytes */
+static void mark_run(void *opaque, int64_t offset, int64_t bytes)
+{
+    uint8_t *shadow = opaque;
+
+    g_assert_cmpint(offset % GRANULARITY, ==, 0);
+    g_assert_cmpint(bytes, >, 0);
+    for (int64_t i = offset / 512; i < (offset + bytes) / 512; i++) {
+        g_assert_cmpuint(shadow[i], ==, 0);
+        shadow[i] = 1;
+    }
+}
+
+/* In bytes, of a disk whose last block has @last bytes */
+static void check_for_each(const GByteArray *in, const uint8_t *shadow,
+                           uint64_t blocks, int64_t last)
+{
+    int64_t size = (blocks - 1) * GRANULARITY + last;
+    g_autofree uint8_t *marked = g_malloc0(size / 512 + 1);
+
+    g_assert_true(wsm_runs_for_each(in->data, in->len, size, GRANULARITY,
+                                    mark_run, marked, &error_abort));
+    for (int64_t i = 0; i < size / 512; i++) {
+        g_assert_cmpuint(marked[i], ==, shadow[i * 512 / GRANULARITY]);
+    }
+    g_assert_cmpuint(marked[size / 512], ==, 0);
+}
+
 static void check_round_trip(const uint8_t *shadow, uint64_t blocks)
 {
     g_autoptr(GByteArray) bytes = encode_shadow(shadow, blocks);
@@ -64,6 +94,42 @@ static void check_round_trip(const uint8_t *shadow, uint64_t blocks)
 
     decode_to_shadow(bytes, copy, blocks);
     g_assert_cmpmem(copy, blocks, shadow, blocks);
+    g_assert_cmpuint(bytes->len, <=, wsm_runs_max_size(blocks));
+    if (blocks) {
+        check_for_each(bytes, shadow, blocks, GRANULARITY);
+        check_for_each(bytes, shadow, blocks, 512);
+    }
+}
+
+/* The longest list that there is */
+static void test_max_size(void)
+{
+    for (uint64_t blocks = 0; blocks < 300; blocks++) {
+        g_autofree uint8_t *shadow = g_malloc0(blocks + 1);
+
+        for (uint64_t i = 0; i < blocks; i += 2) {
+            shadow[i] = 1;
+        }
+        check_round_trip(shadow, blocks);
+        g_assert_cmpuint(wsm_runs_max_size(blocks), ==, blocks + 10);
+    }
+}
+
+/* What comes before the first that is bad was told */
+static void test_for_each_bad(void)
+{
+    static const uint8_t runs[] = { 0, 1, 1, 9 };
+    uint8_t shadow[10 * GRANULARITY / 512] = {};
+    Error *err = NULL;
+
+    g_assert_false(wsm_runs_for_each(runs, sizeof(runs), 10 * GRANULARITY,
+                                     GRANULARITY, mark_run, shadow, &err));
+    g_assert_cmpstr(error_get_pretty(err), ==, "list of runs: gap 1 + length 9 "
+                    "after block 1 is beyond the 10 blocks of the disk");
+    error_free(err);
+    for (int i = 0; i < ARRAY_SIZE(shadow); i++) {
+        g_assert_cmpuint(shadow[i], ==, i < GRANULARITY / 512);
+    }
 }
 
 /* Encode @n runs, compare with the bytes @expected, decode them again */
@@ -359,6 +425,8 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
 
     g_test_add_func("/wsm/runs/bytes", test_bytes);
+    g_test_add_func("/wsm/runs/max-size", test_max_size);
+    g_test_add_func("/wsm/runs/for-each-bad", test_for_each_bad);
     g_test_add_func("/wsm/runs/nothing", test_nothing);
     g_test_add_func("/wsm/runs/shapes", test_shapes);
     g_test_add_func("/wsm/runs/random", test_random);
