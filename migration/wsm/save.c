@@ -209,7 +209,7 @@ int wsm_save_freeze(QEMUFile *f, Wsm *w)
         g_autoptr(GByteArray) runs = wsm_source_residue(s, i);
 
         trace_wsm_save_freeze(s->disk[i].name, runs->len,
-                              bdrv_get_dirty_count(s->disk[i].bitmap));
+                              wsm_work_dirty(s->work, i));
         qemu_put_be32(f, runs->len);
         qemu_put_buffer(f, runs->data, runs->len);
     }

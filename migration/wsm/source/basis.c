@@ -260,16 +260,13 @@ static bool wsm_source_apply_own(WsmSource *s, WsmSourceDisk *d,
 static bool wsm_source_apply_content(WsmSource *s, WsmSourceDisk *d,
                                      Error **errp)
 {
+    BdrvDirtyBitmap *compare;
+
     if (!d->theirs->len) {
         return true;
     }
-    d->compare = bdrv_create_dirty_bitmap(d->bs, s->start.granularity, NULL,
-                                          errp);
-    if (!d->compare) {
-        return false;
-    }
-    bdrv_disable_dirty_bitmap(d->compare);
-    return wsm_source_apply_own(s, d, d->compare, errp);
+    compare = wsm_work_start_compare(s->work, d->index, errp);
+    return compare && wsm_source_apply_own(s, d, compare, errp);
 }
 
 /*
@@ -279,13 +276,13 @@ static bool wsm_source_apply_content(WsmSource *s, WsmSourceDisk *d,
 static bool wsm_source_apply_point(WsmSource *s, WsmSourceDisk *d,
                                    Error **errp)
 {
+    BdrvDirtyBitmap *dirty = wsm_work_start_anew(s->work, d->index);
     bool ok;
 
-    bdrv_reset_dirty_bitmap(d->bitmap, 0, d->size);
     wsm_source_hold_points(d, false);
-    ok = wsm_points_changed(d->bs_points, &d->basis_point, d->bitmap, errp);
+    ok = wsm_points_changed(d->bs_points, &d->basis_point, dirty, errp);
     wsm_source_hold_points(d, true);
-    return ok && wsm_source_apply_own(s, d, d->bitmap, errp);
+    return ok && wsm_source_apply_own(s, d, dirty, errp);
 }
 
 static bool wsm_source_apply_disk(WsmSource *s, WsmSourceDisk *d,
@@ -437,7 +434,10 @@ static void wsm_source_drop_moved_bitmaps(BlockDriverState *bs)
 /* What the destination lacks: nothing, unless QEMU ends too early */
 static const BdrvDirtyBitmap *wsm_source_disk_missing(WsmSourceDisk *d)
 {
-    return d->bitmap && bdrv_get_dirty_count(d->bitmap) ? d->bitmap : NULL;
+    WsmWork *work = d->s->work;
+
+    return wsm_work_dirty(work, d->index)
+           ? wsm_work_dirty_bitmap(work, d->index) : NULL;
 }
 
 void wsm_source_settle(WsmSource *s, WsmSourceDisk *d)
@@ -461,7 +461,7 @@ void wsm_source_settle(WsmSource *s, WsmSourceDisk *d)
     case WSM_PHASE_RAM_PRECOPY:
     case WSM_PHASE_FREEZE:
         /* Broke off: next time what has arrived need not be sent */
-        wsm_source_keep_point(s, d, d->bitmap);
+        wsm_source_keep_point(s, d, wsm_work_dirty_bitmap(s->work, d->index));
         break;
     case WSM_PHASE_POSTCOPY:
     case WSM_PHASE_COMPLETED:

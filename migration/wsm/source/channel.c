@@ -113,11 +113,11 @@ static void coroutine_fn wsm_source_channel_up(WsmSourceChannel *c)
     qatomic_set(&c->connection, c->connection + 1);
     qatomic_set(&c->up, true);
     trace_wsm_source_channel_up(c->c.id, c->connection);
-    wsm_source_restore(c);
+    wsm_work_lane_up(s->work, c->c.id);
     if (c->c.id == 0) {
         s->sync_wanted |= s->sync_awaited;
-        s->go_wanted |= s->epoch > 0;
-        s->points_wanted |= s->epoch > 0;
+        s->go_wanted |= wsm_work_is_push(s->work);
+        s->points_wanted |= wsm_work_is_push(s->work);
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         if (c->connection == 1) {
@@ -131,15 +131,13 @@ static void coroutine_fn wsm_source_channel_up(WsmSourceChannel *c)
 static void coroutine_fn wsm_source_channel_down(WsmSourceChannel *c)
 {
     qatomic_set(&c->up, false);
+    wsm_work_lane_down(c->s->work, c->c.id);
     wsm_channel_shutdown(&c->c);
     while (c->users) {
         qemu_co_queue_wait(&c->idle, NULL);
     }
     wsm_channel_detach(&c->c);
-    if (c->s->epoch) {
-        /* Nothing is ever written twice in post-copy: no need to wait */
-        wsm_source_restore(c);
-    }
+    wsm_work_lane_gone(c->s->work, c->c.id);
 }
 
 static bool coroutine_fn wsm_source_open(WsmSourceChannel *c, Error **errp)
@@ -177,7 +175,7 @@ static void coroutine_fn wsm_source_synced(WsmSource *s, const WsmMsg *msg)
         return;
     }
     s->sync_awaited = false;
-    if (!s->epoch && msg->bytes) {
+    if (!wsm_work_is_push(s->work) && msg->bytes) {
         Error *err = NULL;
 
         wsm_set_flush_error(&err, msg->bytes);
@@ -195,10 +193,10 @@ static void coroutine_fn wsm_source_synced(WsmSource *s, const WsmMsg *msg)
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->synced = true;
-        s->all_there = s->epoch > 0;
+        s->all_there = wsm_work_is_push(s->work);
         qemu_cond_broadcast(&s->cond);
     }
-    if (s->epoch) {
+    if (wsm_work_is_push(s->work)) {
         wsm_source_end_pause(s);
     }
 }
@@ -216,7 +214,8 @@ static bool coroutine_fn wsm_source_failed(WsmSourceChannel *c,
                c->s->disk[msg->disk].name, text);
     wsm_source_fail(c->s, err);
     /* It is tried again in post-copy; the error may last */
-    wsm_loop_sleep(&c->s->loop, c->s->epoch ? NANOSECONDS_PER_SECOND : 0);
+    wsm_loop_sleep(&c->s->loop, wsm_work_is_push(c->s->work)
+                                ? NANOSECONDS_PER_SECOND : 0);
     return wsm_source_ack(c, msg, false, errp);
 }
 
@@ -264,16 +263,14 @@ static bool coroutine_fn wsm_source_dispatch(WsmSourceChannel *c,
         }
         return true;
     case WSM_MSG_PULL:
-        if (s->epoch) {
+        if (wsm_work_is_push(s->work)) {
             wsm_source_pull(c, msg);
             return true;
         }
         break;
     case WSM_MSG_HAVE:
-        if (s->epoch) {
-            bdrv_reset_dirty_bitmap(s->disk[msg->disk].bitmap, msg->offset,
-                                    msg->bytes);
-            wsm_source_check_pass(s);
+        if (wsm_work_is_push(s->work)) {
+            wsm_work_have(s->work, msg->disk, msg->offset, msg->bytes);
             return true;
         }
         break;
@@ -353,12 +350,12 @@ static bool wsm_source_next_control(WsmSource *s, WsmMsg *msg)
     } else if (s->go_wanted) {
         s->go_wanted = false;
         msg->type = WSM_MSG_GO;
-        msg->epoch = s->epoch;
+        msg->epoch = wsm_work_is_push(s->work);
     } else if (s->sync_wanted && !s->points_wanted) {
         s->sync_wanted = false;
         s->sync_awaited = true;
         msg->type = WSM_MSG_SYNC;
-        msg->epoch = s->epoch;
+        msg->epoch = wsm_work_is_push(s->work);
         msg->offset = ++s->sync_serial;
     } else {
         return false;

@@ -6,9 +6,10 @@
  * range at the same time, and blocks that differ become dirty again.  The pass
  * comes back to them at once, and then they are sent.
  *
- * A range that is being compared is a request like one that is being sent: its
- * bits were cleared before it was read, so what the guest writes meanwhile is
- * dirty afterwards, and if its channel breaks it becomes dirty as a whole.
+ * A range that is being compared is a request like one that is being sent, see
+ * source/work.h: its bits were cleared before it was read, so what the guest
+ * writes meanwhile is dirty afterwards, and if its channel breaks it becomes
+ * dirty as a whole.
  *
  * Everything here runs in the IOThread of the migration.
  *
@@ -20,60 +21,6 @@
 #include "migration/wsm/core/hash.h"
 #include "migration/wsm/source/source.h"
 #include "migration/wsm/trace.h"
-
-bool wsm_source_cut(WsmSource *s, WsmSourceDisk *d, int64_t offset,
-                    int64_t *bytes)
-{
-    bool compare;
-    int64_t end;
-
-    if (!d->compare || s->epoch) {
-        return false;
-    }
-    compare = bdrv_dirty_bitmap_get(d->compare, offset);
-    end = compare ? bdrv_dirty_bitmap_next_zero(d->compare, offset, *bytes)
-                  : bdrv_dirty_bitmap_next_dirty(d->compare, offset, *bytes);
-    if (end >= 0) {
-        *bytes = end - offset;
-    }
-    return compare;
-}
-
-typedef struct WsmDiff {
-    WsmSource *s;
-    WsmReq *req;
-    int64_t differ;             /* bytes */
-} WsmDiff;
-
-static void wsm_source_differs(void *opaque, size_t first, size_t count)
-{
-    WsmDiff *diff = opaque;
-    WsmReq *req = diff->req;
-    int64_t granularity = diff->s->start.granularity;
-    int64_t offset = first * granularity;
-    int64_t end = MIN(offset + count * granularity, req->bytes);
-
-    bdrv_set_dirty_bitmap(req->disk->bitmap, req->offset + offset,
-                          end - offset);
-    diff->differ += end - offset;
-}
-
-/* Both sides have hashed the range */
-static void wsm_source_compared(WsmSourceChannel *c, WsmReq *req)
-{
-    size_t blocks = DIV_ROUND_UP(req->bytes, c->s->start.granularity);
-    WsmDiff diff = { .s = c->s, .req = req };
-
-    wsm_hash_diff(req->mine, req->theirs, blocks, wsm_source_differs, &diff);
-    stat64_add(&req->disk->compared, req->bytes);
-    stat64_add(&req->disk->equal, req->bytes - diff.differ);
-    trace_wsm_source_compared(req->disk->name, req->offset, req->bytes,
-                              diff.differ);
-    if (diff.differ) {
-        wsm_source_send_next(req->disk, req->offset);
-    }
-    wsm_req_end(c, req, true);
-}
 
 bool coroutine_fn wsm_source_hashes(WsmSourceChannel *c, const WsmMsg *msg,
                                     Error **errp)
@@ -87,21 +34,17 @@ bool coroutine_fn wsm_source_hashes(WsmSourceChannel *c, const WsmMsg *msg,
             return false;
         }
     }
-    req = wsm_req_find(c, msg, errp);
+    req = wsm_source_find_req(c, msg, errp);
     if (!req) {
         return false;
     }
-    if (!req->compare) {
+    if (req->kind != WSM_REQ_COMPARE) {
         error_setg(errp, "block channel %u: HASHES for a range that is not "
                    "compared", c->c.id);
         return false;
     }
     req->theirs = g_steal_pointer(&theirs);
-    req->answered = true;
-    req->arrived = true;
-    if (!req->busy) {
-        wsm_source_compared(c, req);
-    }
+    wsm_req_answer(req, true, wsm_now());
     return true;
 }
 
@@ -109,11 +52,12 @@ static int coroutine_fn wsm_source_ask(WsmSourceChannel *c, WsmReq *req)
 {
     WsmMsg msg = {
         .type = WSM_MSG_HASH,
-        .disk = req->disk->index,
+        .disk = req->disk,
         .offset = req->offset,
         .bytes = req->bytes,
     };
 
+    wsm_req_sending(req, wsm_now());
     return wsm_source_transmit(c, &msg, NULL);
 }
 
@@ -122,7 +66,8 @@ static int coroutine_fn wsm_source_hash(WsmSource *s, WsmReq *req)
 {
     size_t blocks = DIV_ROUND_UP(req->bytes, s->start.granularity);
     void *buf = qemu_memalign(qemu_real_host_page_size(), req->bytes);
-    int ret = blk_co_pread(req->disk->blk, req->offset, req->bytes, buf, 0);
+    int ret = blk_co_pread(s->disk[req->disk].blk, req->offset, req->bytes, buf,
+                           0);
 
     if (ret >= 0) {
         req->mine = g_malloc(blocks * WSM_HASH_SIZE);
@@ -144,22 +89,14 @@ static uint64_t wsm_compare_bandwidth(void *opaque)
 void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req)
 {
     WsmSource *s = c->s;
-    int ret;
 
     wsm_loop_limit(&s->loop, &s->compare_limit, wsm_compare_bandwidth, s,
                    req->bytes);
-    if (!c->up || req->connection != c->connection ||
-        wsm_source_ask(c, req) < 0) {
-        wsm_req_end(c, req, false);
-        return;
-    }
-    ret = wsm_source_hash(s, req);
-    req->busy = false;
-    if (ret < 0 || (req->answered && !req->arrived) ||
-        req->connection != c->connection) {
-        /* If we could not read, the migration ends, or its channel does */
-        wsm_req_end(c, req, false);
-    } else if (req->answered) {
-        wsm_source_compared(c, req);
+    if (!wsm_req_can_go(req) || wsm_source_ask(c, req) < 0 ||
+        wsm_source_hash(s, req) < 0 || !wsm_req_can_go(req)) {
+        /* Nothing is written there late, so this need not wait */
+        wsm_req_put_back(req);
+    } else {
+        wsm_req_sent(req);
     }
 }

@@ -81,7 +81,9 @@ static int wsm_source_wait(WsmSource *s, const bool *flag)
 
 static void wsm_source_begin_pass_bh(void *opaque)
 {
-    wsm_source_begin_pass(opaque, 0);
+    WsmSource *s = opaque;
+
+    wsm_work_begin_pass(s->work);
 }
 
 /* Send what is dirty once.  Returns 0 or -errno; sets what *@p has of it. */
@@ -123,7 +125,7 @@ static int wsm_source_passes(WsmSource *s)
             return ret;
         }
         p.before = before;
-        p.dirty = before = wsm_source_dirty(s);
+        p.dirty = before = wsm_work_all_dirty(s->work);
         p.ram = ram_bytes_remaining();
         trace_wsm_source_pass(p.sent, p.ns / SCALE_MS, p.dirty,
                               wsm_pass_left_ms(&p), p.ram);
@@ -236,8 +238,8 @@ GByteArray *wsm_source_residue(WsmSource *s, unsigned disk)
 {
     GByteArray *runs = g_byte_array_new();
 
-    wsm_bitmap_to_runs(s->disk[disk].bitmap, 0, s->disk[disk].size,
-                       s->start.granularity, runs);
+    wsm_bitmap_to_runs(wsm_work_dirty_bitmap(s->work, disk), 0,
+                       s->disk[disk].size, s->start.granularity, runs);
     return runs;
 }
 
@@ -245,11 +247,10 @@ static void wsm_source_go_bh(void *opaque)
 {
     WsmSource *s = opaque;
 
-    s->epoch = 1;
     s->go_wanted = true;
     s->points_wanted = true;
     wsm_loop_wake(&s->loop);
-    wsm_source_begin_pass(s, 1);
+    wsm_work_begin_push(s->work);
 }
 
 /* Say so before the channel is closed, unless it does not take it */

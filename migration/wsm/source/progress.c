@@ -35,7 +35,7 @@ void wsm_source_sample(WsmSource *s, WsmSample *out)
     for (unsigned i = 0; i < s->ndisks; i++) {
         out->zero += stat64_get(&s->disk[i].zero);
     }
-    out->dirty = wsm_source_dirty(s);
+    out->dirty = wsm_work_all_dirty(s->work);
 }
 
 /*
@@ -44,7 +44,7 @@ void wsm_source_sample(WsmSource *s, WsmSample *out)
  */
 static int64_t wsm_source_disk_left(WsmSourceDisk *d)
 {
-    int64_t dirty = d->bitmap ? bdrv_get_dirty_count(d->bitmap) : 0;
+    int64_t dirty = wsm_work_dirty(d->s->work, d->index);
     int64_t done = stat64_get(&d->sent) + stat64_get(&d->equal);
 
     if (d->allocated < 0 || (d->basis &&

@@ -164,27 +164,58 @@ static bool wsm_source_add_disks(WsmSource *s, Error **errp)
 /*
  * A write that began before its disk had a bitmap and ends after the block was
  * read would be lost; so all that is in flight ends before anything is read.
- * Setting all bits takes 0.1 s for each TiB, under a lock that a guest's write
- * in an IOThread needs; so that is done before, and in pieces.
  */
 static bool wsm_source_track(WsmSource *s, Error **errp)
 {
     for (unsigned i = 0; i < s->ndisks; i++) {
         WsmSourceDisk *d = &s->disk[i];
 
-        d->bitmap = bdrv_create_dirty_bitmap(blk_bs(d->blk),
-                                             s->start.granularity, NULL, errp);
-        if (!d->bitmap) {
+        if (!wsm_work_add_disk(s->work, blk_bs(d->blk), d->size, errp)) {
             return false;
-        }
-        for (int64_t at = 0; at < d->size; at += WSM_TRACK_STEP) {
-            bdrv_set_dirty_bitmap(d->bitmap, at,
-                                  MIN(WSM_TRACK_STEP, d->size - at));
         }
     }
     bdrv_drain_all();
     return true;
 }
+
+static void wsm_source_changed(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    wsm_loop_wake(&s->loop);
+}
+
+static void wsm_source_pass_over(void *opaque, WsmPassState pass)
+{
+    WsmSource *s = opaque;
+
+    if (pass == WSM_PASS_PUSH) {
+        s->sync_wanted = true;
+        wsm_loop_wake(&s->loop);
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->pass_done = true;
+        qemu_cond_broadcast(&s->cond);
+    }
+}
+
+static void wsm_source_compared(void *opaque, const WsmReq *req,
+                                int64_t differ)
+{
+    WsmSource *s = opaque;
+    WsmSourceDisk *d = &s->disk[req->disk];
+
+    stat64_add(&d->compared, req->bytes);
+    stat64_add(&d->equal, req->bytes - differ);
+    trace_wsm_source_compared(d->name, req->offset, req->bytes, differ);
+}
+
+static const WsmWorkOps wsm_source_work_ops = {
+    .changed = wsm_source_changed,
+    .pass_over = wsm_source_pass_over,
+    .compared = wsm_source_compared,
+};
 
 static void wsm_source_add_channels(WsmSource *s)
 {
@@ -196,7 +227,6 @@ static void wsm_source_add_channels(WsmSource *s)
         wsm_channel_init(&c->c, i, true);
         wsm_connector_init(&c->connector);
         qemu_co_queue_init(&c->idle);
-        QTAILQ_INIT(&c->reqs);
     }
 }
 
@@ -217,7 +247,6 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     s->nchannels = s->start.channels =
         1 + wsm_option(options, WSM_OPT_CHANNELS);
     wsm_buffers_init(&s->buffers);
-    wsm_window_init(&s->window);
     ratelimit_init(&s->limit);
     ratelimit_init(&s->compare_limit);
     qemu_mutex_init(&s->lock);
@@ -233,8 +262,12 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
 
 bool wsm_source_start(WsmSource *s, Error **errp)
 {
-    return wsm_loop_init(&s->loop, "wsm-source", errp) &&
-           wsm_source_add_disks(s, errp) && wsm_source_track(s, errp);
+    if (!wsm_loop_init(&s->loop, "wsm-source", errp)) {
+        return false;
+    }
+    s->work = wsm_work_new(s->loop.ctx, s->nchannels, s->start.granularity,
+                           &wsm_source_work_ops, s);
+    return wsm_source_add_disks(s, errp) && wsm_source_track(s, errp);
 }
 
 static void wsm_source_stop_coroutines(WsmSource *s)
@@ -251,29 +284,12 @@ static void wsm_source_stop_coroutines(WsmSource *s)
     wsm_loop_stop(&s->loop);
 }
 
-/* All coroutines have ended: what they had in flight has not arrived */
-static void wsm_source_give_up_requests(WsmSource *s)
-{
-    for (unsigned i = 0; i < s->nchannels; i++) {
-        WsmReq *req;
-
-        QTAILQ_FOREACH(req, &s->channel[i].reqs, next) {
-            bdrv_set_dirty_bitmap(req->disk->bitmap, req->offset, req->bytes);
-        }
-    }
-}
-
 /* The disk is the guest's or the user's alone again */
 static void wsm_source_let_go(WsmSource *s, WsmSourceDisk *d)
 {
     wsm_source_settle(s, d);
     wsm_hold_free(g_steal_pointer(&d->hold));
-    if (d->bitmap) {
-        bdrv_release_dirty_bitmap(g_steal_pointer(&d->bitmap));
-    }
-    if (d->compare) {
-        bdrv_release_dirty_bitmap(g_steal_pointer(&d->compare));
-    }
+    wsm_work_release_disk(s->work, d->index);
     wsm_nodes_free(g_steal_pointer(&d->nodes));
     blk_unref(g_steal_pointer(&d->blk));
     bdrv_unref(d->bs);
@@ -289,7 +305,7 @@ void wsm_source_stop(WsmSource *s)
     }
     s->stopped = true;
     wsm_source_stop_coroutines(s);
-    wsm_source_give_up_requests(s);
+    wsm_work_stop(s->work);
     wsm_storage_remove_notes(s->notes);
     /* All, as disks may have backing files in common */
     for (unsigned i = 0; i < s->ndisks; i++) {
@@ -308,19 +324,14 @@ void wsm_source_free(WsmSource *s)
     wsm_loop_destroy(&s->loop);
     for (unsigned i = 0; i < s->nchannels; i++) {
         WsmSourceChannel *c = &s->channel[i];
-        WsmReq *req, *next;
 
-        QTAILQ_FOREACH_SAFE(req, &c->reqs, next, next) {
-            g_free(req->mine);
-            g_free(req->theirs);
-            g_free(req);
-        }
         wsm_channel_destroy(&c->c);
         wsm_connector_destroy(&c->connector);
     }
     for (unsigned i = 0; i < s->ndisks; i++) {
         wsm_source_free_points(&s->disk[i]);
     }
+    wsm_work_free(s->work);
     wsm_buffers_destroy(&s->buffers);
     g_free(s->channel);
     g_free(s->disk);
@@ -341,18 +352,6 @@ void wsm_source_free(WsmSource *s)
 /*
  * Main thread: what query-wsm tells
  */
-
-int64_t wsm_source_dirty(WsmSource *s)
-{
-    int64_t dirty = 0;
-
-    for (unsigned i = 0; i < s->ndisks; i++) {
-        if (s->disk[i].bitmap) {
-            dirty += bdrv_get_dirty_count(s->disk[i].bitmap);
-        }
-    }
-    return dirty;
-}
 
 int64_t wsm_source_equal(WsmSource *s)
 {
@@ -385,7 +384,7 @@ static WsmDiskInfo *wsm_source_disk_info(WsmSource *s, WsmSourceDisk *d)
     info->size = d->size;
     info->sent = stat64_get(&d->sent);
     info->zero = stat64_get(&d->zero);
-    info->dirty = d->bitmap ? bdrv_get_dirty_count(d->bitmap) : 0;
+    info->dirty = wsm_work_dirty(s->work, d->index);
     info->missing = postcopy ? info->dirty : 0;
     info->pushed = stat64_get(&d->pushed);
     info->pulled = stat64_get(&d->pulled);

@@ -11,7 +11,6 @@
 #ifndef MIGRATION_WSM_SOURCE_SOURCE_H
 #define MIGRATION_WSM_SOURCE_SOURCE_H
 
-#include "block/dirty-bitmap.h"
 #include "migration/migration.h"
 #include "qemu/ratelimit.h"
 #include "qemu/stats64.h"
@@ -27,7 +26,7 @@
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/buffers.h"
 #include "migration/wsm/link/connect.h"
-#include "migration/wsm/policy/window.h"
+#include "migration/wsm/source/work.h"
 #include "migration/wsm/wire/message.h"
 
 typedef struct WsmSource WsmSource;
@@ -39,22 +38,10 @@ typedef struct WsmSourceDisk {
     int64_t size;               /* bytes */
     const char *name;           /* in WsmSource.start */
     BlockBackend *blk;
-    BlockDriverState *bs;       /* of @blk; has @bitmap; must not change */
+    BlockDriverState *bs;       /* of @blk; is tracked; must not change */
     WsmNodes *nodes;            /* @bs and below: blocked, must not change */
     WsmHold *hold;              /* keeps the images locked in post-copy */
     int64_t allocated;          /* bytes, when we began; < 0: not known */
-    /*
-     * Blocks whose copy at the destination is not current, but for those in
-     * a request.  Has a lock of its own.
-     */
-    BdrvDirtyBitmap *bitmap;
-
-    /* IOThread */
-    int64_t cursor;             /* the pass has come here, bytes, */
-    int64_t reached;            /* before it was drawn back, if it was */
-    int64_t data_until;         /* no holes are known of before here */
-    int64_t mixed_until;        /* zeroes were found among data before here */
-    BdrvDirtyBitmap *compare;   /* to be compared before it is sent, or NULL */
 
     /*
      * What the migration builds on.  @basis: IOThread, read elsewhere under
@@ -77,26 +64,6 @@ typedef struct WsmSourceDisk {
     Stat64 sent, zero, pushed, pulled, compared, equal;
 } WsmSourceDisk;
 
-/*
- * A range on its way to the destination: its bits in the bitmap are clear,
- * and it is not yet acknowledged.  IOThread.
- */
-typedef struct WsmReq {
-    QTAILQ_ENTRY(WsmReq) next;
-    WsmSourceDisk *disk;
-    int64_t offset, bytes;
-    uint32_t epoch;
-    unsigned connection;        /* of the channel, when the request began */
-    bool pull;                  /* the guest waits for it */
-    int64_t sent_ns;            /* when it was sent */
-    bool zero;
-    bool compare;               /* is compared, not sent; then, or NULL: */
-    uint8_t *mine, *theirs;     /* hashes; @theirs NULL: zeroes, too */
-    bool busy;                  /* a coroutine reads or sends it */
-    bool answered;              /* the answer came while @busy: */
-    bool arrived;               /* it was ACK */
-} WsmReq;
-
 struct WsmSourceChannel {
     WsmSource *s;
     WsmChannel c;
@@ -107,8 +74,6 @@ struct WsmSourceChannel {
     unsigned connection;        /* number of connections there were */
     unsigned users;             /* coroutines that are sending */
     CoQueue idle;               /* waits for @users to be 0 */
-    QTAILQ_HEAD(, WsmReq) reqs;
-    int64_t in_flight;          /* what @reqs cost, about bytes */
 };
 
 struct WsmSource {
@@ -129,18 +94,15 @@ struct WsmSource {
     GPtrArray *others;          /* of WsmNodes, of those disks */
     GPtrArray *notes;           /* names of files, see image/storage.h; BQL */
     WsmLoop loop;               /* its thread is the IOThread */
+    WsmWork *work;              /* NULL: there is no thread */
 
     /* IOThread */
-    bool sending;
-    uint32_t epoch;
-    unsigned nreqs;
     uint64_t sync_serial;
     bool sync_wanted;           /* a SYNC is to be sent */
     bool sync_awaited;          /* its answer has not come */
     bool go_wanted, abort_wanted;
     bool abort_sent;
     WsmBuffers buffers;         /* for what is read */
-    WsmWindow window;           /* of what is pushed */
     RateLimit limit;            /* has a lock of its own */
     RateLimit compare_limit;    /* likewise */
     bool points_wanted;         /* the destination is to be told of them */
@@ -245,8 +207,7 @@ void wsm_source_take_back(WsmSource *s);
 /* Wait up to @ms for a change; is everything at the destination? */
 bool wsm_source_wait_all_there(WsmSource *s, int ms);
 
-/* Bytes of all disks: dirty; so far sent as data, found equal.  Any thread. */
-int64_t wsm_source_dirty(WsmSource *s);
+/* Bytes of all disks: so far sent as data, found equal.  Any thread. */
 int64_t wsm_source_sent(WsmSource *s);
 int64_t wsm_source_equal(WsmSource *s);
 
@@ -280,13 +241,6 @@ void wsm_source_free_points(WsmSourceDisk *d);
 
 /* --- source/compare.c --- */
 
-/*
- * Of the range that begins at @offset, cut what is not to be compared like its
- * begin.  Returns whether that is to be compared.  IOThread.
- */
-bool wsm_source_cut(WsmSource *s, WsmSourceDisk *d, int64_t offset,
-                    int64_t *bytes);
-
 /* Compare the range of @req, which is busy.  IOThread. */
 void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req);
 
@@ -311,20 +265,12 @@ int coroutine_fn wsm_source_transmit(WsmSourceChannel *c, const WsmMsg *msg,
 /* Start the coroutines that send on bulk channel @c.  Main thread. */
 void wsm_source_start_senders(WsmSourceChannel *c);
 
-/* The request that @msg answers, or NULL and @errp.  IOThread. */
-WsmReq *wsm_req_find(WsmSourceChannel *c, const WsmMsg *msg, Error **errp);
-
-/* @arrived: its blocks need not be sent.  Frees @req.  IOThread. */
-void wsm_req_end(WsmSourceChannel *c, WsmReq *req, bool arrived);
-
 /* Read errors end the migration while that can be done, else are retried */
-void coroutine_fn wsm_read_failed(WsmSource *s, WsmReq *req, int ret);
+void coroutine_fn wsm_read_failed(WsmSource *s, const WsmReq *req, int ret);
 
-/* Let the pass come to @offset at once, if it has left it behind.  IOThread. */
-void wsm_source_send_next(WsmSourceDisk *d, int64_t offset);
-
-/* Begin a pass over all disks.  IOThread. */
-void wsm_source_begin_pass(WsmSource *s, uint32_t epoch);
+/* The request that @msg answers, or NULL and @errp.  IOThread. */
+WsmReq *wsm_source_find_req(WsmSourceChannel *c, const WsmMsg *msg,
+                            Error **errp);
 
 /* The destination asks for a range.  IOThread. */
 void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg);
@@ -332,11 +278,5 @@ void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg);
 /* The destination has written, or not (@ok), what we sent.  IOThread. */
 bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
                     Error **errp);
-
-/* What was in flight on @c is to be sent again.  IOThread. */
-void wsm_source_restore(WsmSourceChannel *c);
-
-/* See if the pass is over.  IOThread. */
-void wsm_source_check_pass(WsmSource *s);
 
 #endif
