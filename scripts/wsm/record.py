@@ -75,7 +75,7 @@ def decode_record(data: bytes) -> dict[str, Any]:
         raise BadRecord("it is torn or was changed: its SHA-256 is not the "
                         "one in its first line")
     try:
-        record = json.loads(body)
+        record: dict[str, Any] = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRecord(f"it is no JSON: {error}") from error
     check_members(record, RECORD_MEMBERS, "the record")

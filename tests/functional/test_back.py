@@ -4,6 +4,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dev.rig.basics import require, run, tool
 from dev.rig.image import MIB, Image
@@ -209,7 +210,7 @@ def only_data_is_compared(scene: Scene) -> None:
 @test()
 def wishes(scene: Scene) -> None:
     """Option "basis": full and content are forced, sync-point refused."""
-    def wish(kind: str) -> dict[str, list[dict[str, str]]]:
+    def wish(kind: str) -> dict[str, Any]:
         return {'basis': [{'disk': 'vd0', 'kind': kind}]}
 
     here, there = away(scene)

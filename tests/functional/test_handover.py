@@ -43,7 +43,7 @@ def begin_all_sent(source: Vm, relay: Relay) -> None:
     relay.hold_at(Type.SYNC_ACK)
     begin(source, relay.uri)
     held = relay.wait_held()
-    wait_until(lambda: source.migration()['ram']['remaining'] == 0,
+    wait_until(lambda: bool(source.migration()['ram']['remaining'] == 0),
                'all memory is sent')
     relay.hold_at()
     held.resume()
@@ -355,7 +355,7 @@ def abort_without_exit(scene: Scene) -> None:
     info = destination.wait_migration('failed')
     require('taken the guest back' in info.get('error-desc', ''),
             f'the error is {info.get("error-desc")}')
-    wait_until(lambda: query(destination)['phase'] == 'failed',
+    wait_until(lambda: bool(query(destination)['phase'] == 'failed'),
                'phase failed at the destination')
     expect_clean(destination)
     require(destination.status() != 'running', 'a second guest runs')

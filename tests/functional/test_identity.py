@@ -296,7 +296,7 @@ def only_copy(scene: Scene) -> None:
 
 def word_of(vm: Vm) -> str:
     """The state that the record of the first image has."""
-    text = record(vm.images[0]).read_text().split('\n', 1)[1]
+    text = record(vm.images[0]).read_text('utf-8').split('\n', 1)[1]
     return str(json.loads(text)['state'])
 
 

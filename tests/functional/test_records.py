@@ -76,7 +76,7 @@ class DaemonVm(Vm):
         subprocess.run(argv + ['-daemonize', '-pidfile', str(pidfile)],
                        check=True, stdin=subprocess.DEVNULL, stdout=stderr,
                        stderr=stderr, cwd=self.images[0].path.parent)
-        return Daemon(int(pidfile.read_text()))
+        return Daemon(int(pidfile.read_text('utf-8')))
 
 
 class DescriptorVm(Vm):
@@ -443,7 +443,7 @@ def the_other_host_is_named(scene: Scene) -> None:
     here.qmp.expect_error('migrate', 'previous migration', uri='tcp:192.0.2.1:1')
     here.qmp.expect_error('cont', f'handed over to {peer} ')
     here.quit()
-    require(f'"{peer}"' in record(here.images[0]).read_text(),
+    require(f'"{peer}"' in record(here.images[0]).read_text('utf-8'),
             'the record does not name it')
     stale = scene.reopen('stale', here.images, scene.other_guest())
     expect_refused(stale, f'handed over to {peer} at')

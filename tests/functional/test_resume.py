@@ -66,7 +66,7 @@ def resume_after_cut(scene: Scene) -> None:
     source = quiet_source(scene)
     first = scene.destination()
     relay = scene.make_relay(first)
-    break_off_late(scene, source, relay.uri)
+    break_off_late(source, relay.uri)
     relay.cut_all()
     source.wait_migration('failed')
     has_ended(first)
@@ -81,7 +81,7 @@ def resume_after_cancel(scene: Scene) -> None:
     """A cancel, then the guest writes a lot; then once more."""
     source = quiet_source(scene)
     first = scene.destination()
-    break_off_late(scene, source, scene.uri(first))
+    break_off_late(source, scene.uri(first))
     source.qmp.cmd('migrate_cancel')
     source.wait_migration('cancelled')
     has_ended(first)
@@ -105,7 +105,7 @@ def resume_after_freeze(scene: Scene) -> None:
     # Memory is never down to 20 KiB, so the freeze waits
     source.set_params(avail_switchover_bandwidth=1 << 16)
     start_and_wait(source, relay.uri, 'ram-precopy', switchover_timeout=500)
-    wait_until(lambda: source.migration()['ram']['dirty-sync-count'] > 3,
+    wait_until(lambda: bool(source.migration()['ram']['dirty-sync-count'] > 3),
                'memory has been sent')
     first.freeze(True)
     source.set_params(avail_switchover_bandwidth=1 << 40, downtime_limit=2000)
@@ -128,13 +128,13 @@ def resume_after_quit(scene: Scene) -> None:
     """The destination is ended in disk pre-copy; then once more, twice."""
     source = quiet_source(scene)
     first = scene.destination()
-    break_off_late(scene, source, scene.uri(first))
+    break_off_late(source, scene.uri(first))
     first.quit()
     source.wait_migration('failed')
     expect_unharmed(scene, source)
     second = scene.destination(images=first.images, name='destination-b')
     begin(source, scene.uri(second), bandwidth=4 * MIB)
-    wait_until(lambda: query(source)['phase'] == 'disk-precopy',
+    wait_until(lambda: bool(query(source)['phase'] == 'disk-precopy'),
                'disk pre-copy')
     wait_total(source, 'sent', MIB)
     expect_kinds(source, SYNC_POINTS)
@@ -150,7 +150,7 @@ def resume_after_destination_killed(scene: Scene) -> None:
     """kill -9 of the destination: what is there already is found equal."""
     source = quiet_source(scene)
     first = scene.destination()
-    break_off_late(scene, source, scene.uri(first))
+    break_off_late(source, scene.uri(first))
     first.kill()
     source.wait_migration('failed')
     expect_unharmed(scene, source)
@@ -166,7 +166,7 @@ def resume_after_source_killed(scene: Scene) -> None:
     scene.guest.command('flush')
     state = save(scene, source)
     first = scene.destination()
-    break_off_late(scene, source, scene.uri(first))
+    break_off_late(source, scene.uri(first))
     source.kill()
     has_ended(first)
     again = wake(scene, source.images, state, 'source-2')
@@ -180,7 +180,7 @@ def incomplete_refused(scene: Scene) -> None:
     """A QEMU whose image is incomplete does not run it; then once more."""
     source = quiet_source(scene)
     first = scene.destination()
-    break_off_late(scene, source, scene.uri(first))
+    break_off_late(source, scene.uri(first))
     require(states(first) == ['incomplete'] * 2, f'{states(first)}')
     first.quit()
     source.wait_migration('failed')
@@ -206,7 +206,7 @@ def cancel_removes_mark(scene: Scene) -> None:
     release_ram_phase(source)
     relay.wait_held()
     for image in source.images:
-        require('"leaving"' in record(image).read_text(), 'no mark')
+        require('"leaving"' in record(image).read_text('utf-8'), 'no mark')
     source.qmp.cmd('migrate_cancel')
     source.wait_migration('cancelled', 'failed')
     expect_unharmed(scene, source)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What others see of a migration: management tools, firewalls."""
 
+from functools import partial
+
 from dev.rig.basics import require, run, wait_until
 from dev.rig.scene import Scene
 from dev.rig.vm import Vm
@@ -12,6 +14,11 @@ def seen(vm: Vm, part: str, name: str) -> float:
     """A number of query-migrate."""
     value: float = vm.migration().get(part, {}).get(name, 0)
     return value
+
+
+def has_throughput(vm: Vm, part: str) -> bool:
+    """Whether query-migrate has a number of Mbit/s for it."""
+    return seen(vm, part, 'mbps') > 0
 
 
 @test()
@@ -26,7 +33,7 @@ def progress_in_query_migrate(scene: Scene) -> None:
     require(seen(source, 'disk', 'total') == size, 'total is not the size')
     require(0 < seen(source, 'disk', 'remaining') < size, 'what remains')
     for part in ('ram', 'disk'):
-        wait_until(lambda part=part: seen(source, part, 'mbps') > 0,
+        wait_until(partial(has_throughput, source, part),
                    f'{part} has a throughput')
     text = source.qmp.hmp('info migrate')
     require('transferred disk:' in text and 'transferred disk: 0 ' not in text,

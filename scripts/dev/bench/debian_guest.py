@@ -12,7 +12,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Optional, cast
 
 from dev import debian
 from dev.bench.workloads import UNLIMITED_SECONDS
@@ -78,8 +78,9 @@ class DebianVm(Vm):
     """A QEMU for this guest."""
 
     def _arguments(self) -> list[str]:
-        config = self.config
-        assert isinstance(config, DebianConfig) and config.files
+        # pylint: disable=no-member
+        config = cast(DebianConfig, self.config)
+        assert config.files
         result = [
             str(self.binary), '-L', str(GUEST_BUILD / 'firmware'),
             '-name', f'{self.name},debug-threads=on',

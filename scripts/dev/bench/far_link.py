@@ -55,7 +55,8 @@ class DelayedLink(Link):
             # pylint: disable-next=consider-using-with
             self._relay = subprocess.Popen(
                 [sys.executable, str(CARRIER), *map(str, taps),
-                 str(self._delay), str(self._loss)], stdin=subprocess.PIPE, pass_fds=taps)
+                 str(self._delay), str(self._loss)],
+                stdin=subprocess.PIPE, pass_fds=taps)
         finally:
             for tap in taps:
                 os.close(tap)

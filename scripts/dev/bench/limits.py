@@ -10,6 +10,7 @@ round trip.
 """
 
 import statistics
+from typing import Optional
 
 from dev.bench.rows import Getter, Value, failed, field_of
 from dev.rig.qmp import Json
@@ -83,7 +84,11 @@ def usable(sample: Json) -> bool:
 
 def p99(when: str) -> Getter:
     """Of the client, in milliseconds."""
-    return lambda sample: sample['latency'].get(when, {}).get('p99')
+    def found(sample: Json) -> Optional[float]:
+        value: Optional[float] = sample['latency'].get(when, {}).get('p99')
+        return value
+
+    return found
 
 
 def p99_grows(sample: Json) -> Value:

@@ -197,12 +197,13 @@ PAPER_NOTES = {
         f'file of {DEFAULTS.paper_bonnie_mib} MiB, without the tests that '
         'go byte by byte, in which TCG would write next to nothing; its '
         "throughput is what the guest's disk reads and writes, which depends "
-        'on what Bonnie++ does just then. A block has 4 KiB. "Sent again" are those of passes '
-        'after the first, before the freeze; there are such passes only if '
-        'post-copy would be long without. "Left" is what is missing at the '
-        'handover, and those that the guest overwrites are not sent at all. A block of the way back is sent if it was written on either '
-        'side. At the end the transfers that customers were told of are '
-        'looked for in the database, its balances and checksums and the file '
+        'on what Bonnie++ does just then. A block has 4 KiB. "Sent again" '
+        'are those of passes after the first, before the freeze; there are '
+        'such passes only if post-copy would be long without. "Left" is what is missing at the '
+        'handover, and those that the guest overwrites are not sent at all. '
+        'A block of the way back is sent if it was written on either side. '
+        'At the end the transfers that customers were told of are looked for '
+        'in the database, its balances and checksums and the file '
         'system are checked.'),
     'paper-cost': (
         'Bonnie++ in one guest that never moves, with a dirty bitmap of 4 '

@@ -94,8 +94,8 @@ def collect(samples: list[Json], getter: Getter) -> tuple[list[float], int]:
 
 def make(section: str, what: str, samples: list[Json], getter: Getter,
          goal: Value = None, unit: str = '', at_least: bool = False) -> Row:
-    values, failed = collect(samples, getter)
-    return Row(section, what, values, goal, unit, at_least, failed)
+    values, missing = collect(samples, getter)
+    return Row(section, what, values, goal, unit, at_least, missing)
 
 
 def share(name: str, function: Callable[[list[float]], float]) -> Getter:

@@ -67,6 +67,7 @@ def run_logged(title: str, command: Sequence[str], log: Path,
     news: list[str] = []
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as output:
+        # pylint: disable-next=consider-using-with
         job = subprocess.Popen(command, stdin=subprocess.DEVNULL, text=True,
                                errors="replace", stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT,

@@ -55,6 +55,7 @@ class Machine:
               socket.socket(socket.AF_UNIX) as listener):
             listener.bind(str(socket_path))
             listener.listen(1)
+            # pylint: disable-next=consider-using-with
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stderr,
                 stderr=stderr, start_new_session=True)

@@ -244,8 +244,9 @@ class Relay:
                 return
             if sock is connection.source:
                 self._account(connection, data)
-                if self.edit:
-                    data = self.edit(connection.kind, data)
+                edit = self.edit
+                if edit is not None:
+                    data = edit(connection.kind, data)
             connection.pending[other] += self._hold_back(connection, sock,
                                                          data)
             if connection.pending[other]:

@@ -309,9 +309,9 @@ def expect_clean(vm: Vm) -> None:
                   if node['drv'] == 'pull-on-demand']
         if vm.baseline:
             now = footprint(vm)
-            found += [f'{key}: {vm.baseline[key]} became {now[key]}'
-                      for key in now
-                      if differs(key, vm.baseline[key], now[key])]
+            found += [f'{key}: {vm.baseline[key]} became {value}'
+                      for key, value in now.items()
+                      if differs(key, vm.baseline[key], value)]
         return found
 
     try:

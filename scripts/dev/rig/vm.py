@@ -320,7 +320,8 @@ class Vm:
 
     def resident_bytes(self) -> int:
         """Resident memory without the guest's RAM if that is a file."""
-        for line in Path(f'/proc/{self.pid}/status').read_text().split('\n'):
+        status = Path(f'/proc/{self.pid}/status').read_text('utf-8')
+        for line in status.split('\n'):
             if line.startswith('VmRSS:'):
                 return int(line.split()[1]) * 1024
         raise TestFailure(f'{self.name}: no VmRSS')

@@ -160,7 +160,7 @@ def expect_refused(vm: Vm, *words: str) -> None:
     require(vm.status() in ('paused', 'prelaunch'), f'it is {vm.status()}')
 
 
-def break_off_late(scene: Scene, source: Vm, uri: str) -> None:
+def break_off_late(source: Vm, uri: str) -> None:
     """A migration of which most of one disk's data has been sent."""
     begin(source, uri, bandwidth=8 * MIB, max_residue=0)
     wait_total(source, 'sent', DATA * 3 // 4)

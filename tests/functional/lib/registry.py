@@ -21,7 +21,8 @@ class Test:
 
     @property
     def summary(self) -> str:
-        return (inspect.getdoc(self.function) or '').split('\n')[0]
+        text = inspect.getdoc(self.function) or ''
+        return text.split('\n', maxsplit=1)[0]
 
 
 TESTS: dict[str, Test] = {}

@@ -124,6 +124,7 @@ def serve_job(connection: socket.socket) -> None:
         except (IndexError, KeyError, ValueError) as error:
             connection.sendall(f"| bad request: {error}\n= 127\n".encode())
             return
+        # pylint: disable-next=consider-using-with
         job = subprocess.Popen(command, stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT,
