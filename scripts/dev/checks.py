@@ -11,9 +11,17 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Callable, Iterable, Iterator, Mapping
 
-from dev import layers, objects, source
+from dev import layers, modules, objects, source
 from dev.common import ROOT
+from dev.results import NOT_OK, OK, SKIP, CannotCheck, Results
+
+Check = Callable[[list[str]], Iterable[str]]
+Selected = Callable[[str], bool]
+
+MYPY = ["mypy", "--no-error-summary"]
+PYLINT = ["pylint"]
 
 HOOK_LINES = 200
 FUNCTION_LINES = 80
@@ -28,7 +36,7 @@ ARCHIVE = re.compile(r"\b(?:debian\.org|ubuntu\.com|pypi\.org|pythonhosted"
                      r"\.org|docker\.io|ghcr\.io|golang\.org|npmjs\.org)\b")
 
 
-def repository_files():
+def repository_files() -> list[str]:
     """Return the files of the repository: not ignored by git, not build/."""
     done = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others",
@@ -45,7 +53,7 @@ def repository_files():
                   and not (ROOT / name).is_symlink())
 
 
-def text_of(name):
+def text_of(name: str) -> str | None:
     """Return the content of a text file, None for a binary one."""
     data = (ROOT / name).read_bytes()
     if b"\0" in data:
@@ -53,30 +61,30 @@ def text_of(name):
     return data.decode("utf-8", errors="replace")
 
 
-def first_line(name):
+def first_line(name: str) -> str:
     """Return the first line of a file."""
     return (text_of(name) or "").split("\n", 1)[0]
 
 
-def is_python(name):
+def is_python(name: str) -> bool:
     """Return whether a file is a Python program or module."""
-    return name.endswith(".py") or (
-        "." not in Path(name).name and re.match("#!.*python3",
-                                                first_line(name)))
+    return name.endswith(".py") or bool(
+        "." not in Path(name).name
+        and re.match("#!.*python3", first_line(name)))
 
 
-def is_shell(name):
+def is_shell(name: str) -> bool:
     """Return whether a file is a shell program."""
     return name.endswith(".sh") or bool(
         re.match(r"#!.*\b(ba|da)?sh\b", first_line(name)))
 
 
-def is_c(name):
+def is_c(name: str) -> bool:
     """Return whether a file is C source or a header."""
     return name.endswith((".c", ".h"))
 
 
-def changed_lines(patch):
+def changed_lines(patch: str) -> int:
     """Return how many lines the text of a unified diff adds and removes."""
     count = 0
     old = new = 0
@@ -90,16 +98,16 @@ def changed_lines(patch):
     return count
 
 
-def check_hook_lines(_files):
+def check_hook_lines(_files: list[str]) -> Iterator[str]:
     """The hooks in patches/ stay small."""
-    total = sum(changed_lines(text_of(f"patches/{name}"))
+    total = sum(changed_lines(text_of(f"patches/{name}") or "")
                 for name in source.series())
     print(f"# patches/ change {total} lines, the limit is {HOOK_LINES}")
     if total >= HOOK_LINES:
         yield f"patches/: {total} changed lines, must be below {HOOK_LINES}"
 
 
-def check_patch_headers(files):
+def check_patch_headers(files: list[str]) -> Iterator[str]:
     """Each patch is in the series and has a DEP-3 header."""
     names = {name.split("/", 1)[1] for name in files
              if name.startswith("patches/") and name.endswith(".patch")}
@@ -110,15 +118,16 @@ def check_patch_headers(files):
         if name not in names:
             yield f"patches/series: {name} is not there"
             continue
-        head = re.split(r"^(?:---|diff|Index:)", text_of(f"patches/{name}"),
-                        maxsplit=1, flags=re.M)[0]
+        text = text_of(f"patches/{name}") or ""
+        head = re.split(r"^(?:---|diff|Index:)", text, maxsplit=1,
+                        flags=re.M)[0]
         for fields in ("Description|Subject", "Author|From|Origin",
                        "Forwarded"):
             if not re.search(f"^({fields}):", head, re.M):
                 yield f"patches/{name}: DEP-3 header lacks {fields}:"
 
 
-def check_spdx(files):
+def check_spdx(files: list[str]) -> Iterator[str]:
     """Each file that can hold a comment names its licence."""
     for name in files:
         if NO_SPDX.fullmatch(name):
@@ -128,7 +137,7 @@ def check_spdx(files):
             yield f"{name}: no SPDX-License-Identifier line at the top"
 
 
-def check_checkpatch(_files):
+def check_checkpatch(_files: list[str]) -> Iterator[str]:
     """QEMU's checkpatch.pl has nothing to say about the overlay."""
     names = sorted(name for name in source.overlay_files() if is_c(name))
     if not names:
@@ -143,7 +152,7 @@ def check_checkpatch(_files):
         yield f"checkpatch.pl failed: {done.stderr.strip()}"
 
 
-def c_functions(text):
+def c_functions(text: str) -> Iterator[tuple[int, int]]:
     """Yield (line, length) of each function, by the braces in column 0."""
     begin = None
     for number, line in enumerate(text.splitlines(), 1):
@@ -154,14 +163,15 @@ def c_functions(text):
             begin = None
 
 
-def python_functions(text):
+def python_functions(text: str) -> Iterator[tuple[int, int]]:
     """Yield (line, length) of each function."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield node.lineno, node.end_lineno - node.lineno + 1
+            end = node.end_lineno or node.lineno
+            yield node.lineno, end - node.lineno + 1
 
 
-def check_sizes(files):
+def check_sizes(files: list[str]) -> Iterator[str]:
     """
     Functions and files stay small enough to be read.
 
@@ -170,14 +180,13 @@ def check_sizes(files):
     for name in files:
         if not (is_c(name) or is_python(name) or is_shell(name)):
             continue
-        text = text_of(name)
+        text = text_of(name) or ""
         lines = text.count("\n")
         if lines > FILE_LINES and not name.startswith("tests/unit/"):
             yield f"{name}: {lines} lines, more than {FILE_LINES}"
-        find = (c_functions if is_c(name) else
-                python_functions if is_python(name) else lambda _: ())
         try:
-            functions = list(find(text))
+            functions = list(c_functions(text) if is_c(name) else
+                             python_functions(text) if is_python(name) else ())
         except SyntaxError as error:
             yield f"{name}:{error.lineno}: {error.msg}"
             continue
@@ -187,7 +196,7 @@ def check_sizes(files):
                        f"more than {FUNCTION_LINES}")
 
 
-def check_shell(files):
+def check_shell(files: list[str]) -> Iterator[str]:
     """Shell programs can be parsed."""
     for name in files:
         if is_shell(name):
@@ -196,7 +205,7 @@ def check_shell(files):
             yield from done.stderr.splitlines()
 
 
-def check_host_names(files):
+def check_host_names(files: list[str]) -> Iterator[str]:
     """No program depends on a fixed host; no file names an archive's host."""
     for name in files:
         if name == "COPYING" or name.endswith(".patch"):
@@ -207,7 +216,7 @@ def check_host_names(files):
                 yield f"{name}:{number}: names a host: {line.strip()}"
 
 
-def check_whitespace(files):
+def check_whitespace(files: list[str]) -> Iterator[str]:
     """No tabs in C and Python, no blanks at line ends, a newline at the end."""
     for name in files:
         text = text_of(name)
@@ -221,12 +230,27 @@ def check_whitespace(files):
                 yield f"{name}:{number}: blank at the line's end, or a tab"
 
 
-def check_qmp_reference(_files):
+def check_qmp_reference(_files: list[str]) -> Iterator[str]:
     """docs/qmp.md is what qapi/wsm.json makes of it."""
     done = subprocess.run([ROOT / "docs/make-qmp-reference", "--check"],
                           check=False, text=True, capture_output=True)
     if done.returncode:
         yield f"{done.stdout}{done.stderr}".strip()
+
+
+def check_imports(files: list[str]) -> Iterator[str]:
+    """Python files import only what they may, by names that are clear."""
+    yield from modules.check_imports(list(filter(is_python, files)))
+
+
+def check_types(files: list[str]) -> Iterator[str]:
+    """mypy has nothing to say about types."""
+    yield from modules.said_by(MYPY, list(filter(is_python, files)))
+
+
+def check_pylint(files: list[str]) -> Iterator[str]:
+    """pylint has nothing to say."""
+    yield from modules.said_by(PYLINT, list(filter(is_python, files)))
 
 
 CHECKS = {
@@ -241,44 +265,43 @@ CHECKS = {
     "qmp-reference": check_qmp_reference,
     "includes": layers.check_includes,
     "headers": layers.check_headers,
+    "imports": check_imports,
+    "types": check_types,
 }
 BUILD_CHECKS = {
     "layers": objects.check_layers,
     "tested": objects.check_tested,
 }
+# Only if they are named
+SLOW_CHECKS = {
+    "pylint": check_pylint,
+}
 
 
-def run_check(results, title, check, *args):
-    """Run one check and add it to @results."""
-    problems = list(check(*args))
+def every(_name: str) -> bool:
+    """Select all checks."""
+    return True
+
+
+def run_check(results: Results, title: str, check: Check,
+              files: list[str]) -> None:
+    """Run one check and add it to @results; it is skipped if it cannot run."""
+    try:
+        problems = list(check(files))
+    except CannotCheck as why:
+        results.add(SKIP, title, str(why))
+        return
     for problem in problems:
         print(f"# {problem}")
-    results.add("not ok" if problems else "ok", title,
+    results.add(NOT_OK if problems else OK, title,
                 f"{len(problems)} problems" if problems else "")
 
 
-def run_checks(results, selected=lambda name: True):
-    """Run the checks whose name is @selected; add each to @results."""
+def run_checks(results: Results, wanted: Mapping[str, Check],
+               selected: Selected = every) -> None:
+    """Run those of @wanted whose name is @selected; add them to @results."""
     files = repository_files()
-    for name, check in CHECKS.items():
+    for name, check in wanted.items():
         title = f"check:{name}"
         if selected(title):
             run_check(results, title, check, files)
-
-
-def run_build_checks(results, selected=lambda name: True):
-    """
-    Run those that need a build; they are skipped where there is none.
-
-    That says of each what is missing.
-    """
-    files = repository_files()
-    for name, check in BUILD_CHECKS.items():
-        title = f"check:{name}"
-        if not selected(title):
-            continue
-        try:
-            objects.require_build(files)
-            run_check(results, title, check, files)
-        except objects.NoBuild as why:
-            results.add("skip", title, str(why))

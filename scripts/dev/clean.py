@@ -18,7 +18,8 @@ FOLDER = BUILD / "clean-root"
 CLONE = "root/qemu-wsm"
 
 
-def run_all(run, suite, options, ccache=""):
+def run_all(run: stages.Run, suite: str, options: list[str],
+            ccache: str = "") -> None:
     """Run scripts/test with @options in a fresh root of @suite."""
     tree = FOLDER / suite
     roots.make(tree, suite, ["python3"])

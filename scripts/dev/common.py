@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
@@ -23,40 +24,40 @@ class Failure(Exception):
     """Something the user has to know; the text says what to do."""
 
 
-def say(text):
+def say(text: str) -> None:
     """Print a progress line at once, also into a pipe."""
     print(f"=== {text}", flush=True)
 
 
-def run(cmd, **kwargs):
+def run(cmd: Iterable[object], **kwargs: Any) -> None:
     """Run @cmd with output to the user; raise Failure if it fails."""
-    cmd = [str(word) for word in cmd]
+    words = [str(word) for word in cmd]
     kwargs.setdefault("stdin", subprocess.DEVNULL)
     try:
-        status = subprocess.run(cmd, check=False, **kwargs).returncode
+        status = subprocess.run(words, check=False, **kwargs).returncode
     except FileNotFoundError as error:
-        raise Failure(f"{cmd[0]}: program not found") from error
+        raise Failure(f"{words[0]}: program not found") from error
     if status:
-        raise Failure(f"exit status {status} of: {shlex.join(cmd)}")
+        raise Failure(f"exit status {status} of: {shlex.join(words)}")
 
 
-def output(cmd, **kwargs):
+def output(cmd: Iterable[object], **kwargs: Any) -> str:
     """Return what @cmd prints; raise Failure, with its errors, if it fails."""
-    cmd = [str(word) for word in cmd]
+    words = [str(word) for word in cmd]
     kwargs.setdefault("stdin", subprocess.DEVNULL)
     try:
-        done = subprocess.run(cmd, check=False, text=True,
+        done = subprocess.run(words, check=False, text=True,
                               capture_output=True, **kwargs)
     except FileNotFoundError as error:
-        raise Failure(f"{cmd[0]}: program not found") from error
+        raise Failure(f"{words[0]}: program not found") from error
     if done.returncode:
-        raise Failure(f"exit status {done.returncode} of: {shlex.join(cmd)}\n"
-                      f"{done.stderr.strip()}")
-    return done.stdout
+        raise Failure(f"exit status {done.returncode} of: "
+                      f"{shlex.join(words)}\n{done.stderr.strip()}")
+    return str(done.stdout)
 
 
 @contextlib.contextmanager
-def build_lock():
+def build_lock() -> Iterator[None]:
     """Keep other runs of our scripts out of build/; not to be nested."""
     BUILD.mkdir(exist_ok=True)
     with (BUILD / ".lock").open("w", encoding="utf-8") as stream:
@@ -68,7 +69,7 @@ def build_lock():
         yield
 
 
-def write_if_changed(path, data, mode=0o644):
+def write_if_changed(path: Path, data: bytes, mode: int = 0o644) -> bool:
     """
     Give the file @path the content @data and the permissions @mode.
 
@@ -89,7 +90,7 @@ def write_if_changed(path, data, mode=0o644):
     return True
 
 
-def link(path, target):
+def link(path: Path, target: Path | str) -> None:
     """Make the symbolic link @path point to @target."""
     if path.is_symlink() and os.readlink(path) == str(target):
         return
@@ -98,7 +99,7 @@ def link(path, target):
     path.symlink_to(target)
 
 
-def main(function):
+def main(function: Callable[[], int]) -> None:
     """Run @function as a program: a Failure is printed without traceback."""
     try:
         sys.exit(function())

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Iterable
 
 from dev.common import BUILD, Failure, output, run, say
 
@@ -24,6 +25,9 @@ PACKAGES = """
     python3-distlib python3-venv quilt seabios socat xz-utils zlib1g-dev
 """.split()
 
+# What checks of our Python code need.
+CHECK_PACKAGES = ["mypy"]
+
 # What the fuzz target needs.
 FUZZ_PACKAGES = ["clang", "libclang-rt-dev"]
 
@@ -31,7 +35,7 @@ KEYRINGS = [Path("/usr/share/keyrings") / name for name in
             ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")]
 
 
-def missing(packages):
+def missing(packages: list[str]) -> list[str]:
     """Return those of @packages that are not installed."""
     done = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"]
@@ -41,7 +45,7 @@ def missing(packages):
     return [name for name in packages if name not in present]
 
 
-def as_root():
+def as_root() -> list[str] | None:
     """Return the words in front of a command that needs root, or None."""
     if os.geteuid() == 0:
         return ["env"]
@@ -52,7 +56,7 @@ def as_root():
     return None
 
 
-def install(packages):
+def install(packages: list[str]) -> None:
     """Install those of @packages that are missing; do nothing if none is."""
     absent = missing(packages)
     if not absent:
@@ -69,7 +73,7 @@ def install(packages):
     run(root + ["DEBIAN_FRONTEND=noninteractive"] + install_cmd + absent)
 
 
-def index_targets():
+def index_targets() -> list[list[str]]:
     """Return [origin, label, mirror] of each package index."""
     text = output(["apt-get", "indextargets", "--format",
                    "$(ORIGIN)|$(LABEL)|$(SITE)",
@@ -77,7 +81,7 @@ def index_targets():
     return [line.split("|") for line in text.splitlines()]
 
 
-def mirrors():
+def mirrors() -> tuple[str, str | None]:
     """Return the addresses of the main and of the security archive or None."""
     targets = index_targets()
     if not targets and (root := as_root()):
@@ -102,7 +106,7 @@ def mirrors():
 class Archive:
     """Debian's SUITE, by a private apt configuration below build/apt."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.dir = BUILD / "apt"
         self.options = [
             "-o", "Dir::Etc::SourceList=/dev/null",
@@ -115,7 +119,7 @@ class Archive:
             "-o", "APT::Update::Error-Mode=any",
         ]
 
-    def update(self):
+    def update(self) -> None:
         """Fetch SUITE's signed indices; needed before the other methods."""
         say(f"reading the package lists of Debian {SUITE}")
         for name in ("sources", "lists/partial", "cache/archives/partial"):
@@ -132,7 +136,7 @@ class Archive:
             ) from error
 
     @staticmethod
-    def _sources():
+    def _sources() -> str:
         keyring = next((path for path in KEYRINGS if path.exists()), None)
         if keyring is None:
             raise Failure("install the package debian-archive-keyring: "
@@ -146,31 +150,31 @@ class Archive:
             f"Components: main\nSigned-By: {keyring}\n"
             for site, suites in entries)
 
-    def source_versions(self, package):
+    def source_versions(self, package: str) -> list[str]:
         """Return the versions of the source package @package."""
         text = output(["apt-cache"] + self.options
                       + ["showsrc", "--only-source", package])
         return [line.split()[1] for line in text.splitlines()
                 if line.startswith("Version:")]
 
-    def download_source(self, package, version, where):
+    def download_source(self, package: str, version: str, where: Path) -> None:
         """Put the files of a source package into the directory @where."""
         run(["apt-get", "-q"] + self.options
             + ["source", "--download-only", f"{package}={version}"], cwd=where)
 
-    def download_binary(self, package, where):
+    def download_binary(self, package: str, where: Path) -> None:
         """Put the newest .deb of @package into the directory @where."""
         run(["apt-get", "-q"] + self.options + ["download", package],
             cwd=where)
 
 
-def newer(left, right):
+def newer(left: str, right: str) -> bool:
     """Return whether Debian version @left is newer than @right."""
     return subprocess.run(["dpkg", "--compare-versions", left, "gt", right],
                           check=False).returncode == 0
 
 
-def newest(versions):
+def newest(versions: Iterable[str]) -> str | None:
     """Return the newest of the Debian versions @versions, None if none."""
     best = None
     for version in versions:

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from dev import qemu, roots, stages
 from dev.common import BUILD, ROOT, output
@@ -58,14 +59,14 @@ sleep 60
 """
 
 
-def libraries(program):
+def libraries(program: Path) -> list[Path]:
     """Return the paths of the shared libraries of @program."""
     found = re.findall(r"=> (/\S+)", output(["ldd", program]))
     return [Path(os.path.realpath(os.path.dirname(path)),
                  os.path.basename(path)) for path in found]
 
 
-def make_tree(kernel):
+def make_tree(kernel: Path) -> None:
     """Make the Debian system with @kernel's modules, unless it is there."""
     stamp = FOLDER / "made-of"
     wanted = " ".join([*PACKAGES, kernel.name])
@@ -82,11 +83,11 @@ def make_tree(kernel):
 class Initramfs:
     """An initramfs under construction."""
 
-    def __init__(self, out):
+    def __init__(self, out: BinaryIO) -> None:
         self.cpio = guest_image.Cpio(out)
         self.there = {"."}
 
-    def add(self, path, name):
+    def add(self, path: Path, name: str) -> None:
         """Add the file, folder or link @path as @name, after its folder."""
         if name in self.there:
             return
@@ -100,7 +101,7 @@ class Initramfs:
         elif stat.S_ISREG(mode):
             self.cpio.add(name, mode, path.read_bytes())
 
-    def add_below(self, top, prefix=""):
+    def add_below(self, top: Path, prefix: str = "") -> None:
         """Add all that is below the folder @top."""
         for folder, folders, names in os.walk(top):
             for path in (Path(folder, name) for name in folders + names):
@@ -109,7 +110,7 @@ class Initramfs:
                     self.add(path, prefix + name)
 
 
-def make_initramfs(target, options):
+def make_initramfs(target: Path, options: list[str]) -> None:
     """Pack the system, our tests, and what they test."""
     with open(target, "wb") as out:
         initramfs = Initramfs(out)
@@ -131,7 +132,7 @@ def make_initramfs(target, options):
         initramfs.cpio.finish()
 
 
-def machine(initramfs, disk):
+def machine(initramfs: Path, disk: Path) -> list[str]:
     """Return the command of the machine in which the tests run."""
     return [str(BUILD / "qemu-system-x86_64"), "-L", str(GUEST / "firmware"),
             "-nodefaults", "-display", "none", "-no-reboot",
@@ -142,7 +143,7 @@ def machine(initramfs, disk):
             "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
 
 
-def run_tests(run):
+def run_tests(run: stages.Run) -> None:
     """Run TESTS, or those that --only names."""
     qemu.build()
     guest_image.build(GUEST)

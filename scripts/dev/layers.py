@@ -6,6 +6,7 @@ What a file includes is looked at here, what it links in objects.py.
 
 import re
 from pathlib import PurePath
+from typing import Iterable, Iterator
 
 from dev.common import ROOT
 
@@ -37,7 +38,7 @@ SHARED_HEADERS = 1
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 
 
-def layer_of(name):
+def layer_of(name: str) -> str | None:
     """
     Return the layer of the file @name, None if it is in none.
 
@@ -57,24 +58,25 @@ def layer_of(name):
     return folder if rest else ROOF
 
 
-def may_use(user, used):
+def may_use(user: str | None, used: str | None) -> bool:
     """Return whether the layer @user may use the layer @used."""
     return (user is None or used is None or user == used
             or used in MAY.get(user, "").split())
 
 
-def sources(files, suffixes=(".c", ".h")):
+def sources(files: Iterable[str],
+            suffixes: str | tuple[str, ...] = (".c", ".h")) -> list[str]:
     """Return those of @files that are C and in a layer."""
     return [name for name in files
             if name.endswith(suffixes) and layer_of(name)]
 
 
-def included(name):
+def included(name: str) -> list[str]:
     """Return what the file @name includes with quotes."""
     return INCLUDE.findall((ROOT / name).read_text(encoding="utf-8"))
 
 
-def include_problems(name, headers):
+def include_problems(name: str, headers: list[str]) -> Iterator[str]:
     """Yield what is wrong with the @headers that the file @name includes."""
     user = layer_of(name)
     for header in headers:
@@ -89,20 +91,20 @@ def include_problems(name, headers):
             yield f"{name}: {header} is for the block layer only"
 
 
-def own_header(name):
+def own_header(name: str) -> str:
     """Return the header that belongs to the C file @name."""
     header = name.removesuffix(".c") + ".h"
     return HEADERS + header if name.startswith("block/") else header
 
 
-def without_header(files):
+def without_header(files: list[str]) -> Iterator[str]:
     """Yield each C file outside the roof that has no header of its own."""
     for name in sources(files, ".c"):
         if layer_of(name) != ROOF and own_header(name) not in files:
             yield f"{name}: there is no {own_header(name)}"
 
 
-def shared_headers(files):
+def shared_headers(files: list[str]) -> Iterator[str]:
     """
     Yield each header without a C file that several C files include.
 
@@ -119,7 +121,8 @@ def shared_headers(files):
             yield f"{header}: private to none of {' '.join(users)}"
 
 
-def within(problems, limit, what, count=None):
+def within(problems: Iterable[str], limit: int, what: str,
+           count: int | None = None) -> Iterator[str]:
     """
     Yield @problems if they are more than @limit; print them if they are not.
 
@@ -135,7 +138,7 @@ def within(problems, limit, what, count=None):
         print(f"#   {problem}")
 
 
-def check_includes(files):
+def check_includes(files: list[str]) -> Iterator[str]:
     """Files include only along the layers."""
     names = sources(files)
     for name in names:
@@ -146,7 +149,7 @@ def check_includes(files):
                       AGAINST_LAYERS, "includes against the layers")
 
 
-def check_headers(files):
+def check_headers(files: list[str]) -> Iterator[str]:
     """Each C file has its own header, and no two share a private one."""
     yield from within(without_header(files), WITHOUT_HEADER,
                       "C files without a header of their own")

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterable
 
 from dev import debian
 from dev.common import BUILD
@@ -34,17 +35,17 @@ class Package:
 
     name: str
     essential: bool
-    provides: list      # names of virtual packages
-    depends: list       # lists of names: one of each is needed
+    provides: list[str]      # names of virtual packages
+    depends: list[list[str]]       # lists of names: one of each is needed
 
 
-def names(text):
+def names(text: str) -> list[str]:
     """Return the package names in a field: a (>= 1), b:any -> [a, b]."""
     return [found.group(1) for word in re.split(r"[,|]", text)
             if (found := NAME.match(word))]
 
 
-def parse(text):
+def parse(text: str) -> list[Package]:
     """Return the Packages in what dpkg-query prints for FIELDS."""
     packages = []
     for line in text.splitlines():
@@ -57,7 +58,7 @@ def parse(text):
     return packages
 
 
-def closure(packages, wanted):
+def closure(packages: list[Package], wanted: list[str]) -> set[str]:
     """
     Return the names of the essential packages and of those in @wanted.
 
@@ -65,7 +66,7 @@ def closure(packages, wanted):
     as that would have been installed anyway.
     """
     by_name = {package.name: package for package in packages}
-    virtual = {}
+    virtual: dict[str, list[str]] = {}
     for package in packages:
         for name in package.provides:
             virtual.setdefault(name, []).append(package.name)
@@ -84,7 +85,7 @@ def closure(packages, wanted):
     return found
 
 
-def programs(package_names):
+def programs(package_names: Iterable[str]) -> list[Path]:
     """Return the paths of all programs of these packages."""
     text = subprocess.run(["dpkg-query", "-L", *sorted(package_names)],
                           check=True, text=True, stdout=subprocess.PIPE).stdout
@@ -100,11 +101,12 @@ def programs(package_names):
     return sorted(path for path in owned | given if path.exists())
 
 
-def use():
+def use() -> None:
     """Make PATH only that, for this program and all that it runs."""
     listing = subprocess.run(["dpkg-query", "-W", "-f", FIELDS], check=True,
                              text=True, stdout=subprocess.PIPE).stdout
-    wanted = GIVEN + debian.PACKAGES + debian.FUZZ_PACKAGES
+    wanted = [*GIVEN, *debian.PACKAGES, *debian.CHECK_PACKAGES,
+              *debian.FUZZ_PACKAGES]
     partial = FOLDER.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -5,9 +5,11 @@ import json
 import os
 import re
 import subprocess
+from typing import Iterator
 
 from dev import layers
 from dev.common import BUILD, ROOT, Failure
+from dev.results import CannotCheck
 
 TREE = BUILD / "qemu-source"
 OBJECTS = BUILD / "patched"
@@ -23,26 +25,28 @@ SYMBOL = re.compile(r"(?P<file>.*?):(?:[0-9a-f]+| +) "
                     r"(?P<kind>[A-Za-z]) (?P<name>\S+)")
 
 
-class NoBuild(Exception):
-    """There are no objects of what is in this repository; says why."""
+Uses = dict[str, dict[str, set[str]]]         # file: file: symbols
+Symbols = tuple[set[str], set[str]]             # defined, undefined
 
 
 class Program:
     """Some files, and who of them uses symbols of whom."""
 
-    def __init__(self):
-        self.home = {}          # symbol: the file that defines it
-        self.wanted = {}        # file: the symbols it does not define
+    def __init__(self) -> None:
+        # Symbol: the file that defines it
+        self.home: dict[str, str] = {}
+        # File: the symbols it does not define
+        self.wanted: dict[str, set[str]] = {}
 
-    def add(self, name, defined, wanted):
+    def add(self, name: str, defined: set[str], wanted: set[str]) -> None:
         """Add the file @name; what an earlier one defines stays its own."""
         for symbol in defined:
             self.home.setdefault(symbol, name)
         self.wanted[name] = set(wanted)
 
-    def uses(self):
+    def uses(self) -> Uses:
         """Return {file: {file it uses: symbols}}."""
-        found = {name: {} for name in self.wanted}
+        found: Uses = {name: {} for name in self.wanted}
         for name, symbols in self.wanted.items():
             for symbol in symbols:
                 home = self.home.get(symbol, name)
@@ -50,7 +54,7 @@ class Program:
                     found[name].setdefault(home, set()).add(symbol)
         return found
 
-    def reached(self, first):
+    def reached(self, first: list[str]) -> set[str]:
         """Return the files that the files @first use, and those in turn."""
         uses, found, todo = self.uses(), set(first), list(first)
         while todo:
@@ -60,11 +64,14 @@ class Program:
         return found
 
 
-def circles(uses):
+def circles(uses: Uses) -> list[set[str]]:
     """Return sets of files each of which uses, in the end, all the others."""
-    index, low, stack, found = {}, {}, [], []
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[set[str]] = []
 
-    def visit(name):
+    def visit(name: str) -> None:
         index[name] = low[name] = len(index)
         stack.append(name)
         for other in uses[name]:
@@ -83,7 +90,7 @@ def circles(uses):
     return sorted((circle for circle in found if len(circle) > 1), key=min)
 
 
-def arrows(uses):
+def arrows(uses: Uses) -> Iterator[str]:
     """Yield a line for each file that uses one against the layers."""
     for name, others in sorted(uses.items()):
         for other, symbols in sorted(others.items()):
@@ -92,9 +99,9 @@ def arrows(uses):
                 yield f"{name} -> {other}: {' '.join(sorted(symbols))}"
 
 
-def parse_symbols(text):
+def parse_symbols(text: str) -> dict[str, Symbols]:
     """Return {object: (defined, undefined)} from what nm -A prints."""
-    symbols = {}
+    symbols: dict[str, Symbols] = {}
     for line in text.splitlines():
         if found := SYMBOL.fullmatch(line):
             defined, wanted = symbols.setdefault(found["file"], (set(), set()))
@@ -105,7 +112,7 @@ def parse_symbols(text):
     return symbols
 
 
-def read_symbols(objects):
+def read_symbols(objects: list[str]) -> dict[str, Symbols]:
     """Return {object: (symbols it defines, symbols it wants)}."""
     if not objects:
         return {}
@@ -113,16 +120,16 @@ def read_symbols(objects):
                           text=True, capture_output=True)
     if done.returncode:
         raise Failure(f"nm: {done.stderr.strip()}")
-    return {name: (set(), set()) for name in objects} | parse_symbols(
-        done.stdout)
+    found = parse_symbols(done.stdout)
+    return {name: found.get(name, (set(), set())) for name in objects}
 
 
-def compiled():
+def compiled() -> dict[str, str]:
     """Return {object: file of QEMU's tree} of the configured build."""
     try:
         text = (OBJECTS / "compile_commands.json").read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise NoBuild("there is no build: run scripts/build first") from None
+        raise CannotCheck("there is no build: run scripts/build first") from None
     found = {}
     for entry in json.loads(text):
         path = os.path.normpath(os.path.join(OBJECTS, entry["file"]))
@@ -130,24 +137,24 @@ def compiled():
     return found
 
 
-def link_lines():
+def link_lines() -> dict[str, list[str]]:
     """Return {unit test: the objects it is linked from}."""
     text = (OBJECTS / "build.ninja").read_text(encoding="utf-8")
     return {name: objects.split() for name, objects in TEST.findall(text)}
 
 
-def overlay_objects():
+def overlay_objects() -> dict[str, str]:
     """Return {file of the overlay: its object in QEMU's emulator}."""
     return {name: obj for obj, name in compiled().items()
             if layers.layer_of(name) and not obj.startswith("tests/")}
 
 
-def own_objects(test, objects):
+def own_objects(test: str, objects: list[str]) -> list[str]:
     """Return those of @objects that only the unit test @test has."""
     return [name for name in objects if name.startswith(f"{test}.p/")]
 
 
-def needed():
+def needed() -> list[str]:
     """Return all objects that the checks here look at."""
     found = set(overlay_objects().values())
     for test, objects in link_lines().items():
@@ -155,19 +162,19 @@ def needed():
     return sorted(found)
 
 
-def require_build(files):
-    """Raise NoBuild unless the objects are those of the files here."""
+def require_build(files: list[str]) -> None:
+    """Raise CannotCheck unless the objects are those of the files here."""
     known = overlay_objects()
     for name in layers.sources(files, ".c"):
         obj, copy = known.get(name), TREE / name
         if (obj is None or not copy.is_file() or not (OBJECTS / obj).is_file()
                 or copy.read_bytes() != (ROOT / name).read_bytes()
                 or (OBJECTS / obj).stat().st_mtime < copy.stat().st_mtime):
-            raise NoBuild(f"the build lacks {name} as it is here: run "
+            raise CannotCheck(f"the build lacks {name} as it is here: run "
                           "scripts/build first")
 
 
-def overlay(files):
+def overlay(files: list[str]) -> Program:
     """Return the Program of the overlay's own files."""
     objects = {obj: name for name, obj in overlay_objects().items()
                if name in files}
@@ -177,7 +184,7 @@ def overlay(files):
     return program
 
 
-def linked_by_tests(files):
+def linked_by_tests(files: list[str]) -> set[str]:
     """
     Return the overlay's files that unit tests link.
 
@@ -185,7 +192,8 @@ def linked_by_tests(files):
     files: that a file is in the same library as one that is tested says
     nothing.
     """
-    names, known, found = layers.sources(files, ".c"), compiled(), set()
+    names, known = layers.sources(files, ".c"), compiled()
+    found: set[str] = set()
     for test, objects in link_lines().items():
         own = own_objects(test, objects)
         parts = [obj for obj in objects if known.get(obj) in names]
@@ -193,7 +201,7 @@ def linked_by_tests(files):
         missing = [obj for obj in own + parts
                    if not (OBJECTS / obj).is_file()]
         if missing:
-            raise NoBuild(f"the unit tests are not built: {missing[0]} is "
+            raise CannotCheck(f"the unit tests are not built: {missing[0]} is "
                           "missing; scripts/test --stage checks builds it")
         symbols, program = read_symbols(sorted({*first, *parts})), Program()
         for obj in [*first, *parts]:
@@ -202,8 +210,9 @@ def linked_by_tests(files):
     return found
 
 
-def check_layers(files):
+def check_layers(files: list[str]) -> Iterator[str]:
     """Files use only along the layers, and none in a circle."""
+    require_build(files)
     uses = overlay(files).uses()
     yield from layers.within(arrows(uses), ARROWS, "arrows against the layers")
     rings = [sorted(ring) for ring in circles(uses)]
@@ -212,13 +221,14 @@ def check_layers(files):
         IN_CIRCLES, "files in circles", sum(map(len, rings)))
 
 
-def line_count(name):
+def line_count(name: str) -> int:
     """Return how many lines the file @name has."""
     return (ROOT / name).read_bytes().count(b"\n")
 
 
-def check_tested(files):
+def check_tested(files: list[str]) -> Iterator[str]:
     """Unit tests link enough of the overlay."""
+    require_build(files)
     names = layers.sources(files, ".c")
     tested = linked_by_tests(names)
     lines = sum(map(line_count, names))

@@ -10,6 +10,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Iterable, Sequence
 
 from dev import debian, source
 from dev.common import (BUILD, ROOT, Failure, build_lock, link, output, run,
@@ -48,13 +49,13 @@ class Variant:
     tree: Path = source.SOURCE
     cc: str = "gcc"
     cxx: str = "g++"
-    options: tuple = ("--enable-werror",)
-    packages: tuple = ()
+    options: tuple[str, ...] = ("--enable-werror",)
+    packages: tuple[str, ...] = ()
     flag: str = ""              # a compiler flag that must come into use
-    environment: dict = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
-    def dir(self):
+    def dir(self) -> Path:
         """The build directory."""
         return BUILD / self.name
 
@@ -78,13 +79,13 @@ VARIANTS = {variant.name: variant for variant in [
 ]}
 
 
-def version_tuple(text):
+def version_tuple(text: str) -> tuple[int, ...]:
     """Return (1, 7) for '1.7.0', () if @text holds no version."""
     found = re.match(r"(\d+)\.(\d+)", text.strip())
     return tuple(map(int, found.groups())) if found else ()
 
 
-def system_meson():
+def system_meson() -> tuple[int, ...]:
     """Return the version of the meson that /usr/bin/python3 imports."""
     done = subprocess.run(
         ["/usr/bin/python3", "-c",
@@ -93,7 +94,7 @@ def system_meson():
     return version_tuple(done.stdout)
 
 
-def add_meson(site_packages):
+def add_meson(site_packages: Path) -> None:
     """Put Debian 13's meson into the directory @site_packages."""
     archive = debian.Archive()
     archive.update()
@@ -108,7 +109,7 @@ def add_meson(site_packages):
     shutil.rmtree(where)
 
 
-def meson_python():
+def meson_python() -> Path:
     """
     Return a Python interpreter that has a meson new enough for QEMU.
 
@@ -128,7 +129,7 @@ def meson_python():
     return python
 
 
-def package_version(variant, version):
+def package_version(variant: Variant, version: str) -> str:
     """
     Return what this QEMU says it is, with --version and in query-version.
 
@@ -145,7 +146,7 @@ def package_version(variant, version):
     return f"qemu-wsm 0.{found[1]}, {package}"
 
 
-def set_package_version(variant, package):
+def set_package_version(variant: Variant, package: str) -> None:
     """Change what a configured @variant says it is, if it says otherwise."""
     stamp = variant.dir / ".package"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == package:
@@ -155,7 +156,7 @@ def set_package_version(variant, package):
     stamp.write_text(package, encoding="utf-8")
 
 
-def configure(variant):
+def configure(variant: Variant) -> None:
     """Configure @variant unless its build directory is set up the same way."""
     compiler = variant.cc
     if shutil.which("ccache"):
@@ -185,17 +186,17 @@ def configure(variant):
     stamp.write_text(text, encoding="utf-8")
 
 
-def jobs():
+def jobs() -> int:
     """Return how many compilers may run at once: $JOBS, else all CPUs."""
-    return int(os.environ.get("JOBS") or os.cpu_count())
+    return int(os.environ.get("JOBS") or os.cpu_count() or 1)
 
 
-def ninja(variant, targets):
+def ninja(variant: Variant, targets: Iterable[str]) -> None:
     """Compile @targets of @variant; the caller holds the build lock."""
     run(["ninja", "-C", variant.dir, f"-j{jobs()}", *targets])
 
 
-def probe_seconds():
+def probe_seconds() -> float:
     """Return the CPU time that compiling PROBE takes on this machine."""
     before = os.times()
     run(["gcc", "-O2", "-g", "-c", "-o", os.devnull, PROBE])
@@ -204,23 +205,23 @@ def probe_seconds():
             - before.children_user - before.children_system)
 
 
-def first_build_minutes(probe, cpus):
+def first_build_minutes(probe: float, cpus: int) -> float:
     """Return how long the first build takes on @cpus idle CPUs."""
     return probe * (CONFIGURE_PROBES + COMPILE_PROBES / cpus) / 60
 
 
-def announce(variant):
+def announce(variant: Variant) -> None:
     """Say what the first build of @variant takes."""
     if (variant.dir / ".configured").exists():
         return
-    cpus = min(jobs(), os.cpu_count())
+    cpus = min(jobs(), os.cpu_count() or 1)
     minutes = first_build_minutes(probe_seconds(), cpus)
     say(f"first build of {variant.name}: about {max(1, round(minutes))} "
         f"minutes on {cpus} idle CPUs, less if ccache knows the files; "
         "later builds compile only what has changed")
 
 
-def build_option_roms():
+def build_option_roms() -> None:
     """
     Assemble QEMU's option ROMs, which '-kernel' and KVM guests need.
 
@@ -236,7 +237,7 @@ def build_option_roms():
     output(["make", "-C", FIRMWARE, "-s"])
 
 
-def link_firmware(variant):
+def link_firmware(variant: Variant) -> None:
     """Let programs run from @variant's build directory find the firmware."""
     bundle = variant.dir / "qemu-bundle"
     for path in FIRMWARE_DIRS[:2]:
@@ -245,13 +246,14 @@ def link_firmware(variant):
         link(bundle / "usr/share/qemu" / rom.name, rom)
 
 
-def link_results(variant):
+def link_results(variant: Variant) -> None:
     """Make build/qemu-system-x86_64 etc. stand for those of @variant."""
     for name in PROGRAMS:
         link(BUILD / name, Path(variant.name, name))
 
 
-def build(name="patched", targets=(), update=False):
+def build(name: str = "patched", targets: Sequence[str] = (),
+          update: bool = False) -> Variant:
     """
     Compile @targets (QEMU's programs by default) of the variant @name.
 
@@ -280,13 +282,14 @@ def build(name="patched", targets=(), update=False):
     return variant
 
 
-def build_files(variant, paths):
+def build_files(variant: Variant, paths: Iterable[Path | str]) -> None:
     """Compile the files @paths of @variant, which build() has set up."""
     with build_lock():
         ninja(variant, [os.path.relpath(path, variant.dir) for path in paths])
 
 
-def introspect(variant, what):
+def introspect(variant: Variant, what: str) -> list[dict[str, Any]]:
     """Return meson's description of @variant: what = 'tests', 'targets'."""
     path = variant.dir / f"meson-info/intro-{what}.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return found

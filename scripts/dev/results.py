@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from typing import Any, Iterator
 
 OK, NOT_OK, SKIP = "ok", "not ok", "skip"
 SKIP_STATUS = 77
@@ -16,26 +17,33 @@ TAP_PLAN = re.compile(r"^1\.\.(\d+)")
 SKIPPED = re.compile(r"\s*#\s*skip\b:?\s*", re.I)
 
 
+Case = tuple[str, str, str]                     # status, name, why
+
+
+class CannotCheck(Exception):
+    """Something that a check needs is not there; says what."""
+
+
 class Results:
     """The cases run so far; each is printed as soon as it is known."""
 
-    def __init__(self):
-        self.cases = []
+    def __init__(self) -> None:
+        self.cases: list[Case] = []
 
-    def add(self, status, name, why=""):
+    def add(self, status: str, name: str, why: str = "") -> None:
         """Record one case."""
         self.cases.append((status, name, why))
         print(f"{status} {name}" + (f" # {why}" if why else ""), flush=True)
 
-    def count(self, status):
+    def count(self, status: str) -> int:
         """Return how many cases ended with @status."""
         return sum(case[0] == status for case in self.cases)
 
-    def names(self, status):
+    def names(self, status: str) -> list[str]:
         """Return the names of the cases that ended with @status."""
         return [name for what, name, _ in self.cases if what == status]
 
-    def finish(self):
+    def finish(self) -> int:
         """Print the summary; return the exit status."""
         failed = [case for case in self.cases if case[0] == NOT_OK]
         if failed:
@@ -50,7 +58,7 @@ class Results:
         return 1 if failed or not passed else 0
 
 
-def stop(process):
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Kill @process and what it started (it leads its process group)."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -59,7 +67,8 @@ def stop(process):
     process.wait()
 
 
-def capture(cmd, timeout, **kwargs):
+def capture(cmd: list[str], timeout: float,
+            **kwargs: Any) -> tuple[list[str], list[str], str]:
     """
     Run @cmd for at most @timeout seconds.
 
@@ -81,7 +90,7 @@ def capture(cmd, timeout, **kwargs):
         return out.read().splitlines(), err.read().splitlines(), why
 
 
-def parse_tap(lines):
+def parse_tap(lines: list[str]) -> Iterator[Case]:
     """
     Yield (status, name, why) for each case in the TAP output @lines.
 
@@ -105,7 +114,8 @@ def parse_tap(lines):
         yield NOT_OK, "plan", f"{planned} cases announced, {seen} ended"
 
 
-def run_tap(results, title, cmd, timeout, **kwargs):
+def run_tap(results: Results, title: str, cmd: list[str], timeout: float,
+            **kwargs: Any) -> None:
     """
     Run the TAP program @cmd; add its cases to @results as @title:NAME.
 
@@ -127,7 +137,8 @@ def run_tap(results, title, cmd, timeout, **kwargs):
     print(f"# {title}: {time.monotonic() - begin:.1f} s", flush=True)
 
 
-def run_plain(results, title, cmd, timeout, **kwargs):
+def run_plain(results: Results, title: str, cmd: list[str], timeout: float,
+              **kwargs: Any) -> None:
     """Run @cmd as one case: 0 is a pass, 77 a skip, all else a failure."""
     lines, errors, why = capture(cmd, timeout, **kwargs)
     if not why:

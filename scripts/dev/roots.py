@@ -4,6 +4,7 @@
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 from dev import debian
 from dev.common import Failure, output, run, say
@@ -34,7 +35,7 @@ exec env -i HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
 """
 
 
-def sources(suite):
+def sources(suite: str) -> list[str]:
     """Return apt's lines for the Debian release @suite."""
     keyring = next((path for path in debian.KEYRINGS if path.exists()), None)
     if keyring is None:
@@ -46,7 +47,7 @@ def sources(suite):
     return lines
 
 
-def own_suite():
+def own_suite() -> str:
     """Return the name of the Debian release that runs here."""
     with open("/etc/os-release", encoding="utf-8") as release:
         for line in release:
@@ -55,7 +56,8 @@ def own_suite():
     raise Failure("/etc/os-release has no VERSION_CODENAME: is this Debian?")
 
 
-def make(tree, suite, packages, hooks=()):
+def make(tree: Path, suite: str, packages: list[str],
+         hooks: tuple[str, ...] = ()) -> None:
     """
     Make the folder @tree a Debian @suite with only @packages added.
 
@@ -80,14 +82,14 @@ def make(tree, suite, packages, hooks=()):
          suite, tree, *sources(suite)])
 
 
-def command(tree, *words, shared=""):
+def command(tree: Path, *words: object, shared: str = "") -> list[str]:
     """Return the command that runs @words in the root @tree."""
     return ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork",
             "--kill-child", "sh", "-euc", ENTER, "sh", str(tree), str(shared),
             *map(str, words)]
 
 
-def shell(folder, *words):
+def shell(folder: Path | str, *words: object) -> list[str]:
     """Return @words for command(), to be run in @folder of a root."""
     return ["sh", "-euc", f"cd {shlex.quote(str(folder))} && exec \"$@\"",
             "sh", *map(str, words)]

@@ -25,6 +25,7 @@ BASE = "10.0."
 STOCK = BUILD / "stock-source"
 SOURCE = BUILD / "qemu-source"
 HOOKS = BUILD / "hooks"
+Manifest = dict[str, str | None]                 # path: SHA-256
 MANIFEST = BUILD / "qemu-source.json"
 PATCHES = ROOT / "patches"
 
@@ -34,12 +35,12 @@ OVERLAY = ["block", "hw", "include", "migration", "qapi",
 SKIPPED = re.compile(r"__pycache__|.*\.(orig|rej|pyc|swp)|.*~|\..*")
 
 
-def upstream_version(version):
+def upstream_version(version: str) -> str:
     """Return the version without Debian's epoch: 1:10.0.13+ds -> 10.0.13+ds."""
     return version.split(":", 1)[-1]
 
 
-def dsc_version(path):
+def dsc_version(path: Path) -> str:
     """Return the version that the .dsc file @path describes."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("Version:"):
@@ -47,7 +48,7 @@ def dsc_version(path):
     raise Failure(f"{path}: not a Debian source package; delete it")
 
 
-def complete(dsc):
+def complete(dsc: Path) -> bool:
     """Return whether every file that @dsc lists lies beside it."""
     text = dsc.read_text(encoding="utf-8").split("Checksums-Sha256:", 1)[-1]
     names = re.findall(r"^ [0-9a-f]{64} \d+ (\S+)$", text, re.M)
@@ -55,24 +56,25 @@ def complete(dsc):
                                for name in names)
 
 
-def downloaded():
+def downloaded() -> Path | None:
     """Return the .dsc of the newest complete QEMU 10.0.*, None if none."""
     found = {dsc_version(path): path
              for path in DOWNLOADS.glob(f"qemu_{BASE}*.dsc")
              if complete(path)}
-    return found.get(newest(found))
+    best = newest(found)
+    return found[best] if best else None
 
 
-def download():
+def download() -> Path:
     """Fetch the newest QEMU 10.0.* of Debian 13; return its .dsc."""
     archive = Archive()
     archive.update()
     versions = [version for version in archive.source_versions("qemu")
                 if upstream_version(version).startswith(BASE)]
-    if not versions:
+    version = newest(versions)
+    if version is None:
         raise Failure(f"Debian's archive has no QEMU {BASE}*; put the files "
                       "of such a source package into build/downloads")
-    version = newest(versions)
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     say(f"fetching QEMU {version}")
     archive.download_source("qemu", version, DOWNLOADS)
@@ -82,12 +84,12 @@ def download():
     return dsc
 
 
-def fetch(update=False):
+def fetch(update: bool = False) -> Path:
     """Return the .dsc to build from, from the cache unless @update."""
     return (None if update else downloaded()) or download()
 
 
-def unpack(dsc):
+def unpack(dsc: Path) -> str:
     """
     Make build/stock-source the content of @dsc.
 
@@ -113,7 +115,7 @@ def unpack(dsc):
     return version
 
 
-def overlay_files():
+def overlay_files() -> dict[str, Path]:
     """Return {path in QEMU's tree: file of this repository}."""
     files = {}
     for top in OVERLAY:
@@ -131,7 +133,7 @@ def overlay_files():
     return files
 
 
-def series():
+def series() -> list[str]:
     """Return the names of the patches in patches/series, in order."""
     path = PATCHES / "series"
     if not path.exists():
@@ -141,7 +143,7 @@ def series():
     return [words[0] for words in lines if words]
 
 
-def patched_files(names):
+def patched_files(names: list[str]) -> list[str]:
     """Return the paths, in QEMU's tree, that the patches @names touch."""
     files = set()
     for name in names:
@@ -153,7 +155,7 @@ def patched_files(names):
     return sorted(files)
 
 
-def push_hooks(names, files):
+def push_hooks(names: list[str], files: list[str]) -> None:
     """Apply the patches @names to copies of stock @files in build/hooks."""
     shutil.rmtree(HOOKS, ignore_errors=True)
     HOOKS.mkdir(parents=True)
@@ -173,7 +175,7 @@ def push_hooks(names, files):
                       ) from error
 
 
-def hooked_files():
+def hooked_files() -> dict[str, Path]:
     """
     Return {path in QEMU's tree: patched file below build/hooks}.
 
@@ -193,21 +195,22 @@ def hooked_files():
     return {name: HOOKS / name for name in files if (HOOKS / name).is_file()}
 
 
-def digest(path):
+def digest(path: Path) -> str | None:
     """Return the SHA-256 of the file @path, None if there is none."""
     if not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_manifest():
+def read_manifest() -> Manifest:
     """Return {path: SHA-256} of what the last compose() put in the tree."""
     if not MANIFEST.exists():
         return {}
-    return json.loads(MANIFEST.read_text(encoding="utf-8"))
+    manifest: Manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    return manifest
 
 
-def refuse_lost_edits(wanted, manifest):
+def refuse_lost_edits(wanted: dict[str, Path], manifest: Manifest) -> None:
     """Raise Failure if compose() would overwrite an edit made in the tree."""
     for name, old in manifest.items():
         now = digest(SOURCE / name)
@@ -219,7 +222,7 @@ def refuse_lost_edits(wanted, manifest):
                       "delete that file")
 
 
-def compose():
+def compose() -> None:
     """Bring build/qemu-source up to date with stock, overlay and patches."""
     if not SOURCE.exists():
         partial = BUILD / "qemu-source.partial"
@@ -250,7 +253,7 @@ def compose():
         indent=1, sort_keys=True), encoding="utf-8")
 
 
-def prepare(update=False, compose_tree=True):
+def prepare(update: bool = False, compose_tree: bool = True) -> str:
     """
     Fetch and unpack what is not there yet; return QEMU's version.
 

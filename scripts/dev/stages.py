@@ -9,10 +9,15 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any, Callable, Sequence
 
 from dev import checks, debian, narrow, objects, qemu, source
 from dev.common import ROOT, Failure, build_lock, output, say
+from dev.qemu import Variant
 from dev.results import NOT_OK, SKIP, Results, run_plain, run_tap
+
+Test = dict[str, Any]                           # as meson describes it
+Environment = dict[str, str]
 
 UNIT_NAME = re.compile(r"test-(wsm|pull)-.*")
 FUNCTIONAL = ROOT / "tests/functional/run"
@@ -46,26 +51,28 @@ class Run:
     slow: bool = False
     deadline: float = float("inf")
 
-    def selected(self, name):
+    def selected(self, name: str) -> bool:
         """Return whether the user wants the case @name."""
         return re.search(self.pattern, name) is not None
 
-    def seconds(self, limit):
+    def seconds(self, limit: float) -> float:
         """Return how long a program may take: @limit or what is left."""
         return max(1, min(limit, self.deadline - time.monotonic()))
 
 
-def prepare(_run, names):
+def prepare(_run: Run, names: list[str]) -> None:
     """Install what the stages @names need, then take all else out of PATH."""
     with build_lock():
         debian.install(debian.PACKAGES)
-        if "fuzz" in names:
-            with contextlib.suppress(Failure):      # that stage says so
-                debian.install(debian.FUZZ_PACKAGES)
+        for stage, packages in (("checks", debian.CHECK_PACKAGES),
+                                ("fuzz", debian.FUZZ_PACKAGES)):
+            if stage in names:
+                with contextlib.suppress(Failure):  # that stage says so
+                    debian.install(packages)
         narrow.use()
 
 
-def static_checks(run):
+def static_checks(run: Run) -> None:
     """
     Run scripts/check, and the tests of the scripts themselves.
 
@@ -74,7 +81,7 @@ def static_checks(run):
     say("static checks")
     with build_lock():
         source.prepare(compose_tree=False)
-    checks.run_checks(run.results, run.selected)
+    checks.run_checks(run.results, checks.CHECKS, run.selected)
     if run.selected("check:scripts"):
         run_plain(run.results, "check:scripts",
                   [str(ROOT / "tests/scripts/run")], run.seconds(60))
@@ -82,16 +89,16 @@ def static_checks(run):
         variant = qemu.build("patched", ["build.ninja"])
         qemu.build_files(variant, [variant.dir / name
                                    for name in objects.needed()])
-        checks.run_build_checks(run.results, run.selected)
+        checks.run_checks(run.results, checks.BUILD_CHECKS, run.selected)
 
 
-def unit_tests(variant):
+def unit_tests(variant: Variant) -> list[Test]:
     """Return meson's description of our unit tests in @variant."""
     return [test for test in qemu.introspect(variant, "tests")
             if UNIT_NAME.fullmatch(test["name"])]
 
 
-def test_environment(variant, test):
+def test_environment(variant: Variant, test: Test) -> Environment:
     """Return the environment for one of meson's tests."""
     env = {**os.environ, **test.get("env", {}), **variant.environment}
     if "TSAN_OPTIONS" in variant.environment:
@@ -99,7 +106,8 @@ def test_environment(variant, test):
     return env
 
 
-def selected_cases(run, title, cmd, env):
+def selected_cases(run: Run, title: str, cmd: list[str],
+                   env: Environment) -> list[str] | None:
     """
     Return options for a GLib test @cmd that choose the selected cases.
 
@@ -112,7 +120,7 @@ def selected_cases(run, title, cmd, env):
     return [word for case in chosen for word in ("-p", case)] or None
 
 
-def run_unit_tests(run, name="patched"):
+def run_unit_tests(run: Run, name: str = "patched") -> None:
     """Build and run the C unit tests in the build variant @name."""
     say(f"unit tests, {name}")
     variant = qemu.build(name, ["build.ninja"])
@@ -125,7 +133,7 @@ def run_unit_tests(run, name="patched"):
     prefix = "" if name == "patched" else f"{name}:"
     for test in tests:
         title, env = prefix + test["name"], test_environment(variant, test)
-        options = []
+        options: list[str] | None = []
         if run.pattern:
             options = selected_cases(run, title, test["cmd"], env)
         if options is not None:
@@ -133,7 +141,7 @@ def run_unit_tests(run, name="patched"):
                     run.seconds(UNIT_TIMEOUT), env=env, cwd=variant.dir)
 
 
-def run_fuzzer(run):
+def run_fuzzer(run: Run) -> None:
     """
     Run the fuzz target for a bounded time.
 
@@ -156,7 +164,7 @@ def run_fuzzer(run):
               run.seconds(run.fuzz_seconds + 300))
 
 
-def kill_group(process):
+def kill_group(process: subprocess.Popen[str]) -> None:
     """Kill a program that has run out of time, with all it has started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -164,7 +172,8 @@ def kill_group(process):
         pass
 
 
-def printed_cases(run, cmd, prefix="", env=None):
+def printed_cases(run: Run, cmd: list[str], prefix: str = "",
+                  env: Environment | None = None) -> tuple[int, str]:
     """
     Run a program that prints such cases, with @prefix added to their names.
 
@@ -177,6 +186,7 @@ def printed_cases(run, cmd, prefix="", env=None):
                           start_new_session=True, env=env) as process:
         timer = threading.Timer(seconds, kill_group, [process])
         timer.start()
+        assert process.stdout
         for line in process.stdout:
             if found := CASE_LINE.match(line.rstrip()):
                 status, name, why = found.groups()
@@ -195,14 +205,14 @@ def printed_cases(run, cmd, prefix="", env=None):
     return seen, f"exit status {status}"
 
 
-def chosen_tests(run):
+def chosen_tests(run: Run) -> list[str]:
     """Return the names of the functional tests that are selected."""
     names = re.findall(r"^([\w.-]+)", output([str(FUNCTIONAL), "--list"]),
                        re.M)
     return [name for name in names if run.selected(name)]
 
 
-def sanitizer_environment(variant):
+def sanitizer_environment(variant: Variant) -> Environment:
     """
     Return the environment for guests in a build with sanitizers.
 
@@ -216,7 +226,7 @@ def sanitizer_environment(variant):
     return env
 
 
-def run_sanitized(run, name, tests=()):
+def run_sanitized(run: Run, name: str, tests: Sequence[str] = ()) -> None:
     """Run the functional tests, or those that @tests names, in a variant."""
     variant = qemu.build(name)
     chosen = [test for test in chosen_tests(run)
@@ -232,7 +242,7 @@ def run_sanitized(run, name, tests=()):
         run.results.add(NOT_OK, f"functional-{name}", why or "no cases")
 
 
-def run_functional_tests(run, variant="patched"):
+def run_functional_tests(run: Run, variant: str = "patched") -> None:
     """Build QEMU and run the tests with real guests."""
     if not FUNCTIONAL.exists():
         run.results.add(NOT_OK, "functional", "tests/functional/run is missing")
@@ -254,7 +264,7 @@ def run_functional_tests(run, variant="patched"):
         run.results.add(SKIP, "functional", "no cases")
 
 
-def run_property_test(run, variant="patched"):
+def run_property_test(run: Run, variant: str = "patched") -> None:
     """Build QEMU and drive it through random steps."""
     if not run.selected("property"):
         return
@@ -267,7 +277,8 @@ def run_property_test(run, variant="patched"):
         run.results.add(NOT_OK, "property", why or "no cases")
 
 
-def guarded(run, name, function, *args):
+def guarded(run: Run, name: str, function: Callable[..., None],
+            *args: object) -> None:
     """Run a stage; if it cannot do its work, that is one failed case."""
     if time.monotonic() >= run.deadline:
         run.results.add(NOT_OK, name, "the time for all tests is used up")

@@ -9,10 +9,15 @@ there too is forgiven.
 
 import os
 import re
+from typing import Any, Iterator
 
 from dev import qemu
 from dev.common import BUILD, Failure, say, write_if_changed
+from dev.qemu import Variant
 from dev.results import NOT_OK, OK, Results, run_plain, run_tap
+
+Test = dict[str, Any]                           # as meson describes it
+Outcome = dict[str, dict[str, Results]]         # suite: variant
 
 REPORT_DIR = BUILD / "upstream"
 SUITES = ("unit", "migration-tcg", "migration-kvm",
@@ -45,19 +50,20 @@ KVM_SKIPPED = ("/x86_64/migration/dirty_ring",
                "/x86_64/migration/vcpu_dirty_limit")
 
 
-def kvm_works():
+def kvm_works() -> bool:
     """Return whether this user may use KVM."""
     return os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
-def meson_tests(variant):
+def meson_tests(variant: Variant) -> list[Test]:
     """Return meson's descriptions of QEMU's tests, without our own."""
     return [test for test in qemu.introspect(variant, "tests")
             if "wsm" not in "".join(test["suite"])
             and not re.match("test-(wsm|pull)-", test["name"])]
 
 
-def run_meson_test(results, variant, test, environment):
+def run_meson_test(results: Results, variant: Variant, test: Test,
+                   environment: dict[str, str]) -> None:
     """Run one of QEMU's tests, whatever it speaks."""
     runner = run_tap if test["protocol"] == "tap" else run_plain
     timeout = max(MIGRATION_TIMEOUT if test["name"] == MIGRATION_TEST else 0,
@@ -67,7 +73,7 @@ def run_meson_test(results, variant, test, environment):
            cwd=test["workdir"] or variant.dir)
 
 
-def run_unit(results, variant, pattern):
+def run_unit(results: Results, variant: Variant, pattern: str) -> None:
     """Run QEMU's unit tests."""
     tests = [test for test in meson_tests(variant)
              if any(suite.endswith(":unit") for suite in test["suite"])
@@ -79,7 +85,8 @@ def run_unit(results, variant, pattern):
         run_meson_test(results, variant, test, {})
 
 
-def run_migration(results, variant, pattern, tcg):
+def run_migration(results: Results, variant: Variant, pattern: str,
+                  tcg: bool) -> None:
     """Run QEMU's migration-test, with TCG or with KVM."""
     if not tcg and not kvm_works():
         return
@@ -101,7 +108,7 @@ def run_migration(results, variant, pattern, tcg):
                    {"QTEST_QEMU_BINARY": str(program)})
 
 
-def iotests(variant, pattern):
+def iotests(variant: Variant, pattern: str) -> list[str]:
     """Return the names of the iotests that concern what we change."""
     folder = variant.tree / "tests/qemu-iotests"
     paths = [*folder.glob("[0-9][0-9][0-9]"), *folder.glob("tests/*")]
@@ -111,7 +118,8 @@ def iotests(variant, pattern):
                   and IOTEST_TEXT.search(path.read_text(encoding="utf-8")))
 
 
-def run_iotests(results, variant, pattern, image_format):
+def run_iotests(results: Results, variant: Variant, pattern: str,
+                image_format: str) -> None:
     """Run QEMU's iotests on images of one format, one test at a time."""
     qemu.build_files(variant, [variant.dir / name
                                for name in (STORAGE_DAEMON, "qemu-nbd")])
@@ -126,7 +134,7 @@ def run_iotests(results, variant, pattern, image_format):
                 IOTEST_TIMEOUT, env=environment, cwd=folder)
 
 
-def run_suite(suite, variant, pattern):
+def run_suite(suite: str, variant: Variant, pattern: str) -> Results:
     """Run one of SUITES on @variant; return its Results."""
     say(f"{suite}, {variant.name} QEMU")
     results = Results()
@@ -139,7 +147,7 @@ def run_suite(suite, variant, pattern):
     return results
 
 
-def table(outcome):
+def table(outcome: Outcome) -> Iterator[str]:
     """Return Markdown lines: the counts of each suite on each variant."""
     yield "| suite | QEMU | passed | failed | skipped |"
     yield "|---|---|---|---|---|"
@@ -150,21 +158,21 @@ def table(outcome):
             yield f"| {suite} | {name} | {counts} |"
 
 
-def failures(outcome):
+def failures(outcome: Outcome) -> dict[str, dict[str, set[str]]]:
     """Return {suite: {"stock": set of names, "patched": set of names}}."""
     return {suite: {name: set(results.names(NOT_OK))
                     for name, results in by_variant.items()}
             for suite, by_variant in outcome.items()}
 
 
-def lost(outcome):
+def lost(outcome: Outcome) -> list[str]:
     """Return the names that pass on stock QEMU and not on patched QEMU."""
     return [f"{suite}: {name}" for suite, by_variant in outcome.items()
             for name in sorted(set(by_variant["stock"].names(OK))
                                - set(by_variant["patched"].names(OK)))]
 
 
-def report(outcome):
+def report(outcome: Outcome) -> str:
     """Return the report as Markdown."""
     lines = ["# QEMU's own tests: stock and patched", "", *table(outcome)]
     lines += ["", "## Passed on stock QEMU, not on patched QEMU", ""]
@@ -177,7 +185,7 @@ def report(outcome):
     return "\n".join(lines) + "\n"
 
 
-def compare(suites, pattern):
+def compare(suites: list[str], pattern: str) -> int:
     """
     Run @suites on both builds, write the report; return the exit status.
 

@@ -4,25 +4,30 @@
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Any
 
 from dev.bench import (limits, paper, paper_cost, paper_loads, plots, pull,
                        report, report_compare, report_paper)
 from dev.bench.methods import COPY, MIRROR, SHARED, SYNC, WSM
-from dev.bench.rows import Row, field_of
+from dev.bench.rows import Row, field_of, number
 from dev.bench.sample import (Sample, latencies, longest_gap, percentiles,
                               rates_between, series)
+from dev.bench.settings import Settings
+from dev.demo.guest.video import CHUNKS
 from dev.rig.basics import TestFailure
 from dev.rig.guest import Beat
 from dev.rig.image import MIB
+from dev.rig.qmp import Json
 
 
-def beats(moments, per_second=1000, worst_us=0):
+def beats(moments: list[float], per_second: float = 1000,
+          worst_us: int = 0) -> list[Beat]:
     """Heartbeats at @moments of a guest that writes steadily."""
     return [Beat(when, number, 0, round(when * per_second), 0, 0, 0, 0,
                  worst_us, 0) for number, when in enumerate(moments)]
 
 
-def sample(**values):
+def sample(**values: Any) -> Json:
     """What is kept of a move, as in the JSON file."""
     return Sample(WSM, "load").as_json() | values
 
@@ -30,7 +35,7 @@ def sample(**values):
 class BeatTest(unittest.TestCase):
     """Heartbeats."""
 
-    def test_rates(self):
+    def test_rates(self) -> None:
         """A second of silence counts, with what was written in it."""
         steady = beats([n / 100 for n in range(301)])
         self.assertEqual([round(rate)
@@ -40,20 +45,20 @@ class BeatTest(unittest.TestCase):
         silent = beats([0, 0.5, 2.5, 3.6])
         self.assertEqual(len(rates_between(silent, 0, 4)), 2)
 
-    def test_gap(self):
+    def test_gap(self) -> None:
         """Only silences in the time asked for count, even in part."""
         seen = beats([0, 1, 1.5, 4, 4.2])
         self.assertEqual(longest_gap(seen, 0, 1.2), 1)
         self.assertEqual(longest_gap(seen, 2, 3), 2.5)
         self.assertEqual(longest_gap([], 2, 3), 1)
 
-    def test_series(self):
+    def test_series(self) -> None:
         """Times are relative to the begin."""
         line = series(beats([n / 10 for n in range(31)]), 1.0)
         self.assertEqual(line[0], (-1.0, 1000))
         self.assertTrue(all(rate == 1000 for _, rate in line))
 
-    def test_percentiles(self):
+    def test_percentiles(self) -> None:
         """They lie between the values; two are too few for none."""
         found = percentiles([float(n) for n in range(1001)])
         self.assertEqual(found["p50"], 500)
@@ -61,7 +66,7 @@ class BeatTest(unittest.TestCase):
         self.assertEqual(found["max"], 1000)
         self.assertEqual(percentiles([1.0]), {})
 
-    def test_latencies(self):
+    def test_latencies(self) -> None:
         """Heartbeats without a write do not count."""
         seen = beats([0, 1], worst_us=2000) + beats([2, 3])
         self.assertEqual(latencies(seen, 0, 4)["max"], 2)
@@ -70,7 +75,7 @@ class BeatTest(unittest.TestCase):
 class LimitTest(unittest.TestCase):
     """Ratios to the limits."""
 
-    def test_time(self):
+    def test_time(self) -> None:
         """Bytes on the link at its speed; no link, no limit."""
         move = sample(link_bytes=2000, synchronised=3.0,
                       numbers={"link": 1000})
@@ -78,13 +83,13 @@ class LimitTest(unittest.TestCase):
         self.assertIsNone(limits.time_over_limit(
             sample(link_bytes=2000, synchronised=3.0)))
 
-    def test_bytes(self):
+    def test_bytes(self) -> None:
         """Data, what followed after the handover, and memory."""
         move = sample(link_bytes=330, disk_bytes=200, wsm={
             "disks": [{"pushed": 30, "pulled": 20}]})
-        self.assertAlmostEqual(limits.bytes_over_limit(50)(move), 1.1)
+        self.assertAlmostEqual(limits.bytes_over_limit(50)(move) or 0, 1.1)
 
-    def test_least(self):
+    def test_least(self) -> None:
         """The disk once, and the least memory of the ways that ended."""
         rows = {WSM: [sample(synchronised=1.0, disk_bytes=200, ram_bytes=90)],
                 MIRROR: [sample(synchronised=1.0, ram_bytes=70)],
@@ -92,7 +97,7 @@ class LimitTest(unittest.TestCase):
         self.assertEqual(limits.least_bytes(rows, WSM), 270)
         self.assertIsNone(limits.least_bytes({}, WSM))
 
-    def test_longest_answer(self):
+    def test_longest_answer(self) -> None:
         """Of the clients if there are any, or as the guest saw it."""
         self.assertEqual(limits.longest_answer(sample(
             latency={"move": {"max": 7.0}})), 7.0)
@@ -101,7 +106,7 @@ class LimitTest(unittest.TestCase):
         self.assertEqual(limits.longest_answer(sample(worst_write=1.0)), 1000)
         self.assertIsNone(limits.longest_answer(sample()))
 
-    def test_usable(self):
+    def test_usable(self) -> None:
         """Half of the throughput in the median second."""
         self.assertTrue(limits.usable(sample(rate_before=0.0)))
         self.assertTrue(limits.usable(
@@ -109,15 +114,16 @@ class LimitTest(unittest.TestCase):
         self.assertFalse(limits.usable(
             sample(rate_before=100.0, rates=[5.0, 49.0, 100.0])))
 
-    def test_best_peer(self):
+    def test_best_peer(self) -> None:
         """Neither ourselves, nor shared storage, nor who starves guests."""
-        def took(seconds, rate=100.0):
+        def took(seconds: float, rate: float = 100.0) -> list[Json]:
             return [sample(synchronised=seconds, rate_before=100.0,
                            rates=[rate])]
 
-        rows = {WSM: took(1.0), SHARED: took(2.0), SYNC: took(3.0, 10.0),
-                COPY: [sample(synchronised=4.0, rate_before=100.0)],
-                MIRROR: took(5.0)}
+        rows: dict[str, list[Json]] = {
+            WSM: took(1.0), SHARED: took(2.0), SYNC: took(3.0, 10.0),
+            COPY: [sample(synchronised=4.0, rate_before=100.0)],
+            MIRROR: took(5.0)}
         time = field_of("synchronised")
         self.assertEqual(report_compare.best_peer(rows, time), 5.0)
         del rows[MIRROR]
@@ -127,7 +133,7 @@ class LimitTest(unittest.TestCase):
 class RowTest(unittest.TestCase):
     """Goals."""
 
-    def test_met(self):
+    def test_met(self) -> None:
         """A round that failed fails the goal; without one nothing does."""
         self.assertTrue(Row("s", "w", [1.0, 2.0, 9.0], 2.0).met())
         self.assertFalse(Row("s", "w", [1.0, 3.0, 9.0], 2.0).met())
@@ -136,7 +142,7 @@ class RowTest(unittest.TestCase):
         self.assertTrue(Row("s", "w", [3.0], 2.0, at_least=True).met())
         self.assertIsNone(Row("s", "w", [3.0]).met())
 
-    def test_excuse(self):
+    def test_excuse(self) -> None:
         """Only a goal that is missed, and that no way could meet, has one."""
         self.assertIn("alone take 3.00 s", Row(
             "s", "w", [4.0], 2.0, "s", least=3.0).cells()[-1])
@@ -146,9 +152,9 @@ class RowTest(unittest.TestCase):
                     Row("s", "w", [4.0], least=3.0)):
             self.assertEqual(row.excuse(), "")
 
-    def test_p99(self):
+    def test_p99(self) -> None:
         """The goal comes from all ways' time before, given up or not."""
-        def felt(before, during, **more):
+        def felt(before: float, during: float, **more: Any) -> list[Json]:
             return [sample(latency={"before": {"p99": before},
                                     "during": {"p99": during}}, **more)]
 
@@ -158,13 +164,13 @@ class RowTest(unittest.TestCase):
         self.assertEqual((during.values, during.goal), ([5.0], 3.0))
         self.assertFalse(during.met())
 
-    def test_rounds(self):
+    def test_rounds(self) -> None:
         """The heading tells if some rows have fewer."""
         self.assertEqual(report.count_rounds({"a": [{}]}), "1 round")
         self.assertEqual(report.count_rounds({"a": [{}] * 2, "b": [{}] * 3}),
                          "2 to 3 rounds")
 
-    def test_when(self):
+    def test_when(self) -> None:
         """Only a section that was measured later says when."""
         facts = {"date": "2026-12-01", "qemu": "10.0.9",
                  "machine": {"load": [0.5, 1.0, 2.0]}}
@@ -174,7 +180,7 @@ class RowTest(unittest.TestCase):
         for part in ("2026-12-01", "10.0.9", "0.5, 1.0, 2.0"):
             self.assertIn(part, text)
 
-    def test_failure_is_shown(self):
+    def test_failure_is_shown(self) -> None:
         """A way that was never ready shows what the guest felt."""
         never = sample(failure="TestFailure: given up", rate_before=100.0,
                        rates=[40.0])
@@ -186,7 +192,7 @@ class RowTest(unittest.TestCase):
 class PullTest(unittest.TestCase):
     """Traces of the destination."""
 
-    def test_waits(self):
+    def test_waits(self) -> None:
         """Only reads that a block was asked for, by their request."""
         lines = [
             "1@10.000:virtio_blk_handle_read vdev 0x1 req 0xa sector 8 "
@@ -205,7 +211,7 @@ class PullTest(unittest.TestCase):
 class PaperTest(unittest.TestCase):
     """The paper's tables."""
 
-    def test_passes(self):
+    def test_passes(self) -> None:
         """Only what comes after the first pass is sent again."""
         found = paper.passes([
             "qemu: a warning",
@@ -218,7 +224,7 @@ class PaperTest(unittest.TestCase):
         with self.assertRaises(TestFailure):
             paper.passes([])
 
-    def test_speeds(self):
+    def test_speeds(self) -> None:
         """Bonnie++ does not tell a speed if a test was too short."""
         line = ("1.98,2.00a,guest,1,1795825799,512M,,8192,5,626,57,287169,68,"
                 "+++++,+++,1460,78,+++++,+++,+++++,+++,,,")
@@ -227,9 +233,9 @@ class PaperTest(unittest.TestCase):
         with self.assertRaises(TestFailure):
             paper_cost.speeds("Can't write block.")
 
-    def test_play(self):
+    def test_play(self) -> None:
         """A player lives on its buffer, and stalls when that is empty."""
-        steady = [n / paper_loads.CHUNKS for n in range(100)]
+        steady = [n / CHUNKS for n in range(100)]
         self.assertEqual(paper_loads.play(steady, 0, 99).stalls, 0)
         shifted = steady[:50] + [now + 0.9 for now in steady[50:]]
         self.assertEqual(paper_loads.play(shifted, 0, 99).stalls, 0)
@@ -239,12 +245,12 @@ class PaperTest(unittest.TestCase):
         self.assertAlmostEqual(seen.seconds, 3)     # 1 s, and 2 s to fill
         self.assertEqual(paper_loads.play(late, 0, 7).stalls, 0)
 
-    def test_spread(self):
+    def test_spread(self) -> None:
         """As many as MiB were counted, each at its time."""
         found = paper_loads.spread([10, 11, 12], [0, 2 * MIB, 2 * MIB + 1])
         self.assertEqual([request.end for request in found], [10.5, 11])
 
-    def test_film(self):
+    def test_film(self) -> None:
         """Its begin follows its end."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "film"
@@ -256,7 +262,7 @@ class PaperTest(unittest.TestCase):
                          + bytes(range(50)))
         self.assertEqual(film.chunk(2), bytes(range(50, 150)))
 
-    def test_interval(self):
+    def test_interval(self) -> None:
         """As the tables of the sign test have it."""
         values = [float(n) for n in range(1, 11)]
         least, most, sure = report_paper.interval(values)
@@ -267,23 +273,23 @@ class PaperTest(unittest.TestCase):
         self.assertAlmostEqual(sure, 1 - 2 / 64)
         self.assertEqual(report_paper.interval([5.0, 4.0]), (4, 5, 0.5))
 
-    def test_cost(self):
+    def test_cost(self) -> None:
         """The two runs of a pair are compared."""
-        def runs(*speeds):
+        def runs(*speeds: float) -> list[Json]:
             return [sample(numbers={"putc": speed, "cpu": 1000 / speed})
                     for speed in speeds]
 
         rows = {"off": runs(100, 200), "on": runs(99, 200)}
-        row = report_paper.cost_rows("s", rows, None)[0]
+        row = report_paper.cost_rows("s", rows, Settings())[0]
         self.assertEqual([round(value, 6) for value in row.values],
                          [0.01, 0.0])
         self.assertTrue(row.met())
-        more = report_paper.cost_rows("s", rows, None)[-1]
+        more = report_paper.cost_rows("s", rows, Settings())[-1]
         self.assertEqual([round(value, 4) for value in more.values],
                          [0.0101, 0.0])
         self.assertIn("0.50%", "".join(report_paper.cost_table(rows)))
 
-    def test_tables(self):
+    def test_tables(self) -> None:
         """Each workload has its column, also if it failed."""
         there = sample(synchronised=40.0, running=39.0, rate_before=10.0,
                        numbers={"passes": 3, "again": 8192, "left": 4096,
@@ -295,26 +301,26 @@ class PaperTest(unittest.TestCase):
         table = report_paper.paper_table(rows)
         self.assertIn("| passes over the disk | 3 | - | - |", table)
         self.assertIn("| blocks sent again | 2 | - | - |", table)
-        found = report_paper.paper_rows("s", rows, None)
+        found = report_paper.paper_rows("s", rows, Settings())
         self.assertEqual(found[0].values, [4.0])
 
 
 class PlotTest(unittest.TestCase):
     """What is drawn."""
 
-    def test_back(self):
+    def test_back(self) -> None:
         """A mirror copies as much whatever was written."""
         rows = {"0": [sample(synchronised=1.0)],
                 str(16 << 20): [sample(synchronised=2.0)],
                 MIRROR: [sample(synchronised=9.0)],
                 f"rsync {16 << 20}": [sample(numbers={"seconds": 0.5})]}
         points = plots.back_points(rows, field_of("synchronised"),
-                                   plots.number("seconds"))
+                                   number("seconds"))
         self.assertEqual(points[WSM], [("0", 1.0), ("16", 2.0)])
         self.assertEqual(points[MIRROR], [("0", 9.0), ("16", 9.0)])
         self.assertEqual(points["rsync"], [("16", 0.5)])
 
-    def test_typical(self):
+    def test_typical(self) -> None:
         """The median move; one that failed only if there is no other."""
         moves = [sample(synchronised=value) for value in (3.0, 1.0, 2.0)]
         failed = sample(failure="no")

@@ -26,11 +26,11 @@ Description: an example
 class TapTest(unittest.TestCase):
     """The reader of TAP."""
 
-    def cases(self, text):
+    def cases(self, text: str) -> list[results.Case]:
         """Return the cases in @text."""
         return list(results.parse_tap(text.splitlines()))
 
-    def test_verdicts(self):
+    def test_verdicts(self) -> None:
         """Each kind of line, with and without number and dash."""
         self.assertEqual(self.cases(
             "TAP version 13\n1..3\nok 1 /a/b\nnot ok 2 - /c\n"
@@ -38,12 +38,12 @@ class TapTest(unittest.TestCase):
             [("ok", "/a/b", ""), ("not ok", "/c", ""),
              ("skip", "/d", "no KVM")])
 
-    def test_plan_not_kept(self):
+    def test_plan_not_kept(self) -> None:
         """A program that dies leaves cases out."""
         self.assertEqual(self.cases("1..2\nok 1 /a\nBail out!\n")[1][:2],
                          ("not ok", "plan"))
 
-    def test_no_name(self):
+    def test_no_name(self) -> None:
         """A case without a name goes by its number."""
         self.assertEqual(self.cases("ok 7\n"), [("ok", "7", "")])
 
@@ -51,7 +51,7 @@ class TapTest(unittest.TestCase):
 class ResultsTest(unittest.TestCase):
     """The summary and the exit status."""
 
-    def finish(self, *statuses):
+    def finish(self, *statuses: str) -> tuple[int, str]:
         """Return (exit status, last line) for cases with @statuses."""
         with mock.patch("builtins.print") as shown:
             collected = results.Results()
@@ -59,13 +59,13 @@ class ResultsTest(unittest.TestCase):
                 collected.add(status, "case")
             return collected.finish(), shown.call_args.args[0]
 
-    def test_last_line(self):
+    def test_last_line(self) -> None:
         """The last line is what continuous integration reads."""
         self.assertEqual(self.finish("ok", "ok"), (0, "2 passed, 0 failed"))
         self.assertEqual(self.finish("ok", "not ok", "skip"),
                          (1, "1 passed, 1 failed, 1 skipped"))
 
-    def test_nothing_ran(self):
+    def test_nothing_ran(self) -> None:
         """Nothing but skips is no success."""
         self.assertEqual(self.finish("skip")[0], 1)
         self.assertEqual(self.finish(), (1, "0 passed, 0 failed"))
@@ -74,11 +74,11 @@ class ResultsTest(unittest.TestCase):
 class CheckTest(unittest.TestCase):
     """The static checks' counters."""
 
-    def test_changed_lines(self):
+    def test_changed_lines(self) -> None:
         """Headers are not counted, lines that look like headers are."""
         self.assertEqual(checks.changed_lines(PATCH), 4)
 
-    def test_c_functions(self):
+    def test_c_functions(self) -> None:
         """A function's length is from brace to brace."""
         self.assertEqual(list(checks.c_functions("int f(void)\n{\n    ;\n}\n")),
                          [(2, 2)])
@@ -87,13 +87,13 @@ class CheckTest(unittest.TestCase):
 class SourceTest(unittest.TestCase):
     """The choice of the source and the laying of files."""
 
-    def test_newest(self):
+    def test_newest(self) -> None:
         """Versions are compared as Debian does, not as text."""
         self.assertEqual(debian.newest(["1:10.0.9+ds-1", "1:10.0.13+ds-0",
                                         "1:10.0.2+ds-2"]), "1:10.0.13+ds-0")
         self.assertIsNone(debian.newest([]))
 
-    def test_patched_files(self):
+    def test_patched_files(self) -> None:
         """The files of a patch are taken from its headers."""
         with tempfile.TemporaryDirectory() as folder, \
                 mock.patch.object(source, "PATCHES", Path(folder)):
@@ -102,7 +102,7 @@ class SourceTest(unittest.TestCase):
             with self.assertRaises(common.Failure):
                 source.patched_files(["y.patch"])
 
-    def test_write_if_changed(self):
+    def test_write_if_changed(self) -> None:
         """What is right is not written again."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "a/b"
@@ -127,7 +127,7 @@ deinstall|socat|no||
 class FirstBuildTest(unittest.TestCase):
     """What is said before a build that takes long."""
 
-    def said(self, configured, probe, cpus):
+    def said(self, configured: bool, probe: float, cpus: int) -> list[str]:
         """Return what announce() prints."""
         with tempfile.TemporaryDirectory() as name, \
                 mock.patch.object(qemu, "BUILD", Path(name)), \
@@ -142,14 +142,14 @@ class FirstBuildTest(unittest.TestCase):
             qemu.announce(variant)
             return [call.args[0] for call in say.call_args_list]
 
-    def test_first(self):
+    def test_first(self) -> None:
         """More CPUs make it shorter, but not all of it."""
         self.assertIn("about 7 minutes on 2 idle CPUs",
                       self.said(False, 0.2, 2)[0])
         self.assertIn("about 2 minutes on 16 idle CPUs",
                       self.said(False, 0.3, 16)[0])
 
-    def test_later(self):
+    def test_later(self) -> None:
         """A later build says nothing of the kind."""
         self.assertEqual(self.said(True, 0.2, 2), [])
 
@@ -157,13 +157,13 @@ class FirstBuildTest(unittest.TestCase):
 class NarrowTest(unittest.TestCase):
     """The PATH without what happens to be there."""
 
-    def test_closure(self):
+    def test_closure(self) -> None:
         """Choices, virtual packages, and what nobody asked for."""
         packages = narrow.parse(INSTALLED)
         self.assertEqual(narrow.closure(packages, ["quilt", "socat"]),
                          {"bash", "libc6", "quilt", "perl", "exim"})
 
-    def test_this_machine(self):
+    def test_this_machine(self) -> None:
         """What we call by way of an alternative is found, too."""
         with tempfile.TemporaryDirectory() as name, \
                 mock.patch.dict("os.environ"), \

@@ -14,6 +14,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from typing import Any
 
 PROGRAM = Path(__file__).resolve().parents[2] / "scripts/wsm-info"
 SESSION = "5f1d2c70-3f0e-4b1c-9b0a-4a6a1d0c9e11"
@@ -47,13 +48,13 @@ print(json.dumps({{"virtual-size": 4096, "format-specific": {{"data":
 """
 
 
-def with_sum(body, version="1"):
+def with_sum(body: str, version: str = "1") -> str:
     """Return a record with @body and the right sum."""
     return (f"wsm-record {version} "
             + hashlib.sha256(body.encode()).hexdigest() + "\n" + body)
 
 
-def runs(*numbers):
+def runs(*numbers: int) -> str:
     """Return a list of runs in base64, for numbers below 128."""
     return base64.b64encode(bytes(numbers)).decode()
 
@@ -61,7 +62,7 @@ def runs(*numbers):
 class InfoTest(unittest.TestCase):
     """Run the program."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         """Make an image that nobody knows anything about."""
         # pylint: disable=consider-using-with
         folder = tempfile.TemporaryDirectory()
@@ -70,15 +71,17 @@ class InfoTest(unittest.TestCase):
         self.image = self.folder / "disk.raw"
         self.image.write_bytes(bytes(DISK_SIZE))
 
-    def run_info(self, *words, environment=None, program=PROGRAM):
+    def run_info(self, *words: object,
+                 environment: dict[str, str] | None = None,
+                 program: Path = PROGRAM) -> tuple[int, str, str]:
         """Return (exit status, output, errors)."""
         env = {**os.environ, **(environment or {})}
-        done = subprocess.run([sys.executable, "-B", program, *words], env=env,
-                              check=False, capture_output=True, text=True,
-                              timeout=30)
+        done = subprocess.run(
+            [sys.executable, "-B", program, *map(str, words)], env=env,
+            check=False, capture_output=True, text=True, timeout=30)
         return done.returncode, done.stdout, done.stderr
 
-    def show(self, status, *parts):
+    def show(self, status: int, *parts: str) -> str:
         """Show the image; check status and parts of what is shown."""
         code, text, errors = self.run_info(self.image)
         self.assertEqual((code, errors), (status, ""), text)
@@ -86,17 +89,17 @@ class InfoTest(unittest.TestCase):
             self.assertIn(part, text)
         return text
 
-    def facts(self):
+    def facts(self) -> Any:
         """Return what is shown to machines."""
         _, text, errors = self.run_info("--json", self.image)
         self.assertEqual(errors, "")
         return json.loads(text)["images"][0]
 
-    def write_record(self, text):
+    def write_record(self, text: str) -> None:
         """Write the record of the image."""
         (self.folder / "disk.raw.wsm").write_text(text, encoding="utf-8")
 
-    def write_members(self, **members):
+    def write_members(self, **members: Any) -> None:
         """Write a record with some other members; None leaves one out."""
         record = {"state": "current", "session": SESSION, "time": 1700000000,
                   "disk-size": DISK_SIZE, "points": []}
@@ -106,14 +109,14 @@ class InfoTest(unittest.TestCase):
             {name: value for name, value in record.items()
              if value is not None})))
 
-    def stamp(self):
+    def stamp(self) -> dict[str, int]:
         """Return the stamp of the image."""
         status = self.image.stat()
         return {"device": status.st_dev, "inode": status.st_ino,
                 "size": status.st_size, "mtime": status.st_mtime_ns,
                 "ctime": status.st_ctime_ns}
 
-    def test_installed(self):
+    def test_installed(self) -> None:
         """Program and folder are enough, wherever they are."""
         copy = self.folder / "bin" / PROGRAM.name
         shutil.copytree(PROGRAM.with_name("wsm"), copy.with_name("wsm"))
@@ -125,14 +128,14 @@ class InfoTest(unittest.TestCase):
             self.assertEqual((status, errors), (0, ""))
             self.assertIn(": current", text)
 
-    def test_no_record(self):
+    def test_no_record(self) -> None:
         """An image without a record is current."""
         self.show(0, "disk.raw: current", "no record",
                   "disk size: 1048576 bytes")
         self.assertEqual(self.facts()["state"], "current")
         self.assertFalse(self.facts()["record"])
 
-    def test_states(self):
+    def test_states(self) -> None:
         """Each state in words, with what to do."""
         self.write_record(SMALL)
         self.show(1, "handed over", "2023-11-14 22:13:20 UTC", SESSION,
@@ -146,7 +149,7 @@ class InfoTest(unittest.TestCase):
         self.write_members(session="")
         self.assertNotIn("session", self.show(0, "current", "wsm-adopt"))
 
-    def test_in_use(self):
+    def test_in_use(self) -> None:
         """A QEMU that lives has not ended."""
         self.write_members(state="leaving", peer="beta:4444")
         self.assertIn("when QEMU ended", self.show(1, "leaving"))
@@ -164,7 +167,7 @@ class InfoTest(unittest.TestCase):
             self.write_record(SMALL)
             self.show(1, "stale", "when it says 'completed'")
 
-    def test_points(self):
+    def test_points(self) -> None:
         """Bytes are those of the runs, the last block may be short."""
         stamp = self.stamp()
         self.write_members(disk_size=10 * 4096 + 1, stamp=stamp, points=[
@@ -178,7 +181,7 @@ class InfoTest(unittest.TestCase):
                          [False, True])
         self.assertEqual(points[1]["rest-bytes"], 4097)
 
-    def test_bad_runs(self):
+    def test_bad_runs(self) -> None:
         """Lists of runs that are none, and sync points that are none."""
         for since in ("%", runs(1), runs(1, 0), runs(0x81), runs(0, 100),
                       base64.b64encode(b"\xff" * 11).decode()):
@@ -192,7 +195,7 @@ class InfoTest(unittest.TestCase):
             self.write_members(points=[point])
             self.show(2, "cannot be used", "sync point")
 
-    def test_stamp(self):
+    def test_stamp(self) -> None:
         """What differs is named with both values."""
         stamp = self.stamp()
         points = [{"id": OTHER, "granularity": 4096, "since": ""}]
@@ -207,7 +210,7 @@ class InfoTest(unittest.TestCase):
         self.write_members(points=points)
         self.show(0, "stamp: none")
 
-    def test_torn(self):
+    def test_torn(self) -> None:
         """No part of a record is taken for one."""
         for size in range(len(SMALL)):
             if size % 10 == 0 or size in range(10, 16) or size > 300:
@@ -216,7 +219,7 @@ class InfoTest(unittest.TestCase):
         self.write_record(SMALL + "\n")
         self.show(2, "torn or was changed")
 
-    def test_bad_records(self):
+    def test_bad_records(self) -> None:
         """Whatever else is wrong is said."""
         self.write_record(with_sum("{}", version="2"))
         self.show(2, "it has version 2, but this program reads only version 1")
@@ -237,7 +240,7 @@ class InfoTest(unittest.TestCase):
         self.write_members(time=10 ** 30, peer="\x1b[31mred")
         self.assertNotIn("\x1b", self.show(0, "?[31mred"))
 
-    def test_files(self):
+    def test_files(self) -> None:
         """What is no file, or not there."""
         record = self.folder / "disk.raw.wsm"
         record.mkdir()
@@ -255,7 +258,7 @@ class InfoTest(unittest.TestCase):
         record.unlink()
         self.show(2, "not known", "cannot look at it")
 
-    def test_worst_counts(self):
+    def test_worst_counts(self) -> None:
         """The exit status is that of the worst image."""
         good = self.folder / "good"
         good.touch()
@@ -265,7 +268,7 @@ class InfoTest(unittest.TestCase):
         self.assertEqual(self.run_info(good, good)[0], 0)
         self.assertEqual(self.run_info()[0], 2)
 
-    def test_qcow2(self):
+    def test_qcow2(self) -> None:
         """Bitmaps are asked for, of qcow2 images only."""
         program = self.folder / "an-img"
         program.write_text(QEMU_IMG, encoding="utf-8")
@@ -284,7 +287,7 @@ class InfoTest(unittest.TestCase):
         bitmaps = json.loads(text)["images"][0]["bitmaps"]
         self.assertEqual([each["name"] for each in bitmaps], [BITMAP])
 
-    def test_no_qemu_img(self):
+    def test_no_qemu_img(self) -> None:
         """Without qemu-img the rest is shown."""
         self.image.write_bytes(b"QFI\xfb" + bytes(20)
                                + (5 << 30).to_bytes(8, "big") + bytes(600))
@@ -298,7 +301,7 @@ class InfoTest(unittest.TestCase):
         self.assertEqual(code, 2)
         self.assertIn("/nowhere/img", errors)
 
-    def test_failing_qemu_img(self):
+    def test_failing_qemu_img(self) -> None:
         """What it says is passed on."""
         self.image.write_bytes(b"QFI\xfb" + bytes(600))
         program = self.folder / "an-img"
