@@ -16,9 +16,9 @@ OBJECTS = BUILD / "patched"
 
 # What is left to mend.  These numbers may only fall; the share in percent,
 # of lines that unit tests link, may only grow.
-ARROWS = 25
-IN_CIRCLES = 27
-TESTED_PERCENT = 30
+ARROWS = 0
+IN_CIRCLES = 15
+TESTED_PERCENT = 35
 
 TEST = re.compile(r"build (tests/unit/wsm/test-\S+?): c_LINKER\S* ([^|\n]*)")
 SYMBOL = re.compile(r"(?P<file>.*?):(?:[0-9a-f]+| +) "
