@@ -51,26 +51,6 @@ static bool wsm_source_hung_up(void)
     return poll(&pfd, 1, 0) != 0;
 }
 
-/* Channels that are up; those that come are refused */
-static void coroutine_fn wsm_give_up_say_co(void *opaque)
-{
-    WsmDest *d = opaque;
-    WsmDestConn *conn = d->channel[0].conn;
-    WsmMsg msg = {
-        .type = WSM_MSG_GIVE_UP,
-        .epoch = wsm_life_reached(&d->life, WSM_LIFE_SEALED),
-        .length = MIN(strlen(d->refusal), WSM_MAX_TEXT),
-    };
-
-    if (conn) {
-        conn->users++;
-        wsm_channel_send(&conn->c, &msg, d->refusal);
-        conn->users--;
-        qemu_co_queue_restart_all(&d->room);
-    }
-    wsm_dest_co_end(d);
-}
-
 typedef struct WsmGiveUp {
     Wsm *w;
     const char *reason;
@@ -97,11 +77,8 @@ static void coroutine_fn wsm_give_up_reason(Wsm *w, const char *reason)
         aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_give_up_start_bh,
                                 &g);
         qemu_coroutine_yield();
-    } else if (!w->dest->refusal) {
-        qatomic_set(&w->dest->refusal, g_strdup(reason));
-        qatomic_inc(&w->dest->coroutines);
-        aio_co_schedule(w->dest->ctx,
-                        qemu_coroutine_create(wsm_give_up_say_co, w->dest));
+    } else {
+        wsm_dest_refuse(w->dest, reason);
     }
 }
 

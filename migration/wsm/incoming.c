@@ -51,6 +51,22 @@ int wsm_incoming_connections(void)
  * The main stream
  */
 
+static void wsm_incoming_taken_back(void *opaque)
+{
+    Wsm *w = opaque;
+    Error *err = NULL;
+
+    error_setg(&err, "The source has taken the guest back before the "
+               "handover; it runs on there");
+    migrate_set_error(migrate_get_current(), err);
+    wsm_session_set_error(&w->session, err);
+    error_free(err);
+}
+
+static const WsmDestOps wsm_incoming_dest_ops = {
+    .taken_back = wsm_incoming_taken_back,
+};
+
 void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal)
 {
     /* Of all transports only sockets have something there */
@@ -58,7 +74,9 @@ void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal)
         migration_incoming_get_current()->transport_data;
 
     assert(!w->dest);
-    w->dest = wsm_dest_new(&w->session, &w->options, &w->images, start);
+    w->dest = wsm_dest_new(&w->session, &w->options, &w->images, start,
+                           &wsm_incoming_dest_ops, w);
+    w->cleaning = false;
     wsm_progress_start(w);
     wsm_dest_start(w->dest, refusal);
     wsm_listen_set_taker(&w->listen, wsm_dest_take_channel, w->dest);
@@ -118,8 +136,7 @@ bool wsm_incoming_is_complete(void)
 {
     WsmDest *d = wsm_get()->dest;
 
-    return d && wsm_life_reached(&d->life, WSM_LIFE_TOLD) &&
-           !migrate_postcopy_ram() &&
+    return d && wsm_dest_was_told(d) && !migrate_postcopy_ram() &&
            wsm_session_phase(&wsm_get()->session) == WSM_PHASE_POSTCOPY;
 }
 
@@ -127,8 +144,7 @@ bool wsm_incoming_recoverable(bool otherwise)
 {
     WsmDest *d = wsm_get()->dest;
 
-    return migrate_whole_system() ? d && wsm_handover_broke(&d->handover)
-                                  : otherwise;
+    return migrate_whole_system() ? d && wsm_dest_broke(d) : otherwise;
 }
 
 /* The guest can never run here; only the main thread may end QEMU */
@@ -186,7 +202,7 @@ bool wsm_incoming_give_up(void)
     /* The main thread may be loading the guest's state, and fail, too */
     qemu_event_wait(&mis->main_thread_load_event);
     bql_lock();
-    cleaning = d->cleaning;
+    cleaning = wsm_get()->cleaning;
     bql_unlock();
     if (cleaning) {
         wsm_incoming_leave_thread();

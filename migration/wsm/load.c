@@ -19,7 +19,6 @@
 #include "migration/wsm/give-up.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/trace.h"
-#include "migration/wsm/wire/runs.h"
 
 typedef struct WsmLoadEnd {
     Wsm *w;
@@ -92,7 +91,7 @@ int wsm_load_start(QEMUFile *f, Wsm *w)
     };
     aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_load_start_bh, &ls);
     qemu_coroutine_yield();
-    return w->dest->refusal ? -EINVAL : 0;
+    return wsm_dest_refusal(w->dest) ? -EINVAL : 0;
 }
 
 /* All that was missing is here, or the source would not say so */
@@ -132,8 +131,7 @@ static int wsm_load_residue(QEMUFile *f, WsmDest *d, unsigned disk)
     size_t size = qemu_get_be32(f);
     Error *err = NULL;
 
-    if (size > wsm_runs_max_size(DIV_ROUND_UP(d->disk[disk].size,
-                                              d->start.granularity))) {
+    if (size > wsm_dest_max_runs(d, disk)) {
         error_report("section 'wsm-freeze': disk %u: %zu bytes are too many "
                      "for its size", disk, size);
         return -EINVAL;
@@ -157,9 +155,9 @@ int wsm_load_freeze(QEMUFile *f, Wsm *w)
     Error *err = NULL;
     int ret;
 
-    if (!d || d->refusal || ndisks != d->ndisks) {
+    if (!d || wsm_dest_refusal(d) || ndisks != wsm_dest_disks(d)) {
         error_report("section 'wsm-freeze': %u disks, but %u were agreed on",
-                     ndisks, d ? d->ndisks : 0);
+                     ndisks, d ? wsm_dest_disks(d) : 0);
         return -EINVAL;
     }
     if (wsm_session_phase(&w->session) != WSM_PHASE_RAM_PRECOPY) {
@@ -228,8 +226,8 @@ static void wsm_load_cleanup_co_bh(void *opaque)
 
 static void wsm_load_begin_cleaning(Wsm *w)
 {
-    if (!w->dest->cleaning) {
-        w->dest->cleaning = true;
+    if (!w->cleaning) {
+        w->cleaning = true;
         qemu_event_init(&w->thread_left, false);
     }
 }
@@ -261,7 +259,7 @@ int wsm_load_cleanup(void *opaque)
         return 0;
     }
     wsm_session_enter(&w->session,
-                      wsm_life_reached(&d->life, WSM_LIFE_SECURING) &&
+                      wsm_dest_is_complete(d) &&
                       wsm_session_phase(&w->session) == WSM_PHASE_POSTCOPY
                       ? WSM_PHASE_COMPLETED : WSM_PHASE_FAILED);
     if (qemu_in_coroutine()) {

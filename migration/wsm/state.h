@@ -39,6 +39,7 @@ typedef struct Wsm {
     QEMUTimer *meter_timer;
     char *peer;                 /* where "migrate" goes to, see link/peer.h */
 
+    bool cleaning;              /* BQL: loading failed in the main thread, */
     /* The thread of post-copy touches nothing any more: wsm_load_cleanup() */
     QemuEvent thread_left;
 

@@ -6,7 +6,8 @@
 #ifndef MIGRATION_WSM_DEST_CHECK_H
 #define MIGRATION_WSM_DEST_CHECK_H
 
-#include "migration/wsm/dest/dest.h"
+#include "migration/wsm/image/images.h"
+#include "migration/wsm/wire/message.h"
 
 /*
  * Main thread, before anything is activated or written: our disks in the order

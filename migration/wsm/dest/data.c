@@ -1,23 +1,14 @@
 /*
  * Whole-system migration: where the destination's image has data
  *
- * What reads as zeroes here need not be compared with the source's: its data
- * is sent at once, and its zeroes are there already.  That is looked up by
- * block status, so an image costs what its extents cost, not its size.
- *
- * All of it only saves work.  The source sends whatever is not compared, so a
- * range that is taken for data is compared in vain, and one that is taken for
- * zeroes is sent in vain.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "block/block.h"
-#include "block/dirty-bitmap.h"
 #include "system/block-backend.h"
-#include "migration/wsm/dest/dest.h"
+#include "migration/wsm/dest/data.h"
 
 /*
  * The main thread looks, a few microseconds for each extent.  Of an image that
@@ -87,19 +78,21 @@ static bool wsm_walk_next(WsmDataWalk *walk, int64_t *offset, int64_t *bytes)
     return false;
 }
 
-bool wsm_dest_is_blank(WsmDestDisk *disk)
+bool wsm_data_is_blank(BlockDriverState *bs, int64_t size)
 {
-    WsmDataWalk walk = { .bs = disk->bs, .size = disk->size };
+    WsmDataWalk walk = { .bs = bs, .size = size };
     int64_t offset = 0, bytes;
 
+    GLOBAL_STATE_CODE();
     return !wsm_walk_next(&walk, &offset, &bytes);
 }
 
-void wsm_dest_find_data(WsmDestDisk *disk, BdrvDirtyBitmap *data)
+void wsm_data_find(BlockDriverState *bs, int64_t size, BdrvDirtyBitmap *data)
 {
-    WsmDataWalk walk = { .bs = disk->bs, .size = disk->size };
+    WsmDataWalk walk = { .bs = bs, .size = size };
     int64_t offset = 0, bytes;
 
+    GLOBAL_STATE_CODE();
     while (wsm_walk_next(&walk, &offset, &bytes)) {
         bdrv_set_dirty_bitmap(data, offset, bytes);
         offset += bytes;

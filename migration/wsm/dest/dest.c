@@ -4,83 +4,77 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
-#include "qapi/qapi-visit-wsm.h"
 #include "block/aio-wait.h"
 #include "block/block.h"
 #include "qemu/error-report.h"
-#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
-#include "migration/misc.h"
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
+#include "migration/wsm/dest/basis.h"
 #include "migration/wsm/dest/check.h"
 #include "migration/wsm/dest/dest.h"
-#include "migration/wsm/image/guest-disk.h"
+#include "migration/wsm/dest/images.h"
+#include "migration/wsm/dest/points.h"
+#include "migration/wsm/dest/sync.h"
+#include "migration/wsm/dest/write.h"
 #include "migration/wsm/link/peer.h"
-#include "migration/wsm/trace.h"
 #include "migration/wsm/wire/runs.h"
 
+/* What must wait until the main thread has come back from a poll */
+typedef struct WsmDeferred {
+    QEMUBHFunc *cb;
+    void *opaque;
+} WsmDeferred;
+
+struct WsmDest {
+    /* Set in new, never changed */
+    WsmSession *session;
+    const WsmDestOps *ops;
+    void *opaque;
+    WsmStart start;             /* what the source told */
+
+    /* Each has its own rules */
+    WsmDestLife life;
+    WsmHandover handover;
+    WsmLoop loop;
+    WsmDestConns conns;
+    WsmDestControl control;
+    WsmDestDisks disks;
+    WsmDestWriter writer;
+    WsmDestStream stream;
+    WsmDestSync sync;
+
+    /* BQL */
+    GArray *deferred;           /* of WsmDeferred */
+    int64_t frozen_at;          /* ns */
+};
+
 /*
- * The filter's callbacks: any thread
+ * The filters go
  */
-
-static void wsm_dest_say_range(WsmDestDisk *disk, WsmMsgType type,
-                               int64_t offset, int64_t bytes)
-{
-    while (bytes) {
-        WsmMsg msg = {
-            .type = type,
-            .disk = disk->index,
-            .epoch = 1,
-            .offset = offset,
-            .bytes = MIN(bytes, WSM_MAX_ZERO),
-        };
-
-        wsm_dest_say(disk->d, &msg);
-        offset += msg.bytes;
-        bytes -= msg.bytes;
-    }
-}
-
-static void wsm_dest_pull(void *opaque, int64_t offset, int64_t bytes)
-{
-    wsm_dest_say_range(opaque, WSM_MSG_PULL, offset, bytes);
-}
-
-static void wsm_dest_have(void *opaque, int64_t offset, int64_t bytes)
-{
-    wsm_dest_say_range(opaque, WSM_MSG_HAVE, offset, bytes);
-}
 
 static void wsm_dest_close_bh(void *opaque)
 {
     WsmDest *d = opaque;
-    WsmPlace *place;
 
-    if (qatomic_read(&d->quit)) {
-        QTAILQ_FOREACH(place, &d->places.all, next) {
-            WsmDestConn *conn = container_of(place, WsmDestConn, place);
-
-            wsm_channel_shutdown(&conn->c);
-        }
+    if (wsm_loop_is_over(&d->loop)) {
+        wsm_dest_conns_shutdown(&d->conns);
     }
 }
 
 /*
- * Main thread; wsm_life_has_filters() is false.  The coroutines in the IOThread
- * use filters no more after the bottom half.
+ * wsm_life_has_filters() is false.  The coroutines in the loop use filters no
+ * more after the bottom half.
  */
 static void wsm_dest_drop_filters(WsmDest *d, bool complete)
 {
-    aio_wait_bh_oneshot(d->ctx, wsm_dest_close_bh, d);
-    for (unsigned i = 0; i < d->ndisks; i++) {
-        WsmDestDisk *disk = &d->disk[i];
+    aio_wait_bh_oneshot(d->loop.ctx, wsm_dest_close_bh, d);
+    for (unsigned i = 0; i < d->disks.n; i++) {
+        WsmDestDisk *disk = &d->disks.disk[i];
 
         if (disk->filter) {
-            wsm_dest_drop_filter(disk, complete);
+            wsm_dest_points_drop_filter(disk, complete);
         }
     }
 }
@@ -100,7 +94,7 @@ bool wsm_dest_defer(WsmDest *d, QEMUBHFunc *cb, void *opaque)
     return true;
 }
 
-/* Main thread: what was deferred may run now */
+/* What was deferred may run now */
 static void wsm_dest_run_deferred(WsmDest *d)
 {
     for (unsigned i = 0; i < d->deferred->len; i++) {
@@ -112,145 +106,156 @@ static void wsm_dest_run_deferred(WsmDest *d)
     g_array_set_size(d->deferred, 0);
 }
 
-void wsm_dest_drop_filters_bh(void *opaque)
+/* If all is there and the guest is ours, the filters may go */
+static void wsm_dest_complete_bh(void *opaque)
 {
     WsmDest *d = opaque;
 
     /* Draining runs bottom halves, this one among them */
-    if (wsm_handover_is_ours(&d->handover) && !d->incomplete &&
+    if (wsm_handover_is_ours(&d->handover) &&
+        !qatomic_read(&d->disks.incomplete) &&
         wsm_life_advance(&d->life, WSM_LIFE_SEALED, WSM_LIFE_DROPPING)) {
         wsm_dest_drop_filters(d, true);
-        wsm_dest_start_securing(d);
+        wsm_dest_secure(&d->sync);
         wsm_dest_run_deferred(d);
     }
 }
 
-static void wsm_dest_complete(void *opaque)
+/* Nothing is missing any more.  Any thread. */
+static void wsm_dest_disks_complete(void *opaque)
 {
-    WsmDestDisk *disk = opaque;
+    WsmDest *d = opaque;
 
-    trace_wsm_dest_complete(disk->name);
-    if (qatomic_dec_fetch(&disk->d->incomplete) == 0) {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(),
-                                wsm_dest_drop_filters_bh, disk->d);
-    }
+    wsm_loop_main_bh(&d->loop, wsm_dest_complete_bh, d);
 }
-
-static const BdrvPullOps wsm_dest_pull_ops = {
-    .pull = wsm_dest_pull,
-    .have = wsm_dest_have,
-    .complete = wsm_dest_complete,
-};
 
 /*
- * Main thread: start and stop
+ * The handover
  */
 
-static bool wsm_dest_add_disk(WsmDest *d, const WsmDisk *ours, unsigned i,
-                              Error **errp)
+bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque, Error **errp)
 {
-    ERRP_GUARD();
-    const WsmDiskDesc *desc = &d->start.disk[i];
-    WsmDestDisk *disk = &d->disk[i];
-    BlockDriverState *bs;
+    WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
 
-    disk->d = d;
-    disk->index = i;
-    disk->size = d->disk_size[i] = desc->size;
-    disk->name = g_strdup(ours->name);
-    disk->path = g_strdup(ours->path);
-    disk->address = g_strdup(ours->address);
-
-    d->ndisks = i + 1;
-    wsm_dest_look(disk, ours);
-    bs = wsm_disk_bs(ours);
-    if (!wsm_image_activate(bs, errp)) {
-        error_prepend(errp, "disk '%s': destination: ", desc->name);
+    if (!wsm_handover_loaded(&d->handover,
+                             wsm_life_reached(&d->life, WSM_LIFE_SEALED), run,
+                             opaque, errp)) {
         return false;
     }
-    if (!wsm_dest_prepare(disk, bs, errp)) {
-        return false;
-    }
-    disk->filter = bdrv_pull_append(bs, d->start.granularity,
-                                    &wsm_dest_pull_ops, disk, errp);
-    if (!disk->filter) {
-        error_prepend(errp, "disk '%s': destination: ", desc->name);
-        return false;
-    }
-    disk->nodes = wsm_nodes_new(disk->filter, d->blocker);
-    return wsm_dest_watch_guest(disk, errp);
-}
-
-static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
-{
-    g_autoptr(GArray) all = wsm_disk_list();
-    g_autoptr(GPtrArray) found = wsm_dest_check_disks(d->images, all,
-                                                      &d->start, errp);
-
-    if (!found) {
-        return false;
-    }
-    d->disk = g_new0(WsmDestDisk, d->start.ndisks);
-    d->disk_size = g_new0(int64_t, d->start.ndisks);
-    for (unsigned i = 0; i < d->start.ndisks; i++) {
-        if (!wsm_dest_add_disk(d, g_ptr_array_index(found, i), i, errp)) {
-            return false;
-        }
-    }
-    d->incomplete = d->ndisks;
-    wsm_dest_mark_incomplete(d);
+    wsm_dest_say(&d->control, &ready);
     return true;
 }
 
-WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
-                      WsmImages *images, WsmStart *start)
+/* The guest is ours */
+static void wsm_dest_go_bh(void *opaque)
 {
-    QEMUFile *f = migration_incoming_get_current()->from_src_file;
-    WsmDest *d = g_new0(WsmDest, 1);
+    WsmDest *d = opaque;
 
-    d->session = session;
-    d->options = options;
-    d->images = images;
-    d->peer = wsm_peer_of_channel(qemu_file_get_ioc(f));
-    d->start = *start;
-    *start = (WsmStart) {};
-    d->nchannels = d->start.channels;
-    d->channel = g_new0(WsmDestChannel, d->nchannels);
-    d->queue = g_queue_new();
-    d->deferred = g_array_new(false, false, sizeof(WsmDeferred));
-    wsm_life_init(&d->life);
-    wsm_handover_init(&d->handover);
-    wsm_places_init(&d->places);
-    d->space.channels = d->nchannels;
-    qemu_co_queue_init(&d->gone);
-    qemu_co_queue_init(&d->control);
-    qemu_co_queue_init(&d->changed);
-    qemu_co_queue_init(&d->room);
-    wsm_buffers_init(&d->buffers);
-    d->abort_bh = qemu_bh_new(wsm_dest_abort_bh, d);
-    error_setg(&d->blocker, "the disk's contents have not arrived yet; wait "
-               "until query-wsm says 'completed'");
-    qemu_mutex_init(&d->lock);
-    wsm_session_begin(session, WSM_ROLE_DESTINATION, &d->start.session);
-    return d;
-}
-
-void wsm_dest_start(WsmDest *d, const char *refusal)
-{
-    Error *err = NULL;
-
-    d->iothread = iothread_create("wsm-dest", &error_abort);
-    d->ctx = iothread_get_aio_context(d->iothread);
-    if (refusal) {
-        d->refusal = g_strdup(refusal);
-    } else if (!wsm_dest_add_disks(d, &err)) {
-        d->refusal = g_strdup(error_get_pretty(err));
-        wsm_session_set_error(d->session, err);
-        error_report_err(err);
+    if (wsm_life_is_over(&d->life)) {
+        return;
     }
-    wsm_dest_start_control(d);
-    wsm_life_enter(&d->life, WSM_LIFE_OPEN);
+    wsm_session_set_downtime(d->session, wsm_now() - d->frozen_at);
+    wsm_handover_run(&d->handover);
+    wsm_session_advance(d->session, WSM_PHASE_FREEZE, WSM_PHASE_POSTCOPY);
+    wsm_dest_complete_bh(d);
 }
+
+/* The source lets the guest run on, so it must never run here */
+static void wsm_dest_abort_bh(void *opaque)
+{
+    WsmDest *d = opaque;
+
+    /* If it has ended for another reason: the guest never runs here */
+    if (!wsm_life_is_over(&d->life)) {
+        d->ops->taken_back(d->opaque);
+        wsm_dest_stream_end(&d->stream);
+    }
+}
+
+/*
+ * Connections: in the loop
+ */
+
+static void wsm_dest_repeat_bh(void *opaque)
+{
+    wsm_dest_disks_repeat(opaque);
+}
+
+/* The urgent channel is up: say again what may have been lost with it */
+static bool coroutine_fn wsm_dest_channel_up(void *opaque, WsmDestConn *conn)
+{
+    WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
+    WsmDest *d = opaque;
+
+    if (conn->c.id) {
+        return true;
+    }
+    if (wsm_session_phase(d->session) == WSM_PHASE_SETUP &&
+        wsm_dest_basis_say(&d->disks, conn) < 0) {
+        return false;
+    }
+    wsm_session_advance(d->session, WSM_PHASE_SETUP, WSM_PHASE_DISK_PRECOPY);
+    if (wsm_handover_says_ready(&d->handover)) {
+        wsm_dest_say(&d->control, &ready);
+    }
+    if (wsm_life_reached(&d->life, WSM_LIFE_SEALED)) {
+        wsm_loop_bh(&d->loop, wsm_dest_repeat_bh, &d->disks);
+    }
+    wsm_dest_control_up(&d->control);
+    return true;
+}
+
+static bool coroutine_fn wsm_dest_message(void *opaque, WsmDestConn *conn,
+                                          const WsmMsg *msg, Error **errp)
+{
+    WsmDest *d = opaque;
+    WsmPhase phase = wsm_session_phase(d->session);
+
+    if (!wsm_handover_expects(&d->handover, msg, phase)) {
+        error_setg(errp, "block channel %u: %s of epoch %u in phase '%s'",
+                   conn->c.id, wsm_msg_name(msg->type), msg->epoch,
+                   WsmPhase_str(phase));
+        return false;
+    }
+    switch (msg->type) {
+    case WSM_MSG_DATA:
+    case WSM_MSG_ZERO:
+    case WSM_MSG_HASH:
+        return wsm_dest_on_block(&d->writer, conn, msg, errp);
+    case WSM_MSG_SYNC:
+        return wsm_dest_on_sync(&d->sync, conn, msg, errp);
+    case WSM_MSG_POINT:
+        return wsm_dest_on_point(&d->disks, conn, msg, errp);
+    case WSM_MSG_GO:
+        if (wsm_handover_go(&d->handover)) {
+            wsm_loop_main_bh(&d->loop, wsm_dest_go_bh, d);
+        }
+        return true;
+    case WSM_MSG_ABORT:
+        if (wsm_handover_abort(&d->handover)) {
+            wsm_loop_main_bh(&d->loop, wsm_dest_abort_bh, d);
+        }
+        return true;
+    default:
+        error_setg(errp, "block channel %u: %s in the middle of a session",
+                   conn->c.id, wsm_msg_name(msg->type));
+        return false;
+    }
+}
+
+static void wsm_dest_channel_failed(void *opaque, Error *err)
+{
+    WsmDest *d = opaque;
+
+    wsm_session_set_error(d->session, err);
+    warn_report_err(err);
+}
+
+static const WsmDestConnOps wsm_dest_conn_ops = {
+    .up = wsm_dest_channel_up,
+    .message = wsm_dest_message,
+    .failed = wsm_dest_channel_failed,
+};
 
 bool wsm_dest_take_channel(void *opaque, QIOChannel *ioc)
 {
@@ -259,8 +264,132 @@ bool wsm_dest_take_channel(void *opaque, QIOChannel *ioc)
     if (wsm_life_is_over(&d->life)) {
         return false;
     }
-    wsm_dest_new_channel(d, ioc);
+    wsm_dest_conns_add(&d->conns, ioc);
     return true;
+}
+
+/*
+ * No guest
+ */
+
+const char *wsm_dest_refusal(WsmDest *d)
+{
+    return wsm_dest_conns_refusal(&d->conns);
+}
+
+/* Channels that are up; those that come are refused */
+static void coroutine_fn wsm_dest_give_up_co(void *opaque)
+{
+    WsmDest *d = opaque;
+    WsmDestConn *conn = wsm_dest_conns_get(&d->conns, 0);
+    const char *reason = wsm_dest_refusal(d);
+    WsmMsg msg = {
+        .type = WSM_MSG_GIVE_UP,
+        .epoch = wsm_life_reached(&d->life, WSM_LIFE_SEALED),
+        .length = MIN(strlen(reason), WSM_MAX_TEXT),
+    };
+
+    if (conn) {
+        wsm_dest_conn_send(conn, &msg, reason);
+    }
+}
+
+void wsm_dest_refuse(WsmDest *d, const char *reason)
+{
+    if (wsm_dest_conns_refuse(&d->conns, reason)) {
+        wsm_loop_start(&d->loop, wsm_dest_give_up_co, d);
+    }
+}
+
+/*
+ * Start and stop
+ */
+
+WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
+                      WsmImages *images, WsmStart *start,
+                      const WsmDestOps *ops, void *opaque)
+{
+    QEMUFile *f = migration_incoming_get_current()->from_src_file;
+    WsmDest *d = g_new0(WsmDest, 1);
+
+    GLOBAL_STATE_CODE();
+    d->session = session;
+    d->ops = ops;
+    d->opaque = opaque;
+    d->start = *start;
+    *start = (WsmStart) {};
+    d->deferred = g_array_new(false, false, sizeof(WsmDeferred));
+
+    wsm_life_init(&d->life);
+    wsm_handover_init(&d->handover);
+    wsm_dest_conns_init(&d->conns, &d->loop, &d->start, &wsm_dest_conn_ops, d);
+    wsm_dest_control_init(&d->control, &d->loop, &d->conns);
+    wsm_dest_disks_init(&d->disks, options, images, &d->start,
+                        wsm_peer_of_channel(qemu_file_get_ioc(f)));
+    wsm_dest_disks_connect(&d->disks, &d->life, &d->control,
+                           wsm_dest_disks_complete, d);
+    wsm_dest_writer_init(&d->writer, &d->loop, &d->disks);
+    wsm_dest_stream_init(&d->stream, &d->handover, &d->life, &d->conns);
+    d->sync = (WsmDestSync) {
+        .loop = &d->loop,
+        .session = session,
+        .disks = &d->disks,
+        .stream = &d->stream,
+    };
+    wsm_session_begin(session, WSM_ROLE_DESTINATION, &d->start.session);
+    return d;
+}
+
+static bool wsm_dest_add_disk(WsmDest *d, const WsmDisk *ours, Error **errp)
+{
+    WsmDestDisk *disk = wsm_dest_disks_add(&d->disks, ours);
+    BlockDriverState *bs;
+
+    wsm_dest_image_look(disk, ours);
+    bs = wsm_disk_bs(ours);
+    if (!wsm_image_activate(bs, errp)) {
+        error_prepend(errp, "disk '%s': destination: ",
+                      d->start.disk[disk->index].name);
+        return false;
+    }
+    return wsm_dest_image_take(disk, bs, errp) &&
+           wsm_dest_basis_choose(disk, errp) &&
+           wsm_dest_points_expect(disk, errp) &&
+           wsm_dest_disk_open(disk, bs, errp);
+}
+
+static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
+{
+    ERRP_GUARD();
+    g_autoptr(GArray) all = wsm_disk_list();
+    g_autoptr(GPtrArray) found = wsm_dest_check_disks(d->disks.images, all,
+                                                      &d->start, errp);
+
+    for (unsigned i = 0; found && i < found->len; i++) {
+        if (!wsm_dest_add_disk(d, g_ptr_array_index(found, i), errp)) {
+            return false;
+        }
+    }
+    if (found) {
+        wsm_dest_images_mark_incomplete(&d->disks);
+    }
+    return found;
+}
+
+void wsm_dest_start(WsmDest *d, const char *refusal)
+{
+    Error *err = NULL;
+
+    wsm_loop_init(&d->loop, "wsm-dest", &error_abort);
+    if (refusal) {
+        wsm_dest_conns_refuse(&d->conns, refusal);
+    } else if (!wsm_dest_add_disks(d, &err)) {
+        wsm_dest_conns_refuse(&d->conns, error_get_pretty(err));
+        wsm_session_set_error(d->session, err);
+        error_report_err(err);
+    }
+    wsm_dest_control_start(&d->control);
+    wsm_life_enter(&d->life, WSM_LIFE_OPEN);
 }
 
 bool wsm_dest_is_needed(WsmDest *d)
@@ -273,21 +402,24 @@ void wsm_dest_stop(WsmDest *d)
 {
     WsmPhase phase = wsm_session_reached(d->session);
 
+    GLOBAL_STATE_CODE();
     if (wsm_life_is_over(&d->life)) {
         return;
     }
     /* A guest that runs must not see blocks that are not there yet */
     assert(!wsm_dest_is_in_use(d));
     wsm_life_enter(&d->life, WSM_LIFE_STOPPING);
-    wsm_dest_end_watching(d);
-    qatomic_set(&d->quit, true);
-    wsm_dest_kick(d);
+    wsm_dest_stream_stop(&d->stream);
+    wsm_loop_quit(&d->loop);
     wsm_dest_drop_filters(d, false);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&d->coroutines) > 0);
-    iothread_destroy(d->iothread);
-    wsm_buffers_destroy(&d->buffers);
-    for (unsigned i = 0; i < d->ndisks; i++) {
-        wsm_dest_leave_image(&d->disk[i], phase);
+    wsm_loop_stop(&d->loop);
+    wsm_loop_destroy(&d->loop);
+    for (unsigned i = 0; i < d->disks.n; i++) {
+        WsmDestDisk *disk = &d->disks.disk[i];
+
+        wsm_dest_points_release(disk);
+        wsm_dest_basis_release(disk);
+        wsm_dest_image_leave(disk, phase);
     }
     wsm_life_enter(&d->life, WSM_LIFE_RELEASED);
     wsm_dest_run_deferred(d);
@@ -296,127 +428,81 @@ void wsm_dest_stop(WsmDest *d)
 void wsm_dest_free(WsmDest *d)
 {
     assert(wsm_life(&d->life) == WSM_LIFE_RELEASED);
-    for (unsigned i = 0; d->disk && i < d->start.ndisks; i++) {
-        g_free(d->disk[i].name);
-        g_free(d->disk[i].path);
-        g_free(d->disk[i].address);
-        qapi_free_WsmBasis(d->disk[i].basis);
-    }
-    g_free(d->disk);
-    g_free(d->disk_size);
-    g_free(d->channel);
-    g_free(d->refusal);
-    error_free(d->blocker);
-    g_free(d->peer);
-    qemu_bh_delete(d->abort_bh);
-    g_queue_free_full(d->queue, g_free);
-    g_array_unref(d->deferred);
-    wsm_start_destroy(&d->start);
+    wsm_dest_writer_destroy(&d->writer);
+    wsm_dest_disks_destroy(&d->disks);
+    wsm_dest_control_destroy(&d->control);
+    wsm_dest_conns_destroy(&d->conns);
     wsm_handover_destroy(&d->handover);
     wsm_life_destroy(&d->life);
-    qemu_mutex_destroy(&d->lock);
+    wsm_start_destroy(&d->start);
+    g_array_unref(d->deferred);
     g_free(d);
 }
 
 /*
- * The freeze
+ * What the main stream and the user ask
  */
 
-int64_t wsm_dest_missing(WsmDest *d)
+unsigned wsm_dest_disks(WsmDest *d)
 {
-    int64_t missing = 0;
-
-    for (unsigned i = 0; i < d->ndisks && wsm_life_has_filters(&d->life);
-         i++) {
-        BdrvPullStats stats;
-
-        bdrv_pull_get_stats(d->disk[i].filter, &stats);
-        missing += stats.missing;
-    }
-    return missing;
+    return d->disks.n;
 }
 
-static void wsm_dest_run_is_missing(void *opaque, int64_t offset, int64_t bytes)
+size_t wsm_dest_max_runs(WsmDest *d, unsigned disk)
 {
-    bdrv_pull_set_missing(opaque, offset, bytes);
+    return wsm_runs_max_size(DIV_ROUND_UP(d->disks.disk[disk].size,
+                                          d->start.granularity));
 }
 
 bool wsm_dest_set_missing(WsmDest *d, unsigned disk, const uint8_t *runs,
                           size_t size, Error **errp)
 {
-    return wsm_runs_for_each(runs, size, d->disk[disk].size,
-                             d->start.granularity, wsm_dest_run_is_missing,
-                             d->disk[disk].filter, errp);
+    return wsm_dest_disk_set_missing(&d->disks.disk[disk], runs, size, errp);
 }
 
 bool wsm_dest_seal(WsmDest *d, Error **errp)
 {
     d->frozen_at = wsm_now();
-    for (unsigned i = 0; i < d->ndisks; i++) {
-        int ret = bdrv_pull_seal(d->disk[i].filter);
-
-        if (ret < 0) {
-            error_setg_errno(errp, -ret, "disk '%s': blocks are still being "
-                             "written", d->disk[i].name);
-            return false;
-        }
-    }
-    wsm_life_enter(&d->life, WSM_LIFE_SEALED);
-    return true;
+    return wsm_dest_disks_seal(&d->disks, errp);
 }
 
-/*
- * What query-wsm tells
- */
-
-static BdrvPullStats wsm_dest_stats(WsmDestDisk *disk)
+bool wsm_dest_broke(WsmDest *d)
 {
-    BdrvPullStats stats = disk->last;
-
-    if (disk->filter) {
-        bdrv_pull_get_stats(disk->filter, &stats);
-    }
-    return stats;
+    return wsm_handover_broke(&d->handover);
 }
 
-void wsm_dest_sample(WsmDest *d, WsmSample *out)
+bool wsm_dest_is_in_use(WsmDest *d)
 {
-    for (unsigned i = 0; i < d->ndisks; i++) {
-        out->data += stat64_get(&d->disk[i].received);
-        out->dirty += wsm_dest_stats(&d->disk[i]).missing;
-    }
+    return wsm_handover_runs(&d->handover) && !wsm_dest_is_complete(d);
 }
 
-static WsmDiskInfo *wsm_dest_disk_info(WsmDestDisk *disk)
+bool wsm_dest_is_complete(WsmDest *d)
 {
-    WsmDiskInfo *info = g_new0(WsmDiskInfo, 1);
-    BdrvPullStats stats = wsm_dest_stats(disk);
+    return wsm_life_reached(&d->life, WSM_LIFE_SECURING);
+}
 
-    info->name = g_strdup(disk->name);
-    info->path = g_strdup(disk->path);
-    info->address = wsm_disk_shown_address(disk->address);
-    info->size = disk->size;
-    info->sent = stat64_get(&disk->received);
-    info->zero = stat64_get(&disk->zero);
-    info->skipped = stat64_get(&disk->skipped);
-    info->missing = stats.missing;
-    info->pushed = stats.pushed;
-    info->pulled = stats.pulled;
-    info->waiting_reads = stats.waiting;
-    info->compared = stat64_get(&disk->compared);
-    info->basis = disk->basis ? QAPI_CLONE(WsmBasis, disk->basis) : NULL;
-    return info;
+bool wsm_dest_was_told(WsmDest *d)
+{
+    return wsm_life_reached(&d->life, WSM_LIFE_TOLD);
+}
+
+bool wsm_dest_end(WsmDest *d)
+{
+    return wsm_handover_end(&d->handover, wsm_dest_is_complete(d));
+}
+
+bool wsm_dest_may_end(WsmDest *d)
+{
+    return wsm_dest_stream_may_end(&d->stream);
 }
 
 void wsm_dest_info(WsmDest *d, WsmInfo *info)
 {
-    for (int i = d->ndisks - 1; i >= 0; i--) {
-        QAPI_LIST_PREPEND(info->disks, wsm_dest_disk_info(&d->disk[i]));
-    }
-    for (int i = d->nchannels - 1; i >= 0; i--) {
-        WsmDestChannel *c = &d->channel[i];
+    wsm_dest_disks_info(&d->disks, info);
+    wsm_dest_conns_info(&d->conns, info);
+}
 
-        wsm_channel_info(info, i, qatomic_read(&c->up),
-                         qatomic_read(&c->connections));
-    }
+void wsm_dest_sample(WsmDest *d, WsmSample *out)
+{
+    wsm_dest_disks_sample(&d->disks, out);
 }

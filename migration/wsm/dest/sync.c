@@ -1,150 +1,118 @@
 /*
  * Whole-system migration: what arrived becomes durable at the destination
  *
- * Before the freeze SYNC asks for a flush.  In post-copy there is one when
- * nothing is missing and the filters are gone, whether or not the source is
- * there to hear of it; SYNC waits for that.  Not before: to drop the filters
- * is to drain, and the guest would have to wait for the flush.
- *
- * Everything here runs in the IOThread of the migration, unless it says so.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "block/aio.h"
-#include "block/block-io.h"
 #include "block/thread-pool.h"
-#include "qemu/main-loop.h"
-#include "migration/wsm/dest/dest.h"
-#include "migration/wsm/trace.h"
-
-/* Everything that was acknowledged becomes durable */
-static int coroutine_fn wsm_dest_flush(WsmDest *d)
-{
-    int ret = 0;
-
-    for (unsigned i = 0; i < d->ndisks && ret == 0; i++) {
-        GRAPH_RDLOCK_GUARD();
-        /* The filter may be gone by now */
-        ret = bdrv_co_flush(d->disk[i].bs);
-        if (ret < 0) {
-            trace_wsm_dest_flush_fail(d->disk[i].name, ret);
-        }
-    }
-    return ret;
-}
+#include "migration/wsm/dest/images.h"
+#include "migration/wsm/dest/points.h"
+#include "migration/wsm/dest/sync.h"
 
 static void wsm_dest_secured_bh(void *opaque)
 {
-    WsmDest *d = opaque;
+    WsmDestSync *sync = opaque;
 
-    if (!wsm_life_is_over(&d->life)) {
-        wsm_dest_mark_current(d);
-        wsm_dest_watch_end(d);
+    if (!wsm_life_is_over(sync->disks->life)) {
+        wsm_dest_images_mark_current(sync->disks);
+        wsm_dest_stream_end(sync->stream);
     }
-    wsm_dest_co_end(d);
 }
 
 static void coroutine_fn wsm_dest_secure_co(void *opaque)
 {
-    WsmDest *d = opaque;
-    int ret = wsm_dest_flush(d);
+    WsmDestSync *sync = opaque;
+    int ret = wsm_dest_disks_flush(sync->disks);
 
     if (ret == 0) {
         /* It syncs a folder for each disk */
-        thread_pool_submit_co(wsm_dest_remove_records, d);
+        thread_pool_submit_co(wsm_dest_images_remove_records, sync->disks);
     }
-    wsm_life_advance(&d->life, WSM_LIFE_SECURING,
+    wsm_life_advance(sync->disks->life, WSM_LIFE_SECURING,
                      ret < 0 ? WSM_LIFE_UNSECURED : WSM_LIFE_SECURED);
-    qemu_co_queue_restart_all(&d->changed);
-    if (ret < 0) {
-        wsm_dest_co_end(d);
-    } else {
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_dest_secured_bh, d);
+    wsm_loop_wake(sync->loop);
+    if (ret == 0) {
+        wsm_loop_main_bh(sync->loop, wsm_dest_secured_bh, sync);
     }
 }
 
-void wsm_dest_start_securing(WsmDest *d)
+void wsm_dest_secure(WsmDestSync *sync)
 {
-    wsm_dest_find_records(d);
-    wsm_life_enter(&d->life, WSM_LIFE_SECURING);
-    qatomic_inc(&d->coroutines);
-    aio_co_schedule(d->ctx, qemu_coroutine_create(wsm_dest_secure_co, d));
+    wsm_dest_images_find_records(sync->disks);
+    wsm_life_enter(sync->disks->life, WSM_LIFE_SECURING);
+    wsm_loop_start(sync->loop, wsm_dest_secure_co, sync);
 }
 
+/* The source may have asked twice */
 static void wsm_dest_settle_bh(void *opaque)
 {
-    WsmDest *d = opaque;
+    WsmDestSync *sync = opaque;
+    WsmLife now = wsm_life(sync->disks->life);
 
-    wsm_dest_settle(d);
-    if (!wsm_life_is_over(&d->life)) {
-        /* If the flush before failed, nobody has done so yet */
-        wsm_dest_watch_end(d);
+    if (now == WSM_LIFE_UNSECURED || now == WSM_LIFE_SECURED) {
+        wsm_dest_points_settle(sync->disks);
+        wsm_dest_images_mark_current(sync->disks);
+        wsm_life_enter(sync->disks->life, WSM_LIFE_SETTLED);
+        wsm_loop_wake(sync->loop);
     }
-    wsm_dest_co_end(d);
+    if (!wsm_life_is_over(sync->disks->life)) {
+        /* If the flush before failed, nobody has done so yet */
+        wsm_dest_stream_end(sync->stream);
+    }
 }
 
-/* All POINTs came before SYNC: let the main thread put them to use */
-static void coroutine_fn wsm_dest_await_settled(WsmDest *d)
+/* Wait until it has got to @state.  Returns false if everything is to end. */
+static bool coroutine_fn wsm_dest_await(WsmDestSync *sync, WsmLife state)
 {
-    if (qatomic_read(&d->quit)) {
-        return;
+    while (!wsm_life_reached(sync->disks->life, state) &&
+           !wsm_loop_is_over(sync->loop)) {
+        wsm_loop_wait(sync->loop);
     }
-    qatomic_inc(&d->coroutines);
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_dest_settle_bh, d);
-    while (!wsm_life_reached(&d->life, WSM_LIFE_SETTLED) &&
-           !qatomic_read(&d->quit)) {
-        qemu_co_queue_wait(&d->changed, NULL);
-    }
+    return !wsm_loop_is_over(sync->loop);
 }
 
 /* Nothing is missing: wait until all is durable; then it is settled */
-static bool coroutine_fn wsm_dest_await_end(WsmDest *d, Error **errp)
+static bool coroutine_fn wsm_dest_await_end(WsmDestSync *sync, Error **errp)
 {
     int ret = 0;
 
-    while (!wsm_life_reached(&d->life, WSM_LIFE_UNSECURED) &&
-           !qatomic_read(&d->quit)) {
-        qemu_co_queue_wait(&d->changed, NULL);
-    }
-    if (qatomic_read(&d->quit)) {
+    if (!wsm_dest_await(sync, WSM_LIFE_UNSECURED)) {
         return false;
     }
-    if (!wsm_life_reached(&d->life, WSM_LIFE_SECURED)) {
+    if (!wsm_life_reached(sync->disks->life, WSM_LIFE_SECURED)) {
         /* It may work now */
-        ret = wsm_dest_flush(d);
+        ret = wsm_dest_disks_flush(sync->disks);
     }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "cannot flush a disk at the destination");
         return false;
     }
-    wsm_dest_await_settled(d);
-    return true;
+    /* All POINTs came before SYNC: let the main thread put them to use */
+    return wsm_loop_main_bh(sync->loop, wsm_dest_settle_bh, sync) &&
+           wsm_dest_await(sync, WSM_LIFE_SETTLED);
 }
 
-static bool coroutine_fn wsm_dest_sync_end(WsmDestConn *conn, WsmMsg *answer,
+static bool coroutine_fn wsm_dest_sync_end(WsmDestSync *sync,
+                                           WsmDestConn *conn, WsmMsg *answer,
                                            Error **errp)
 {
-    WsmDest *d = conn->d;
-
-    answer->bytes = wsm_dest_missing(d);
-    if (!answer->bytes && !wsm_dest_await_end(d, errp)) {
+    answer->bytes = wsm_dest_disks_missing(sync->disks);
+    if (!answer->bytes && !wsm_dest_await_end(sync, errp)) {
         return false;
     }
-    if (wsm_channel_send(&conn->c, answer, NULL) < 0) {
+    if (wsm_dest_conn_send(conn, answer, NULL) < 0) {
         return false;
     }
     if (!answer->bytes) {
-        wsm_life_advance(&d->life, WSM_LIFE_SETTLED, WSM_LIFE_TOLD);
+        wsm_life_advance(sync->disks->life, WSM_LIFE_SETTLED, WSM_LIFE_TOLD);
     }
     return true;
 }
 
-bool coroutine_fn wsm_dest_sync(WsmDestConn *conn, const WsmMsg *msg,
-                                Error **errp)
+bool coroutine_fn wsm_dest_on_sync(WsmDestSync *sync, WsmDestConn *conn,
+                                   const WsmMsg *msg, Error **errp)
 {
-    WsmDest *d = conn->d;
     WsmMsg answer = {
         .type = WSM_MSG_SYNC_ACK,
         .epoch = msg->epoch,
@@ -153,14 +121,14 @@ bool coroutine_fn wsm_dest_sync(WsmDestConn *conn, const WsmMsg *msg,
     int ret;
 
     if (msg->epoch) {
-        return wsm_dest_sync_end(conn, &answer, errp);
+        return wsm_dest_sync_end(sync, conn, &answer, errp);
     }
-    ret = wsm_dest_flush(d);
+    ret = wsm_dest_disks_flush(sync->disks);
     if (ret < 0) {
         answer.bytes = -ret;
     } else {
-        wsm_session_advance(d->session, WSM_PHASE_DISK_PRECOPY,
+        wsm_session_advance(sync->session, WSM_PHASE_DISK_PRECOPY,
                             WSM_PHASE_RAM_PRECOPY);
     }
-    return wsm_channel_send(&conn->c, &answer, NULL) == 0;
+    return wsm_dest_conn_send(conn, &answer, NULL) == 0;
 }

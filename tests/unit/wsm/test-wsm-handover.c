@@ -100,10 +100,10 @@ static void event_go(Model *m)
     }
 }
 
-/* One that was let through, and then something else came first */
+/* One that should not have been let through, or before something else came */
 static void event_late_go(Model *m)
 {
-    if (m->go || lost(m)) {
+    if (!m->ready || m->go || lost(m)) {
         g_assert_false(wsm_handover_go(&m->h));
     }
 }
@@ -178,15 +178,14 @@ static void event_phase(Model *m)
     }
 }
 
-/* The disks: sealed in the freeze, then complete, then durable */
+/* The disks: sealed in the freeze, then filters are dropped, then durable */
 static void event_disks(Model *m)
 {
     if (!m->sealed) {
         m->sealed = true;
-    } else if (m->go && !m->dropped) {
+    } else {
+        m->durable = m->dropped;
         m->dropped = true;
-    } else if (m->dropped) {
-        m->durable = true;
     }
 }
 

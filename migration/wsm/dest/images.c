@@ -1,0 +1,150 @@
+/*
+ * Whole-system migration: the destination's images and their records
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-visit-wsm.h"
+#include "block/block.h"
+#include "migration/wsm/dest/images.h"
+#include "migration/wsm/image/points.h"
+#include "migration/wsm/image/record.h"
+
+void wsm_dest_image_look(WsmDestDisk *disk, const WsmDisk *ours)
+{
+    disk->image = wsm_image_ref(wsm_image_get(disk->all->images, ours));
+    disk->state_before = disk->image->state;
+    disk->session_before = g_strdup(disk->image->session);
+    disk->peer_before = g_strdup(disk->image->peer);
+    disk->time_before = disk->image->time;
+}
+
+bool wsm_dest_image_take(WsmDestDisk *disk, BlockDriverState *bs, Error **errp)
+{
+    bdrv_ref(bs);
+    disk->bs = bs;
+    return wsm_image_take(disk->image, bs, errp);
+}
+
+void wsm_dest_images_mark_incomplete(WsmDestDisks *disks)
+{
+    for (unsigned i = 0; i < disks->n; i++) {
+        WsmDestDisk *disk = &disks->disk[i];
+
+        wsm_image_set_state(disk->image, WSM_IMAGE_STATE_INCOMPLETE,
+                            &disks->start->session, disks->peer);
+        wsm_image_tell(disk->image);
+        wsm_image_mark(disk->image, disk->bs);
+    }
+}
+
+void wsm_dest_images_find_records(WsmDestDisks *disks)
+{
+    for (unsigned i = 0; i < disks->n; i++) {
+        WsmDestDisk *disk = &disks->disk[i];
+        g_autoptr(WsmRecord) record =
+            wsm_image_record(disk->image, disk->bs, WSM_IMAGE_STATE_CURRENT,
+                             NULL, NULL);
+
+        if (record) {
+            disk->record = g_strdup(disk->image->file);
+        }
+    }
+}
+
+int wsm_dest_images_remove_records(void *opaque)
+{
+    WsmDestDisks *disks = opaque;
+
+    for (unsigned i = 0; i < disks->n; i++) {
+        WsmDestDisk *disk = &disks->disk[i];
+        Error *err = NULL;
+
+        disk->unmarked = !disk->record ||
+                         wsm_record_remove(disk->record, &err);
+        if (err) {
+            wsm_image_warn_current(disk->name, err);
+        }
+    }
+    return 0;
+}
+
+static void wsm_dest_mark_disk_current(WsmDestDisk *disk)
+{
+    if (disk->image->state != WSM_IMAGE_STATE_CURRENT) {
+        wsm_image_set_state(disk->image, WSM_IMAGE_STATE_CURRENT,
+                            &disk->all->start->session, disk->all->peer);
+        if (!disk->unmarked) {
+            wsm_image_mark(disk->image, disk->bs);
+        }
+    }
+}
+
+void wsm_dest_images_mark_current(WsmDestDisks *disks)
+{
+    for (unsigned i = 0; i < disks->n; i++) {
+        wsm_dest_mark_disk_current(&disks->disk[i]);
+    }
+}
+
+/* Pre-copy broke off: what has arrived is good, the source knows the rest */
+static void wsm_dest_keep_interrupted(WsmDestDisk *disk)
+{
+    const WsmStart *start = disk->all->start;
+    QemuUUID id = wsm_points_id(&start->session, disk->index);
+    unsigned max = wsm_option(disk->all->options, WSM_OPT_SYNC_POINTS);
+
+    if (bdrv_flush(disk->bs) == 0 && max) {
+        wsm_image_add_point(disk->image, disk->bs, &id, start->granularity,
+                            NULL, max);
+    }
+}
+
+/* Nothing came: the image is what it was before START */
+static void wsm_dest_forget_session(WsmDestDisk *disk)
+{
+    WsmImage *image = disk->image;
+
+    wsm_image_set_state(image, disk->state_before, NULL, disk->peer_before);
+    image->session = g_strdup(disk->session_before);
+    image->time = disk->time_before;
+}
+
+/* All is here, although the source may not know.  The guest may still run. */
+static void wsm_dest_keep_complete(WsmDestDisk *disk)
+{
+    if (disk->image->state != WSM_IMAGE_STATE_CURRENT &&
+        bdrv_flush(disk->bs) == 0) {
+        wsm_dest_mark_disk_current(disk);
+    }
+}
+
+static void wsm_dest_keep_incomplete(WsmDestDisk *disk, WsmPhase phase)
+{
+    if (phase == WSM_PHASE_SETUP && !disk->all->wrote) {
+        wsm_dest_forget_session(disk);
+    } else if (phase < WSM_PHASE_POSTCOPY) {
+        wsm_dest_keep_interrupted(disk);
+    } else {
+        /* The guest has run here, and blocks are missing */
+        wsm_points_clear(disk->bs);
+    }
+    wsm_image_put(disk->image, disk->bs, true);
+}
+
+void wsm_dest_image_leave(WsmDestDisk *disk, WsmPhase phase)
+{
+    if (disk->bs) {
+        if (wsm_life_reached(disk->all->life, WSM_LIFE_SECURING)) {
+            wsm_dest_keep_complete(disk);
+        } else {
+            wsm_dest_keep_incomplete(disk, phase);
+        }
+        bdrv_unref(g_steal_pointer(&disk->bs));
+    }
+    g_clear_pointer(&disk->image, wsm_image_unref);
+    g_clear_pointer(&disk->session_before, g_free);
+    g_clear_pointer(&disk->peer_before, g_free);
+    g_clear_pointer(&disk->record, g_free);
+}

@@ -1,0 +1,40 @@
+/*
+ * Whole-system migration: the end of the main stream at the destination
+ *
+ * When all is here and durable, or the guest never runs here, the stream has
+ * nothing left to bring.  QEMU may wait for it all the same, or for a new one
+ * when it broke.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_DEST_STREAM_H
+#define MIGRATION_WSM_DEST_STREAM_H
+
+#include "migration/wsm/dest/conn.h"
+#include "migration/wsm/dest/handover.h"
+#include "migration/wsm/dest/life.h"
+
+typedef struct WsmDestStream {
+    WsmHandover *handover;      /* set in init, as are */
+    WsmDestLife *life;
+    WsmDestConns *conns;
+    QEMUTimer *watch;           /* BQL: or NULL */
+    int64_t alone_since;        /* BQL, ns: channel 0 is down since then */
+} WsmDestStream;
+
+/* Main thread */
+void wsm_dest_stream_init(WsmDestStream *stream, WsmHandover *handover,
+                          WsmDestLife *life, WsmDestConns *conns);
+
+/* May the main stream end now, the migration being over?  Any thread. */
+bool wsm_dest_stream_may_end(WsmDestStream *stream);
+
+/*
+ * The stream is not needed any more; or it must end, as the guest never runs
+ * here.  See to it that it ends even if QEMU waits for a new one, until
+ * wsm_dest_stream_stop().  Both can be called again.  Main thread.
+ */
+void wsm_dest_stream_end(WsmDestStream *stream);
+void wsm_dest_stream_stop(WsmDestStream *stream);
+
+#endif
