@@ -10,6 +10,7 @@
 #include "migration/wsm/dest/images.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/image/record.h"
+#include "migration/wsm/policy/ending.h"
 
 void wsm_dest_image_look(WsmDestDisk *disk, const WsmDisk *ours)
 {
@@ -88,8 +89,8 @@ void wsm_dest_images_mark_current(WsmDestDisks *disks)
     }
 }
 
-/* Pre-copy broke off: what has arrived is good, the source knows the rest */
-static void wsm_dest_keep_interrupted(WsmDestDisk *disk)
+/* What has arrived is good, once it is durable; the source knows the rest */
+static void wsm_dest_add_interrupted(WsmDestDisk *disk)
 {
     const WsmStart *start = disk->all->start;
     QemuUUID id = wsm_points_id(&start->session, disk->index);
@@ -101,8 +102,7 @@ static void wsm_dest_keep_interrupted(WsmDestDisk *disk)
     }
 }
 
-/* Nothing came: the image is what it was before START */
-static void wsm_dest_forget_session(WsmDestDisk *disk)
+static void wsm_dest_restore_state(WsmDestDisk *disk)
 {
     WsmImage *image = disk->image;
 
@@ -111,36 +111,45 @@ static void wsm_dest_forget_session(WsmDestDisk *disk)
     image->time = disk->time_before;
 }
 
-/* All is here, although the source may not know.  The guest may still run. */
-static void wsm_dest_keep_complete(WsmDestDisk *disk)
+static void wsm_dest_end_points(WsmDestDisk *disk, WsmEndingPoints points)
 {
-    if (disk->image->state != WSM_IMAGE_STATE_CURRENT &&
-        bdrv_flush(disk->bs) == 0) {
-        wsm_dest_mark_disk_current(disk);
+    switch (points) {
+    case WSM_ENDING_POINTS_STAY:
+        break;
+    case WSM_ENDING_POINTS_GO:
+        wsm_points_clear(disk->bs);
+        break;
+    default:
+        wsm_dest_add_interrupted(disk);
     }
 }
 
-static void wsm_dest_keep_incomplete(WsmDestDisk *disk, WsmPhase phase)
+static void wsm_dest_end_image(WsmDestDisk *disk, WsmPhase phase)
 {
-    if (phase == WSM_PHASE_SETUP && !disk->all->wrote) {
-        wsm_dest_forget_session(disk);
-    } else if (phase < WSM_PHASE_POSTCOPY) {
-        wsm_dest_keep_interrupted(disk);
-    } else {
-        /* The guest has run here, and blocks are missing */
-        wsm_points_clear(disk->bs);
+    WsmEndingInput in = {
+        .role = WSM_ROLE_DESTINATION,
+        .phase = phase,
+        .wrote = disk->all->wrote,
+        .complete = wsm_life_reached(disk->all->life, WSM_LIFE_SECURING),
+    };
+    WsmEnding end = wsm_ending(&in);
+
+    wsm_dest_end_points(disk, end.points);
+    if (end.state == WSM_ENDING_STATE_BEFORE) {
+        wsm_dest_restore_state(disk);
     }
-    wsm_image_put(disk->image, disk->bs, true);
+    if (end.record == WSM_ENDING_RECORD_PUT) {
+        wsm_image_put(disk->image, disk->bs, true);
+    } else if (disk->image->state != WSM_IMAGE_STATE_CURRENT &&
+               bdrv_flush(disk->bs) == 0) {
+        wsm_dest_mark_disk_current(disk);
+    }
 }
 
 void wsm_dest_image_leave(WsmDestDisk *disk, WsmPhase phase)
 {
     if (disk->bs) {
-        if (wsm_life_reached(disk->all->life, WSM_LIFE_SECURING)) {
-            wsm_dest_keep_complete(disk);
-        } else {
-            wsm_dest_keep_incomplete(disk, phase);
-        }
+        wsm_dest_end_image(disk, phase);
         bdrv_unref(g_steal_pointer(&disk->bs));
     }
     g_clear_pointer(&disk->image, wsm_image_unref);

@@ -18,6 +18,7 @@
 #include "migration/wsm/image/image.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/image/record.h"
+#include "migration/wsm/policy/ending.h"
 #include "migration/wsm/source/source.h"
 #include "migration/wsm/trace.h"
 #include "migration/wsm/wire/runs.h"
@@ -440,41 +441,47 @@ static const BdrvDirtyBitmap *wsm_source_disk_missing(WsmSourceDisk *d)
            ? wsm_work_dirty_bitmap(work, d->index) : NULL;
 }
 
+static void wsm_source_end_points(WsmSource *s, WsmSourceDisk *d,
+                                  WsmEndingPoints points)
+{
+    switch (points) {
+    case WSM_ENDING_POINTS_STAY:
+        break;
+    case WSM_ENDING_POINTS_GO:
+        wsm_points_clear(d->bs_points);
+        break;
+    case WSM_ENDING_POINTS_BROKE:
+        wsm_source_keep_point(s, d, wsm_work_dirty_bitmap(s->work, d->index));
+        break;
+    case WSM_ENDING_POINTS_NEW:
+        wsm_source_keep_point(s, d, wsm_source_disk_missing(d));
+        break;
+    }
+}
+
 void wsm_source_settle(WsmSource *s, WsmSourceDisk *d)
 {
-    WsmPhase phase = wsm_session_phase(s->session);
+    WsmEndingInput in = {
+        .role = WSM_ROLE_SOURCE,
+        .phase = wsm_session_phase(s->session),
+        .marked = s->marked,
+        .replaced = blk_bs(d->blk) != d->bs,
+    };
+    WsmEnding end = wsm_ending(&in);
 
     if (!d->points) {
         return;
     }
     wsm_source_hold_points(d, false);
-    if (blk_bs(d->blk) != d->bs) {
-        /* A job that ran before put another node in its place */
-        wsm_points_clear(d->bs_points);
-        if (s->marked && phase <= WSM_PHASE_FREEZE) {
-            wsm_image_mark(d->image, d->bs_points);
-        }
-        return;
-    }
-    switch (phase) {
-    case WSM_PHASE_DISK_PRECOPY:
-    case WSM_PHASE_RAM_PRECOPY:
-    case WSM_PHASE_FREEZE:
-        /* Broke off: next time what has arrived need not be sent */
-        wsm_source_keep_point(s, d, wsm_work_dirty_bitmap(s->work, d->index));
-        break;
-    case WSM_PHASE_POSTCOPY:
-    case WSM_PHASE_COMPLETED:
-        wsm_source_keep_point(s, d, wsm_source_disk_missing(d));
+    wsm_source_end_points(s, d, end.points);
+    if (end.state == WSM_ENDING_STATE_LEFT) {
         wsm_image_set_state(d->image, WSM_IMAGE_STATE_HANDED_OVER,
                             &s->start.session, s->peer);
         wsm_source_drop_moved_bitmaps(d->bs_points);
-        wsm_image_put(d->image, d->bs_points, true);
-        return;
-    default:
-        break;
     }
-    if (s->marked) {
+    if (end.record == WSM_ENDING_RECORD_PUT) {
+        wsm_image_put(d->image, d->bs_points, true);
+    } else if (end.record == WSM_ENDING_RECORD_MARK) {
         wsm_image_mark(d->image, d->bs_points);
     }
 }
