@@ -188,10 +188,11 @@ class InfoTest(unittest.TestCase):
             self.write_members(disk_size=99 * 4096, points=[
                 {"id": OTHER, "granularity": 4096, "since": since}])
             self.show(2, "ERROR: sync points: a list of runs")
-        for point in ({"id": "me", "granularity": 1, "since": ""},
-                      {"id": OTHER, "granularity": 3, "since": ""},
-                      {"id": OTHER, "granularity": 1, "until": ""},
-                      {"id": OTHER, "granularity": 1}, []):
+        points: list[Any] = [{"id": "me", "granularity": 1, "since": ""},
+                             {"id": OTHER, "granularity": 3, "since": ""},
+                             {"id": OTHER, "granularity": 1, "until": ""},
+                             {"id": OTHER, "granularity": 1}, []]
+        for point in points:
             self.write_members(points=[point])
             self.show(2, "cannot be used", "sync point")
 
