@@ -10,6 +10,7 @@
 #include "migration/qemu-file.h"
 #include "migration/wsm/progress.h"
 #include "migration/wsm/section.h"
+#include "migration/wsm/source/phases.h"
 #include "migration/wsm/state.h"
 
 #define WSM_NEARLY              4       /* times what can be sent stopped */

@@ -20,7 +20,8 @@
 #include "migration/ram.h"
 #include "system/runstate.h"
 #include "migration/wsm/section.h"
-#include "migration/wsm/source/source.h"
+#include "migration/wsm/source/phases.h"
+#include "migration/wsm/source/watch.h"
 #include "migration/wsm/trace.h"
 
 #define WSM_POLL_MS             10
@@ -91,11 +92,12 @@ int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
  */
 static void wsm_save_say_why(WsmSource *s, MigrationState *ms)
 {
-    QEMU_LOCK_GUARD(&s->lock);
-    if (s->fatal) {
+    Error *fatal = wsm_fatal(&s->milestones);
+
+    if (fatal) {
         QEMU_LOCK_GUARD(&ms->error_mutex);
         error_free(ms->error);
-        ms->error = error_copy(s->fatal);
+        ms->error = fatal;
     }
 }
 
@@ -195,14 +197,14 @@ int wsm_save_complete_postcopy(QEMUFile *f, void *opaque)
 int wsm_save_freeze(QEMUFile *f, Wsm *w)
 {
     WsmSource *s = w->source;
+    g_autoptr(Error) fatal = NULL;
 
     if (wsm_session_phase(&w->session) != WSM_PHASE_FREEZE) {
         wsm_source_freeze(s);
     }
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        if (s->fatal) {
-            return -EINVAL;
-        }
+    fatal = wsm_fatal(&s->milestones);
+    if (fatal) {
+        return -EINVAL;
     }
     qemu_put_be16(f, s->ndisks);
     for (unsigned i = 0; i < s->ndisks; i++) {

@@ -10,6 +10,7 @@
 #include "migration/vmstate.h"
 #include "system/runstate.h"
 #include "migration/wsm/section.h"
+#include "migration/wsm/source/phases.h"
 
 /* The guest stops: that is the freeze if the migration stops it */
 static void wsm_vm_change_state(void *opaque, bool running, RunState state)

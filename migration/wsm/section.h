@@ -10,6 +10,7 @@
 #ifndef MIGRATION_WSM_SECTION_H
 #define MIGRATION_WSM_SECTION_H
 
+#include "migration/misc.h"
 #include "migration/register.h"
 #include "migration/vmstate.h"
 #include "migration/wsm/state.h"

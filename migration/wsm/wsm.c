@@ -9,6 +9,7 @@
 #include "qemu/main-loop.h"
 #include "migration/wsm/give-up.h"
 #include "migration/wsm/section.h"
+#include "migration/wsm/source/phases.h"
 #include "migration/wsm/state.h"
 #include "migration/wsm/trace.h"
 

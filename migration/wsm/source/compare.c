@@ -16,37 +16,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "qapi/error.h"
 #include "qemu/memalign.h"
 #include "migration/wsm/core/hash.h"
-#include "migration/wsm/source/source.h"
-#include "migration/wsm/trace.h"
-
-bool coroutine_fn wsm_source_hashes(WsmSourceChannel *c, const WsmMsg *msg,
-                                    Error **errp)
-{
-    g_autofree uint8_t *theirs = NULL;
-    WsmReq *req;
-
-    if (msg->length) {
-        theirs = g_malloc(msg->length);
-        if (!wsm_channel_recv_payload(&c->c, theirs, msg->length, errp)) {
-            return false;
-        }
-    }
-    req = wsm_source_find_req(c, msg, errp);
-    if (!req) {
-        return false;
-    }
-    if (req->kind != WSM_REQ_COMPARE) {
-        error_setg(errp, "block channel %u: HASHES for a range that is not "
-                   "compared", c->c.id);
-        return false;
-    }
-    req->theirs = g_steal_pointer(&theirs);
-    wsm_req_answer(req, true, wsm_now());
-    return true;
-}
+#include "migration/wsm/source/compare.h"
 
 static int coroutine_fn wsm_source_ask(WsmSourceChannel *c, WsmReq *req)
 {
@@ -66,14 +38,12 @@ static int coroutine_fn wsm_source_hash(WsmSource *s, WsmReq *req)
 {
     size_t blocks = DIV_ROUND_UP(req->bytes, s->start.granularity);
     void *buf = qemu_memalign(qemu_real_host_page_size(), req->bytes);
-    int ret = blk_co_pread(s->disk[req->disk].blk, req->offset, req->bytes, buf,
-                           0);
+    int ret = wsm_source_disk_read(&s->disk[req->disk], req, buf,
+                                   &s->milestones, &s->loop);
 
     if (ret >= 0) {
         req->mine = g_malloc(blocks * WSM_HASH_SIZE);
         wsm_co_hash_blocks(buf, req->bytes, s->start.granularity, req->mine);
-    } else {
-        wsm_read_failed(s, req, ret);
     }
     qemu_vfree(buf);
     return ret;
@@ -88,7 +58,7 @@ static uint64_t wsm_compare_bandwidth(void *opaque)
 
 void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req)
 {
-    WsmSource *s = c->s;
+    WsmSource *s = c->opaque;
 
     wsm_loop_limit(&s->loop, &s->compare_limit, wsm_compare_bandwidth, s,
                    req->bytes);

@@ -2,8 +2,8 @@
  * Whole-system migration: the source's walk through the phases
  *
  * What the migration thread does, and how it has the coroutines in the
- * IOThread do their part: it schedules a bottom half there, and waits on
- * WsmSource.cond for what comes of it.
+ * IOThread do their part: it schedules a bottom half there, and waits for the
+ * milestone that comes of it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,13 +14,19 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "qapi/qapi-types-migration.h"
+#include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/storage.h"
 #include "migration/wsm/policy/passes.h"
-#include "migration/wsm/source/source.h"
+#include "migration/wsm/source/basis.h"
+#include "migration/wsm/source/ops.h"
+#include "migration/wsm/source/phases.h"
+#include "migration/wsm/source/points.h"
+#include "migration/wsm/source/progress.h"
+#include "migration/wsm/source/watch.h"
 #include "migration/wsm/trace.h"
 
 #define WSM_WAIT_MS             100     /* look for cancel this often */
@@ -45,9 +51,7 @@ bool wsm_source_interrupted(WsmSource *s)
         return true;
     }
     if (!wsm_source_handed_over(s)) {
-        WITH_QEMU_LOCK_GUARD(&s->lock) {
-            fatal = s->fatal ? error_copy(s->fatal) : NULL;
-        }
+        fatal = wsm_fatal(&s->milestones);
     }
     if (fatal) {
         migrate_set_error(ms, fatal);
@@ -60,23 +64,16 @@ bool wsm_source_interrupted(WsmSource *s)
     return false;
 }
 
-/* Wait until *@flag (protected by @lock).  Returns 0 or -errno. */
-static int wsm_source_wait(WsmSource *s, const bool *flag)
+/* Wait until @m is reached.  Returns 0 or -errno. */
+static int wsm_source_wait(WsmSource *s, WsmMilestone m)
 {
-    for (;;) {
-        WITH_QEMU_LOCK_GUARD(&s->lock) {
-            if (!*flag) {
-                qemu_cond_timedwait(&s->cond, &s->lock, WSM_WAIT_MS);
-            }
-            if (*flag) {
-                return 0;
-            }
-        }
+    while (!wsm_wait(&s->milestones, m, WSM_WAIT_MS)) {
         wsm_source_watch(s);
         if (wsm_source_interrupted(s)) {
             return -ECANCELED;
         }
     }
+    return 0;
 }
 
 static void wsm_source_begin_pass_bh(void *opaque)
@@ -93,11 +90,9 @@ static int wsm_source_pass(WsmSource *s, WsmPass *p)
     int64_t equal_before = wsm_source_equal(s);
     int ret;
 
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        s->pass_done = false;
-    }
+    wsm_unreach(&s->milestones, WSM_PASS_DONE);
     wsm_loop_bh(&s->loop, wsm_source_begin_pass_bh, s);
-    ret = wsm_source_wait(s, &s->pass_done);
+    ret = wsm_source_wait(s, WSM_PASS_DONE);
     p->ns = MAX(wsm_now() - begin, 1);
     p->sent = wsm_source_sent(s) - sent_before;
     p->equal = wsm_source_equal(s) - equal_before;
@@ -108,7 +103,7 @@ static void wsm_source_sync_bh(void *opaque)
 {
     WsmSource *s = opaque;
 
-    s->sync_wanted = true;
+    s->control.sync = true;
     wsm_loop_wake(&s->loop);
 }
 
@@ -137,7 +132,7 @@ static int wsm_source_passes(WsmSource *s)
 static int wsm_source_agree(WsmSource *s)
 {
     Error *err = NULL;
-    int ret = s->ndisks ? wsm_source_wait(s, &s->agreed) : 0;
+    int ret = s->ndisks ? wsm_source_wait(s, WSM_AGREED) : 0;
 
     if (ret == 0) {
         bql_lock();
@@ -160,7 +155,7 @@ int wsm_source_disk_phase(WsmSource *s)
     int ret;
 
     wsm_source_open_channels(s);
-    ret = wsm_source_wait(s, &s->all_welcome);
+    ret = wsm_source_wait(s, WSM_WELCOME);
     if (ret < 0) {
         return ret;
     }
@@ -193,11 +188,7 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
     if (!wsm_loop_is_over(&s->loop)) {
         thread_pool_submit_co(wsm_source_mark_leaving, s);
     }
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        s->flushing = false;
-        s->flushed = true;
-        qemu_cond_broadcast(&s->cond);
-    }
+    wsm_reach(&s->milestones, WSM_FLUSHED);
 }
 
 /*
@@ -211,25 +202,22 @@ static void coroutine_fn wsm_source_flush_co(void *opaque)
  */
 bool wsm_source_prepare_freeze(WsmSource *s)
 {
-    QEMU_LOCK_GUARD(&s->lock);
-
-    if (s->synced && !s->flushing && !s->flushed) {
+    if (!s->flushing && wsm_has_reached(&s->milestones, WSM_SYNCED)) {
         s->flushing = wsm_loop_start(&s->loop, wsm_source_flush_co, s);
     }
-    return s->flushed && !wsm_loop_is_over(&s->loop);
+    return wsm_has_reached(&s->milestones, WSM_FLUSHED) &&
+           !wsm_loop_is_over(&s->loop);
 }
 
 void wsm_source_freeze(WsmSource *s)
 {
     Error *err = NULL;
 
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        s->frozen_at = wsm_now();
-    }
+    s->frozen_at = wsm_now();
     if (!wsm_source_look(s, &err)) {
         /* The first error counts; QEMU's own would name nobody */
         migrate_set_error(migrate_get_current(), err);
-        wsm_source_fail(s, err);
+        wsm_fail(&s->milestones, err);
     }
     wsm_session_enter(s->session, WSM_PHASE_FREEZE);
 }
@@ -247,8 +235,8 @@ static void wsm_source_go_bh(void *opaque)
 {
     WsmSource *s = opaque;
 
-    s->go_wanted = true;
-    s->points_wanted = true;
+    s->control.go = true;
+    s->control.points = true;
     wsm_loop_wake(&s->loop);
     wsm_work_begin_push(s->work);
 }
@@ -259,9 +247,9 @@ static void coroutine_fn wsm_source_abort_co(void *opaque)
     int64_t until = wsm_now() + WSM_ABORT_NS;
     WsmSource *s = opaque;
 
-    s->abort_wanted = true;
+    s->control.abort = true;
     wsm_loop_wake(&s->loop);
-    while (!s->abort_sent && s->channel[0].up && wsm_now() < until) {
+    while (!s->control.abort_sent && s->channel[0].up && wsm_now() < until) {
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_ABORT_POLL_NS);
     }
     qatomic_set(&s->aborting, false);
@@ -270,9 +258,7 @@ static void coroutine_fn wsm_source_abort_co(void *opaque)
 /* Has READY come?  When it is too late for that it never will have. */
 static bool wsm_source_is_ready(WsmSource *s)
 {
-    QEMU_LOCK_GUARD(&s->lock);
-    s->too_late |= !s->ready && wsm_now() >= s->ready_until;
-    return s->ready && !s->too_late;
+    return wsm_has_reached_by(&s->milestones, WSM_READY, s->ready_until);
 }
 
 /* Wait for READY, or for a reason not to wait */
@@ -281,13 +267,10 @@ static void wsm_source_await_ready(WsmSource *s)
     int64_t left;
 
     while ((left = s->ready_until - wsm_now()) > 0 &&
-           !wsm_source_interrupted(s)) {
-        QEMU_LOCK_GUARD(&s->lock);
-        if (s->ready) {
-            break;
-        }
-        qemu_cond_timedwait(&s->cond, &s->lock,
-                            MIN(DIV_ROUND_UP(left, SCALE_MS), WSM_WAIT_MS));
+           !wsm_source_interrupted(s) &&
+           !wsm_wait(&s->milestones, WSM_READY,
+                     MIN(DIV_ROUND_UP(left, SCALE_MS), WSM_WAIT_MS))) {
+        /* go on */
     }
 }
 
@@ -376,30 +359,7 @@ void wsm_source_take_back(WsmSource *s)
     }
 }
 
-static void coroutine_fn wsm_source_end_pause_co(void *opaque)
-{
-    MigrationState *ms = migrate_get_current();
-    WsmSource *s = opaque;
-
-    while (!wsm_loop_is_over(&s->loop)) {
-        if (ms->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
-            qemu_sem_post(&ms->postcopy_pause_sem);
-        }
-        wsm_loop_sleep(&s->loop, NANOSECONDS_PER_SECOND);
-    }
-}
-
-void wsm_source_end_pause(WsmSource *s)
-{
-    wsm_loop_start(&s->loop, wsm_source_end_pause_co, s);
-}
-
 bool wsm_source_wait_all_there(WsmSource *s, int ms)
 {
-    QEMU_LOCK_GUARD(&s->lock);
-
-    if (!s->all_there && ms) {
-        qemu_cond_timedwait(&s->cond, &s->lock, ms);
-    }
-    return s->all_there;
+    return wsm_wait(&s->milestones, WSM_ALL_THERE, ms);
 }

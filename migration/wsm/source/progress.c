@@ -4,27 +4,29 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "block/block_int.h"
 #include "exec/target_page.h"
 #include "migration/migration-stats.h"
 #include "migration/ram.h"
 #include "migration/wsm/source/progress.h"
-#include "migration/wsm/source/source.h"
 
-int64_t wsm_source_allocated(BlockDriverState *bs)
+int64_t wsm_source_equal(WsmSource *s)
 {
-    int64_t sum = 0;
+    int64_t equal = 0;
 
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    for (; bs; bs = bdrv_backing_chain_next(bs)) {
-        int64_t bytes = bdrv_get_allocated_file_size(bs);
-
-        if (bytes < 0) {
-            return bytes;
-        }
-        sum += bytes;
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        equal += stat64_get(&s->disk[i].equal);
     }
-    return sum;
+    return equal;
+}
+
+int64_t wsm_source_sent(WsmSource *s)
+{
+    int64_t sent = 0;
+
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        sent += stat64_get(&s->disk[i].sent);
+    }
+    return sent;
 }
 
 void wsm_source_sample(WsmSource *s, WsmSample *out)

@@ -1,7 +1,7 @@
 /*
  * Whole-system migration: how far the source is
  *
- * Main thread.
+ * Main thread, unless it says so.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,7 +15,8 @@
 void wsm_source_sample(WsmSource *s, WsmSample *out);
 void wsm_source_expect(WsmSource *s, WsmPhase phase, WsmExpect *e);
 
-/* What is allocated of the image and its backing files; or -errno */
-int64_t wsm_source_allocated(BlockDriverState *bs);
+/* Bytes of all disks: so far sent as data, found equal.  Any thread. */
+int64_t wsm_source_sent(WsmSource *s);
+int64_t wsm_source_equal(WsmSource *s);
 
 #endif

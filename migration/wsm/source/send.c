@@ -9,11 +9,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "qapi/error.h"
 #include "qapi/qapi-types-migration.h"
 #include "migration/options.h"
-#include "migration/wsm/source/source.h"
-#include "migration/wsm/trace.h"
+#include "migration/wsm/source/compare.h"
+#include "migration/wsm/source/send.h"
 
 #define WSM_SENDERS             4               /* per bulk channel */
 
@@ -41,28 +40,6 @@ static void coroutine_fn wsm_push_wait(WsmSource *s, int64_t last)
         if (last) {
             wsm_loop_limit(&s->loop, &s->limit, wsm_bandwidth, s, last);
         }
-    }
-}
-
-void coroutine_fn wsm_read_failed(WsmSource *s, const WsmReq *req, int ret)
-{
-    const char *name = s->disk[req->disk].name;
-    Error *err = NULL;
-
-    trace_wsm_source_read_fail(name, req->offset, req->bytes, ret);
-    error_setg_errno(&err, -ret, "disk '%s': cannot read 0x%" PRIx64
-                     " bytes at 0x%" PRIx64, name, req->bytes, req->offset);
-    wsm_source_fail(s, err);
-    wsm_loop_sleep(&s->loop, NANOSECONDS_PER_SECOND);
-}
-
-static void wsm_source_count(WsmSource *s, const WsmReq *req)
-{
-    WsmSourceDisk *d = &s->disk[req->disk];
-
-    stat64_add(req->kind == WSM_REQ_ZERO ? &d->zero : &d->sent, req->bytes);
-    if (req->epoch) {
-        stat64_add(req->pull ? &d->pulled : &d->pushed, req->bytes);
     }
 }
 
@@ -109,10 +86,9 @@ static int coroutine_fn wsm_source_fetch(WsmSource *s, WsmReq *req, void *buf)
     if (req->kind == WSM_REQ_ZERO) {
         return 0;
     }
-    ret = blk_co_pread(s->disk[req->disk].blk, req->offset, req->bytes, buf,
-                       0);
+    ret = wsm_source_disk_read(&s->disk[req->disk], req, buf, &s->milestones,
+                               &s->loop);
     if (ret < 0) {
-        wsm_read_failed(s, req, ret);
         return ret;
     }
     wsm_req_find_zeroes(req, buf);
@@ -126,7 +102,7 @@ static int coroutine_fn wsm_source_fetch(WsmSource *s, WsmReq *req, void *buf)
 /* Read and send one request, which is then another's */
 static void coroutine_fn wsm_source_process(WsmSourceChannel *c, WsmReq *req)
 {
-    WsmSource *s = c->s;
+    WsmSource *s = c->opaque;
     size_t size = req->kind == WSM_REQ_ZERO ? 0 : req->bytes;
     void *buf = size ? wsm_buffers_get(&s->buffers, size) : NULL;
 
@@ -136,7 +112,7 @@ static void coroutine_fn wsm_source_process(WsmSourceChannel *c, WsmReq *req)
         return;
     }
     if (wsm_source_send(c, req, buf) == 0) {
-        wsm_source_count(s, req);
+        wsm_source_disk_sent(&s->disk[req->disk], req);
     }
     wsm_buffers_put(&s->buffers, buf, size);
     wsm_req_sent(req);
@@ -145,7 +121,7 @@ static void coroutine_fn wsm_source_process(WsmSourceChannel *c, WsmReq *req)
 /* The next that goes out on @c, or NULL */
 static WsmReq *coroutine_fn wsm_source_next(WsmSourceChannel *c)
 {
-    WsmSource *s = c->s;
+    WsmSource *s = c->opaque;
     WsmReq *req = wsm_loop_is_over(&s->loop) ? NULL
                                              : wsm_work_take(s->work, c->c.id);
 
@@ -158,7 +134,7 @@ static WsmReq *coroutine_fn wsm_source_next(WsmSourceChannel *c)
 static void coroutine_fn wsm_sender_co(void *opaque)
 {
     WsmSourceChannel *c = opaque;
-    WsmSource *s = c->s;
+    WsmSource *s = c->opaque;
     int64_t last = 0;
 
     while (!wsm_loop_is_over(&s->loop)) {
@@ -179,8 +155,10 @@ static void coroutine_fn wsm_sender_co(void *opaque)
 
 void wsm_source_start_senders(WsmSourceChannel *c)
 {
+    WsmSource *s = c->opaque;
+
     for (int i = 0; i < WSM_SENDERS; i++) {
-        wsm_loop_start(&c->s->loop, wsm_sender_co, c);
+        wsm_loop_start(&s->loop, wsm_sender_co, c);
     }
 }
 
@@ -199,7 +177,7 @@ static void coroutine_fn wsm_pull_co(void *opaque)
 /* What is dirty in the range goes out now */
 void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg)
 {
-    WsmSource *s = c->s;
+    WsmSource *s = c->opaque;
     int64_t offset = msg->offset, end = offset + msg->bytes;
     WsmReq *req;
 
@@ -209,36 +187,4 @@ void wsm_source_pull(WsmSourceChannel *c, const WsmMsg *msg)
         *pull = (WsmPull) { .c = c, .req = req };
         wsm_loop_enter(&s->loop, wsm_pull_co, pull);
     }
-}
-
-WsmReq *wsm_source_find_req(WsmSourceChannel *c, const WsmMsg *msg,
-                            Error **errp)
-{
-    WsmReq *req = wsm_work_find(c->s->work, c->c.id, msg->disk, msg->offset,
-                                msg->bytes, msg->epoch);
-
-    if (!req) {
-        error_setg(errp, "block channel %u: %s: range 0x%" PRIx64 "+0x%" PRIx64
-                   " of disk %u is not in flight", c->c.id,
-                   wsm_msg_name(msg->type), msg->offset, msg->bytes,
-                   msg->disk);
-    }
-    return req;
-}
-
-bool wsm_source_ack(WsmSourceChannel *c, const WsmMsg *msg, bool ok,
-                    Error **errp)
-{
-    WsmReq *req = wsm_source_find_req(c, msg, errp);
-
-    if (!req) {
-        return false;
-    }
-    if (ok && req->kind == WSM_REQ_COMPARE) {
-        error_setg(errp, "block channel %u: ACK for a range that is compared",
-                   c->c.id);
-        return false;
-    }
-    wsm_req_answer(req, ok, wsm_now());
-    return true;
 }

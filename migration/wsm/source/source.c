@@ -5,12 +5,9 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/units.h"
-#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
-#include "qapi/qapi-visit-wsm.h"
 #include "block/aio-wait.h"
 #include "block/block.h"
-#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "migration/migration.h"
@@ -19,8 +16,9 @@
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/storage.h"
 #include "migration/wsm/source/progress.h"
+#include "migration/wsm/source/ops.h"
+#include "migration/wsm/source/points.h"
 #include "migration/wsm/source/source.h"
-#include "migration/wsm/trace.h"
 
 #define WSM_TRACK_STEP          (64 * GiB)      /* of a disk, at a time */
 
@@ -58,21 +56,6 @@ bool wsm_source_check(const WsmOptionsStore *options, WsmImages *images,
            wsm_images_check(images, errp);
 }
 
-/* Nobody may resize the disk while we have it */
-static BlockBackend *wsm_source_open_disk(BlockDriverState *bs, Error **errp)
-{
-    BlockBackend *blk = blk_new(bdrv_get_aio_context(bs),
-                                BLK_PERM_CONSISTENT_READ,
-                                BLK_PERM_ALL & ~BLK_PERM_RESIZE);
-
-    blk_set_allow_aio_context_change(blk, true);
-    if (blk_insert_bs(blk, bs, errp) < 0) {
-        blk_unref(blk);
-        return NULL;
-    }
-    return blk;
-}
-
 static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
 {
     ERRP_GUARD();
@@ -91,15 +74,10 @@ static bool wsm_source_add_disk(WsmSource *s, WsmDisk *disk, Error **errp)
                    disk->name, WSM_MAX_PATH);
         return false;
     }
-    d->blk = wsm_source_open_disk(blk_bs(disk->blk), errp);
-    if (!d->blk) {
+    if (!wsm_source_disk_open(d, blk_bs(disk->blk), s->blocker, errp)) {
         error_prepend(errp, "disk '%s': ", disk->name);
         return false;
     }
-    /* A new overlay would take writes that our bitmap does not see */
-    d->bs = blk_bs(d->blk);
-    d->nodes = wsm_nodes_new(d->bs, s->blocker);
-    d->allocated = wsm_source_allocated(d->bs);
     d->s = s;
     d->index = i;
     d->size = s->disk_size[i] = size;
@@ -178,55 +156,12 @@ static bool wsm_source_track(WsmSource *s, Error **errp)
     return true;
 }
 
-static void wsm_source_changed(void *opaque)
-{
-    WsmSource *s = opaque;
-
-    wsm_loop_wake(&s->loop);
-}
-
-static void wsm_source_pass_over(void *opaque, WsmPassState pass)
-{
-    WsmSource *s = opaque;
-
-    if (pass == WSM_PASS_PUSH) {
-        s->sync_wanted = true;
-        wsm_loop_wake(&s->loop);
-        return;
-    }
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        s->pass_done = true;
-        qemu_cond_broadcast(&s->cond);
-    }
-}
-
-static void wsm_source_compared(void *opaque, const WsmReq *req,
-                                int64_t differ)
-{
-    WsmSource *s = opaque;
-    WsmSourceDisk *d = &s->disk[req->disk];
-
-    stat64_add(&d->compared, req->bytes);
-    stat64_add(&d->equal, req->bytes - differ);
-    trace_wsm_source_compared(d->name, req->offset, req->bytes, differ);
-}
-
-static const WsmWorkOps wsm_source_work_ops = {
-    .changed = wsm_source_changed,
-    .pass_over = wsm_source_pass_over,
-    .compared = wsm_source_compared,
-};
-
 static void wsm_source_add_channels(WsmSource *s)
 {
     s->channel = g_new0(WsmSourceChannel, s->nchannels);
     for (unsigned i = 0; i < s->nchannels; i++) {
-        WsmSourceChannel *c = &s->channel[i];
-
-        c->s = s;
-        wsm_channel_init(&c->c, i, true);
-        wsm_connector_init(&c->connector);
-        qemu_co_queue_init(&c->idle);
+        wsm_source_channel_init(&s->channel[i], i, &s->start, &s->loop,
+                                &wsm_source_channel_ops, s);
     }
 }
 
@@ -249,8 +184,7 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     wsm_buffers_init(&s->buffers);
     ratelimit_init(&s->limit);
     ratelimit_init(&s->compare_limit);
-    qemu_mutex_init(&s->lock);
-    qemu_cond_init(&s->cond);
+    wsm_milestones_init(&s->milestones, session);
     error_setg(&s->blocker, "the disk is being migrated");
     error_setg(&s->other_blocker, "the guest is being migrated, and a block "
                "job would make that fail; wait until it has ended");
@@ -274,12 +208,9 @@ static void wsm_source_stop_coroutines(WsmSource *s)
 {
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&s->aborting));
     wsm_loop_quit(&s->loop);
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        qemu_cond_broadcast(&s->cond);
-    }
+    wsm_wake_waiting(&s->milestones);
     for (unsigned i = 0; i < s->nchannels; i++) {
-        wsm_connector_quit(&s->channel[i].connector);
-        wsm_channel_shutdown(&s->channel[i].c);
+        wsm_source_channel_quit(&s->channel[i]);
     }
     wsm_loop_stop(&s->loop);
 }
@@ -323,10 +254,7 @@ void wsm_source_free(WsmSource *s)
     assert(s->released);
     wsm_loop_destroy(&s->loop);
     for (unsigned i = 0; i < s->nchannels; i++) {
-        WsmSourceChannel *c = &s->channel[i];
-
-        wsm_channel_destroy(&c->c);
-        wsm_connector_destroy(&c->connector);
+        wsm_source_channel_destroy(&s->channel[i]);
     }
     for (unsigned i = 0; i < s->ndisks; i++) {
         wsm_source_free_points(&s->disk[i]);
@@ -338,14 +266,12 @@ void wsm_source_free(WsmSource *s)
     g_free(s->disk_size);
     wsm_start_destroy(&s->start);
     qapi_free_WsmExcludedDiskList(s->excluded);
-    error_free(s->fatal);
     error_free(s->blocker);
     error_free(s->other_blocker);
     g_ptr_array_unref(s->notes);
     ratelimit_destroy(&s->limit);
     ratelimit_destroy(&s->compare_limit);
-    qemu_cond_destroy(&s->cond);
-    qemu_mutex_destroy(&s->lock);
+    wsm_milestones_destroy(&s->milestones);
     g_free(s);
 }
 
@@ -353,53 +279,16 @@ void wsm_source_free(WsmSource *s)
  * Main thread: what query-wsm tells
  */
 
-int64_t wsm_source_equal(WsmSource *s)
-{
-    int64_t equal = 0;
-
-    for (unsigned i = 0; i < s->ndisks; i++) {
-        equal += stat64_get(&s->disk[i].equal);
-    }
-    return equal;
-}
-
-int64_t wsm_source_sent(WsmSource *s)
-{
-    int64_t sent = 0;
-
-    for (unsigned i = 0; i < s->ndisks; i++) {
-        sent += stat64_get(&s->disk[i].sent);
-    }
-    return sent;
-}
-
-static WsmDiskInfo *wsm_source_disk_info(WsmSource *s, WsmSourceDisk *d)
-{
-    WsmDiskInfo *info = g_new0(WsmDiskInfo, 1);
-    bool postcopy = wsm_session_phase(s->session) == WSM_PHASE_POSTCOPY;
-
-    info->name = g_strdup(d->name);
-    info->path = g_strdup(s->start.disk[d->index].path);
-    info->address = wsm_disk_shown_address(s->start.disk[d->index].address);
-    info->size = d->size;
-    info->sent = stat64_get(&d->sent);
-    info->zero = stat64_get(&d->zero);
-    info->dirty = wsm_work_dirty(s->work, d->index);
-    info->missing = postcopy ? info->dirty : 0;
-    info->pushed = stat64_get(&d->pushed);
-    info->pulled = stat64_get(&d->pulled);
-    info->compared = stat64_get(&d->compared);
-    info->equal = stat64_get(&d->equal);
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        info->basis = d->basis ? QAPI_CLONE(WsmBasis, d->basis) : NULL;
-    }
-    return info;
-}
-
 void wsm_source_info(WsmSource *s, WsmInfo *info)
 {
+    bool postcopy = wsm_session_phase(s->session) == WSM_PHASE_POSTCOPY;
+
     for (int i = s->ndisks - 1; i >= 0; i--) {
-        QAPI_LIST_PREPEND(info->disks, wsm_source_disk_info(s, &s->disk[i]));
+        WsmDiskInfo *disk = wsm_source_disk_info(&s->disk[i], &s->start.disk[i],
+                                                 wsm_work_dirty(s->work, i),
+                                                 postcopy);
+
+        QAPI_LIST_PREPEND(info->disks, disk);
     }
     for (WsmExcludedDiskList *e = s->excluded; e; e = e->next) {
         WsmExcludedDisk *copy = g_new(WsmExcludedDisk, 1);

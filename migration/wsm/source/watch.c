@@ -9,11 +9,10 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "migration/wsm/image/busy.h"
-#include "migration/wsm/source/source.h"
+#include "migration/wsm/source/watch.h"
 
 #define WSM_WATCH_NS            NANOSECONDS_PER_SECOND
 
@@ -95,6 +94,6 @@ void wsm_source_watch(WsmSource *s)
     bql_unlock();
     s->watch_ns = wsm_now() + WSM_WATCH_NS;
     if (err) {
-        wsm_source_fail(s, err);
+        wsm_fail(&s->milestones, err);
     }
 }

@@ -1,0 +1,354 @@
+/*
+ * Whole-system migration: what the source's channels and its work report
+ *
+ * The table of messages, and what follows when a channel comes up or goes down,
+ * or a pass is over.  One coroutine says what is to be said on the urgent
+ * channel.
+ *
+ * Everything here runs in the IOThread of the migration.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "migration/migration.h"
+#include "migration/wsm/source/basis.h"
+#include "migration/wsm/source/ops.h"
+#include "migration/wsm/source/points.h"
+#include "migration/wsm/source/send.h"
+#include "migration/wsm/trace.h"
+
+#define WSM_MAX_ERRNO           4095    /* as in Linux's IS_ERR() */
+
+/*
+ * Messages
+ */
+
+/* The request that @msg answers, or NULL and @errp */
+static WsmReq *wsm_source_find_req(WsmSourceChannel *c, const WsmMsg *msg,
+                                   Error **errp)
+{
+    WsmSource *s = c->opaque;
+    WsmReq *req = wsm_work_find(s->work, c->c.id, msg->disk, msg->offset,
+                                msg->bytes, msg->epoch);
+
+    if (!req) {
+        error_setg(errp, "block channel %u: %s: range 0x%" PRIx64 "+0x%" PRIx64
+                   " of disk %u is not in flight", c->c.id,
+                   wsm_msg_name(msg->type), msg->offset, msg->bytes,
+                   msg->disk);
+    }
+    return req;
+}
+
+/* The destination has written, or not (@ok), what we sent */
+static bool wsm_source_on_answer(WsmSourceChannel *c, const WsmMsg *msg,
+                                 bool ok, Error **errp)
+{
+    WsmReq *req = wsm_source_find_req(c, msg, errp);
+
+    if (!req) {
+        return false;
+    }
+    if (ok && req->kind == WSM_REQ_COMPARE) {
+        error_setg(errp, "block channel %u: ACK for a range that is compared",
+                   c->c.id);
+        return false;
+    }
+    wsm_req_answer(req, ok, wsm_now());
+    return true;
+}
+
+static bool coroutine_fn wsm_source_on_hashes(WsmSourceChannel *c,
+                                              const WsmMsg *msg, Error **errp)
+{
+    g_autofree uint8_t *theirs = NULL;
+    WsmReq *req;
+
+    if (msg->length) {
+        theirs = g_malloc(msg->length);
+        if (!wsm_channel_recv_payload(&c->c, theirs, msg->length, errp)) {
+            return false;
+        }
+    }
+    req = wsm_source_find_req(c, msg, errp);
+    if (!req) {
+        return false;
+    }
+    if (req->kind != WSM_REQ_COMPARE) {
+        error_setg(errp, "block channel %u: HASHES for a range that is not "
+                   "compared", c->c.id);
+        return false;
+    }
+    req->theirs = g_steal_pointer(&theirs);
+    wsm_req_answer(req, true, wsm_now());
+    return true;
+}
+
+/*
+ * All is there.  If the main stream broke, QEMU waits for a new one: let the
+ * migration thread look again, which then completes.
+ */
+static void coroutine_fn wsm_source_end_pause_co(void *opaque)
+{
+    MigrationState *ms = migrate_get_current();
+    WsmSource *s = opaque;
+
+    while (!wsm_loop_is_over(&s->loop)) {
+        if (ms->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+            qemu_sem_post(&ms->postcopy_pause_sem);
+        }
+        wsm_loop_sleep(&s->loop, NANOSECONDS_PER_SECOND);
+    }
+}
+
+/* The number is Linux's, and the destination may send any */
+static void wsm_set_flush_error(Error **errp, uint64_t number)
+{
+    if (number <= WSM_MAX_ERRNO) {
+        error_setg_errno(errp, number,
+                         "the destination cannot flush its disks");
+    } else {
+        error_setg(errp, "the destination cannot flush its disks: error "
+                   "%" PRIu64, number);
+    }
+}
+
+static void coroutine_fn wsm_source_on_sync_ack(WsmSource *s,
+                                                const WsmMsg *msg)
+{
+    if (!wsm_control_synced(&s->control, msg)) {
+        return;
+    }
+    if (!wsm_work_is_push(s->work) && msg->bytes) {
+        Error *err = NULL;
+
+        wsm_set_flush_error(&err, msg->bytes);
+        wsm_fail(&s->milestones, err);
+        return;
+    }
+    if (msg->bytes) {
+        g_autoptr(Error) err = NULL;
+
+        error_setg(&err, "the destination lacks %" PRIu64 " bytes that were "
+                   "sent; keep both sides running and report this bug",
+                   msg->bytes);
+        wsm_session_set_error(s->session, err);
+        return;
+    }
+    if (wsm_work_is_push(s->work)) {
+        wsm_reach(&s->milestones, WSM_ALL_THERE);
+        wsm_loop_start(&s->loop, wsm_source_end_pause_co, s);
+    } else {
+        wsm_reach(&s->milestones, WSM_SYNCED);
+    }
+}
+
+static bool coroutine_fn wsm_source_on_fail(WsmSourceChannel *c,
+                                            const WsmMsg *msg, Error **errp)
+{
+    WsmSource *s = c->opaque;
+    g_autofree char *text = wsm_channel_recv_text(&c->c, msg->length, errp);
+    Error *err = NULL;
+
+    if (!text) {
+        return false;
+    }
+    error_setg(&err, "the destination cannot use disk '%s': %s",
+               s->disk[msg->disk].name, text);
+    wsm_fail(&s->milestones, err);
+    /* It is tried again in post-copy; the error may last */
+    if (wsm_work_is_push(s->work)) {
+        wsm_loop_sleep(&s->loop, NANOSECONDS_PER_SECOND);
+    }
+    return wsm_source_on_answer(c, msg, false, errp);
+}
+
+/* With postcopy-ram it may be after the handover, and is only shown */
+static bool coroutine_fn wsm_source_on_give_up(WsmSourceChannel *c,
+                                             const WsmMsg *msg, Error **errp)
+{
+    WsmSource *s = c->opaque;
+    g_autofree char *text = wsm_channel_recv_text(&c->c, msg->length, errp);
+    Error *err = NULL;
+
+    if (!text) {
+        return false;
+    }
+    error_setg(&err, "the destination gives up: %s", text);
+    wsm_fail(&s->milestones, err);
+    return true;
+}
+
+/* Returns false and sets @errp to close the channel */
+static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
+                                            const WsmMsg *msg, Error **errp)
+{
+    WsmSource *s = c->opaque;
+
+    switch (msg->type) {
+    case WSM_MSG_ACK:
+        return wsm_source_on_answer(c, msg, true, errp);
+    case WSM_MSG_FAIL:
+        return wsm_source_on_fail(c, msg, errp);
+    case WSM_MSG_SYNC_ACK:
+        wsm_source_on_sync_ack(s, msg);
+        return true;
+    case WSM_MSG_GIVE_UP:
+        return wsm_source_on_give_up(c, msg, errp);
+    case WSM_MSG_HASHES:
+        return wsm_source_on_hashes(c, msg, errp);
+    case WSM_MSG_BASIS:
+        return wsm_source_on_basis(c, msg, errp);
+    case WSM_MSG_OWN:
+        return wsm_source_on_own(c, msg, errp);
+    case WSM_MSG_READY:
+        wsm_reach(&s->milestones, WSM_READY);
+        return true;
+    case WSM_MSG_PULL:
+        if (wsm_work_is_push(s->work)) {
+            wsm_source_pull(c, msg);
+            return true;
+        }
+        break;
+    case WSM_MSG_HAVE:
+        if (wsm_work_is_push(s->work)) {
+            wsm_work_have(s->work, msg->disk, msg->offset, msg->bytes);
+            return true;
+        }
+        break;
+    default:
+        break;
+    }
+    error_setg(errp, "block channel %u: %s in phase '%s'", c->c.id,
+               wsm_msg_name(msg->type),
+               WsmPhase_str(wsm_session_phase(s->session)));
+    return false;
+}
+
+/*
+ * Channels
+ */
+
+/* What the channel carried when it broke is sent again */
+static void coroutine_fn wsm_source_up(WsmSourceChannel *c)
+{
+    WsmSource *s = c->opaque;
+
+    wsm_work_lane_up(s->work, c->c.id);
+    if (c->c.id == 0) {
+        wsm_control_up(&s->control, wsm_work_is_push(s->work));
+    }
+    if (c->connection == 1 && ++s->nwelcome == s->start.channels) {
+        wsm_reach(&s->milestones, WSM_WELCOME);
+    }
+    wsm_loop_wake(&s->loop);
+}
+
+static void wsm_source_down(WsmSourceChannel *c)
+{
+    WsmSource *s = c->opaque;
+
+    wsm_work_lane_down(s->work, c->c.id);
+}
+
+static void wsm_source_gone(WsmSourceChannel *c)
+{
+    WsmSource *s = c->opaque;
+
+    wsm_work_lane_gone(s->work, c->c.id);
+}
+
+/* A failure while the two sides get to know each other is for good */
+static void wsm_source_failed(WsmSourceChannel *c, Error *err)
+{
+    WsmSource *s = c->opaque;
+
+    if (wsm_session_phase(s->session) == WSM_PHASE_SETUP) {
+        wsm_fail(&s->milestones, err);
+    } else {
+        wsm_session_set_error(s->session, err);
+        error_free(err);
+    }
+}
+
+const WsmSourceChannelOps wsm_source_channel_ops = {
+    .up = wsm_source_up,
+    .message = wsm_source_message,
+    .down = wsm_source_down,
+    .gone = wsm_source_gone,
+    .failed = wsm_source_failed,
+};
+
+static void coroutine_fn wsm_source_control_co(void *opaque)
+{
+    WsmSource *s = opaque;
+    WsmSourceChannel *c = &s->channel[0];
+
+    while (!wsm_loop_is_over(&s->loop)) {
+        bool push = wsm_work_is_push(s->work);
+        WsmMsg msg;
+
+        switch (c->up ? wsm_control_next(&s->control, push, &msg)
+                      : WSM_SAY_NOTHING) {
+        case WSM_SAY_MESSAGE:
+            wsm_source_transmit(c, &msg, NULL);
+            s->control.abort_sent |= msg.type == WSM_MSG_ABORT;
+            break;
+        case WSM_SAY_POINTS:
+            wsm_source_send_points(s);
+            break;
+        case WSM_SAY_NOTHING:
+            wsm_loop_wait(&s->loop);
+            break;
+        }
+    }
+}
+
+void wsm_source_open_channels(WsmSource *s)
+{
+    for (unsigned i = 0; i < s->nchannels; i++) {
+        wsm_source_channel_open(&s->channel[i], s->disk_size);
+        if (i > 0) {
+            wsm_source_start_senders(&s->channel[i]);
+        }
+    }
+    wsm_loop_start(&s->loop, wsm_source_control_co, s);
+}
+
+/*
+ * Work
+ */
+
+static void wsm_source_changed(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    wsm_loop_wake(&s->loop);
+}
+
+static void wsm_source_pass_over(void *opaque, WsmPassState pass)
+{
+    WsmSource *s = opaque;
+
+    if (pass == WSM_PASS_PUSH) {
+        s->control.sync = true;
+        wsm_loop_wake(&s->loop);
+    } else {
+        wsm_reach(&s->milestones, WSM_PASS_DONE);
+    }
+}
+
+static void wsm_source_compared(void *opaque, const WsmReq *req,
+                                int64_t differ)
+{
+    WsmSource *s = opaque;
+
+    wsm_source_disk_compared(&s->disk[req->disk], req, differ);
+}
+
+const WsmWorkOps wsm_source_work_ops = {
+    .changed = wsm_source_changed,
+    .pass_over = wsm_source_pass_over,
+    .compared = wsm_source_compared,
+};
