@@ -11,6 +11,7 @@
 #include "migration/qemu-file.h"
 #include "migration/wsm/dest/dest.h"
 #include "migration/wsm/give-up.h"
+#include "migration/wsm/wire/start.h"
 
 #define WSM_HANG_UP_NS      (10 * NANOSECONDS_PER_SECOND)
 #define WSM_HANG_UP_POLL_NS (10 * SCALE_MS)

@@ -15,6 +15,7 @@
 #include "migration/qemu-file.h"
 #include "migration/wsm/progress.h"
 #include "migration/wsm/state.h"
+#include "migration/wsm/wire/start.h"
 #include "system/runstate.h"
 
 /*

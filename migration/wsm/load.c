@@ -19,6 +19,7 @@
 #include "migration/wsm/give-up.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/start.h"
 
 typedef struct WsmLoadEnd {
     Wsm *w;

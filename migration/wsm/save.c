@@ -23,6 +23,7 @@
 #include "migration/wsm/source/phases.h"
 #include "migration/wsm/source/watch.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/start.h"
 
 #define WSM_POLL_MS             10
 #define WSM_POSTCOPY_POLL_MS    100

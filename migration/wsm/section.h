@@ -2,7 +2,7 @@
  * Whole-system migration: its part of the main stream
  *
  * The section "wsm" has one byte that says what follows: WSM_SECTION_START
- * with the length and a START (wire/message.h), or one of the others and
+ * with the length and a START (wire/start.h), or one of the others and
  * nothing.  The section "wsm-freeze" comes with the device state.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -14,6 +14,7 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/payload.h"
 #include "migration/wsm/wire/runs.h"
 
 static const int64_t disk_size[] = {

@@ -15,7 +15,7 @@
 #ifndef MIGRATION_WSM_CORE_HASH_H
 #define MIGRATION_WSM_CORE_HASH_H
 
-#define WSM_HASH_SIZE   32
+#include "migration/wsm/wire/message.h"
 
 /*
  * Hash @bytes at @buf in blocks of @granularity into @out, which has

@@ -12,6 +12,7 @@
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/policy/basis.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/payload.h"
 
 /* Blocks of a bitmap in one message; at worst a byte for each */
 #define WSM_OWN_BLOCKS          (512 * KiB)

@@ -9,6 +9,7 @@
 #include "migration/wsm/dest/check.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/image/storage.h"
+#include "migration/wsm/wire/start.h"
 
 static bool wsm_dest_check_disk(const WsmDiskDesc *desc, const WsmDisk *ours,
                                 Error **errp)

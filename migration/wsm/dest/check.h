@@ -8,6 +8,7 @@
 
 #include "migration/wsm/image/images.h"
 #include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/start.h"
 
 /*
  * Main thread, before anything is activated or written: our disks in the order

@@ -10,6 +10,7 @@
 #include "qemu/timer.h"
 #include "migration/wsm/dest/conn.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/start.h"
 
 #define WSM_HELLO_TIMEOUT_NS    (10 * NANOSECONDS_PER_SECOND)
 

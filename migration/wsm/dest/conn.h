@@ -16,6 +16,7 @@
 #include "migration/wsm/core/loop.h"
 #include "migration/wsm/dest/limits.h"
 #include "migration/wsm/link/block-channel.h"
+#include "migration/wsm/wire/start.h"
 
 typedef struct WsmDestConns WsmDestConns;
 

@@ -20,6 +20,7 @@
 #include "migration/wsm/dest/write.h"
 #include "migration/wsm/link/peer.h"
 #include "migration/wsm/wire/runs.h"
+#include "migration/wsm/wire/start.h"
 
 /* What must wait until the main thread has come back from a poll */
 typedef struct WsmDeferred {

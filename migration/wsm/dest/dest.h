@@ -20,6 +20,7 @@
 #include "migration/wsm/image/images.h"
 #include "migration/wsm/policy/expect.h"
 #include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/start.h"
 
 typedef struct WsmDest WsmDest;
 

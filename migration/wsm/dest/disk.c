@@ -13,6 +13,7 @@
 #include "migration/wsm/dest/disk.h"
 #include "migration/wsm/trace.h"
 #include "migration/wsm/wire/runs.h"
+#include "migration/wsm/wire/start.h"
 
 /*
  * The filter's callbacks: any thread

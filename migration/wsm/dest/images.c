@@ -11,6 +11,7 @@
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/image/record.h"
 #include "migration/wsm/policy/ending.h"
+#include "migration/wsm/wire/start.h"
 
 void wsm_dest_image_look(WsmDestDisk *disk, const WsmDisk *ours)
 {

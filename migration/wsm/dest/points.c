@@ -11,6 +11,7 @@
 #include "migration/wsm/dest/points.h"
 #include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/points.h"
+#include "migration/wsm/wire/payload.h"
 
 /* A sync point of the source's image, as far as it has told */
 struct WsmDestTravel {

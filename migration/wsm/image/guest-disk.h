@@ -9,6 +9,7 @@
 #include "qapi/qapi-types-wsm.h"
 #include "system/block-backend.h"
 #include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/start.h"
 
 /* A disk of a guest device; main thread */
 typedef struct WsmDisk {

@@ -13,7 +13,9 @@
 #include "qemu/cutils.h"
 #include "migration/wsm/image/image-file.h"
 #include "migration/wsm/image/storage.h"
+#include "migration/wsm/policy/marks.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/start.h"
 
 /* Something that has the data of an image: a file, a device, an export */
 typedef struct WsmLeaf {

@@ -10,43 +10,15 @@
  *
  * A copy, also one made by the storage itself, has other marks.
  *
+ * Main thread with the BQL, unless it says otherwise.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #ifndef MIGRATION_WSM_IMAGE_STORAGE_H
 #define MIGRATION_WSM_IMAGE_STORAGE_H
 
 #include "block/block.h"
-#include "migration/wsm/wire/message.h"
-
-/*
- * --- policy/marks.c: pure, but for looking into files ---
- *
- * A mark is a text.  Two marks are the same storage if they are equal up to
- * " @", and what follows there, the part of it that is used, is equal or
- * missing in one of them.
- */
-bool wsm_marks_same(const char *a, const char *b);
-
-/*
- * Add to @marks those of the file or block device that stat() says @st of.
- * @slice: the part of it that is used, or NULL.  @boot: what tells this host
- * and this boot of it, or NULL if not known: device and inode numbers mean
- * something only there.  @sysfs: "/sys".
- */
-void wsm_marks_of_stat(GPtrArray *marks, const struct stat *st,
-                       const char *slice, const char *boot,
-                       const char *sysfs);
-
-/*
- * Likewise of a disk in the network; @name as QEMU knows it.  @boot must tell
- * network namespaces of a host apart, too.
- */
-void wsm_marks_of_name(GPtrArray *marks, const char *name, const char *slice,
-                       const char *boot);
-
-/*
- * --- image/storage.c: main thread ---
- */
+#include "migration/wsm/wire/start.h"
 
 /* Of the image of @bs with all its backing files.  Free: g_ptr_array_unref() */
 GPtrArray *wsm_storage_marks(BlockDriverState *bs);

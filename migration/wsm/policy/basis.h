@@ -10,6 +10,7 @@
 
 #include "qapi/qapi-types-wsm.h"
 #include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/start.h"
 
 typedef struct WsmBasisInput {
     WsmBasisKind wish;              /* of the source's user */

@@ -6,7 +6,7 @@
 #include "qemu/osdep.h"
 #include <sys/sysmacros.h>
 #include "qemu/cutils.h"
-#include "migration/wsm/image/storage.h"
+#include "migration/wsm/policy/marks.h"
 #include "migration/wsm/wire/message.h"
 
 #define WSM_PART        " @"

@@ -12,6 +12,7 @@
 #define MIGRATION_WSM_POLICY_MATCH_H
 
 #include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/start.h"
 
 /* One of our disks; the strings are not owned */
 typedef struct WsmMatch {

@@ -14,6 +14,7 @@
 #include "migration/wsm/source/basis.h"
 #include "migration/wsm/source/points.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/payload.h"
 #include "migration/wsm/wire/runs.h"
 
 /* What the destination has changed, or has, in one part of a disk */

@@ -12,6 +12,7 @@
 #include "qapi/error.h"
 #include "migration/wsm/source/channel.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/start.h"
 
 #define WSM_BACKOFF_MIN_NS      (100 * SCALE_MS)
 #define WSM_BACKOFF_MAX_NS      (2 * NANOSECONDS_PER_SECOND)

@@ -9,7 +9,7 @@
 #include "migration/wsm/core/loop.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/connect.h"
-#include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/start.h"
 
 typedef struct WsmSourceChannel WsmSourceChannel;
 

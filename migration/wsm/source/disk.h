@@ -15,7 +15,7 @@
 #include "migration/wsm/image/nodes.h"
 #include "migration/wsm/source/milestones.h"
 #include "migration/wsm/source/work.h"
-#include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/start.h"
 
 typedef struct WsmSource WsmSource;
 

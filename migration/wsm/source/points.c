@@ -19,6 +19,7 @@
 #include "migration/wsm/policy/ending.h"
 #include "migration/wsm/source/points.h"
 #include "migration/wsm/trace.h"
+#include "migration/wsm/wire/payload.h"
 
 /* Blocks of a bitmap in one message; at worst a byte for each */
 #define WSM_POINT_BLOCKS        (64 * KiB)

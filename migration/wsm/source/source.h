@@ -26,6 +26,7 @@
 #include "migration/wsm/source/milestones.h"
 #include "migration/wsm/source/work.h"
 #include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/start.h"
 
 struct WsmSource {
     /* Set in start, never changed */

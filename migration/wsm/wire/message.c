@@ -485,29 +485,3 @@ bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp)
     *hello = h;
     return true;
 }
-
-uint32_t wsm_features_in_use(const WsmStart *start)
-{
-    return start->features & WSM_FEATURES;
-}
-
-void wsm_welcome_encode(uint32_t features, uint8_t *buf)
-{
-    stl_be_p(buf, features);
-}
-
-bool wsm_welcome_decode(const uint8_t *buf, const WsmStart *start,
-                        uint32_t *features, Error **errp)
-{
-    uint32_t f = ldl_be_p(buf);
-
-    if ((f & ~start->features) || (start->required & ~f)) {
-        error_setg(errp, "WELCOME: the destination uses features 0x%" PRIx32
-                   " of the protocol, but the source has 0x%" PRIx32
-                   " and needs 0x%" PRIx32, f, start->features,
-                   start->required);
-        return false;
-    }
-    *features = f;
-    return true;
-}

@@ -12,7 +12,6 @@
 #include "qapi/qapi-types-wsm.h"
 #include "qemu/units.h"
 #include "qemu/uuid.h"
-#include "migration/wsm/core/hash.h"
 
 #define WSM_PROTOCOL_VERSION    4
 #define WSM_PROTOCOL_OLDEST     4       /* that this one can speak as well */
@@ -43,6 +42,8 @@
 
 /* Any size can be rounded up to whole blocks and still be an int64_t */
 #define WSM_MAX_DISK_SIZE       QEMU_ALIGN_DOWN(INT64_MAX, WSM_MAX_GRANULARITY)
+
+#define WSM_HASH_SIZE           32              /* bytes of a block's hash */
 
 /* Bytes of a HASHES: one hash per block of the longest range */
 #define WSM_MAX_HASHES \
@@ -109,52 +110,6 @@ typedef struct WsmLimits {
     uint32_t granularity;       /* bytes, power of two */
 } WsmLimits;
 
-/* A sync point that the source knows */
-typedef struct WsmPointDesc {
-    QemuUUID id;
-    uint64_t changed;           /* bytes of blocks changed since, at S */
-} WsmPointDesc;
-
-/* One disk in the list that opens the "wsm" section of the main stream */
-typedef struct WsmDiskDesc {
-    char *path;                 /* canonical QOM path of the guest device */
-    char *name;                 /* for people */
-    char *address;              /* of the device, as policy/match.h; "": none */
-    char *file;                 /* name of the image, for people; "": none */
-    GPtrArray *marks;           /* of char *, see image/storage.h; or NULL */
-    uint64_t size;              /* bytes */
-    WsmBasisKind wish;
-    unsigned npoints;
-    WsmPointDesc *point;        /* @npoints elements, owned */
-} WsmDiskDesc;
-
-typedef struct WsmStart {
-    QemuUUID session;
-    uint16_t version;           /* of the source */
-    uint16_t oldest;            /* that it can speak as well; of this START */
-    uint32_t features;          /* bits of what the source can do */
-    uint32_t required;          /* those of it without which it cannot go on */
-    uint16_t channels;          /* as in WsmHello: 2..WSM_MAX_CHANNELS */
-    uint32_t granularity;
-    unsigned ndisks;
-    WsmDiskDesc *disk;          /* @ndisks elements, owned */
-} WsmStart;
-
-/* What BASIS says; the kind is in the header, the rest in the payload */
-typedef struct WsmBasisMsg {
-    WsmBasisKind kind;          /* not WSM_BASIS_KIND_AUTO */
-    QemuUUID point;             /* zero unless WSM_BASIS_KIND_SYNC_POINT */
-    char *reason;               /* for people, not empty; owned */
-} WsmBasisMsg;
-
-/* The payload of POINT */
-typedef struct WsmPointMsg {
-    uint8_t index;              /* into the points of the disk in START */
-    bool rest;                  /* bits of its rest, else of its since */
-    const uint8_t *runs;        /* wire/runs.h; within the payload, not owned */
-    size_t size;                /* bytes of @runs */
-} WsmPointMsg;
-
 const char *wsm_msg_name(uint16_t type);
 
 /* Both: @buf has WSM_HEADER_SIZE bytes */
@@ -174,37 +129,6 @@ void wsm_hello_encode(const WsmHello *hello, uint8_t *buf);
 bool wsm_hello_decode(const uint8_t *buf, WsmHello *hello, Error **errp);
 
 /*
- * What both sides can do, of what START has.  It is the payload of WELCOME, of
- * WSM_WELCOME_SIZE bytes; decoding fails, naming the features, unless it is
- * possible as an answer to @start.
- */
-uint32_t wsm_features_in_use(const WsmStart *start);
-void wsm_welcome_encode(uint32_t features, uint8_t *buf);
-bool wsm_welcome_decode(const uint8_t *buf, const WsmStart *start,
-                        uint32_t *features, Error **errp);
-
-/*
- * The payload of BASIS.  Encoding returns a new array; of a reason beyond
- * WSM_MAX_TEXT bytes the begin is taken.  Decoding takes the @msg that
- * wsm_msg_decode() gave, and its payload of @msg->length bytes; control
- * characters in the reason become spaces.  Free with wsm_basis_destroy().
- */
-GByteArray *wsm_basis_encode(const WsmBasisMsg *basis);
-bool wsm_basis_decode(const WsmMsg *msg, const uint8_t *payload,
-                      WsmBasisMsg *basis, Error **errp);
-void wsm_basis_destroy(WsmBasisMsg *basis);
-
-/*
- * The payload of POINT.  Encoding appends what comes before the runs, to
- * which the caller then appends these.  Decoding likewise leaves the runs to
- * wire/runs.h: they are not checked.  @payload has @msg->length bytes.
- */
-void wsm_point_encode(uint8_t index, bool rest, GByteArray *out);
-bool wsm_point_decode(const WsmMsg *msg, const uint8_t *payload,
-                      const WsmDiskDesc *disk, WsmPointMsg *point,
-                      Error **errp);
-
-/*
  * A text of the peer as a string to show to people: without control
  * characters.  Free with g_free().
  */
@@ -217,15 +141,5 @@ char *wsm_text_decode(const void *buf, size_t length);
 bool wsm_check_version(uint16_t version, uint16_t oldest, Error **errp);
 bool wsm_check_channels(uint16_t channels, Error **errp);
 bool wsm_check_unused(const char *field, uint64_t value, Error **errp);
-
-/*
- * The START part of the "wsm" section.  Encoding returns a new array.
- * Decoding fails, naming field and value, unless @buf is one whole START;
- * free the result with wsm_start_destroy().
- */
-GByteArray *wsm_start_encode(const WsmStart *start);
-bool wsm_start_decode(const uint8_t *buf, size_t size, WsmStart *start,
-                      Error **errp);
-void wsm_start_destroy(WsmStart *start);
 
 #endif

@@ -7,7 +7,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/payload.h"
 
 /* What POINT's second byte says */
 enum {

@@ -1,9 +1,6 @@
 /*
  * Whole-system migration: START, which opens the "wsm" section
  *
- * It tells the destination about the session and the disks.  As with messages
- * on a block channel, nothing of it is trusted.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
@@ -11,7 +8,7 @@
 #include "qemu/host-utils.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
-#include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/start.h"
 
 #define WSM_START_SIZE          36      /* bytes of a START before its disks */
 #define WSM_START_DISK_SIZE     20      /* bytes of a disk before its path */
@@ -458,4 +455,30 @@ void wsm_start_destroy(WsmStart *start)
     }
     g_free(start->disk);
     *start = (WsmStart) {};
+}
+
+uint32_t wsm_features_in_use(const WsmStart *start)
+{
+    return start->features & WSM_FEATURES;
+}
+
+void wsm_welcome_encode(uint32_t features, uint8_t *buf)
+{
+    stl_be_p(buf, features);
+}
+
+bool wsm_welcome_decode(const uint8_t *buf, const WsmStart *start,
+                        uint32_t *features, Error **errp)
+{
+    uint32_t f = ldl_be_p(buf);
+
+    if ((f & ~start->features) || (start->required & ~f)) {
+        error_setg(errp, "WELCOME: the destination uses features 0x%" PRIx32
+                   " of the protocol, but the source has 0x%" PRIx32
+                   " and needs 0x%" PRIx32, f, start->features,
+                   start->required);
+        return false;
+    }
+    *features = f;
+    return true;
 }

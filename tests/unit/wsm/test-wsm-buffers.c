@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/buffers.c
+ * Unit tests of migration/wsm/link/buffers.c
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

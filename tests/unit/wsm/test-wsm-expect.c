@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/expect.c
+ * Unit tests of migration/wsm/policy/expect.c
  *
  * A simulated migration, with a link and a guest that writes, is asked at each
  * moment how long it will take; what it really took is known afterwards.

@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/match.c
+ * Unit tests of migration/wsm/policy/match.c
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

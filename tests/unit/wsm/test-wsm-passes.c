@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/passes.c
+ * Unit tests of migration/wsm/policy/passes.c
  *
  * A simulated guest writes while its disk and then its memory are sent.  What
  * is missing after the freeze, and what was sent, is compared with what any

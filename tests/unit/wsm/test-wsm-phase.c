@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/phase.c
+ * Unit tests of migration/wsm/policy/phase.c
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/points.c
+ * Unit tests of migration/wsm/image/points.c
  *
  * The sync points are compared with a shadow model: an array of points with
  * one byte per sector for each bitmap.

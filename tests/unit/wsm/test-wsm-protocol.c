@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/protocol.c
+ * Unit tests of migration/wsm/wire/: message.c, start.c, payload.c
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,6 +7,7 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/payload.h"
 
 #define LAST_DISK_END   (INT64_MAX - MiB + 1)
 

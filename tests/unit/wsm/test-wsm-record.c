@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/record.c, record-file.c and record-stamp.c
+ * Unit tests of migration/wsm/image/record.c, record-file.c and record-stamp.c
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/window.c
+ * Unit tests of migration/wsm/policy/window.c
  *
  * On a simulated link with one queue: it must be busy, and what is put into
  * the queue at any moment must not wait for long.

@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/compare.c
+ * Unit tests of migration/wsm/core/hash.c
  *
  * With "-m perf" it also says how fast blocks are hashed.
  *
@@ -365,19 +365,19 @@ int main(int argc, char **argv)
     qcrypto_init(&error_abort);
     qemu_init_main_loop(&error_abort);
 
-    g_test_add_func("/wsm/compare/hash/vectors", test_hash_vectors);
-    g_test_add_func("/wsm/compare/hash/blocks", test_hash_blocks);
-    g_test_add_func("/wsm/compare/hash/short-block", test_hash_short_block);
-    g_test_add_func("/wsm/compare/hash/zero", test_hash_zero);
-    g_test_add_func("/wsm/compare/hash/nothing", test_hash_nothing);
-    g_test_add_func("/wsm/compare/hash/bits", test_hash_bits);
-    g_test_add_func("/wsm/compare/hash/co", test_hash_co);
-    g_test_add_func("/wsm/compare/diff/random", test_diff_random);
-    g_test_add_func("/wsm/compare/diff/runs", test_diff_runs);
-    g_test_add_func("/wsm/compare/diff/null", test_diff_null);
-    g_test_add_func("/wsm/compare/diff/of-blocks", test_diff_of_blocks);
+    g_test_add_func("/wsm/hash/hash/vectors", test_hash_vectors);
+    g_test_add_func("/wsm/hash/hash/blocks", test_hash_blocks);
+    g_test_add_func("/wsm/hash/hash/short-block", test_hash_short_block);
+    g_test_add_func("/wsm/hash/hash/zero", test_hash_zero);
+    g_test_add_func("/wsm/hash/hash/nothing", test_hash_nothing);
+    g_test_add_func("/wsm/hash/hash/bits", test_hash_bits);
+    g_test_add_func("/wsm/hash/hash/co", test_hash_co);
+    g_test_add_func("/wsm/hash/diff/random", test_diff_random);
+    g_test_add_func("/wsm/hash/diff/runs", test_diff_runs);
+    g_test_add_func("/wsm/hash/diff/null", test_diff_null);
+    g_test_add_func("/wsm/hash/diff/of-blocks", test_diff_of_blocks);
     if (g_test_perf()) {
-        g_test_add_func("/wsm/compare/speed", test_speed);
+        g_test_add_func("/wsm/hash/speed", test_speed);
     }
 
     return g_test_run();

@@ -1,12 +1,13 @@
 /*
- * Unit tests of migration/wsm/storage-marks.c
+ * Unit tests of migration/wsm/policy/marks.c
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include <sys/sysmacros.h>
 #include <glib/gstdio.h>
-#include "migration/wsm/image/storage.h"
+#include "migration/wsm/policy/marks.h"
+#include "migration/wsm/wire/message.h"
 
 #define BOOT    "0a0b"
 
@@ -231,14 +232,14 @@ int main(int argc, char **argv)
     int ret;
 
     g_test_init(&argc, &argv, NULL);
-    sysfs = g_dir_make_tmp("test-wsm-storage-XXXXXX", NULL);
+    sysfs = g_dir_make_tmp("test-wsm-marks-XXXXXX", NULL);
     g_assert_nonnull(sysfs);
-    g_test_add_func("/wsm/storage/same", test_same);
-    g_test_add_func("/wsm/storage/file", test_file);
-    g_test_add_func("/wsm/storage/device", test_device);
-    g_test_add_func("/wsm/storage/mapper", test_mapper);
-    g_test_add_func("/wsm/storage/name", test_name);
-    g_test_add_func("/wsm/storage/long", test_long);
+    g_test_add_func("/wsm/marks/same", test_same);
+    g_test_add_func("/wsm/marks/file", test_file);
+    g_test_add_func("/wsm/marks/device", test_device);
+    g_test_add_func("/wsm/marks/mapper", test_mapper);
+    g_test_add_func("/wsm/marks/name", test_name);
+    g_test_add_func("/wsm/marks/long", test_long);
     ret = g_test_run();
     remove = g_strdup_printf("rm -r '%s'", sysfs);
     if (system(remove)) {
