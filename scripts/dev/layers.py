@@ -32,7 +32,7 @@ NO_LAYER = ["migration/wsm/trace.h"]
 
 # What is left to mend.  These numbers may only fall.
 AGAINST_LAYERS = 2
-WITHOUT_HEADER = 12
+WITHOUT_HEADER = 6
 SHARED_HEADERS = 1
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)

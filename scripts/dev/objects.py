@@ -17,8 +17,8 @@ OBJECTS = BUILD / "patched"
 # What is left to mend.  These numbers may only fall; the share in percent,
 # of lines that unit tests link, may only grow.
 ARROWS = 0
-IN_CIRCLES = 10
-TESTED_PERCENT = 43
+IN_CIRCLES = 2
+TESTED_PERCENT = 44
 
 TEST = re.compile(r"build (tests/unit/wsm/test-\S+?): c_LINKER\S* ([^|\n]*)")
 SYMBOL = re.compile(r"(?P<file>.*?):(?:[0-9a-f]+| +) "
