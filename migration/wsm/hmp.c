@@ -182,10 +182,10 @@ static void hmp_print_options(Monitor *mon)
     monitor_printf(mon, "channels=%" PRId64 ",granularity=%" PRIu64
                    ",bandwidth=%" PRIu64 ",max-residue=%" PRId64
                    ",switchover-timeout=%" PRId64 ",sync-points=%" PRId64
-                   ",compare-bandwidth=%" PRIu64 ",push-delay=%" PRId64,
+                   ",compare-bandwidth=%" PRIu64 ",x-push-delay=%" PRId64,
                    o->channels, o->granularity, o->bandwidth, o->max_residue,
                    o->switchover_timeout, o->sync_points,
-                   o->compare_bandwidth, o->push_delay);
+                   o->compare_bandwidth, o->x_push_delay);
     for (disk = o->disks; disk; disk = disk->next) {
         monitor_printf(mon, ",disks.%d=%s", i++, disk->value);
     }

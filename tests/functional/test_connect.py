@@ -135,11 +135,11 @@ def migrate_in_postcopy(scene: Scene) -> None:
     """The guest cannot move on before it has all its blocks."""
     source = loaded_source(scene)
     destination = scene.destination()
-    begin(source, scene.uri(destination), **SLOW_DISK, push_delay=200,
+    begin(source, scene.uri(destination), **SLOW_DISK, x_push_delay=200,
           max_residue=30000)
     wait_phase(destination, 'postcopy')
     destination.qmp.expect_error('migrate', 'not all its blocks', 'wait',
                                  uri='tcp:127.0.0.1:4444')
     require(query(destination)['phase'] == 'postcopy', 'not in post-copy')
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
     to_the_end(scene, source, destination)

@@ -18,7 +18,7 @@ from tests.functional.lib.moves import (LOAD, end, expect_moved,
 from tests.functional.lib.registry import add, test
 
 Setup = Callable[[Scene, Vm, Vm], None]
-LONG_POSTCOPY: dict[str, Any] = {'push_delay': 200, 'max_residue': 30000}
+LONG_POSTCOPY: dict[str, Any] = {'x_push_delay': 200, 'max_residue': 30000}
 
 
 def reconnects(vm: Vm) -> int:
@@ -58,7 +58,7 @@ def in_postcopy(scene: Scene, setup: Optional[Setup] = None,
 
 
 def let_go(source: Vm) -> None:
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
 
 
 def complete(scene: Scene, source: Vm, destination: Vm) -> None:

@@ -11,7 +11,7 @@ from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, end,
                                         loaded_source, release_ram_phase)
 from tests.functional.lib.registry import test
 
-LONG_POSTCOPY = {'push_delay': 200, 'max_residue': 30000}
+LONG_POSTCOPY = {'x_push_delay': 200, 'max_residue': 30000}
 
 
 def paused_in_postcopy(scene: Scene) -> tuple[Vm, Vm]:
@@ -39,7 +39,7 @@ def quit_and_check(source: Vm, destination: Vm, first: Vm) -> None:
                f'{first.name} waits for blocks')
     require(first.alive(), f'{first.name} ended, though blocks are missing')
     other = destination if first is source else source
-    other.qmp.cmd('wsm-set-options', push_delay=0)
+    other.qmp.cmd('wsm-set-options', x_push_delay=0)
     require(first.wait_exit() == 0, f'{first.name}: {first.stderr()}')
     other.wait_migration('completed')
     require(query(other)['phase'] == 'completed', 'not completed')
@@ -59,7 +59,7 @@ def destination_quits_in_postcopy(scene: Scene) -> None:
 def source_quits_in_postcopy(scene: Scene) -> None:
     """"quit" at the source waits until the destination has all blocks."""
     source, destination = paused_in_postcopy(scene)
-    source.qmp.cmd('wsm-set-options', push_delay=20)
+    source.qmp.cmd('wsm-set-options', x_push_delay=20)
     quit_and_check(source, destination, source)
 
 
@@ -76,7 +76,7 @@ def held_at_last_flush(scene: Scene,
     wait_phase(destination, 'postcopy')
     require(disk_total(destination, 'missing') > 0, 'nothing is missing')
     gate.shut()
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
     wait_until(gate.held, 'the destination flushes')
     return gate, source, destination
 

@@ -353,7 +353,7 @@ def guide_recover(walk: Walk) -> None:
     walk.incoming()
     walk.scene.guest.start(**LOAD)
     walk.alpha.execute('wsm-set-options', **{'max-residue': 1000000,
-                                             'push-delay': 20})
+                                             'x-push-delay': 20})
     walk.walk('4.')
     walk.alpha.wait_status('postcopy-active')
     walk.link.set_up(False)
@@ -362,7 +362,7 @@ def guide_recover(walk: Walk) -> None:
         desk.wait_status('postcopy-paused')
     walk.link.set_up(True)
     walk.walk('When something', 'migrate-recover', 'migrate')
-    walk.alpha.execute('wsm-set-options', **{'push-delay': 0})
+    walk.alpha.execute('wsm-set-options', **{'x-push-delay': 0})
     walk.arrive()
 
 

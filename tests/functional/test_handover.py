@@ -153,7 +153,7 @@ def paused_in_postcopy(scene: Scene, cut: str, destination: Optional[Vm] = None
                            readers=1, rrate=50)
     destination = destination or scene.destination()
     relay = scene.make_relay(destination)
-    begin(source, relay.uri, push_delay=200, max_residue=30000)
+    begin(source, relay.uri, x_push_delay=200, max_residue=30000)
     wait_phase(destination, 'postcopy')
     if cut == MAIN:
         relay.cut(MAIN)
@@ -191,7 +191,7 @@ def bad_recovery(name: str, summary: str, *streams: bytes) -> None:
                     'nothing is missing any more')
         scene.guest.wait_progress(beats=10)
         recover(source, destination, relay)
-        source.qmp.cmd('wsm-set-options', push_delay=0)
+        source.qmp.cmd('wsm-set-options', x_push_delay=0)
         finish(source, destination)
         expect_moved(scene, source, destination)
         end(source, destination)
@@ -278,7 +278,7 @@ too_early(Message(Type.ZERO, epoch=1, count=4096), 'disk-precopy')
 def main_stream_lost_for_good(scene: Scene) -> None:
     """The main stream breaks and stays away: the blocks come, both end."""
     source, destination, _ = paused_in_postcopy(scene, MAIN)
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
     finish(source, destination)
     expect_moved(scene, source, destination)
     end(source, destination)
@@ -305,7 +305,7 @@ def main_stream_lost_and_flush_fails(scene: Scene) -> None:
     """What came is durable at the second try only: both end all the same."""
     source, destination, _ = paused_in_postcopy(scene, MAIN,
                                                 second_flush_fails(scene))
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
     finish(source, destination)
     expect_moved(scene, source, destination)
     end(source, destination)
@@ -317,10 +317,10 @@ def source_killed_when_all_is_there(scene: Scene) -> None:
     source = loaded_source(scene)
     destination = scene.destination()
     relay = scene.make_relay(destination)
-    begin(source, relay.uri, push_delay=200, max_residue=30000)
+    begin(source, relay.uri, x_push_delay=200, max_residue=30000)
     wait_phase(destination, 'postcopy')
     relay.hold_at(Type.SYNC)
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
     relay.wait_held()
     source.kill()
     relay.cut_all()

@@ -260,7 +260,7 @@ def only_copy(scene: Scene) -> None:
     state = save(scene, source)
     scene.guest.start(**LOAD)
     lost = scene.destination()
-    begin(source, scene.uri(lost), push_delay=1000, max_residue=60000)
+    begin(source, scene.uri(lost), x_push_delay=1000, max_residue=60000)
     wait_phase(lost, 'postcopy')
     require(disk_total(lost, 'missing') > 0, 'nothing is missing')
     source.kill()

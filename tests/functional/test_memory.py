@@ -24,7 +24,7 @@ def memory_bound(scene: Scene) -> None:
     scene.guest.wait_progress(writes=3000)
     destination = scene.destination()
     with Meter(source) as here, Meter(destination) as there:
-        begin(source, scene.uri(destination), push_delay=10)
+        begin(source, scene.uri(destination), x_push_delay=10)
         finish(source, destination)
     expect_moved(scene, source, destination)
     require(here.growth <= ALLOWED + BITMAPS,

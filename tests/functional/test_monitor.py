@@ -94,7 +94,7 @@ def estimate_in_postcopy(scene: Scene) -> None:
     source = loaded_source(scene)
     destination = scene.destination()
     hold_ram_phase(source)
-    begin(source, scene.uri(destination), max_residue=30000, push_delay=500)
+    begin(source, scene.uri(destination), max_residue=30000, x_push_delay=500)
     wait_phase(source, 'ram-precopy')
     scene.guest.stop()
     scene.guest.fill(0, 0, 8 * MIB)
@@ -107,7 +107,7 @@ def estimate_in_postcopy(scene: Scene) -> None:
     text = destination.qmp.hmp('info wsm')
     require('all is at the destination in about' in text and
             'the guest runs' not in text, text)
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
     finish(source, destination)
     expect_moved(scene, source, destination)
     end(source, destination)

@@ -22,7 +22,7 @@ WAIT = ('not arrived', 'query-wsm')
 
 def enter_postcopy(scene: Scene, source: Vm, destination: Vm) -> None:
     """Much is missing there, and stays so until leave_postcopy()."""
-    begin(source, scene.uri(destination), push_delay=2000, max_residue=30000)
+    begin(source, scene.uri(destination), x_push_delay=2000, max_residue=30000)
     wait_phase(destination, 'postcopy')
     scene.guest.stop()
     require(disk_total(destination, 'missing') > MIB, 'nothing is missing')
@@ -30,7 +30,7 @@ def enter_postcopy(scene: Scene, source: Vm, destination: Vm) -> None:
 
 def leave_postcopy(scene: Scene, source: Vm, destination: Vm) -> None:
     require(disk_total(destination, 'missing') > 0, 'it ended too early')
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
     finish(source, destination)
     expect_moved(scene, source, destination)
 
@@ -145,7 +145,7 @@ def readers_above_read_right(scene: Scene) -> None:
     copies = [copy_out(scene, 'before')]
     require(disk_total(destination, 'pulled') > 0, 'nothing was pulled')
     copies.append(copy_out(scene, 'filter'))
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
     source.wait_migration('completed')
     destination.wait_migration('completed')
     copies.append(copy_out(scene, 'filter'))

@@ -102,7 +102,7 @@ def refused_options(scene: Scene) -> None:
     for name, value in (('channels', 0), ('channels', 17),
                         ('granularity', 2048), ('granularity', 5000),
                         ('granularity', 2 * MIB), ('max-residue', -1),
-                        ('push-delay', -1), ('switchover-timeout', -1),
+                        ('x-push-delay', -1), ('switchover-timeout', -1),
                         ('bandwidth', -5), ('compare-bandwidth', -1),
                         ('granularity', -4096)):
         source.qmp.expect_error('wsm-set-options', name, f' {value},',
@@ -121,7 +121,7 @@ def refused_options(scene: Scene) -> None:
     for name, value in frozen.items():
         source.qmp.expect_error('wsm-set-options', name,
                                 arguments={name: value})
-    source.qmp.cmd('wsm-set-options', {'bandwidth': 0, 'push-delay': 0})
+    source.qmp.cmd('wsm-set-options', {'bandwidth': 0, 'x-push-delay': 0})
     source.wait_migration('completed')
 
 

@@ -91,7 +91,7 @@ class Move:
     def complete(self) -> None:
         world, plan = self.world, self.plan
         late = self.after_handover() if plan.late else 0
-        self.source.qmp.cmd('wsm-set-options', bandwidth=0, push_delay=0)
+        self.source.qmp.cmd('wsm-set-options', bandwidth=0, x_push_delay=0)
         self.source.wait_migration('completed')
         self.dest.wait_migration('completed')
         self.check_sent()

@@ -46,6 +46,6 @@ def draw(world: World, rng: random.Random) -> Plan:
                  'channels': rng.choice((1, 2, 2, 5)),
                  'bandwidth': MIB if slow else 0,
                  'max_residue': residue,
-                 'push_delay': rng.choice((50, 500)) if late else 0},
+                 'x_push_delay': rng.choice((50, 500)) if late else 0},
         hold=hold, delay=rng.choice((0, 0.02, 0.1, 0.3)), late=late,
         kill_after=rng.random() < 0.15)

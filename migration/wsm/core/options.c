@@ -27,7 +27,7 @@ void wsm_options_init(WsmOptionsStore *store)
         .has_basis = true, .basis = NULL,
         .has_sync_points = true, .sync_points = 8,
         .has_compare_bandwidth = true, .compare_bandwidth = 0,
-        .has_push_delay = true, .push_delay = 0,
+        .has_x_push_delay = true, .x_push_delay = 0,
     };
 }
 
@@ -52,7 +52,7 @@ int64_t wsm_option(WsmOptionsStore *store, WsmOption option)
     case WSM_OPT_COMPARE_BANDWIDTH:
         return o->compare_bandwidth;
     case WSM_OPT_PUSH_DELAY:
-        return o->push_delay;
+        return o->x_push_delay;
     }
     g_assert_not_reached();
 }
@@ -103,8 +103,8 @@ bool wsm_options_check(const WsmOptions *o, Error **errp)
                            o->switchover_timeout, 1, 1000000, errp) &&
            wsm_check_range("sync-points", o->has_sync_points, o->sync_points,
                            0, WSM_MAX_POINTS, errp) &&
-           wsm_check_range("push-delay", o->has_push_delay, o->push_delay, 0,
-                           1000000, errp);
+           wsm_check_range("x-push-delay", o->has_x_push_delay,
+                           o->x_push_delay, 0, 1000000, errp);
 }
 
 void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
@@ -130,7 +130,8 @@ void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
     o->sync_points = new->has_sync_points ? new->sync_points : o->sync_points;
     o->compare_bandwidth = new->has_compare_bandwidth
                            ? new->compare_bandwidth : o->compare_bandwidth;
-    o->push_delay = new->has_push_delay ? new->push_delay : o->push_delay;
+    o->x_push_delay = new->has_x_push_delay ? new->x_push_delay
+                                            : o->x_push_delay;
 }
 
 WsmOptions *wsm_options_get(WsmOptionsStore *store)

@@ -23,7 +23,7 @@ static GPtrArray *wsm_image_below_files(const WsmDisk *disk)
         BlockDriverState *bs = g_ptr_array_index(nodes, i);
         char *file = NULL;
 
-        if (bs != own && bs->drv && !strcmp(bs->drv->format_name, "file")) {
+        if (bs != own && bs->drv == &bdrv_file) {
             file = wsm_image_file_name(bs, NULL);
         }
         if (file) {

@@ -26,7 +26,7 @@ static bool GRAPH_RDLOCK wsm_image_is_whole(BlockDriverState *bs,
                    "than one file", format);
         return false;
     }
-    if (!strcmp(format, "raw") && bs->total_sectors != below->total_sectors) {
+    if (bs->drv == &bdrv_raw && bs->total_sectors != below->total_sectors) {
         error_setg(errp, "it is only a part of '%s'", below->filename);
         return false;
     }

@@ -44,7 +44,7 @@ static char *wsm_slice_of(BlockDriverState *bs)
 {
     g_autofree char *offset = NULL, *size = NULL;
 
-    if (!bs->drv || strcmp(bs->drv->format_name, "raw")) {
+    if (bs->drv != &bdrv_raw) {
         return NULL;
     }
     offset = wsm_option_text(bs, "offset");

@@ -139,7 +139,7 @@ def period(stage: Stage, kind: str, seconds: float,
 def hand_over(stage: Stage, settings: Settings) -> None:
     """Until the guest runs there, with nearly everything missing."""
     stage.begin()
-    begin(stage.source, stage.uri(), push_delay=SLOW_PUSH_MS,
+    begin(stage.source, stage.uri(), x_push_delay=SLOW_PUSH_MS,
           max_residue=ALL_AT_ONCE_MS,
           bandwidth=settings.pull_data // settings.pull_precopy)
     stage.wait(stage.destination, 'RESUME')
@@ -151,7 +151,7 @@ def pulls(stage: Stage, settings: Settings) -> dict[str, Period]:
     # What is pushed first waits for the slow push: read elsewhere
     guest.region(0, data // 4, data - data // 4)
     result = {IDLE: period(stage, IDLE, settings.pull_seconds)}
-    stage.source.qmp.cmd('wsm-set-options', push_delay=0, bandwidth=0)
+    stage.source.qmp.cmd('wsm-set-options', x_push_delay=0, bandwidth=0)
     pushed = disk_total(stage.source, 'pushed')
     wait_until(lambda: disk_total(stage.source, 'pushed') > pushed + data // 32
                or query(stage.source)['phase'] != 'postcopy', 'pushing')

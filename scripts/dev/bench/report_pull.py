@@ -66,7 +66,7 @@ PULL_NOTES = {'pull': (
     'The guest has overwritten nearly all data while it was copied the first '
     'time, and was handed over then (`max-residue`), so nearly all is '
     'missing. One thread reads blocks of 4 KiB at random places, first with '
-    'next to nothing pushed (`push-delay`; 50 reads/s), then while '
+    'next to nothing pushed (`x-push-delay`; 50 reads/s), then while '
     'everything is pushed (100 reads/s). At last four threads read up to 32 '
     'KiB each (100 reads/s together; the link takes up to 1.6 ms for each); '
     'for that there is no goal. "Wait" is from the '

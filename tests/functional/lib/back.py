@@ -56,9 +56,9 @@ def all_there_untold(scene: Scene) -> tuple[Vm, Vm, Relay]:
     source = loaded_source(scene)
     destination = scene.destination()
     relay = scene.make_relay(destination)
-    start_and_wait(source, relay.uri, 'postcopy', push_delay=50)
+    start_and_wait(source, relay.uri, 'postcopy', x_push_delay=50)
     relay.hold_at(Type.SYNC)
-    source.qmp.cmd('wsm-set-options', push_delay=0)
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
     relay.wait_held()
     wait_until(lambda: set(states(destination)) == {'current'},
                'the images are complete')

@@ -16,7 +16,7 @@ DISCARD_LOAD = {**LOAD, 'discard': 2, 'zero': 2}
 
 # Make phases last: disk data and RAM take seconds instead of a moment
 SLOW_DISK: dict[str, Any] = {'bandwidth': 8 * MIB}
-SLOW_PUSH: dict[str, Any] = {'push_delay': 20}
+SLOW_PUSH: dict[str, Any] = {'x_push_delay': 20}
 # RAM that never converges, so that RAM pre-copy lasts until it is allowed to
 BUSY_RAM = {'mem': 64, 'mrate': 20000}
 
@@ -98,7 +98,7 @@ def second_try(scene: Scene, source: Vm, **options: Any) -> Vm:
     """After a failure everything works, to a destination that is new."""
     release_ram_phase(source)
     destination = scene.destination(name='destination-2')
-    options = {'bandwidth': 0, 'push_delay': 0, **options}
+    options = {'bandwidth': 0, 'x_push_delay': 0, **options}
     move(scene, source, destination, **options)
     end(source, destination)
     return destination

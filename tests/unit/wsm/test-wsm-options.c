@@ -27,7 +27,7 @@ static const struct {
     NUMBER(WSM_OPT_SYNC_POINTS, "sync-points", sync_points, 8, 0, 64),
     NUMBER(WSM_OPT_COMPARE_BANDWIDTH, "compare-bandwidth", compare_bandwidth,
            0, 0, INT64_MAX),
-    NUMBER(WSM_OPT_PUSH_DELAY, "push-delay", push_delay, 0, 0, 1000000),
+    NUMBER(WSM_OPT_PUSH_DELAY, "x-push-delay", x_push_delay, 0, 0, 1000000),
 #undef NUMBER
 };
 
