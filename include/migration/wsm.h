@@ -166,7 +166,10 @@ void wsm_stop_to_load(void);
 /* cont, for a guest that runs from the start; says why if it does not */
 void wsm_autostart(void);
 
-/* The name of @bitmap, NULL if it has none or belongs to a sync point */
+/*
+ * The name of @bitmap, NULL if it has none or belongs to a sync point.  Any
+ * thread.
+ */
 const char *wsm_others_bitmap_name(const BdrvDirtyBitmap *bitmap);
 
 /*

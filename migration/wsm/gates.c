@@ -10,6 +10,7 @@
 #include "qapi/qapi-commands-misc.h"
 #include "qapi/qapi-types-migration.h"
 #include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/link/peer.h"
@@ -25,6 +26,7 @@ bool wsm_may_run(Error **errp)
 {
     Wsm *w = wsm_get();
 
+    GLOBAL_STATE_CODE();
     if (wsm_session_handed_over(&w->session)) {
         error_setg(errp, "The guest was handed over to %s and runs there",
                    w->peer);
@@ -44,6 +46,7 @@ void wsm_autostart(void)
 {
     Error *err = NULL;
 
+    GLOBAL_STATE_CODE();
     qmp_cont(&err);
     if (err) {
         error_reportf_err(err, "The guest was not started: ");
@@ -52,6 +55,7 @@ void wsm_autostart(void)
 
 void wsm_before_close(void)
 {
+    GLOBAL_STATE_CODE();
     wsm_images_close(&wsm_get()->images);
 }
 
@@ -79,6 +83,7 @@ static bool wsm_has_ended(const char *what, Error **errp)
 
 bool wsm_may_snapshot(Error **errp)
 {
+    GLOBAL_STATE_CODE();
     if (!wsm_has_ended("No snapshots now", errp)) {
         return false;
     }
@@ -93,6 +98,7 @@ bool wsm_may_snapshot(Error **errp)
 
 void wsm_stop_to_load(void)
 {
+    GLOBAL_STATE_CODE();
     if (wsm_may_snapshot(NULL)) {
         vm_stop(RUN_STATE_RESTORE_VM);
     }
@@ -113,6 +119,7 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
         MIGRATION_CAPABILITY_RELEASE_RAM,
     };
 
+    GLOBAL_STATE_CODE();
     if (memcmp(new_caps, migrate_get_current()->capabilities,
                sizeof(migrate_get_current()->capabilities)) &&
         !wsm_has_ended("Capabilities cannot be changed now", errp)) {

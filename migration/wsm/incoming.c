@@ -126,6 +126,7 @@ bool wsm_incoming_stays_stopped(void)
     RunState state = global_state_received() ? global_state_get_runstate()
                                              : RUN_STATE_RUNNING;
 
+    GLOBAL_STATE_CODE();
     if (!wsm_get()->dest || runstate_is_live(state)) {
         return false;
     }
@@ -189,6 +190,7 @@ bool wsm_incoming_give_up(void)
     QemuEvent never;
     bool cleaning;
 
+    assert(!bql_locked());
     if (!d) {
         return false;
     }

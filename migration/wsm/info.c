@@ -11,6 +11,7 @@
 #include "qapi/clone-visitor.h"
 #include "qapi/qapi-types-migration.h"
 #include "qapi/qapi-visit-wsm.h"
+#include "qemu/main-loop.h"
 #include "qemu/units.h"
 #include "migration/wsm/progress.h"
 #include "migration/wsm/state.h"
@@ -45,6 +46,7 @@ void wsm_outgoing_info(MigrationInfo *mi)
 {
     g_autoptr(WsmInfo) info = NULL;
 
+    GLOBAL_STATE_CODE();
     if (!migrate_whole_system()) {
         return;
     }

@@ -5,6 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
@@ -20,6 +21,7 @@ bool wsm_outgoing_start(Error **errp)
     ERRP_GUARD();
     Wsm *w = wsm_get();
 
+    GLOBAL_STATE_CODE();
     if (!migrate_whole_system()) {
         return true;
     }
@@ -38,6 +40,7 @@ void wsm_outgoing_cancelled(void)
 {
     Wsm *w = wsm_get();
 
+    GLOBAL_STATE_CODE();
     if (w->source) {
         wsm_save_end(w, WSM_PHASE_CANCELLED, NULL);
     }
@@ -49,6 +52,7 @@ void wsm_outgoing_copy_disks(void)
     WsmSource *s = wsm_get()->source;
     int ret;
 
+    assert(!bql_locked());
     if (!s) {
         return;
     }
@@ -88,6 +92,7 @@ bool wsm_outgoing_may_switch_over(uint64_t *pending)
 {
     Wsm *w = wsm_get();
 
+    assert(!bql_locked());
     if (!w->source) {
         return true;
     }

@@ -78,6 +78,7 @@ void wsm_shutdown(void)
 {
     Wsm *w = wsm_get();
 
+    GLOBAL_STATE_CODE();
     wsm_wait_while_needed(w);
     if (w->source) {
         wsm_source_stop(w->source);

@@ -41,6 +41,7 @@ bool wsm_loop_init(WsmLoop *loop, const char *name, Error **errp)
     qemu_co_queue_init(&loop->waiting);
     loop->iothread = iothread_create(name, errp);
     if (!loop->iothread) {
+        loop->quit = true;
         return false;
     }
     loop->ctx = iothread_get_aio_context(loop->iothread);
@@ -62,9 +63,7 @@ void wsm_loop_quit(WsmLoop *loop)
 {
     GLOBAL_STATE_CODE();
     qatomic_set(&loop->quit, true);
-    if (loop->iothread) {
-        wsm_loop_wake(loop);
-    }
+    wsm_loop_wake(loop);
 }
 
 void wsm_loop_stop(WsmLoop *loop)
@@ -167,6 +166,9 @@ void wsm_loop_enter(WsmLoop *loop, CoroutineEntry *fn, void *opaque)
 
 void wsm_loop_wake(WsmLoop *loop)
 {
+    if (!loop->iothread) {
+        return;
+    }
     if (qemu_in_coroutine() && wsm_loop_is_here(loop)) {
         wsm_loop_wake_co(loop);
     } else {

@@ -29,9 +29,9 @@ typedef struct WsmLoop {
 } WsmLoop;
 
 /*
- * Make the thread.  Returns false and sets @errp if that fails; then
- * wsm_loop_quit(), wsm_loop_stop() and wsm_loop_destroy() do nothing.  Main
- * thread.
+ * Make the thread.  Returns false and sets @errp if that fails; then nothing
+ * can be started, and wsm_loop_wake(), wsm_loop_quit(), wsm_loop_stop() and
+ * wsm_loop_destroy() do nothing.  Main thread.
  */
 bool wsm_loop_init(WsmLoop *loop, const char *name, Error **errp);
 

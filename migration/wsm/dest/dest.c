@@ -381,13 +381,13 @@ void wsm_dest_start(WsmDest *d, const char *refusal)
 {
     Error *err = NULL;
 
-    wsm_loop_init(&d->loop, "wsm-dest", &error_abort);
-    if (refusal) {
-        wsm_dest_conns_refuse(&d->conns, refusal);
-    } else if (!wsm_dest_add_disks(d, &err)) {
+    if (!wsm_loop_init(&d->loop, "wsm-dest", &err) ||
+        (!refusal && !wsm_dest_add_disks(d, &err))) {
         wsm_dest_conns_refuse(&d->conns, error_get_pretty(err));
         wsm_session_set_error(d->session, err);
         error_report_err(err);
+    } else if (refusal) {
+        wsm_dest_conns_refuse(&d->conns, refusal);
     }
     wsm_dest_control_start(&d->control);
     wsm_life_enter(&d->life, WSM_LIFE_OPEN);

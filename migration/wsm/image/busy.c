@@ -8,6 +8,7 @@
 #include "qapi/qapi-commands-block-export.h"
 #include "block/block_int.h"
 #include "block/blockjob.h"
+#include "qemu/main-loop.h"
 #include "migration/wsm/image/busy.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/nodes.h"
@@ -135,6 +136,7 @@ bool wsm_busy_check(const GPtrArray *moving, Error **errp)
     BlockDriverState *bs;
     BlockBackend *blk;
 
+    GLOBAL_STATE_CODE();
     if (!wsm_busy_check_jobs(moving, errp)) {
         return false;
     }

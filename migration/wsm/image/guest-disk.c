@@ -8,11 +8,13 @@
 #include "hw/qdev-core.h"
 #include "block/block.h"
 #include "block/block_int.h"
+#include "qemu/main-loop.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/policy/match.h"
 
 void wsm_disk_destroy(WsmDisk *disk)
 {
+    GLOBAL_STATE_CODE();
     g_free(disk->path);
     g_free(disk->name);
     g_free(disk->address);
@@ -95,6 +97,7 @@ GArray *wsm_disk_list(void)
     GArray *all = g_array_new(false, true, sizeof(WsmDisk));
     BlockBackend *blk;
 
+    GLOBAL_STATE_CODE();
     g_array_set_clear_func(all, (GDestroyNotify)wsm_disk_destroy);
     for (blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
         DeviceState *dev = blk_get_attached_dev(blk);
@@ -120,6 +123,7 @@ char *wsm_disk_shown_address(const char *address)
 
 bool wsm_disk_is_called(const WsmDisk *disk, const char *name)
 {
+    GLOBAL_STATE_CODE();
     return !strcmp(name, disk->name) || !strcmp(name, disk->path) ||
            !strcmp(name, blk_name(disk->blk)) ||
            !strcmp(name, bdrv_get_node_name(blk_bs(disk->blk)));
@@ -127,6 +131,7 @@ bool wsm_disk_is_called(const WsmDisk *disk, const char *name)
 
 WsmDisk *wsm_disk_called(GArray *all, const char *name)
 {
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < all->len; i++) {
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
 
@@ -198,6 +203,7 @@ GPtrArray *wsm_disk_select(GArray *all, strList *wanted,
 {
     GPtrArray *selected;
 
+    GLOBAL_STATE_CODE();
     if (!wsm_disk_check_wanted(all, wanted, errp)) {
         return NULL;
     }
@@ -221,6 +227,7 @@ GPtrArray *wsm_disk_select(GArray *all, strList *wanted,
 
 BlockDriverState *wsm_disk_bs(const WsmDisk *disk)
 {
+    GLOBAL_STATE_CODE();
     return bdrv_skip_implicit_filters(blk_bs(disk->blk));
 }
 
@@ -229,6 +236,7 @@ WsmDisk *wsm_disk_find(GArray *all, const WsmDiskDesc *desc, Error **errp)
     g_autoptr(GArray) ours = g_array_new(false, false, sizeof(WsmMatch));
     int found;
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < all->len; i++) {
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
         WsmMatch m = { .path = disk->path, .address = disk->address };

@@ -11,7 +11,7 @@
 #include "migration/wsm/wire/message.h"
 #include "migration/wsm/wire/start.h"
 
-/* A disk of a guest device; main thread */
+/* A disk of a guest device; with the BQL */
 typedef struct WsmDisk {
     char *path;                 /* canonical QOM path of the device, owned */
     char *name;                 /* for people, owned */

@@ -7,6 +7,7 @@
 #include "qapi/error.h"
 #include "block/block_int.h"
 #include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "migration/wsm/image/hold.h"
 
 struct WsmHold {
@@ -124,6 +125,7 @@ WsmHold *wsm_hold_new(const WsmNodes *nodes, const char *name,
 {
     WsmHold *hold = g_new0(WsmHold, 1);
 
+    GLOBAL_STATE_CODE();
     hold->name = name;
     hold->handed_over = handed_over;
     hold->leaves = g_ptr_array_new_with_free_func(g_free);
@@ -133,6 +135,7 @@ WsmHold *wsm_hold_new(const WsmNodes *nodes, const char *name,
 
 void wsm_hold_end(WsmHold *hold)
 {
+    GLOBAL_STATE_CODE();
     hold->ending = true;
 }
 
@@ -163,6 +166,7 @@ static void wsm_hold_release(WsmHoldLeaf *leaf)
 
 void wsm_hold_free(WsmHold *hold)
 {
+    GLOBAL_STATE_CODE();
     if (!hold) {
         return;
     }

@@ -6,6 +6,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "block/block_int.h"
+#include "qemu/main-loop.h"
 #include "migration/wsm/image/image-below.h"
 #include "migration/wsm/image/image-file.h"
 #include "migration/wsm/image/nodes.h"
@@ -65,6 +66,7 @@ bool wsm_image_below_check(const WsmDisk *disk, Error **errp)
 {
     g_autoptr(GPtrArray) files = wsm_image_below_files(disk);
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < files->len; i++) {
         if (!wsm_image_below_check_file(disk, g_ptr_array_index(files, i),
                                         errp)) {
@@ -78,6 +80,7 @@ bool wsm_image_below_adopt(const WsmDisk *disk, Error **errp)
 {
     g_autoptr(GPtrArray) files = wsm_image_below_files(disk);
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < files->len; i++) {
         const char *file = g_ptr_array_index(files, i);
 

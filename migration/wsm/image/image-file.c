@@ -9,6 +9,7 @@
 #include "block/block_int.h"
 #include "block/graph-lock.h"
 #include "block/raw-fd.h"
+#include "qemu/main-loop.h"
 #include "migration/wsm/image/image-file.h"
 
 /*
@@ -35,6 +36,7 @@ static bool GRAPH_RDLOCK wsm_image_is_whole(BlockDriverState *bs,
 
 BlockDriverState *wsm_image_file_node(BlockDriverState *bs, Error **errp)
 {
+    GLOBAL_STATE_CODE();
     GRAPH_RDLOCK_GUARD_MAINLOOP();
 
     while (bs && bs->drv && !bs->drv->protocol_name) {
@@ -73,6 +75,7 @@ char *wsm_image_file_name(BlockDriverState *node, Error **errp)
     struct stat st;
     char *path;
 
+    GLOBAL_STATE_CODE();
     if (fstat(fd, &st) < 0) {
         error_setg_errno(errp, errno, "cannot look at '%s'", node->filename);
         return NULL;
@@ -114,6 +117,7 @@ static bool GRAPH_RDLOCK wsm_image_node_has_data_file(BlockDriverState *bs)
 
 bool wsm_image_has_data_file(BlockDriverState *bs)
 {
+    GLOBAL_STATE_CODE();
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     return wsm_image_node_has_data_file(bs);
 }
@@ -136,6 +140,7 @@ static bool GRAPH_RDLOCK wsm_image_node_is_flushed(BlockDriverState *bs)
 
 bool wsm_image_is_flushed(BlockDriverState *bs)
 {
+    GLOBAL_STATE_CODE();
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     return wsm_image_node_is_flushed(bs);
 }

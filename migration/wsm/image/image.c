@@ -11,6 +11,7 @@
 #include "block/raw-fd.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/image-file.h"
 #include "migration/wsm/image/image.h"
@@ -86,6 +87,7 @@ WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk)
 {
     WsmImage *now = wsm_image_new(disk, wsm_disk_bs(disk));
 
+    GLOBAL_STATE_CODE();
     if (image && !strcmp(image->node, now->node) &&
         image->device == now->device && image->inode == now->inode) {
         /* It may have been renamed */
@@ -116,11 +118,13 @@ static void wsm_image_destroy(void *opaque)
 
 WsmImage *wsm_image_ref(WsmImage *image)
 {
+    GLOBAL_STATE_CODE();
     return g_rc_box_acquire(image);
 }
 
 void wsm_image_unref(WsmImage *image)
 {
+    GLOBAL_STATE_CODE();
     if (image) {
         g_rc_box_release_full(image, wsm_image_destroy);
     }
@@ -129,6 +133,7 @@ void wsm_image_unref(WsmImage *image)
 void wsm_image_set_state(WsmImage *image, WsmImageState state,
                          const QemuUUID *session, const char *peer)
 {
+    GLOBAL_STATE_CODE();
     image->state = state;
     g_free(image->session);
     g_free(image->peer);
@@ -214,6 +219,7 @@ static bool wsm_image_take_points(WsmImage *image, BlockDriverState *bs,
 
 bool wsm_image_activate(BlockDriverState *bs, Error **errp)
 {
+    GLOBAL_STATE_CODE();
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     return bdrv_activate(bs, errp) == 0;
 }
@@ -228,6 +234,7 @@ bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp)
     g_autoptr(WsmRecord) record = NULL;
     Error *err = NULL;
 
+    GLOBAL_STATE_CODE();
     if (image->taken) {
         return true;
     }
@@ -258,6 +265,7 @@ void wsm_image_add_point(WsmImage *image, BlockDriverState *bs,
 {
     Error *err = NULL;
 
+    GLOBAL_STATE_CODE();
     if (max && !wsm_points_add(bs, id, granularity, rest, &err)) {
         warn_reportf_err(err, "disk '%s': no sync point is kept: ",
                          image->name);
@@ -275,6 +283,7 @@ WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
 {
     WsmRecord *record;
 
+    GLOBAL_STATE_CODE();
     /* Not that a file which was put in its place gets the record */
     wsm_image_locate(image, bs);
     if (!image->file) {
@@ -305,6 +314,7 @@ void wsm_image_tell(WsmImage *image)
 {
     Error *err = NULL;
 
+    GLOBAL_STATE_CODE();
     if (!image->file) {
         error_setg(&err, "%s", image->no_record);
         wsm_image_warn(image, err);
@@ -323,6 +333,7 @@ void wsm_image_mark(WsmImage *image, BlockDriverState *bs)
                                                    NULL, image->peer);
     Error *err = NULL;
 
+    GLOBAL_STATE_CODE();
     if (!record) {
         return;
     }
@@ -418,6 +429,7 @@ void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate)
 {
     Error *err = NULL;
 
+    GLOBAL_STATE_CODE();
     if (!image->taken) {
         return;
     }

@@ -10,7 +10,7 @@
  * that whatever happens to QEMU nobody trusts what is out of date.  When
  * the image is at rest again it is put back.
  *
- * Main thread with the BQL, unless it says otherwise.
+ * With the BQL, unless it says otherwise.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -8,12 +8,14 @@
 #include "block/block.h"
 #include "block/block_int.h"
 #include "block/graph-lock.h"
+#include "qemu/main-loop.h"
 #include "migration/wsm/image/image-below.h"
 #include "migration/wsm/image/images.h"
 #include "migration/wsm/image/points.h"
 
 void wsm_images_init(WsmImages *images)
 {
+    GLOBAL_STATE_CODE();
     images->list = g_ptr_array_new_with_free_func((GDestroyNotify)
                                                   wsm_image_unref);
 }
@@ -35,6 +37,7 @@ WsmImage *wsm_image_get(WsmImages *images, const WsmDisk *disk)
     WsmImage *image = wsm_image_find(images, disk->path);
     WsmImage *now = wsm_image_renew(image, disk);
 
+    GLOBAL_STATE_CODE();
     if (!now) {
         return image;
     }
@@ -86,6 +89,7 @@ bool wsm_images_check(WsmImages *images, Error **errp)
 {
     g_autoptr(GArray) all = wsm_disk_list();
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < all->len; i++) {
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
 
@@ -130,6 +134,7 @@ void wsm_images_close(WsmImages *images)
 {
     g_autoptr(GArray) all = wsm_disk_list();
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < all->len; i++) {
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
 
@@ -143,6 +148,7 @@ void wsm_images_limit_points(WsmImages *images, unsigned max)
 {
     g_autoptr(GArray) all = wsm_disk_list();
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < all->len; i++) {
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
         WsmImage *image = wsm_image_get(images, disk);
@@ -196,6 +202,7 @@ WsmImageInfoList *wsm_images_info(WsmImages *images)
     g_autoptr(GArray) all = wsm_disk_list();
     WsmImageInfoList *list = NULL;
 
+    GLOBAL_STATE_CODE();
     for (int i = all->len - 1; i >= 0; i--) {
         WsmDisk *disk = &g_array_index(all, WsmDisk, i);
 
@@ -228,6 +235,7 @@ static bool wsm_image_adopt(WsmImages *images, const WsmDisk *disk,
 
 bool wsm_images_adopt(WsmImages *images, GPtrArray *disks, Error **errp)
 {
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < disks->len; i++) {
         if (!wsm_image_adopt(images, g_ptr_array_index(disks, i), errp)) {
             return false;

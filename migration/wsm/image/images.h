@@ -1,7 +1,7 @@
 /*
  * Whole-system migration: the images of all of the guest's disks
  *
- * Main thread with the BQL.
+ * With the BQL.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -5,6 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "block/block_int.h"
+#include "qemu/main-loop.h"
 #include "migration/wsm/image/nodes.h"
 
 struct WsmNodes {
@@ -30,6 +31,7 @@ GPtrArray *wsm_nodes_list(BlockDriverState *top)
 {
     GPtrArray *list = g_ptr_array_new();
 
+    GLOBAL_STATE_CODE();
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     wsm_nodes_collect(list, top);
     return list;
@@ -58,6 +60,7 @@ static WsmNodes *wsm_nodes_block(BlockDriverState *top, Error *reason,
 
 WsmNodes *wsm_nodes_new(BlockDriverState *top, Error *reason)
 {
+    GLOBAL_STATE_CODE();
     return wsm_nodes_block(top, reason, NULL, 0);
 }
 
@@ -70,6 +73,7 @@ WsmNodes *wsm_nodes_new_jobs(BlockDriverState *top, Error *reason)
         BLOCK_OP_TYPE_STREAM,
     };
 
+    GLOBAL_STATE_CODE();
     return wsm_nodes_block(top, reason, jobs, ARRAY_SIZE(jobs));
 }
 
@@ -78,6 +82,7 @@ bool wsm_nodes_unchanged(const WsmNodes *nodes)
     g_autoptr(GPtrArray) now =
         wsm_nodes_list(g_ptr_array_index(nodes->bs, 0));
 
+    GLOBAL_STATE_CODE();
     return now->len == nodes->bs->len &&
            !memcmp(now->pdata, nodes->bs->pdata,
                    now->len * sizeof(now->pdata[0]));
@@ -87,6 +92,7 @@ bool wsm_nodes_below(BlockDriverState *top, const BlockDriverState *bs)
 {
     g_autoptr(GPtrArray) list = wsm_nodes_list(top);
 
+    GLOBAL_STATE_CODE();
     return g_ptr_array_find(list, bs, NULL);
 }
 
@@ -94,6 +100,7 @@ void wsm_nodes_foreach_leaf(const WsmNodes *nodes,
                             void (*fn)(BlockDriverState *bs, void *opaque),
                             void *opaque)
 {
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < nodes->bs->len; i++) {
         BlockDriverState *bs = g_ptr_array_index(nodes->bs, i);
         bool leaf;
@@ -109,6 +116,7 @@ void wsm_nodes_foreach_leaf(const WsmNodes *nodes,
 
 void wsm_nodes_free(WsmNodes *nodes)
 {
+    GLOBAL_STATE_CODE();
     if (!nodes) {
         return;
     }

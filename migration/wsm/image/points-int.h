@@ -8,6 +8,8 @@
 
 #include "block/dirty-bitmap.h"
 
+/* With the BQL, unless it says otherwise */
+
 /* The bitmaps of all points, a "rest" without its point, and seals */
 GPtrArray *wsm_points_bitmaps(BlockDriverState *bs);
 

@@ -21,6 +21,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
+#include "qemu/main-loop.h"
 #include "block/block.h"
 #include "block/block_int.h"
 #include "migration/wsm/image/points-int.h"
@@ -30,6 +31,7 @@
 
 bool wsm_points_can_persist(BlockDriverState *bs)
 {
+    GLOBAL_STATE_CODE();
     return bdrv_supports_persistent_dirty_bitmap(bs);
 }
 
@@ -85,6 +87,7 @@ void wsm_points_unseal(BlockDriverState *bs)
 {
     g_autoptr(GPtrArray) bitmaps = wsm_points_bitmaps(bs);
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < bitmaps->len; i++) {
         if (wsm_points_is_seal(bitmaps->pdata[i])) {
             wsm_points_release(bs, bitmaps->pdata[i]);
@@ -100,6 +103,7 @@ bool wsm_points_seal(BlockDriverState *bs)
     g_autofree char *name = NULL;
     BdrvDirtyBitmap *seal;
 
+    GLOBAL_STATE_CODE();
     wsm_points_unseal(bs);
     if (!sum) {
         return true;
@@ -139,6 +143,7 @@ bool wsm_points_check_seal(BlockDriverState *bs, Error **errp)
     uint32_t granularity;
     g_autofree char *sum = sum_stored(bs, &newest, &granularity);
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; sum && i < bitmaps->len; i++) {
         if (seal_fits(bitmaps->pdata[i], sum, newest)) {
             return true;
@@ -176,6 +181,7 @@ void wsm_points_persist(BlockDriverState *bs)
 {
     g_autoptr(GArray) points = wsm_points_list(bs);
 
+    GLOBAL_STATE_CODE();
     /*
      * If one cannot be stored, the older ones must not be, as they need it.
      * The rest goes first: alone it is of no use, but the point without it
@@ -198,6 +204,7 @@ bool wsm_points_unpersist(BlockDriverState *bs, Error **errp)
 {
     g_autoptr(GPtrArray) bitmaps = wsm_points_bitmaps(bs);
 
+    GLOBAL_STATE_CODE();
     if (!wsm_points_check_seal(bs, errp)) {
         return false;
     }

@@ -7,6 +7,7 @@
 #include "qapi/error.h"
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
+#include "qemu/main-loop.h"
 #include "block/block.h"
 #include "block/block_int.h"
 #include "migration/wsm/image/points-int.h"
@@ -95,6 +96,7 @@ bool wsm_points_merge(BdrvDirtyBitmap *dest, const BdrvDirtyBitmap *src,
 {
     bool ok;
 
+    GLOBAL_STATE_CODE();
     set_held(dest, false);
     set_held(src, false);
     ok = bdrv_merge_dirty_bitmap(dest, src, NULL, errp);
@@ -152,6 +154,7 @@ GPtrArray *wsm_points_bitmaps(BlockDriverState *bs)
     GPtrArray *bitmaps = g_ptr_array_new();
     BdrvDirtyBitmap *bitmap;
 
+    GLOBAL_STATE_CODE();
     FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
         if (wsm_points_is_ours(bitmap)) {
             g_ptr_array_add(bitmaps, bitmap);
@@ -186,6 +189,7 @@ GArray *wsm_points_list(BlockDriverState *bs)
     GArray *points = list_all(bs);
     int64_t size = bdrv_getlength(bs);
 
+    GLOBAL_STATE_CODE();
     /* Older points need all newer bitmaps */
     for (unsigned i = points->len; i > 0; i--) {
         if (!point_is_usable(point_at(points, i - 1), size)) {
@@ -215,6 +219,7 @@ bool wsm_points_find(BlockDriverState *bs, const QemuUUID *id,
     g_autoptr(GArray) points = wsm_points_list(bs);
     int i = find_index(points, id);
 
+    GLOBAL_STATE_CODE();
     if (i < 0) {
         return false;
     }
@@ -230,6 +235,7 @@ unsigned wsm_points_last_order(BlockDriverState *bs)
     unsigned last = 0;
     PointName n;
 
+    GLOBAL_STATE_CODE();
     FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
         if (bitmap_parse(bitmap, &n)) {
             last = MAX(last, n.order);
@@ -243,6 +249,7 @@ bool wsm_points_unstore(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
 {
     const char *name = bdrv_dirty_bitmap_name(bitmap);
 
+    GLOBAL_STATE_CODE();
     if (!bdrv_dirty_bitmap_get_persistence(bitmap)) {
         return true;
     }
@@ -265,6 +272,7 @@ bool wsm_points_unstore(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
  */
 void wsm_points_release(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
 {
+    GLOBAL_STATE_CODE();
     if (!bitmap || !bitmap_check(bitmap, BDRV_BITMAP_BUSY, NULL)) {
         return;
     }
@@ -320,6 +328,7 @@ void wsm_points_forget(BlockDriverState *bs, const QemuUUID *id)
     g_autoptr(GArray) all = list_all(bs);
     int i = find_index(all, id);
 
+    GLOBAL_STATE_CODE();
     if (i >= 0) {
         forget_index(bs, all, i);
     }
@@ -329,6 +338,7 @@ void wsm_points_forget_interrupted(BlockDriverState *bs)
 {
     g_autoptr(GArray) all = list_all(bs);
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < all->len; i++) {
         if (point_at(all, i)->rest) {
             wsm_points_forget(bs, &point_at(all, i)->id);
@@ -341,6 +351,7 @@ void wsm_points_forget_unusable(BlockDriverState *bs)
     g_autoptr(GArray) points = wsm_points_list(bs);
     g_autoptr(GPtrArray) bitmaps = wsm_points_bitmaps(bs);
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < points->len; i++) {
         g_ptr_array_remove(bitmaps, point_at(points, i)->since);
         g_ptr_array_remove(bitmaps, point_at(points, i)->rest);
@@ -352,6 +363,7 @@ void wsm_points_limit(BlockDriverState *bs, unsigned max)
 {
     g_autoptr(GArray) points = NULL;
 
+    GLOBAL_STATE_CODE();
     wsm_points_forget_unusable(bs);
     points = wsm_points_list(bs);
     for (unsigned i = 0; i + max < points->len; i++) {
@@ -363,6 +375,7 @@ void wsm_points_clear(BlockDriverState *bs)
 {
     g_autoptr(GPtrArray) bitmaps = wsm_points_bitmaps(bs);
 
+    GLOBAL_STATE_CODE();
     release_bitmaps(bs, bitmaps);
 }
 
@@ -414,6 +427,7 @@ bool wsm_points_add(BlockDriverState *bs, const QemuUUID *id,
     g_autoptr(GArray) before = list_all(bs);
     int same = find_index(before, id);
 
+    GLOBAL_STATE_CODE();
     if (last == UINT_MAX) {
         error_setg(errp, "The image's newest sync point has number %u and "
                    "there is none after it", last);
@@ -457,6 +471,7 @@ bool wsm_points_insert(BlockDriverState *bs, const QemuUUID *id,
     WsmPoint p = { .id = *id, .order = order };
     g_autoptr(GArray) all = list_all(bs);
 
+    GLOBAL_STATE_CODE();
     if (order == 0 || order_is_used(bs, order)) {
         error_setg(errp, "A new sync point cannot have number %u", order);
         return false;
@@ -481,6 +496,7 @@ void wsm_points_enable(BlockDriverState *bs)
     g_autoptr(GPtrArray) bitmaps = wsm_points_bitmaps(bs);
     BdrvDirtyBitmap *newest = NULL;
 
+    GLOBAL_STATE_CODE();
     if (points->len) {
         newest = point_at(points, points->len - 1)->since;
         bdrv_enable_dirty_bitmap(newest);
@@ -515,6 +531,7 @@ bool wsm_points_changed(BlockDriverState *bs, const QemuUUID *id,
     g_autoptr(GArray) points = wsm_points_list(bs);
     int i = find_index(points, id);
 
+    GLOBAL_STATE_CODE();
     if (i < 0) {
         g_autofree char *uuid = qemu_uuid_unparse_strdup(id);
 
@@ -530,6 +547,7 @@ int64_t wsm_points_changed_bytes(BlockDriverState *bs, const QemuUUID *id)
     int i = find_index(points, id);
     int64_t bytes = 0;
 
+    GLOBAL_STATE_CODE();
     if (i < 0) {
         return 0;
     }

@@ -16,7 +16,7 @@
  * later ones.  A point at which a migration broke off has a second
  * bitmap, the rest: blocks that differed already at that moment.
  *
- * Everything here runs in the main thread with the BQL.
+ * Everything here runs with the BQL, unless it says otherwise.
  */
 #ifndef MIGRATION_WSM_IMAGE_POINTS_H
 #define MIGRATION_WSM_IMAGE_POINTS_H
@@ -38,8 +38,6 @@
  * Each point needs the bitmaps after it.  So they are held: from the first look
  * at them the user's commands do not get at them, nor do jobs or exports.  What
  * is stored has a seal (image/points-store.c).
- *
- * Everything here runs in the main thread with the BQL.
  */
 
 /* Bitmaps belong to the node; valid until its sync points are changed */
@@ -53,7 +51,7 @@ typedef struct WsmPoint {
 /*
  * The id of the sync point that a session makes for its disk number @disk: the
  * UUID of the session, with the number in its last two bytes.  So two disks
- * that changed places are not taken for what they are not.
+ * that changed places are not taken for what they are not.  Any thread.
  */
 QemuUUID wsm_points_id(const QemuUUID *session, unsigned disk);
 

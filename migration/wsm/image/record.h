@@ -12,7 +12,7 @@
  * The file is replaced as a whole (new file, fsync, rename, fsync of the
  * folder), so that after a power cut it is the old one or the new one.
  *
- * Main thread or migration thread; nothing here is shared.
+ * Any thread; nothing here is shared.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

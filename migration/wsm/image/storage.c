@@ -11,6 +11,7 @@
 #include "block/graph-lock.h"
 #include "block/raw-fd.h"
 #include "qemu/cutils.h"
+#include "qemu/main-loop.h"
 #include "migration/wsm/image/image-file.h"
 #include "migration/wsm/image/storage.h"
 #include "migration/wsm/policy/marks.h"
@@ -134,6 +135,7 @@ GPtrArray *wsm_storage_marks(BlockDriverState *bs)
 {
     g_autoptr(GArray) leaves = wsm_leaves(bs, true);
 
+    GLOBAL_STATE_CODE();
     return wsm_marks_of_leaves(leaves);
 }
 
@@ -143,6 +145,7 @@ char *wsm_storage_name(BlockDriverState *bs)
     const char *name = leaves->len ? g_array_index(leaves, WsmLeaf, 0)
                                      .bs->filename : "";
 
+    GLOBAL_STATE_CODE();
     return g_strndup(name, WSM_MAX_PATH);
 }
 
@@ -184,6 +187,7 @@ void wsm_storage_leave_notes(BlockDriverState *bs, unsigned disk,
     g_autoptr(GArray) leaves = wsm_leaves(bs, true);
     g_autofree char *text = g_strdup_printf("%u", disk);
 
+    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < leaves->len; i++) {
         g_autofree char *name =
             wsm_note_name(&g_array_index(leaves, WsmLeaf, i), session);
@@ -256,6 +260,7 @@ bool wsm_storage_check(BlockDriverState *bs, const char *disk,
     const WsmDiskDesc *theirs = wsm_find_mark(leaves, start) ?:
                                 wsm_find_note(leaves, start);
 
+    GLOBAL_STATE_CODE();
     if (!theirs) {
         return true;
     }
