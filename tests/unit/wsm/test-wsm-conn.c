@@ -1,19 +1,15 @@
 /*
  * Unit tests of migration/wsm/dest/conn.c and control.c
  *
- * The source is this thread: it speaks through the other ends of socket pairs,
- * byte by byte as the protocol has it.
+ * The source is this thread.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include <poll.h>
 #include "block/aio-wait.h"
-#include "io/channel-socket.h"
 #include "qapi/error.h"
-#include "qemu/bswap.h"
 #include "qemu/main-loop.h"
-#include "qemu/sockets.h"
+#include "wsm-peer.h"
 #include "migration/wsm/dest/control.h"
 
 #define CHANNELS        3
@@ -102,112 +98,6 @@ static void await(const unsigned *what, unsigned count)
 }
 
 /*
- * The source
- */
-
-static int connect_one(void)
-{
-    struct timeval patience = { .tv_sec = SOON_S };
-    int fd[2];
-
-    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), ==, 0);
-    setsockopt(fd[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    wsm_dest_conns_add(&conns, QIO_CHANNEL(
-                           qio_channel_socket_new_fd(fd[1], &error_abort)));
-    return fd[0];
-}
-
-static void send_msg(int fd, const WsmMsg *msg, const void *payload)
-{
-    uint8_t header[WSM_HEADER_SIZE];
-
-    wsm_msg_encode(msg, header);
-    g_assert_cmpint(qemu_write_full(fd, header, sizeof(header)), ==,
-                    sizeof(header));
-    if (msg->length) {
-        g_assert_cmpint(qemu_write_full(fd, payload, msg->length), ==,
-                        msg->length);
-    }
-}
-
-static WsmHello good_hello(unsigned channel)
-{
-    return (WsmHello) {
-        .session = start.session, .version = start.version,
-        .channel = channel, .channels = CHANNELS,
-    };
-}
-
-static void send_hello(int fd, WsmHello hello)
-{
-    WsmMsg msg = { .type = WSM_MSG_HELLO, .length = WSM_HELLO_SIZE };
-    uint8_t payload[WSM_HELLO_SIZE];
-
-    wsm_hello_encode(&hello, payload);
-    send_msg(fd, &msg, payload);
-}
-
-static void read_all(int fd, void *buf, size_t size)
-{
-    for (size_t done = 0; done < size; ) {
-        ssize_t n = read(fd, (char *)buf + done, size - done);
-
-        g_assert_cmpint(n, >, 0);
-        done += n;
-    }
-}
-
-/* The next message; its payload is in @payload, which has room for it */
-static WsmMsg recv_msg(int fd, void *payload)
-{
-    WsmLimits limits = {
-        .disks = 1, .disk_size = (int64_t[]) { disk.size },
-        .granularity = BLOCK,
-    };
-    uint8_t header[WSM_HEADER_SIZE];
-    WsmMsg msg;
-
-    read_all(fd, header, sizeof(header));
-    g_assert_true(wsm_msg_decode(header, lduw_be_p(header + 4) <=
-                                 WSM_MSG_REFUSE ? NULL : &limits, &msg,
-                                 &error_abort));
-    g_assert_cmpint(msg.length, <=, WSM_MAX_TEXT);
-    read_all(fd, payload, msg.length);
-    return msg;
-}
-
-static bool has_ended(int fd)
-{
-    char c;
-
-    return read(fd, &c, 1) == 0;
-}
-
-static void expect_welcome(int fd)
-{
-    uint8_t payload[WSM_MAX_TEXT];
-
-    g_assert_cmpint(recv_msg(fd, payload).type, ==, WSM_MSG_WELCOME);
-}
-
-/* Is there nothing to read, for a while? */
-static bool says_nothing(int fd)
-{
-    struct pollfd pfd = { .fd = fd, .events = POLLIN };
-
-    return poll(&pfd, 1, 100) == 0;
-}
-
-static int open_channel(unsigned id)
-{
-    int fd = connect_one();
-
-    send_hello(fd, good_hello(id));
-    expect_welcome(fd);
-    return fd;
-}
-
-/*
  * Connections
  */
 
@@ -218,17 +108,17 @@ static void test_welcome(void)
 
     set_up();
     g_assert_false(wsm_dest_conns_is_up(&conns, 1));
-    fd = open_channel(1);
+    fd = peer_open(&conns, 1);
     await(&ups, 1);
     g_assert_true(wsm_dest_conns_is_up(&conns, 1));
     g_assert_false(wsm_dest_conns_is_up(&conns, 0));
-    send_msg(fd, &zero, NULL);
-    send_msg(fd, &zero, NULL);
+    peer_send(fd, &zero, NULL);
+    peer_send(fd, &zero, NULL);
     await(&messages, 2);
     /* Beyond the end of the disk */
     zero.offset = disk.size;
-    send_msg(fd, &zero, NULL);
-    g_assert_true(has_ended(fd));
+    peer_send(fd, &zero, NULL);
+    g_assert_true(peer_has_ended(fd));
     await(&failures, 1);
     g_assert_cmpint(messages, ==, 2);
     close(fd);
@@ -238,14 +128,14 @@ static void test_welcome(void)
 static void expect_refusal(WsmHello hello, const char *text)
 {
     char payload[WSM_MAX_TEXT + 1] = {};
-    int fd = connect_one();
+    int fd = peer_connect(&conns);
     WsmMsg msg;
 
-    send_hello(fd, hello);
-    msg = recv_msg(fd, payload);
+    peer_send_hello(fd, hello);
+    msg = peer_recv(fd, &conns, payload, WSM_MAX_TEXT);
     g_assert_cmpint(msg.type, ==, WSM_MSG_REFUSE);
     g_assert_nonnull(strstr(payload, text));
-    g_assert_true(has_ended(fd));
+    g_assert_true(peer_has_ended(fd));
     close(fd);
 }
 
@@ -254,13 +144,13 @@ static void test_refused(void)
     WsmHello hello;
 
     set_up();
-    hello = good_hello(1);
+    hello = peer_good_hello(&conns, 1);
     hello.session.data[3]++;
     expect_refusal(hello, "no session");
-    hello = good_hello(1);
+    hello = peer_good_hello(&conns, 1);
     hello.channels++;
     expect_refusal(hello, "1 of 4");
-    hello = good_hello(1);
+    hello = peer_good_hello(&conns, 1);
     hello.features = 1;
     expect_refusal(hello, "features");
     await(&failures, 3);
@@ -268,7 +158,7 @@ static void test_refused(void)
     g_assert_null(wsm_dest_conns_refusal(&conns));
     g_assert_true(wsm_dest_conns_refuse(&conns, "no disk here"));
     g_assert_false(wsm_dest_conns_refuse(&conns, "another reason"));
-    expect_refusal(good_hello(1), "no disk here");
+    expect_refusal(peer_good_hello(&conns, 1), "no disk here");
     g_assert_cmpint(ups, ==, 0);
     tear_down();
 }
@@ -280,11 +170,11 @@ static void test_no_hello(void)
     int fd;
 
     set_up();
-    fd = connect_one();
-    send_msg(fd, &zero, NULL);
-    g_assert_true(has_ended(fd));
+    fd = peer_connect(&conns);
+    peer_send(fd, &zero, NULL);
+    g_assert_true(peer_has_ended(fd));
     close(fd);
-    close(connect_one());
+    close(peer_connect(&conns));
     await(&failures, 2);
     tear_down();
 }
@@ -305,20 +195,20 @@ static void test_fence(void)
 
     set_up();
     hold = true;
-    old = open_channel(1);
-    send_msg(old, &zero, NULL);
+    old = peer_open(&conns, 1);
+    peer_send(old, &zero, NULL);
     await(&messages, 1);
 
-    new = connect_one();
-    send_hello(new, good_hello(1));
-    g_assert_true(has_ended(old));
-    g_assert_true(says_nothing(new));
+    new = peer_connect(&conns);
+    peer_send_hello(new, peer_good_hello(&conns, 1));
+    g_assert_true(peer_has_ended(old));
+    g_assert_true(peer_hears_nothing(new));
     /* No other channel has to wait for that */
-    other = open_channel(2);
-    g_assert_true(says_nothing(new));
+    other = peer_open(&conns, 2);
+    g_assert_true(peer_hears_nothing(new));
 
     aio_bh_schedule_oneshot(loop.ctx, release_bh, NULL);
-    expect_welcome(new);
+    peer_expect_welcome(new);
     await(&ups, 3);
     g_assert_true(wsm_dest_conns_is_up(&conns, 1));
     close(old);
@@ -333,14 +223,14 @@ static void test_strangers(void)
     int stranger[2 * WSM_MAX_CONNS], fd;
 
     set_up();
-    fd = open_channel(1);
+    fd = peer_open(&conns, 1);
     for (unsigned i = 0; i < ARRAY_SIZE(stranger); i++) {
-        stranger[i] = connect_one();
+        stranger[i] = peer_connect(&conns);
     }
     /* The first ones have gone, and the last ones are still there */
-    g_assert_true(has_ended(stranger[0]));
-    g_assert_true(says_nothing(stranger[ARRAY_SIZE(stranger) - 1]));
-    close(open_channel(0));
+    g_assert_true(peer_has_ended(stranger[0]));
+    g_assert_true(peer_hears_nothing(stranger[ARRAY_SIZE(stranger) - 1]));
+    close(peer_open(&conns, 0));
     g_assert_true(wsm_dest_conns_is_up(&conns, 1));
     for (unsigned i = 0; i < ARRAY_SIZE(stranger); i++) {
         close(stranger[i]);
@@ -356,8 +246,8 @@ static void test_late(void)
 
     set_up();
     wsm_loop_quit(&loop);
-    fd = connect_one();
-    g_assert_true(has_ended(fd));
+    fd = peer_connect(&conns);
+    g_assert_true(peer_has_ended(fd));
     close(fd);
     tear_down();
 }
@@ -378,7 +268,7 @@ static void say(WsmMsgType type, int64_t offset, int64_t bytes)
 static void expect_msg(int fd, WsmMsgType type, int64_t offset, int64_t bytes)
 {
     uint8_t payload[WSM_MAX_TEXT];
-    WsmMsg msg = recv_msg(fd, payload);
+    WsmMsg msg = peer_recv(fd, &conns, payload, WSM_MAX_TEXT);
 
     g_assert_cmpint(msg.type, ==, type);
     g_assert_cmpint(msg.offset, ==, offset);
@@ -394,12 +284,12 @@ static void test_say(void)
     say(WSM_MSG_PULL, 8 * BLOCK, BLOCK);
     say(WSM_MSG_HAVE, 0, BLOCK);
     say(WSM_MSG_READY, 0, 0);
-    close(open_channel(1));
-    fd = open_channel(0);
+    close(peer_open(&conns, 1));
+    fd = peer_open(&conns, 0);
     expect_msg(fd, WSM_MSG_PULL, 8 * BLOCK, BLOCK);
     expect_msg(fd, WSM_MSG_HAVE, 0, BLOCK);
     expect_msg(fd, WSM_MSG_READY, 0, 0);
-    g_assert_true(says_nothing(fd));
+    g_assert_true(peer_hears_nothing(fd));
     say(WSM_MSG_PULL, 2 * BLOCK, 2 * BLOCK);
     expect_msg(fd, WSM_MSG_PULL, 2 * BLOCK, 2 * BLOCK);
     close(fd);
@@ -420,7 +310,7 @@ static void test_join(void)
     say(WSM_MSG_HAVE, 4 * BLOCK + WSM_MAX_DATA, BLOCK);
     say(WSM_MSG_READY, 0, 0);
     say(WSM_MSG_READY, 0, 0);
-    fd = open_channel(0);
+    fd = peer_open(&conns, 0);
     expect_msg(fd, WSM_MSG_PULL, 0, 2 * BLOCK);
     expect_msg(fd, WSM_MSG_HAVE, 2 * BLOCK, BLOCK);
     expect_msg(fd, WSM_MSG_HAVE, 4 * BLOCK, WSM_MAX_DATA);
@@ -441,7 +331,7 @@ static void test_full(void)
         say(WSM_MSG_HAVE, 2 * i % 1000 * BLOCK, BLOCK);
     }
     say(WSM_MSG_PULL, 7 * BLOCK, BLOCK);
-    fd = open_channel(0);
+    fd = peer_open(&conns, 0);
     for (unsigned i = 0; i < WSM_MAX_QUEUE; i++) {
         expect_msg(fd, WSM_MSG_HAVE, 2 * i % 1000 * BLOCK, BLOCK);
     }
