@@ -13,11 +13,13 @@
 #include "qemu/main-loop.h"
 #include "pull-test.h"
 #include "wsm-peer.h"
+#include "migration/wsm/core/hash.h"
 #include "migration/wsm/dest/basis.h"
 #include "migration/wsm/dest/data.h"
 #include "migration/wsm/dest/points.h"
 #include "migration/wsm/dest/write.h"
 #include "migration/wsm/image/points.h"
+#include "migration/wsm/wire/payload.h"
 #include "migration/wsm/wire/runs.h"
 
 #define CHANNELS        2
