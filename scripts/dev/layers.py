@@ -31,8 +31,8 @@ FILTER_HEADER = "block/pull-on-demand.h"
 NO_LAYER = ["migration/wsm/trace.h"]
 
 # What is left to mend.  These numbers may only fall.
-AGAINST_LAYERS = 2
-WITHOUT_HEADER = 6
+AGAINST_LAYERS = 0
+WITHOUT_HEADER = 3
 SHARED_HEADERS = 1
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
