@@ -305,8 +305,9 @@ static void take(unsigned lane)
             }
         }
         n *= BLOCK;
-        if (n > BLOCK && one_in(4)) {
-            n -= BLOCK / 2;     /* the image may have smaller clusters */
+        if (n + BLOCK / 2 < job->bytes && one_in(4)) {
+            /* The image may have smaller clusters: a block that is half zero */
+            n += zero ? BLOCK / 2 : -BLOCK / 2;
         }
         wsm_req_fit(req, zero, MIN(n, job->bytes));
     }
