@@ -6,6 +6,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
+#include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
@@ -118,6 +119,16 @@ bool wsm_outgoing_is_complete(void)
     WsmSource *s = wsm_get()->source;
 
     return s && !migrate_postcopy_ram() && wsm_source_wait_all_there(s, 0);
+}
+
+bool wsm_outgoing_broke_when_complete(void)
+{
+    assert(!bql_locked());
+    if (wsm_get()->source) {
+        bql_lock();
+        bql_unlock();
+    }
+    return wsm_outgoing_is_complete();
 }
 
 bool wsm_outgoing_takes_back(void)
