@@ -135,9 +135,9 @@ bool wsm_outgoing_is_complete(void);
 
 /*
  * The main stream broke; is all there, as wsm_outgoing_is_complete() says it?
- * A migrate_cancel that broke it comes first: it shuts the socket down before it
- * says so in the state, which then cannot become "failed" any more.  Migration
- * thread, without the BQL.
+ * A migrate_cancel that broke it comes first: it shuts the socket down before
+ * it says so in the state, which then cannot become "failed" any more.
+ * Migration thread, without the BQL.
  */
 bool wsm_outgoing_broke_when_complete(void);
 

@@ -32,8 +32,8 @@ NO_LAYER = ["migration/wsm/trace.h"]
 
 # What is left to mend.  These numbers may only fall.
 AGAINST_LAYERS = 0
-WITHOUT_HEADER = 3
-SHARED_HEADERS = 1
+WITHOUT_HEADER = 0
+SHARED_HEADERS = 0
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 

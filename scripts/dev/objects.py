@@ -17,7 +17,7 @@ OBJECTS = BUILD / "patched"
 # What is left to mend.  These numbers may only fall; the share in percent,
 # of lines that unit tests link, may only grow.
 ARROWS = 0
-IN_CIRCLES = 2
+IN_CIRCLES = 0
 TESTED_PERCENT = 44
 
 TEST = re.compile(r"build (tests/unit/wsm/test-\S+?): c_LINKER\S* ([^|\n]*)")

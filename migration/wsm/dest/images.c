@@ -9,6 +9,7 @@
 #include "block/block.h"
 #include "migration/wsm/dest/images.h"
 #include "migration/wsm/image/points.h"
+#include "migration/wsm/image/record-file.h"
 #include "migration/wsm/image/record.h"
 #include "migration/wsm/policy/ending.h"
 #include "migration/wsm/wire/start.h"

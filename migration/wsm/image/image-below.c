@@ -10,6 +10,7 @@
 #include "migration/wsm/image/image-below.h"
 #include "migration/wsm/image/image-file.h"
 #include "migration/wsm/image/nodes.h"
+#include "migration/wsm/image/record-file.h"
 #include "migration/wsm/image/record.h"
 
 /* The files below @disk that can have a record, but for its own */

@@ -24,22 +24,13 @@
 #include "qemu/main-loop.h"
 #include "block/block.h"
 #include "block/block_int.h"
-#include "migration/wsm/image/points-int.h"
-#include "migration/wsm/image/points.h"
+#include "migration/wsm/image/points-store.h"
 
-#define SEAL_PREFIX         "wsm-seal-"
 
 bool wsm_points_can_persist(BlockDriverState *bs)
 {
     GLOBAL_STATE_CODE();
     return bdrv_supports_persistent_dirty_bitmap(bs);
-}
-
-bool wsm_points_is_seal(const BdrvDirtyBitmap *bitmap)
-{
-    const char *name = bdrv_dirty_bitmap_name(bitmap);
-
-    return name && g_str_has_prefix(name, SEAL_PREFIX);
 }
 
 static void sum_bitmap(GString *text, BdrvDirtyBitmap *bitmap)
@@ -108,7 +99,7 @@ bool wsm_points_seal(BlockDriverState *bs)
     if (!sum) {
         return true;
     }
-    name = g_strdup_printf(SEAL_PREFIX "%" PRId64 "-%s", newest, sum);
+    name = g_strdup_printf(WSM_SEAL_PREFIX "%" PRId64 "-%s", newest, sum);
     if (!bdrv_can_store_new_dirty_bitmap(bs, name, granularity, NULL)) {
         return false;
     }
@@ -131,7 +122,8 @@ static bool seal_fits(BdrvDirtyBitmap *bitmap, const char *sum, int64_t newest)
     const char *name = bdrv_dirty_bitmap_name(bitmap);
     int64_t then;
 
-    return strstart(name, SEAL_PREFIX, &name) && bdrv_get_dirty_count(bitmap) &&
+    return strstart(name, WSM_SEAL_PREFIX, &name) &&
+           bdrv_get_dirty_count(bitmap) &&
            qemu_strtoi64(name, &name, 10, &then) == 0 && then >= 0 &&
            then <= newest && *name == '-' && !strcmp(name + 1, sum);
 }

@@ -10,7 +10,6 @@
 #include "qemu/main-loop.h"
 #include "block/block.h"
 #include "block/block_int.h"
-#include "migration/wsm/image/points-int.h"
 #include "migration/wsm/image/points.h"
 
 QemuUUID wsm_points_id(const QemuUUID *session, unsigned disk)
@@ -63,6 +62,13 @@ static bool name_parse(const char *name, PointName *n)
 static bool bitmap_parse(const BdrvDirtyBitmap *bitmap, PointName *n)
 {
     return name_parse(bdrv_dirty_bitmap_name(bitmap), n);
+}
+
+bool wsm_points_is_seal(const BdrvDirtyBitmap *bitmap)
+{
+    const char *name = bdrv_dirty_bitmap_name(bitmap);
+
+    return name && g_str_has_prefix(name, WSM_SEAL_PREFIX);
 }
 
 bool wsm_points_is_ours(const BdrvDirtyBitmap *bitmap)

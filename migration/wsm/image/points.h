@@ -143,25 +143,26 @@ bool wsm_points_changed(BlockDriverState *bs, const QemuUUID *id,
 int64_t wsm_points_changed_bytes(BlockDriverState *bs, const QemuUUID *id);
 
 /*
- * qcow2 can store the points in the image when it is closed or inactivated.
- * Has @bs this ability?
+ * For image/points-store.h
  */
-bool wsm_points_can_persist(BlockDriverState *bs);
 
-/*
- * Store them when @bs is closed or inactivated next.  Does nothing if @bs
- * cannot; those that qcow2's limits do not allow are left out, with all older
- * ones.  To be called when nobody writes any more.
- */
-void wsm_points_persist(BlockDriverState *bs);
+/* What the name of a seal begins with */
+#define WSM_SEAL_PREFIX         "wsm-seal-"
 
-/*
- * The image is about to be written: remove what is stored in it, so that nobody
- * trusts it if QEMU crashes.  In memory the points stay, except for those that
- * wsm_points_list() leaves out.  Returns false and sets @errp if what is stored
- * was tampered with, and then nothing is removed; on I/O errors; and if @bs is
- * read-only or inactive; then some may be removed.
- */
-bool wsm_points_unpersist(BlockDriverState *bs, Error **errp);
+/* Is it a seal?  Any thread. */
+bool wsm_points_is_seal(const BdrvDirtyBitmap *bitmap);
+
+/* The bitmaps of all points, a "rest" without its point, and seals */
+GPtrArray *wsm_points_bitmaps(BlockDriverState *bs);
+
+/* Remove @bitmap from the image, if it is stored there; it stays in memory */
+bool wsm_points_unstore(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                        Error **errp);
+
+/* Remove @bitmap (or NULL) from image and memory, unless it is busy */
+void wsm_points_release(BlockDriverState *bs, BdrvDirtyBitmap *bitmap);
+
+/* Forget what wsm_points_list() leaves out */
+void wsm_points_forget_unusable(BlockDriverState *bs);
 
 #endif

@@ -6,6 +6,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
+#include "migration/wsm/image/record-file.h"
 #include "migration/wsm/image/record.h"
 
 #define RECORD_SUFFIX   ".wsm"

@@ -6,7 +6,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/timer.h"
-#include "migration/wsm/image/record.h"
+#include "migration/wsm/image/record-stamp.h"
 
 #define WAIT_MAX_NS     (50 * SCALE_MS)
 #define POLL_US         200

@@ -15,6 +15,7 @@
 #include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/image.h"
 #include "migration/wsm/image/points.h"
+#include "migration/wsm/image/record-file.h"
 #include "migration/wsm/image/record.h"
 #include "migration/wsm/policy/ending.h"
 #include "migration/wsm/source/points.h"

@@ -15,6 +15,7 @@
 #include "block/block_int.h"
 #include "system/block-backend.h"
 #include "migration/wsm/image/bitmap-runs.h"
+#include "migration/wsm/image/points-store.h"
 #include "migration/wsm/image/points.h"
 
 #define SECTORS     2053            /* no multiple of a granularity */

@@ -10,6 +10,8 @@
 #include "qobject/qbool.h"
 #include "qobject/qdict.h"
 #include "qobject/qjson.h"
+#include "migration/wsm/image/record-file.h"
+#include "migration/wsm/image/record-stamp.h"
 #include "migration/wsm/image/record.h"
 
 #define SESSION     "5f1d2c70-3f0e-4b1c-9b0a-4a6a1d0c9e11"
