@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 from dev import checks, debian, narrow, objects, qemu, source
 from dev.common import ROOT, Failure, build_lock, output, say
@@ -31,14 +31,6 @@ UNIT_TIMEOUT = 300
 SANITIZER_TIMEOUT = "600"
 # What they measure is memory, and sanitizers take a lot of it
 MEASURING = ("memory-bound", "many-migrations")
-# Those in which several threads of QEMU are at work at once
-THREADED = """
-    basic-raw iothread iothread-vq-mapping heavy-load multifd multifd-tls
-    postcopy-ram back-and-forth block-channels-cut-in-postcopy pull-lost
-    link-cut-in-postcopy two-disks-recover law-one
-    read-everything-in-postcopy cancel-in-disk-precopy
-    source-quits-in-postcopy destination-quits-in-postcopy different-bases
-""".split()
 
 
 @dataclass
@@ -226,11 +218,15 @@ def sanitizer_environment(variant: Variant) -> Environment:
     return env
 
 
-def run_sanitized(run: Run, name: str, tests: Sequence[str] = ()) -> None:
-    """Run the functional tests, or those that @tests names, in a variant."""
+def run_sanitized(run: Run, name: str) -> None:
+    """
+    Run the functional tests in a build with sanitizers.
+
+    Not with TSan: QEMU with it, by gcc 12 or clang 14, ends in TSan itself
+    soon after TCG has begun to run a guest.
+    """
     variant = qemu.build(name)
-    chosen = [test for test in chosen_tests(run)
-              if test in tests or not tests and test not in MEASURING]
+    chosen = [test for test in chosen_tests(run) if test not in MEASURING]
     if not chosen:
         return
     say(f"functional tests, {name}")
