@@ -150,7 +150,9 @@ bool wsm_outgoing_is_handed_over(void);
 /*
  * The main stream broke in the post-copy state.  If the guest has not been
  * handed over, as the destination did not say that it is ready, true: it will
- * not be any more and must run here again.  Migration thread.
+ * not be any more and must run here again.  True as well if QEMU has left that
+ * state meanwhile, as it does when it quits: there is nothing to pause.
+ * Migration thread.
  */
 bool wsm_outgoing_takes_back(void);
 

@@ -6,7 +6,6 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
-#include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
@@ -54,7 +53,9 @@ void wsm_outgoing_copy_disks(void)
     int ret;
 
     assert(!bql_locked());
-    if (!s) {
+    if (!s || qatomic_read(&migrate_get_current()->state) !=
+        MIGRATION_STATUS_ACTIVE) {
+        /* It was cancelled before it began */
         return;
     }
     /* The destination needs our START before it lets channels in */
@@ -135,6 +136,10 @@ bool wsm_outgoing_takes_back(void)
 {
     WsmSource *s = wsm_get()->source;
 
+    if (s && qatomic_read(&migrate_get_current()->state) !=
+        MIGRATION_STATUS_POSTCOPY_ACTIVE) {
+        return true;
+    }
     if (!s || wsm_session_phase(&wsm_get()->session) != WSM_PHASE_FREEZE) {
         return false;
     }

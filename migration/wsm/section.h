@@ -1,9 +1,9 @@
 /*
  * Whole-system migration: its part of the main stream
  *
- * The section "wsm" has one byte that says what follows: WSM_SECTION_START
- * with the length and a START (wire/start.h), or one of the others and
- * nothing.  The section "wsm-freeze" comes with the device state.
+ * The section "wsm-start" has the length of a START and the START
+ * (wire/start.h).  Each part of the section "wsm" is one byte, which says what
+ * it is.  The section "wsm-freeze" comes with the device state.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

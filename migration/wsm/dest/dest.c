@@ -70,7 +70,9 @@ static void wsm_dest_close_bh(void *opaque)
  */
 static void wsm_dest_drop_filters(WsmDest *d, bool complete)
 {
-    aio_wait_bh_oneshot(d->loop.ctx, wsm_dest_close_bh, d);
+    if (d->loop.iothread) {
+        aio_wait_bh_oneshot(d->loop.ctx, wsm_dest_close_bh, d);
+    }
     for (unsigned i = 0; i < d->disks.n; i++) {
         WsmDestDisk *disk = &d->disks.disk[i];
 

