@@ -256,8 +256,9 @@ class FakeDestination:
         try:
             data = sock.recv(4096)
             while data.startswith(PREAMBLE) and len(data) < HELLO_END:
-                data += sock.recv(4096)
-            answer = self._answer(data)
+                more = sock.recv(4096)
+                data = data + more if more else b''
+            answer = self._answer(data) if data else None
             if answer is None:
                 sock.close()
                 return
