@@ -7,18 +7,13 @@
 #include "qapi/error.h"
 #include "block/aio.h"
 #include "qemu/error-report.h"
-#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
-#include "migration/global_state.h"
 #include "migration/migration.h"
-#include "migration/options.h"
 #include "migration/qemu-file.h"
-#include "system/runstate.h"
 #include "migration/wsm/dest/dest.h"
 #include "migration/wsm/give-up.h"
 #include "migration/wsm/section.h"
-#include "migration/wsm/trace.h"
 #include "migration/wsm/wire/start.h"
 
 typedef struct WsmLoadEnd {

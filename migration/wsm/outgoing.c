@@ -136,11 +136,14 @@ bool wsm_outgoing_takes_back(void)
 {
     WsmSource *s = wsm_get()->source;
 
-    if (s && qatomic_read(&migrate_get_current()->state) !=
+    if (!s) {
+        return false;
+    }
+    if (qatomic_read(&migrate_get_current()->state) !=
         MIGRATION_STATUS_POSTCOPY_ACTIVE) {
         return true;
     }
-    if (!s || wsm_session_phase(&wsm_get()->session) != WSM_PHASE_FREEZE) {
+    if (wsm_session_phase(&wsm_get()->session) != WSM_PHASE_FREEZE) {
         return false;
     }
     wsm_source_take_back(s);

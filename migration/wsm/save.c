@@ -11,7 +11,6 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/error-report.h"
 #include "migration/misc.h"
 #include "migration/multifd.h"
 #include "migration/migration.h"

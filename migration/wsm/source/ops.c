@@ -114,29 +114,31 @@ static void wsm_set_flush_error(Error **errp, uint64_t number)
     }
 }
 
+/* An error of our peer's, or what we have sent has not arrived */
+static void wsm_source_not_synced(WsmSource *s, uint64_t bytes)
+{
+    Error *err = NULL;
+
+    if (!wsm_work_is_push(s->work)) {
+        wsm_set_flush_error(&err, bytes);
+        wsm_fail(&s->milestones, err);
+        return;
+    }
+    error_setg(&err, "the destination lacks %" PRIu64 " bytes that were sent; "
+               "keep both sides running and report this bug", bytes);
+    wsm_session_set_error(s->session, err);
+    error_free(err);
+}
+
 static void coroutine_fn wsm_source_on_sync_ack(WsmSource *s,
                                                 const WsmMsg *msg)
 {
     if (!wsm_control_synced(&s->control, msg)) {
         return;
     }
-    if (!wsm_work_is_push(s->work) && msg->bytes) {
-        Error *err = NULL;
-
-        wsm_set_flush_error(&err, msg->bytes);
-        wsm_fail(&s->milestones, err);
-        return;
-    }
     if (msg->bytes) {
-        g_autoptr(Error) err = NULL;
-
-        error_setg(&err, "the destination lacks %" PRIu64 " bytes that were "
-                   "sent; keep both sides running and report this bug",
-                   msg->bytes);
-        wsm_session_set_error(s->session, err);
-        return;
-    }
-    if (wsm_work_is_push(s->work)) {
+        wsm_source_not_synced(s, msg->bytes);
+    } else if (wsm_work_is_push(s->work)) {
         wsm_reach(&s->milestones, WSM_ALL_THERE);
         wsm_loop_start(&s->loop, wsm_source_end_pause_co, s);
     } else {
@@ -144,8 +146,14 @@ static void coroutine_fn wsm_source_on_sync_ack(WsmSource *s,
     }
 }
 
-static bool coroutine_fn wsm_source_on_fail(WsmSourceChannel *c,
-                                            const WsmMsg *msg, Error **errp)
+/*
+ * The destination says that it fails, and why; @what comes before that.  With
+ * postcopy-ram it may be after the handover, and is only shown.
+ */
+static bool coroutine_fn wsm_source_recv_failure(WsmSourceChannel *c,
+                                                 const WsmMsg *msg,
+                                                 const char *what,
+                                                 Error **errp)
 {
     WsmSource *s = c->opaque;
     g_autofree char *text = wsm_channel_recv_text(&c->c, msg->length, errp);
@@ -154,30 +162,26 @@ static bool coroutine_fn wsm_source_on_fail(WsmSourceChannel *c,
     if (!text) {
         return false;
     }
-    error_setg(&err, "the destination cannot use disk '%s': %s",
-               s->disk[msg->disk].name, text);
+    error_setg(&err, "the destination %s: %s", what, text);
     wsm_fail(&s->milestones, err);
+    return true;
+}
+
+static bool coroutine_fn wsm_source_on_fail(WsmSourceChannel *c,
+                                            const WsmMsg *msg, Error **errp)
+{
+    WsmSource *s = c->opaque;
+    g_autofree char *what = g_strdup_printf("cannot use disk '%s'",
+                                            s->disk[msg->disk].name);
+
+    if (!wsm_source_recv_failure(c, msg, what, errp)) {
+        return false;
+    }
     /* It is tried again in post-copy; the error may last */
     if (wsm_work_is_push(s->work)) {
         wsm_loop_sleep(&s->loop, NANOSECONDS_PER_SECOND);
     }
     return wsm_source_on_answer(c, msg, false, errp);
-}
-
-/* With postcopy-ram it may be after the handover, and is only shown */
-static bool coroutine_fn wsm_source_on_give_up(WsmSourceChannel *c,
-                                             const WsmMsg *msg, Error **errp)
-{
-    WsmSource *s = c->opaque;
-    g_autofree char *text = wsm_channel_recv_text(&c->c, msg->length, errp);
-    Error *err = NULL;
-
-    if (!text) {
-        return false;
-    }
-    error_setg(&err, "the destination gives up: %s", text);
-    wsm_fail(&s->milestones, err);
-    return true;
 }
 
 /* Returns false and sets @errp to close the channel */
@@ -195,7 +199,7 @@ static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
         wsm_source_on_sync_ack(s, msg);
         return true;
     case WSM_MSG_GIVE_UP:
-        return wsm_source_on_give_up(c, msg, errp);
+        return wsm_source_recv_failure(c, msg, "gives up", errp);
     case WSM_MSG_HASHES:
         return wsm_source_on_hashes(c, msg, errp);
     case WSM_MSG_BASIS:

@@ -4,22 +4,16 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "qemu/units.h"
 #include "qapi/error.h"
 #include "block/aio-wait.h"
 #include "block/block.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
-#include "migration/migration.h"
-#include "migration/qemu-file.h"
 #include "migration/wsm/image/busy.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/storage.h"
-#include "migration/wsm/source/progress.h"
 #include "migration/wsm/source/ops.h"
 #include "migration/wsm/source/points.h"
 #include "migration/wsm/source/source.h"
-
 
 /*
  * Main thread: start and stop
