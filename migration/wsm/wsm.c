@@ -31,7 +31,7 @@ void wsm_mig_init(void)
     wsm_session_init(&w->session, wsm_tell_phase);
     wsm_options_init(&w->options);
     wsm_images_init(&w->images);
-    wsm_listen_init(&w->listen);
+    wsm_listen_init(&w->listen, wsm_incoming_accept);
     wsm_set(w);
     wsm_give_up_init();
     wsm_hmp_init();

@@ -47,9 +47,9 @@ struct WsmVisitor {
     bool displaced;             /* shut down, as others have come */
 };
 
-void wsm_listen_init(WsmListen *l)
+void wsm_listen_init(WsmListen *l, WsmListenAccept *accept)
 {
-    *l = (WsmListen) { .waiting = g_queue_new() };
+    *l = (WsmListen) { .accept = accept, .waiting = g_queue_new() };
     QTAILQ_INIT(&l->visitors);
     qemu_mutex_init(&l->lock);
 }
@@ -378,7 +378,7 @@ static void wsm_listen_ready(void *opaque)
             qio_channel_socket_accept(l->served->sioc[i], NULL);
 
         if (sioc) {
-            wsm_listen_accept(l, sioc);
+            l->accept(sioc);
             object_unref(OBJECT(sioc));
         }
     }

@@ -22,6 +22,12 @@
 #include "qemu/queue.h"
 #include "qemu/thread.h"
 
+/*
+ * A connection came to a listener that is served here: goes the way of those
+ * that come by QEMU's own main loop.  Any thread, does not take a reference.
+ */
+typedef bool WsmListenAccept(QIOChannelSocket *sioc);
+
 /* A block channel came: returns true if it takes the reference of @ioc */
 typedef bool WsmListenTaker(void *opaque, QIOChannel *ioc);
 
@@ -29,6 +35,8 @@ typedef struct WsmVisitor WsmVisitor;
 
 /* One per QEMU */
 typedef struct WsmListen {
+    WsmListenAccept *accept;    /* set in init, never changed */
+
     /* BQL.  Who knocks: oldest first, without those that are displaced */
     QTAILQ_HEAD(, WsmVisitor) visitors;
     unsigned nvisitors;
@@ -43,7 +51,7 @@ typedef struct WsmListen {
     QIONetListener *served;     /* @lock: by the AioContext, or NULL */
 } WsmListen;
 
-void wsm_listen_init(WsmListen *l);
+void wsm_listen_init(WsmListen *l, WsmListenAccept *accept);
 
 /*
  * Look at @sioc when its first bytes are there.  Then it becomes a block
