@@ -14,10 +14,7 @@ from dev.results import CannotCheck
 TREE = BUILD / "qemu-source"
 OBJECTS = BUILD / "patched"
 
-# What is left to mend.  These numbers may only fall; the share in percent,
-# of lines that unit tests link, may only grow.
-ARROWS = 0
-IN_CIRCLES = 0
+# The share of lines that unit tests link; it may only grow
 TESTED_PERCENT = 57
 
 TEST = re.compile(r"build (tests/unit/wsm/test-\S+?): c_LINKER\S* ([^|\n]*)")
@@ -214,11 +211,11 @@ def check_layers(files: list[str]) -> Iterator[str]:
     """Files use only along the layers, and none in a circle."""
     require_build(files)
     uses = overlay(files).uses()
-    yield from layers.within(arrows(uses), ARROWS, "arrows against the layers")
+    yield from layers.counted(arrows(uses), "arrows against the layers")
     rings = [sorted(ring) for ring in circles(uses)]
-    yield from layers.within(
+    yield from layers.counted(
         (f"a circle of {len(ring)}: {' '.join(ring)}" for ring in rings),
-        IN_CIRCLES, "files in circles", sum(map(len, rings)))
+        "files in circles", sum(map(len, rings)))
 
 
 def line_count(name: str) -> int:
