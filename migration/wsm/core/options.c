@@ -31,6 +31,12 @@ void wsm_options_init(WsmOptionsStore *store)
     };
 }
 
+void wsm_options_destroy(WsmOptionsStore *store)
+{
+    qapi_free_WsmOptions(store->options);
+    qemu_mutex_destroy(&store->lock);
+}
+
 int64_t wsm_option(WsmOptionsStore *store, WsmOption option)
 {
     const WsmOptions *o = store->options;

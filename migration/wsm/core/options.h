@@ -32,6 +32,7 @@ typedef struct WsmOptionsStore {
 
 /* Set all to their defaults */
 void wsm_options_init(WsmOptionsStore *store);
+void wsm_options_destroy(WsmOptionsStore *store);
 
 /* Any thread, not under @lock */
 int64_t wsm_option(WsmOptionsStore *store, WsmOption option);

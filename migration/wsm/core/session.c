@@ -15,6 +15,12 @@ void wsm_session_init(WsmSession *s, WsmSessionTell *tell)
     wsm_phase_init(&s->phases, wsm_now());
 }
 
+void wsm_session_destroy(WsmSession *s)
+{
+    g_free(s->error);
+    qemu_mutex_destroy(&s->lock);
+}
+
 void wsm_session_begin(WsmSession *s, WsmRole role, const QemuUUID *id)
 {
     WITH_QEMU_LOCK_GUARD(&s->lock) {

@@ -40,6 +40,7 @@ typedef struct WsmSession {
 
 /* @tell hears of each phase that begins, after it has begun */
 void wsm_session_init(WsmSession *s, WsmSessionTell *tell);
+void wsm_session_destroy(WsmSession *s);
 
 /* Begin a new attempt: phase "setup", no error */
 void wsm_session_begin(WsmSession *s, WsmRole role, const QemuUUID *id);

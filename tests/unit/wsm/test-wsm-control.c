@@ -125,6 +125,12 @@ static void set_up(void)
     wsm_milestones_init(&ms, &session);
 }
 
+static void tear_down(void)
+{
+    wsm_milestones_destroy(&ms);
+    wsm_session_destroy(&session);
+}
+
 static void test_reach(void)
 {
     set_up();
@@ -138,7 +144,7 @@ static void test_reach(void)
     wsm_unreach(&ms, WSM_PASS_DONE);
     g_assert_false(wsm_has_reached(&ms, WSM_PASS_DONE));
     g_assert_true(wsm_has_reached(&ms, WSM_READY));
-    wsm_milestones_destroy(&ms);
+    tear_down();
 }
 
 static void test_in_time(void)
@@ -151,13 +157,13 @@ static void test_in_time(void)
     g_assert_true(wsm_has_reached_by(&ms, WSM_READY, later));
     /* It came in time, whenever one looks */
     g_assert_true(wsm_has_reached_by(&ms, WSM_READY, wsm_now() - 1));
-    wsm_milestones_destroy(&ms);
+    tear_down();
 
     set_up();
     g_assert_false(wsm_has_reached_by(&ms, WSM_READY, wsm_now()));
     wsm_reach(&ms, WSM_READY);
     g_assert_false(wsm_has_reached_by(&ms, WSM_READY, later));
-    wsm_milestones_destroy(&ms);
+    tear_down();
 }
 
 /* A thread that waits for something that comes, or for any change */
@@ -205,8 +211,7 @@ static void test_wait(void)
     g_assert_false(wait_beside(fail_later, FOR_GOOD_MS));
     g_assert_true(wait_beside(reach_later, FOR_GOOD_MS));
     g_assert_true(wsm_wait(&ms, WSM_AGREED, FOR_GOOD_MS));
-    wsm_milestones_destroy(&ms);
-    g_clear_pointer(&session.error, g_free);
+    tear_down();
 }
 
 /* The first counts, the last is shown */
@@ -226,7 +231,7 @@ static void test_fatal(void)
         error_free(fatal);
         g_assert_cmpstr(session.error, ==, text[i]);
     }
-    wsm_milestones_destroy(&ms);
+    tear_down();
 }
 
 int main(int argc, char **argv)

@@ -158,8 +158,7 @@ static void tear_down(void)
     wsm_dest_conns_destroy(&conns);
     wsm_life_destroy(&life);
     pull_test_cleanup(&t);
-    qapi_free_WsmOptions(options.options);
-    qemu_mutex_destroy(&options.lock);
+    wsm_options_destroy(&options);
 }
 
 /* @count blocks from @first on are missing; then it is the freeze */

@@ -41,12 +41,6 @@ static WsmOptions with(unsigned i, int64_t value)
     return o;
 }
 
-static void store_destroy(WsmOptionsStore *store)
-{
-    qapi_free_WsmOptions(store->options);
-    qemu_mutex_destroy(&store->lock);
-}
-
 /* All numbers are @expected[], each in its place */
 static void check_numbers(WsmOptionsStore *store, const int64_t *expected)
 {
@@ -73,7 +67,7 @@ static void test_numbers(void)
         expected[i] = 100 + i;
         check_numbers(&store, expected);
     }
-    store_destroy(&store);
+    wsm_options_destroy(&store);
 }
 
 static void check(unsigned i, int64_t value, bool good)
@@ -158,7 +152,7 @@ static void test_lists(void)
     g_assert_cmpint(copy->basis->value->kind, ==, WSM_BASIS_KIND_FULL);
     g_assert_cmpint(copy->max_residue, ==, 1000);
     qapi_free_WsmOptions(copy);
-    store_destroy(&store);
+    wsm_options_destroy(&store);
 }
 
 int main(int argc, char **argv)

@@ -24,12 +24,6 @@ static void tell(WsmRole role, const QemuUUID *id, WsmPhase phase)
     told = phase;
 }
 
-static void session_destroy(WsmSession *s)
-{
-    g_free(s->error);
-    qemu_mutex_destroy(&s->lock);
-}
-
 static QemuUUID uuid_of(uint8_t n)
 {
     return (QemuUUID) { .data = { n } };
@@ -65,7 +59,7 @@ static void test_begin(void)
     g_assert_null(s.error);
     g_assert_cmpint(s.downtime_ns, ==, -1);
     g_assert_cmpint(wsm_session_reached(&s), ==, WSM_PHASE_SETUP);
-    session_destroy(&s);
+    wsm_session_destroy(&s);
 }
 
 static void test_advance(void)
@@ -84,7 +78,7 @@ static void test_advance(void)
     wsm_session_advance(&s, WSM_PHASE_SETUP, WSM_PHASE_DISK_PRECOPY);
     g_assert_cmpint(wsm_session_phase(&s), ==, WSM_PHASE_DISK_PRECOPY);
     g_assert_cmpint(events, ==, 1);
-    session_destroy(&s);
+    wsm_session_destroy(&s);
 }
 
 static void test_info(void)
@@ -116,7 +110,7 @@ static void test_info(void)
     g_assert_cmpint(info->phases->next->value->phase, ==,
                     WSM_PHASE_DISK_PRECOPY);
     g_assert_null(info->phases->next->next);
-    session_destroy(&s);
+    wsm_session_destroy(&s);
 }
 
 /* What a session must be like, told again in the simplest way */
@@ -192,7 +186,7 @@ static bool run_random(void)
         g_usleep(1);
         g_assert_cmpint(wsm_session_reached(&s), ==, m.reached);
     }
-    session_destroy(&s);
+    wsm_session_destroy(&s);
     return m.handed_over;
 }
 
