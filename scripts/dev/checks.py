@@ -28,8 +28,11 @@ FUNCTION_LINES = 80
 FILE_LINES = 900
 
 NO_SPDX = re.compile(r"COPYING|.*\.(patch|pem|out)|tests/fuzz/corpus/.*"
-                     r"|(?!qapi/).*\.json")
+                     r"|(?!qapi/).*\.json"
+                     r"|packaging/debian/(changelog|copyright|source/format)")
 DOCUMENT = re.compile(r"COPYING|MAINTAINERS|.*\.(md|rst|patch|svg|txt)")
+# Texts of others, and one whose format is called by an address
+NAMES_HOSTS = re.compile(r"COPYING|.*\.patch|packaging/debian/copyright")
 URL = re.compile(r"\b(?:https?|ftp)://(?!localhost|127\.|\[|example\.|[{$%<])"
                  r"[\w.-]+")
 ARCHIVE = re.compile(r"\b(?:debian\.org|ubuntu\.com|pypi\.org|pythonhosted"
@@ -208,7 +211,7 @@ def check_shell(files: list[str]) -> Iterator[str]:
 def check_host_names(files: list[str]) -> Iterator[str]:
     """No program depends on a fixed host; no file names an archive's host."""
     for name in files:
-        if name == "COPYING" or name.endswith(".patch"):
+        if NAMES_HOSTS.fullmatch(name):
             continue
         for number, line in enumerate((text_of(name) or "").splitlines(), 1):
             if ARCHIVE.search(line) or (not DOCUMENT.fullmatch(name)

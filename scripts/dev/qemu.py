@@ -129,21 +129,30 @@ def meson_python() -> Path:
     return python
 
 
-def package_version(variant: Variant, version: str) -> str:
+def release() -> str:
     """
-    Return what this QEMU says it is, with --version and in query-version.
+    Return the name and the version of what this repository makes.
 
     qemu-wsm 0.4 is the one that speaks version 4 of its protocol, and says so
-    when two hosts do not go together.  @version is that of Debian's source package.
+    when two hosts do not go together.
     """
-    package = f"Debian {version}"
-    if variant.tree == source.STOCK:
-        return package
     header = (ROOT / "migration/wsm/wire/message.h").read_text(encoding="utf-8")
     found = re.search(r"#define WSM_PROTOCOL_VERSION\s+(\d+)", header)
     if not found:
         raise Failure("migration/wsm/wire/message.h has no WSM_PROTOCOL_VERSION")
-    return f"qemu-wsm 0.{found[1]}, {package}"
+    return f"qemu-wsm 0.{found[1]}"
+
+
+def package_version(variant: Variant, version: str) -> str:
+    """
+    Return what this QEMU says it is, with --version and in query-version.
+
+    @version is that of Debian's source package.
+    """
+    package = f"Debian {version}"
+    if variant.tree == source.STOCK:
+        return package
+    return f"{release()}, {package}"
 
 
 def set_package_version(variant: Variant, package: str) -> None:

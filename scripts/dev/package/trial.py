@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The packages, tried in a fresh Debian: in, back to Debian's, in again.
+
+The guest of packaging/qemu/tests/wsm-guest runs meanwhile.
+"""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+from dev import debian, roots, source
+from dev.common import Failure, say
+from dev.package import debsource, lint, repository, versions
+from dev.package.versions import Suite
+from dev.results import NOT_OK, OK, Results
+
+# A host with all that belongs to a QEMU for PCs
+QEMU = ("qemu-system-x86 qemu-system-common qemu-utils qemu-block-extra "
+        "qemu-system-gui qemu-system-modules-spice "
+        "qemu-system-modules-opengl qemu-system-data seabios")
+OURS = "qemu-wsm-tools qemu-wsm-pin"
+SOURCES = "etc/apt/sources.list.d/qemu-wsm.sources"
+PRELUDE = """
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+install="apt-get -qq -y --no-install-recommends install"
+guest="python3 /root/wsm-guest"
+"""
+INSTALL = f"""
+apt-get -qq update
+$install {QEMU} {OURS}
+"""
+# As docs/install.md has it
+GO_BACK = f"""
+rm -f /{SOURCES}
+apt-get -qq -y purge qemu-wsm-pin
+apt-get -qq update
+back=
+for package in $(dpkg-query -W -f '${{Package}} ${{Version}}\\n' |
+                 sed -n 's/ .*+wsm.*//p') seabios qemu-system-data; do
+    back="$back $(apt-cache madison $package |
+                  awk 'NR == 1 {{ print $1 "=" $3 }}')"
+done
+$install --allow-downgrades $back
+"""
+# A package that only claims to be Debian's next
+NEXT = """
+mkdir -p /root/next/p/DEBIAN
+printf 'Package: qemu-system-x86\nVersion: %s\nArchitecture: amd64
+Maintainer: nobody <nobody@example.org>\nDescription: none\n' "$1" \
+    >/root/next/p/DEBIAN/control
+dpkg-deb -b /root/next/p /root/next/next.deb >/dev/null
+cd /root/next
+printf 'Package: qemu-system-x86\nVersion: %s\nArchitecture: amd64
+Filename: ./next.deb\nSize: %s\n\n' "$1" $(stat -c %s next.deb) >Packages
+echo 'deb [trusted=yes] file:/root/next ./' >/etc/apt/sources.list.d/next.list
+apt-get -qq update
+apt-cache policy qemu-system-x86 | sed -n 's/ *Candidate: //p'
+rm /etc/apt/sources.list.d/next.list
+apt-get -qq update
+"""
+
+
+class Wrong(Exception):
+    """What a case has found."""
+
+
+@dataclass
+class Trial:
+    """A Debian system in which the packages for @suite are tried."""
+
+    results: Results
+    suite: Suite
+
+    @property
+    def tree(self) -> Path:
+        """Where the system is."""
+        return debsource.FOLDER / self.suite.name / "trial"
+
+    def shell(self, script: str, *words: str) -> str:
+        """Run @script in the system; return what it prints."""
+        done = subprocess.run(
+            roots.command(self.tree, "sh", "-c", PRELUDE + script, "sh",
+                          *words, shared=str(repository.FOLDER)),
+            check=False, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode:
+            print(done.stdout)
+            last = (done.stdout.splitlines() or ["no output"])[-1]
+            raise Wrong(f"exit status {done.returncode}: {last}")
+        return done.stdout
+
+    def make(self) -> None:
+        """Make the system; it has no QEMU and does not know us yet."""
+        roots.make(self.tree, self.suite.name, ["python3", "procps"])
+        policy = self.tree / "usr/sbin/policy-rc.d"
+        policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
+        policy.chmod(0o755)
+        shutil.copy(debsource.PACKAGING / "qemu/tests/wsm-guest",
+                    self.tree / "root")
+
+    def add_repository(self) -> None:
+        """Tell apt of the repository."""
+        (self.tree / SOURCES).write_text(repository.sources_entry(
+            self.suite, "file:/shared", f"/shared/{repository.KEY_FILE.name}"),
+            encoding="utf-8")
+
+    def installed(self, package: str) -> str:
+        """Return which version of @package is installed."""
+        return self.shell("dpkg-query -W -f '${Version}' \"$1\"", package)
+
+    def expect_ours(self, ours: bool) -> None:
+        """Check whose packages are installed, and that they are whole."""
+        for package in QEMU.split():
+            version = self.installed(package)
+            if package in ("seabios", "qemu-system-data"):
+                continue
+            if ("+wsm" in version) != ours:
+                raise Wrong(f"{package} is {version}")
+        said = self.shell("qemu-system-x86_64 --version").splitlines()[0]
+        if ("qemu-wsm" in said) != ours:
+            raise Wrong(said)
+        if changed := self.shell("dpkg --verify"):
+            raise Wrong(f"dpkg --verify: {changed}")
+
+    # The cases
+
+    def fresh(self) -> None:
+        """Install ours where no QEMU was."""
+        self.add_repository()
+        self.shell(INSTALL)
+        self.expect_ours(True)
+
+    def moves(self) -> None:
+        """Move a guest from one QEMU to another."""
+        print(self.shell("$guest move"))
+
+    def tools(self) -> None:
+        """What goes with it works where it is installed."""
+        said = self.shell("truncate -s 1M /tmp/a.raw; wsm-info /tmp/a.raw; "
+                          "test -s /usr/share/man/man1/wsm-info.1.gz")
+        if "current" not in said:
+            raise Wrong(said)
+        if self.shell("find /usr/share/qemu-wsm -name '*.pyc' | head -n 1; "
+                      "dpkg --verify qemu-wsm-tools") == "":
+            raise Wrong("no compiled modules")
+
+    def pinned(self) -> None:
+        """Debian's next version is not taken."""
+        ours = self.installed("qemu-system-x86")
+        candidate = self.shell(NEXT, f"{versions.base_of(ours)}.1").strip()
+        if candidate != ours:
+            raise Wrong(f"apt would take {candidate}")
+
+    def back(self) -> None:
+        """Go back to Debian's while a guest of ours runs."""
+        print(self.shell("$guest during sh -euc \"$1\"", PRELUDE + GO_BACK))
+        self.expect_ours(False)
+
+    def upgrade(self) -> None:
+        """Go from Debian's to ours while a guest of Debian's runs."""
+        self.add_repository()
+        print(self.shell("$guest during sh -euc \"$1\"", PRELUDE + INSTALL))
+        self.expect_ours(True)
+
+    def autopkgtest(self) -> None:
+        """The test in the source package."""
+        dsc = self.newest_dsc()
+        print(self.shell(
+            "$install autopkgtest >/dev/null; cd /root; autopkgtest "
+            "--no-built-binaries --test-name=wsm-move \"$1\" -- null",
+            f"/shared/pool/{self.suite.name}/{dsc.name}"))
+
+    def newest_dsc(self) -> Path:
+        """Return the source package of QEMU in the repository."""
+        pool = repository.FOLDER / "pool" / self.suite.name
+        return next(pool.glob("qemu_*.dsc"))
+
+    def lintian(self) -> None:
+        """Lintian has no more to say of ours than of Debian's."""
+        pool = repository.FOLDER / "pool" / self.suite.name
+        ours = [f"/shared/pool/{self.suite.name}/{path.name}"
+                for path in sorted(pool.glob("*wsm*.deb"))]
+        theirs = self.debians([Path(path).name.split("_")[0]
+                               for path in ours])
+        self.shell("$install lintian >/dev/null")
+        told = [lint.tags(self.shell(f"cd /root/debian; {lint.COMMAND} \"$@\"",
+                                     *files))
+                for files in ([*ours, *self.sources()], theirs)]
+        print(f"# lintian: {sum(told[0].values())} tags, Debian's packages "
+              f"have {sum(told[1].values())}")
+        if new := lint.more(*told):
+            print("\n".join(f"# {line}" for line in new))
+            raise Wrong(f"{len(new)} tags more than Debian's")
+
+    def sources(self) -> list[str]:
+        """Return our source packages, as seen in the system."""
+        pool = repository.FOLDER / "pool" / self.suite.name
+        return [f"/shared/pool/{self.suite.name}/{path.name}"
+                for path in sorted(pool.glob("*.dsc"))]
+
+    def debians(self, names: list[str]) -> list[str]:
+        """Put Debian 13's packages @names, and QEMU's source, into /root."""
+        where = self.tree / "root/debian"
+        shutil.rmtree(where, ignore_errors=True)
+        where.mkdir()
+        archive = debian.Archive()
+        archive.update()
+        for name in names:
+            if not name.startswith("qemu-wsm"):
+                archive.download_binary(name, where)
+        dsc = source.fetch()
+        for path in dsc.parent.glob("qemu_*"):
+            shutil.copy(path, where)
+        return [*sorted(path.name for path in where.glob("*.deb")), dsc.name]
+
+    def run(self) -> None:
+        """Run all cases, as far as one that fails lets the next ones run."""
+        if repository.version(self.suite) is None:
+            raise Failure(f"there are no packages for {self.suite.name}: run "
+                          "scripts/package first")
+        self.make()
+        for number, case in enumerate((
+                self.fresh, self.moves, self.tools, self.pinned, self.back,
+                self.upgrade, self.moves, self.autopkgtest, self.lintian)):
+            self.run_case(f"{self.suite.name}:{number}-{case.__name__}", case)
+
+    def run_case(self, name: str, case: Callable[[], None]) -> None:
+        """Run @case, and say what came of it."""
+        say(name)
+        try:
+            case()
+        except (Wrong, Failure) as error:
+            self.results.add(NOT_OK, name, str(error).splitlines()[0])
+        else:
+            self.results.add(OK, name)
