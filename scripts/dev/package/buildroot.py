@@ -53,9 +53,8 @@ class BuildRoot:
 
     def make(self, keep: bool) -> None:
         """Make the system; one that is there is used again if @keep."""
-        if keep and self.tree.is_dir():
-            return
-        roots.make(self.tree, self.suite.name, PACKAGES)
+        if not (keep and self.tree.is_dir()):
+            roots.make(self.tree, self.suite.name, PACKAGES)
         if self.suite.backports:
             main, _security = debian.mirrors()
             name = f"{self.suite.name}-backports"

@@ -90,6 +90,7 @@ def sign(dists: Path, suite: Suite) -> None:
     run(gpg("--local-user", fingerprint, "--armor", "--detach-sign",
             "--output", dists / "Release.gpg", dists / "Release"))
     run(gpg("--output", KEY_FILE, "--export", fingerprint))
+    KEY_FILE.chmod(0o644)
 
 
 def publish(suite: Suite, debs: Path, copies: list[Path]) -> None:

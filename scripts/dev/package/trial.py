@@ -37,27 +37,38 @@ GO_BACK = f"""
 rm -f /{SOURCES}
 apt-get -qq -y purge qemu-wsm-pin
 apt-get -qq update
-back=
-for package in $(dpkg-query -W -f '${{Package}} ${{Version}}\\n' |
-                 sed -n 's/ .*+wsm.*//p') seabios qemu-system-data; do
-    back="$back $(apt-cache madison $package |
-                  awk 'NR == 1 {{ print $1 "=" $3 }}')"
-done
-$install --allow-downgrades $back
+$install --allow-downgrades $(
+    for package in $(dpkg-query -W -f '${{Package}} ${{Version}}\\n' |
+                     sed -n 's/ .*+wsm.*//p') seabios qemu-system-data; do
+        apt-cache madison $package | awk 'NR == 1 {{ print $1 "=" $3 }}'
+    done)
 """
 # A package that only claims to be Debian's next
-NEXT = """
-mkdir -p /root/next/p/DEBIAN
-printf 'Package: qemu-system-x86\nVersion: %s\nArchitecture: amd64
-Maintainer: nobody <nobody@example.org>\nDescription: none\n' "$1" \
-    >/root/next/p/DEBIAN/control
-dpkg-deb -b /root/next/p /root/next/next.deb >/dev/null
-cd /root/next
-printf 'Package: qemu-system-x86\nVersion: %s\nArchitecture: amd64
-Filename: ./next.deb\nSize: %s\n\n' "$1" $(stat -c %s next.deb) >Packages
-echo 'deb [trusted=yes] file:/root/next ./' >/etc/apt/sources.list.d/next.list
+NEXT = r"""
+folder=$(mktemp -d)
+chmod 755 $folder
+cd $folder
+mkdir -p next/DEBIAN
+cat >next/DEBIAN/control <<EOF
+Package: qemu-system-x86
+Version: $1
+Architecture: amd64
+Maintainer: nobody <nobody@example.org>
+Description: none
+EOF
+dpkg-deb -b next next.deb >/dev/null
+{ cat next/DEBIAN/control
+  echo Filename: ./next.deb
+  stat -c 'Size: %s' next.deb
+  sha256sum next.deb | sed 's/^/SHA256: /; s/  .*//'
+} >Packages
+echo "deb [trusted=yes] file:$folder ./" >/etc/apt/sources.list.d/next.list
 apt-get -qq update
-apt-cache policy qemu-system-x86 | sed -n 's/ *Candidate: //p'
+candidate() {
+    apt-cache "$@" policy qemu-system-x86 | sed -n 's/ *Candidate: //p'
+}
+candidate
+candidate -o Dir::Etc::PreferencesParts=/nowhere
 rm /etc/apt/sources.list.d/next.list
 apt-get -qq update
 """
@@ -148,11 +159,12 @@ class Trial:
             raise Wrong("no compiled modules")
 
     def pinned(self) -> None:
-        """Debian's next version is not taken."""
+        """Debian's next version is not taken, and would be without a pin."""
         ours = self.installed("qemu-system-x86")
-        candidate = self.shell(NEXT, f"{versions.base_of(ours)}.1").strip()
-        if candidate != ours:
-            raise Wrong(f"apt would take {candidate}")
+        later = f"{versions.base_of(ours)}.1"
+        candidates = self.shell(NEXT, later).split()
+        if candidates != [ours, later]:
+            raise Wrong(f"apt would take {candidates}")
 
     def back(self) -> None:
         """Go back to Debian's while a guest of ours runs."""
@@ -233,6 +245,6 @@ class Trial:
         try:
             case()
         except (Wrong, Failure) as error:
-            self.results.add(NOT_OK, name, str(error).splitlines()[0])
+            self.results.add(NOT_OK, name, str(error).split("\n", 1)[0])
         else:
             self.results.add(OK, name)
