@@ -84,11 +84,12 @@ class Move:
         """Refuse hosts that cannot be reached or are too old."""
         for virsh in (self.source, self.destination):
             try:
-                name = virsh.run("hostname")
-                found = versions(virsh.run("version", "--daemon"))
+                # One connection for both, as each takes a while
+                text = virsh.run("hostname; version --daemon")
             except VirshError as error:
                 raise Refused("no connection to libvirt at "
                               f"{virsh.uri or 'this host'}: {error}") from error
+            name, found = text.splitlines()[0].strip(), versions(text)
             if virsh is self.source:
                 self.here = name
             else:
@@ -471,10 +472,14 @@ def hint(error: str) -> str:
     return ""
 
 
+USERFAULTFD = ("sysctl -w vm.unprivileged_userfaultfd=1, at both hosts, lets "
+               "QEMU receive memory after the handover")
 HINTS = {
-    "userfaultfd|postcopy is not supported": (
-        "QEMU may not use post-copy for memory: type, at both hosts, "
-        "sysctl -w vm.unprivileged_userfaultfd=1"),
+    "userfaultfd|postcopy is not supported": f"{USERFAULTFD}.",
+    # libvirt 11.3 says no more if the destination refuses
+    "End of file while reading data": (
+        "libvirt at the destination has refused, or is gone; its log says "
+        f"why (journalctl -u libvirtd). If that is userfaultfd: {USERFAULTFD}."),
 }
 
 

@@ -61,8 +61,6 @@ def progress(info: dict[str, Any], there: str) -> str:
 def summary(info: dict[str, Any], seconds: Optional[float]) -> str:
     """Return what came of a move, as its destination says."""
     words = [] if seconds is None else [f"{seconds:.1f} s"]
-    if "downtime-ms" in info:
-        words.append(f"it stood still for {info['downtime-ms']} ms")
     for disk in info.get("disks", []):
         basis = disk.get("basis", {}).get("kind", "")
         words.append(f"{disk['name']}: {size(disk['sent'])} sent"
