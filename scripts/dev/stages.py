@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 from dev import checks, debian, narrow, objects, qemu, source
@@ -22,6 +23,7 @@ Environment = dict[str, str]
 UNIT_NAME = re.compile(r"test-(wsm|pull)-.*")
 FUNCTIONAL = ROOT / "tests/functional/run"
 PROPERTY = ROOT / "tests/property/run"
+LIBVIRT = ROOT / "tests/libvirt/run"
 PROPERTY_SEEDS = ["1", "2", "3", "4"]
 PROPERTY_STEPS = 50
 CASE_LINE = re.compile(r"^(ok|not ok|skip) (\S+)[\s#]*(.*)$")
@@ -197,10 +199,9 @@ def printed_cases(run: Run, cmd: list[str], prefix: str = "",
     return seen, f"exit status {status}"
 
 
-def chosen_tests(run: Run) -> list[str]:
-    """Return the names of the functional tests that are selected."""
-    names = re.findall(r"^([\w.-]+)", output([str(FUNCTIONAL), "--list"]),
-                       re.M)
+def chosen_tests(run: Run, program: Path = FUNCTIONAL) -> list[str]:
+    """Return the names of the tests of @program that are selected."""
+    names = re.findall(r"^([\w.-]+)", output([str(program), "--list"]), re.M)
     return [name for name in names if run.selected(name)]
 
 
@@ -258,6 +259,21 @@ def run_functional_tests(run: Run, variant: str = "patched") -> None:
         run.results.add(NOT_OK, "functional", why)
     elif not seen:
         run.results.add(SKIP, "functional", "no cases")
+
+
+def run_libvirt_tests(run: Run, suites: list[str],
+                      packages: Path | None) -> None:
+    """Build QEMU, unless it comes in @packages, and move libvirt's guests."""
+    if not packages:
+        qemu.build()
+    say("tests with libvirt")
+    cmd = [str(LIBVIRT), *(f"--debian={suite}" for suite in suites)]
+    cmd += [f"--packages={packages}"] * bool(packages)
+    cmd += [word for name in chosen_tests(run, LIBVIRT)
+            for word in ("--only", name)]
+    seen, why = printed_cases(run, cmd, "libvirt:")
+    if why or not seen:
+        run.results.add(NOT_OK, "libvirt", why or "no cases")
 
 
 def run_property_test(run: Run, variant: str = "patched") -> None:
