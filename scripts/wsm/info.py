@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
-from wsm.record import STAMP, BadRecord, load_record, runs_bytes, stamp_of
+from wsm.record import COUNTS, BadRecord, load_record, runs_bytes, stamp_of
 
 # Where scripts/build puts its qemu-img, if this lies in its repository
 TREE = Path(__file__).resolve().parents[2]
@@ -81,11 +81,11 @@ def describe_point(point: dict[str, Any], disk_size: int) -> dict[str, Any]:
 
 def compare_stamps(then: dict[str, int],
                    now: dict[str, int]) -> dict[str, Any]:
-    """Return whether an image was not touched, and else why not."""
+    """Return whether an image was not written to, and else why not."""
     problems = [f"its {name} was {then[name]} and is {now[name]}"
-                for name in STAMP if then[name] != now[name]]
-    if not problems and max(now["mtime"], now["ctime"]) > time.time_ns():
-        problems = ["its time is in the future; was the clock set back?"]
+                for name in COUNTS if then[name] != now[name]]
+    if not problems and now["mtime"] > time.time_ns():
+        problems = ["its mtime is in the future; was the clock set back?"]
     return {"fits": not problems, "problems": problems}
 
 

@@ -16,6 +16,8 @@ VERSION = b"1"
 MAX_BYTES = 63 << 20        # WSM_RECORD_MAX_BYTES
 STATES = ("current", "incomplete", "leaving", "handed-over")
 STAMP = ("device", "inode", "size", "mtime", "ctime")
+# What must be the same: ctime changes with the owner, too
+COUNTS = STAMP[:-1]
 
 # Member: (type, needed)
 POINT_MEMBERS = {"id": (str, True), "granularity": (int, True),

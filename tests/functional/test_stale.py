@@ -106,6 +106,12 @@ def stale_copy_written_unseen(scene: Scene) -> None:
     end(there, last)
 
 
+def overwrite(path: Path) -> None:
+    with open(path, 'r+b') as image:
+        image.seek(4 * MIB)
+        image.write(b'\xa5' * MIB)
+
+
 def put_back_times(path: Path, before: os.stat_result) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     after = path.stat()
@@ -114,18 +120,52 @@ def put_back_times(path: Path, before: os.stat_result) -> None:
 
 
 @test()
-def stale_copy_changed_by_dd(scene: Scene) -> None:
-    """Changed behind QEMU's back, mtime and size as they were."""
+def stale_copy_with_old_mtime(scene: Scene) -> None:
+    """Who lets others put mtime back says so, and all is compared."""
     here, there = away(scene)
     here.quit()
     path = here.images[0].path
     before = path.stat()
-    with open(path, 'r+b') as image:
-        image.seek(4 * MIB)
-        image.write(b'\xa5' * MIB)
+    overwrite(path)
     put_back_times(path, before)
+    last = onto(scene, there, here.images, 'destination-2', load={},
+                basis=[{'disk': 'vd0', 'kind': 'content'}])
+    expect_kinds(there, ['content'], "option 'basis'")
+    end(there, last)
+
+
+@test(BOTH)
+def stale_copy_with_other_owner(scene: Scene) -> None:
+    """What libvirt does when it stops and starts a guest: no write."""
+    here, there = away(scene)
+    here.quit()
+    for path in (image.path for image in here.images):
+        before = path.stat()
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534)
+        os.chown(path, before.st_uid, before.st_gid)
+        path.chmod(0o600)
+        path.chmod(before.st_mode & 0o777)
+        os.link(path, scene.folder / 'link')
+        (scene.folder / 'link').unlink()
+        require(path.stat().st_ctime_ns != before.st_ctime_ns,
+                'ctime is what it was')
+    stale = scene.reopen('stale', here.images, scene.other_guest())
+    expect_refused(stale, *STALE)
+    stale.quit()
+    last = onto(scene, there, here.images, 'destination-2')
+    expect_kinds(there, SYNC_POINTS)
+    end(there, last)
+
+
+@test()
+def stale_copy_changed_by_dd(scene: Scene) -> None:
+    """Changed behind QEMU's back, the size is what it was."""
+    here, there = away(scene)
+    here.quit()
+    overwrite(here.images[0].path)
     last = onto(scene, there, here.images, 'destination-2', load={})
-    expect_kinds(there, ['content'], 'ctime')
+    expect_kinds(there, ['content'], 'mtime')
     # The guest has changed something, too, more of it on a slow host
     expect_sent(there, DATA // 4, least=MIB)
     require(disk_total(there, 'equal') >= DATA // 4 * 3,

@@ -202,6 +202,9 @@ class InfoTest(unittest.TestCase):
         points = [{"id": OTHER, "granularity": 4096, "since": ""}]
         for name, value in stamp.items():
             self.write_members(points=points, stamp={**stamp, name: 7})
+            if name == "ctime":
+                self.show(0, "was not changed")
+                continue
             self.show(0, "not trusted", f"its {name} was 7 and is {value}")
             self.assertFalse(self.facts()["stamp"]["fits"])
         later = time.time() + 3600

@@ -25,11 +25,6 @@ static int64_t clock_ns(clockid_t id)
     return timespec_ns(&ts);
 }
 
-static int64_t newest_time(const WsmFileStamp *stamp)
-{
-    return MAX(stamp->mtime, stamp->ctime);
-}
-
 bool wsm_record_stat(const char *image, WsmFileStamp *stamp, Error **errp)
 {
     struct stat st;
@@ -74,14 +69,14 @@ static int64_t granularity_ns(const WsmFileStamp *stamp)
 static void refuse_to_wait(const char *image, const WsmFileStamp *stamp,
                            Error **errp)
 {
-    int64_t ahead = newest_time(stamp) - clock_ns(CLOCK_REALTIME);
+    int64_t ahead = stamp->mtime - clock_ns(CLOCK_REALTIME);
 
     if (ahead > 0) {
         error_setg(errp, "the time of '%s' is %" PRId64 " ms in the future; "
                    "was the clock set back?", image, ahead / SCALE_MS + 1);
     } else {
-        error_setg(errp, "'%s' was changed so shortly ago that its times would "
-                   "not show another change", image);
+        error_setg(errp, "'%s' was written to so shortly ago that its mtime "
+                   "would not show another write", image);
     }
 }
 
@@ -97,7 +92,7 @@ bool wsm_record_stamp(const char *image, WsmFileStamp *stamp, Error **errp)
         if (!wsm_record_stat(image, stamp, errp)) {
             return false;
         }
-        wait = newest_time(stamp) + granularity_ns(stamp) - clock;
+        wait = stamp->mtime + granularity_ns(stamp) - clock;
         if (wait < 0) {
             return true;
         }
@@ -136,15 +131,14 @@ bool wsm_record_unchanged(const WsmFileStamp *then, const WsmFileStamp *now,
     compare_unsigned(differs, "inode", then->inode, now->inode);
     compare_unsigned(differs, "size", then->size, now->size);
     compare_time(differs, "mtime", then->mtime, now->mtime);
-    compare_time(differs, "ctime", then->ctime, now->ctime);
     if (differs->len) {
         error_setg(errp, "the file was changed or replaced%s", differs->str);
         return false;
     }
-    if (newest_time(now) > clock_ns(CLOCK_REALTIME)) {
+    if (now->mtime > clock_ns(CLOCK_REALTIME)) {
         /* A write that comes at this time would leave it as it is */
-        error_setg(errp, "the file's time, %" PRId64 " ns, is in the future; "
-                   "was the clock set back?", newest_time(now));
+        error_setg(errp, "the file's mtime, %" PRId64 " ns, is in the future; "
+                   "was the clock set back?", now->mtime);
         return false;
     }
     return true;

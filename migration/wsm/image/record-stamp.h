@@ -28,9 +28,11 @@ bool wsm_record_stat(const char *image, WsmFileStamp *stamp, Error **errp);
 bool wsm_record_stamp(const char *image, WsmFileStamp *stamp, Error **errp);
 
 /*
- * Is @now the stamp of an image that nobody has touched since @then?  If not,
- * returns false and sets @errp: it names what differs, with both values.  A
- * stamp with a time in the future is never one.
+ * Is @now the stamp of an image that nobody has written to since @then?  If
+ * not, returns false and sets @errp: it names what differs, with both values.
+ * A stamp with an mtime in the future is never one.  Another ctime means
+ * nothing: it changes with the owner, which libvirt sets at each start and
+ * stop.
  */
 bool wsm_record_unchanged(const WsmFileStamp *then, const WsmFileStamp *now,
                           Error **errp);
