@@ -196,7 +196,7 @@ def go_delayed(scene: Scene) -> None:
     destination = scene.destination()
     relay = scene.make_relay(destination)
     relay.hold_at(Type.GO)
-    begin(source, relay.uri, switchover_timeout=1000)
+    begin(source, relay.uri, switchover_timeout=60000)
     held = relay.wait_held()
     require(source.status() != 'running', 'the source runs after GO')
     require(destination.status() != 'running',
