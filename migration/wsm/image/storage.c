@@ -31,28 +31,28 @@ static void wsm_leaf_clear(void *opaque)
     g_free(leaf->slice);
 }
 
-/* One option of a node as text, whether it was given as a number or not */
-static char *wsm_option_text(BlockDriverState *bs, const char *name)
+/* Bytes that an option of a node says, as a number or as text ("1M"), or 0 */
+static uint64_t wsm_option_bytes(BlockDriverState *bs, const char *name)
 {
     QObject *value = qdict_get(bs->options, name);
     g_autoptr(GString) text = value ? qobject_to_json(value) : NULL;
+    uint64_t bytes;
 
-    return g_strdup(text ? g_strdelimit(text->str, "\"", ' ') : "");
+    return text && qemu_strtosz(g_strstrip(g_strdelimit(text->str, "\"", ' ')),
+                                NULL, &bytes) == 0 ? bytes : 0;
 }
 
 /* The part of the node below that a node of driver "raw" shows, or NULL */
 static char *wsm_slice_of(BlockDriverState *bs)
 {
-    g_autofree char *offset = NULL, *size = NULL;
+    uint64_t size = bs->total_sectors * BDRV_SECTOR_SIZE;
 
-    if (bs->drv != &bdrv_raw) {
+    if (bs->drv != &bdrv_raw || (!qdict_haskey(bs->options, "offset") &&
+                                 !qdict_haskey(bs->options, "size"))) {
         return NULL;
     }
-    offset = wsm_option_text(bs, "offset");
-    size = wsm_option_text(bs, "size");
-    return *offset || *size ? g_strdup_printf("%s+%s", g_strstrip(offset),
-                                              g_strstrip(size))
-                            : NULL;
+    return g_strdup_printf("%" PRIu64 "+%" PRIu64,
+                           wsm_option_bytes(bs, "offset"), size);
 }
 
 static void GRAPH_RDLOCK wsm_add_leaves(BlockDriverState *bs,

@@ -11,6 +11,27 @@
 
 #define WSM_PART        " @"
 #define WSM_MAX_STACK   8       /* of device mapper's devices */
+#define WSM_SYSFS_SECTOR 512    /* bytes, whatever the device's sectors are */
+
+/* @part: " @OFFSET+SIZE"; false if it is not */
+static bool parse_part(const char *part, uint64_t *offset, uint64_t *size)
+{
+    return part &&
+           parse_uint(part + strlen(WSM_PART), &part, 10, offset) == 0 &&
+           *part == '+' && parse_uint_full(part + 1, 10, size) == 0;
+}
+
+static bool parts_meet(const char *a, const char *b)
+{
+    uint64_t offset_a, size_a, offset_b, size_b;
+
+    if (!parse_part(a, &offset_a, &size_a) ||
+        !parse_part(b, &offset_b, &size_b)) {
+        return true;
+    }
+    return offset_a <= offset_b ? offset_b - offset_a < size_a
+                                : offset_a - offset_b < size_b;
+}
 
 bool wsm_marks_same(const char *a, const char *b)
 {
@@ -19,7 +40,7 @@ bool wsm_marks_same(const char *a, const char *b)
     size_t length_b = part_b ? part_b - b : strlen(b);
 
     return length_a == length_b && !memcmp(a, b, length_a) &&
-           (!part_a || !part_b || !strcmp(part_a, part_b));
+           parts_meet(part_a, part_b);
 }
 
 /* @mark is taken */
@@ -80,6 +101,21 @@ static char *maker_name(const char *dir)
     return NULL;
 }
 
+/* Where a partition is on its disk, as " @OFFSET+SIZE"; "" if not known */
+static char *partition_part(const char *dir)
+{
+    g_autofree char *start = read_line(dir, "start");
+    g_autofree char *size = read_line(dir, "size");
+    uint64_t first, count;
+
+    if (!start || parse_uint_full(start, 10, &first) < 0 ||
+        !size || parse_uint_full(size, 10, &count) < 0) {
+        return g_strdup("");
+    }
+    return g_strdup_printf(WSM_PART "%" PRIu64 "+%" PRIu64,
+                           first * WSM_SYSFS_SECTOR, count * WSM_SYSFS_SECTOR);
+}
+
 static char *device_mark(const char *dir, unsigned depth);
 
 /* Marks of what a device of the device mapper lies on; NULL: not of all */
@@ -135,16 +171,13 @@ static char *device_mark(const char *dir, unsigned depth)
 {
     g_autofree char *disk = g_build_filename(dir, "..", NULL);
     g_autofree char *partition = read_line(dir, "partition");
-    g_autofree char *start = read_line(dir, "start");
-    g_autofree char *size = read_line(dir, "size");
+    g_autofree char *part = partition ? partition_part(dir) : g_strdup("");
     g_autofree char *name = maker_name(partition ? disk : dir);
 
     if (!name) {
         return partition ? NULL : mapper_mark(dir, depth);
     }
-    return partition ? g_strdup_printf("wwid %s" WSM_PART "%s+%s", name,
-                                       start ?: "", size ?: "")
-                     : g_strdup_printf("wwid %s", name);
+    return g_strdup_printf("wwid %s%s", name, part);
 }
 
 void wsm_marks_of_stat(GPtrArray *marks, const struct stat *st,

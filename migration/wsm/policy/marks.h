@@ -12,16 +12,16 @@
 
 /*
  * A mark is a text.  Two marks are the same storage if they are equal up to
- * " @", and what follows there, the part of it that is used, is equal or
- * missing in one of them.
+ * " @", and the parts of it that are used, which follow there as OFFSET+SIZE in
+ * bytes, have one in common.  What is no such part is taken for all of it.
  */
 bool wsm_marks_same(const char *a, const char *b);
 
 /*
  * Add to @marks those of the file or block device that stat() says @st of.
- * @slice: the part of it that is used, or NULL.  @boot: what tells this host
- * and this boot of it, or NULL if not known: device and inode numbers mean
- * something only there.  @sysfs: "/sys".
+ * @slice: the part of it that is used, as OFFSET+SIZE, or NULL.  @boot: what
+ * tells this host and this boot of it, or NULL if not known: device and inode
+ * numbers mean something only there.  @sysfs: "/sys".
  */
 void wsm_marks_of_stat(GPtrArray *marks, const struct stat *st,
                        const char *slice, const char *boot,

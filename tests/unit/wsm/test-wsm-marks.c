@@ -79,6 +79,17 @@ static void test_same(void)
     g_assert_true(wsm_marks_same("x", "x @0+4"));
     g_assert_true(wsm_marks_same("x @0+4", "x @0+4"));
     g_assert_false(wsm_marks_same("x @0+4", "x @4+4"));
+    g_assert_false(wsm_marks_same("x @4+4", "x @0+4"));
+    /* Some bytes in common */
+    g_assert_true(wsm_marks_same("x @0+5", "x @4+4"));
+    g_assert_true(wsm_marks_same("x @4+4", "x @0+5"));
+    g_assert_true(wsm_marks_same("x @0+9", "x @4+1"));
+    g_assert_true(wsm_marks_same("x @4+18446744073709551615", "x @99+1"));
+    /* What is not understood may be anything */
+    g_assert_true(wsm_marks_same("x @0+", "x @4+4"));
+    g_assert_true(wsm_marks_same("x @4+4", "x @a"));
+    g_assert_true(wsm_marks_same("x @4+4", "x @-1+4"));
+    g_assert_false(wsm_marks_same("x @0+", "y @4+4"));
     g_assert_false(wsm_marks_same("x @0+4", "y @0+4"));
     g_assert_false(wsm_marks_same("x @0+4", "xy"));
     g_assert_false(wsm_marks_same("x", ""));
@@ -113,6 +124,9 @@ static void test_device(void)
     put("devices/sda/sda1/size", "4096\n");
     put_link("dev/block/8:0", "../../devices/sda");
     put_link("dev/block/8:1", "../../devices/sda/sda1");
+    put("devices/sda/sda2/partition", "2\n");
+    put("devices/sda/sda2/start", "x\n");
+    put_link("dev/block/8:2", "../../devices/sda/sda2");
     put("devices/nvme0n1/wwid", "eui.0025385\n");
     put_link("dev/block/259:0", "../../devices/nvme0n1");
     /* Those whose name says nothing */
@@ -124,9 +138,12 @@ static void test_device(void)
     check_device(8, 0, NULL, BOOT, "device 0a0b 8:0", "wwid naa.600140500001");
     check_device(8, 0, "0+512", BOOT, "device 0a0b 8:0 @0+512",
                  "wwid naa.600140500001 @0+512");
-    check_device(8, 1, NULL, NULL, "wwid naa.600140500001 @2048+4096", NULL);
-    check_device(8, 1, "0+512", NULL, "wwid naa.600140500001 @2048+4096",
-                 NULL);
+    check_device(8, 1, NULL, NULL,
+                 "wwid naa.600140500001 @1048576+2097152", NULL);
+    check_device(8, 1, "0+512", NULL,
+                 "wwid naa.600140500001 @1048576+2097152", NULL);
+    /* Where it is is not known: all of the disk may be meant */
+    check_device(8, 2, NULL, NULL, "wwid naa.600140500001", NULL);
     check_device(259, 0, NULL, NULL, "wwid eui.0025385", NULL);
     check_device(8, 16, NULL, BOOT, "device 0a0b 8:16", NULL);
     check_device(8, 32, NULL, BOOT, "device 0a0b 8:32", NULL);
@@ -161,9 +178,9 @@ static void test_mapper(void)
     }
 
     check_device(253, 0, NULL, NULL,
-                 "dm LVM-abc on wwid naa.1,wwid naa.2 .10+20", NULL);
+                 "dm LVM-abc on wwid naa.1,wwid naa.2 .5120+10240", NULL);
     check_device(253, 1, NULL, NULL, "dm CRYPT-LUKS2-x on dm LVM-abc on "
-                 "wwid naa.1,wwid naa.2 .10+20", NULL);
+                 "wwid naa.1,wwid naa.2 .5120+10240", NULL);
     check_device(253, 2, NULL, NULL, "dm mpath-3600", NULL);
     /* One below is not known: cloned hosts have the same UUIDs */
     check_device(253, 3, NULL, NULL, NULL, NULL);
