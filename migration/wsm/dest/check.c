@@ -11,6 +11,10 @@
 #include "migration/wsm/image/storage.h"
 #include "migration/wsm/wire/start.h"
 
+#define WSM_ONLY_COPY_REMEDY \
+    "if it is not needed any more, type wsm-adopt at the destination before " \
+    "migrate-incoming, or else give it another image"
+
 static bool wsm_dest_check_disk(const WsmDiskDesc *desc, const WsmDisk *ours,
                                 Error **errp)
 {
@@ -69,17 +73,24 @@ static bool wsm_dest_check_only_copy(const WsmDiskDesc *desc,
     g_autoptr(GDateTime) when = g_date_time_new_from_unix_utc(image->time);
     g_autofree char *time = g_date_time_format(when, "%Y-%m-%d %H:%M:%S UTC");
 
-    if (image->state != WSM_IMAGE_STATE_LEAVING || image->problem ||
+    if (image->state != WSM_IMAGE_STATE_LEAVING ||
         wsm_descends_from(desc, image->session)) {
         return true;
+    }
+    if (!image->session) {
+        /* Its record cannot be read, and may have said so */
+        error_setg(errp, "disk '%s': whether the image '%s' at the destination "
+                   "may be the only complete one is not known: %s; "
+                   WSM_ONLY_COPY_REMEDY, desc->name, image->file,
+                   image->problem);
+        return false;
     }
     error_setg(errp, "disk '%s': the image '%s' at the destination may be the "
                "only complete one of another guest, or of this one: its guest "
                "was about to be handed over to %s at %s when QEMU ended, and "
-               "nothing shows that the source has all of it; if it is not "
-               "needed any more, type wsm-adopt at the destination before "
-               "migrate-incoming, or else give it another image", desc->name,
-               image->file, image->peer ?: "another host", time);
+               "nothing shows that the source has all of it; "
+               WSM_ONLY_COPY_REMEDY, desc->name, image->file,
+               image->peer ?: "another host", time);
     return false;
 }
 

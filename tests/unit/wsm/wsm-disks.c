@@ -128,6 +128,24 @@ BlockDriverState *wsm_disk_bs(const WsmDisk *disk)
     return blk_bs(disk->blk);
 }
 
+WsmDisk *wsm_disk_find(GArray *all, const WsmDiskDesc *desc, Error **errp)
+{
+    for (unsigned i = 0; i < all->len; i++) {
+        WsmDisk *disk = &g_array_index(all, WsmDisk, i);
+
+        if (!strcmp(disk->path, desc->path)) {
+            return disk;
+        }
+    }
+    error_setg(errp, "disk '%s': not there", desc->name);
+    return NULL;
+}
+
+char *wsm_disk_shown_address(const char *address)
+{
+    return g_strdup(address);
+}
+
 void disks_write(BlockBackend *blk, int64_t offset)
 {
     uint8_t buf[BDRV_SECTOR_SIZE] = { 1 };
