@@ -48,6 +48,7 @@ void wsm_channel_init(WsmChannel *c, unsigned id, bool yank)
 {
     c->id = id;
     c->yank = yank;
+    c->ctx = NULL;
     c->ioc = NULL;
     qemu_co_mutex_init(&c->send_lock);
     qemu_mutex_init(&c->lock);
@@ -59,9 +60,16 @@ void wsm_channel_destroy(WsmChannel *c)
     qemu_mutex_destroy(&c->lock);
 }
 
+/* Where its coroutines run; before the first attach there are none */
+static bool wsm_channel_is_here(const WsmChannel *c)
+{
+    return !c->ctx || c->ctx == qemu_get_current_aio_context();
+}
+
 void wsm_channel_attach(WsmChannel *c, QIOChannel *ioc)
 {
-    assert(!c->ioc);
+    assert(!c->ioc && wsm_channel_is_here(c));
+    c->ctx = qemu_get_current_aio_context();
     qio_channel_set_blocking(ioc, false, NULL);
     qio_channel_set_follow_coroutine_ctx(ioc, true);
     qio_channel_set_delay(ioc, false);
@@ -78,6 +86,7 @@ void wsm_channel_detach(WsmChannel *c)
 {
     QIOChannel *ioc;
 
+    assert(wsm_channel_is_here(c));
     WITH_QEMU_LOCK_GUARD(&c->lock) {
         ioc = g_steal_pointer(&c->ioc);
     }
@@ -110,6 +119,7 @@ int coroutine_fn wsm_channel_send(WsmChannel *c, const WsmMsg *msg,
     Error *err = NULL;
     int ret = -ENOTCONN;
 
+    assert(qemu_in_coroutine() && wsm_channel_is_here(c));
     wsm_msg_encode(msg, header);
 
     qemu_co_mutex_lock(&c->send_lock);
@@ -134,6 +144,7 @@ int coroutine_fn wsm_channel_recv(WsmChannel *c, const WsmLimits *limits,
     uint8_t header[WSM_HEADER_SIZE];
     int ret;
 
+    assert(qemu_in_coroutine() && wsm_channel_is_here(c));
     ret = qio_channel_read_all_eof(c->ioc, (char *)header, sizeof(header),
                                    errp);
     if (ret <= 0) {
@@ -150,6 +161,7 @@ int coroutine_fn wsm_channel_recv(WsmChannel *c, const WsmLimits *limits,
 bool coroutine_fn wsm_channel_recv_payload(WsmChannel *c, void *buf,
                                            size_t length, Error **errp)
 {
+    assert(qemu_in_coroutine() && wsm_channel_is_here(c));
     return qio_channel_read_all(c->ioc, buf, length, errp) == 0;
 }
 

@@ -2,14 +2,15 @@
  * Whole-system migration: a block channel
  *
  * A block channel outlives its connections: when one breaks, the next is
- * attached.  All coroutines of a channel run in one IOThread; any number may
- * send, one receives.
+ * attached.  All coroutines of a channel run in the AioContext in which the
+ * first was attached, that of an IOThread; any number may send, one receives.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #ifndef MIGRATION_WSM_LINK_BLOCK_CHANNEL_H
 #define MIGRATION_WSM_LINK_BLOCK_CHANNEL_H
 
+#include "block/aio.h"
 #include "io/channel-socket.h"
 #include "qemu/coroutine.h"
 #include "qemu/thread.h"
@@ -29,6 +30,7 @@ void wsm_keep_alive(QIOChannel *ioc);
 typedef struct WsmChannel {
     unsigned id;                /* set in init, never changed */
     bool yank;                  /* set in init: can be yanked */
+    AioContext *ctx;            /* set in the first attach, never changed */
     CoMutex send_lock;          /* one message at a time */
     QemuMutex lock;             /* protects @ioc against shutdown */
     QIOChannel *ioc;            /* NULL while down; written in the IOThread */
@@ -63,17 +65,17 @@ int coroutine_fn wsm_channel_send(WsmChannel *c, const WsmMsg *msg,
 int coroutine_fn wsm_channel_recv(WsmChannel *c, const WsmLimits *limits,
                                   WsmMsg *msg, Error **errp);
 
-/* Receive a payload.  Returns false and sets @errp on failure. */
+/* Likewise a payload.  Returns false and sets @errp on failure. */
 bool coroutine_fn wsm_channel_recv_payload(WsmChannel *c, void *buf,
                                            size_t length, Error **errp);
 
-/* Receive a text of @length bytes as a new string, NULL on failure */
+/* Likewise a text of @length bytes as a new string, NULL on failure */
 char *coroutine_fn wsm_channel_recv_text(WsmChannel *c, size_t length,
                                          Error **errp);
 
 /*
  * For query-wsm: put a channel that had @connections so far at the head of
- * the list.
+ * the list.  Any thread.
  */
 void wsm_channel_info(WsmInfo *info, unsigned id, bool up,
                       unsigned connections);

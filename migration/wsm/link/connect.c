@@ -35,6 +35,7 @@ void wsm_connector_init(WsmConnector *c)
 
 void wsm_connector_destroy(WsmConnector *c)
 {
+    GLOBAL_STATE_CODE();
     assert(!c->attempt);
     qemu_mutex_destroy(&c->lock);
 }
@@ -52,6 +53,7 @@ static void wsm_attempt_free(WsmConnectAttempt *a)
 /* Main thread, and there it is told to quit: false stays so for the caller */
 static bool wsm_attempt_is_abandoned(WsmConnectAttempt *a)
 {
+    GLOBAL_STATE_CODE();
     QEMU_LOCK_GUARD(&a->lock);
     return !a->connector;
 }
@@ -61,6 +63,7 @@ static void wsm_attempt_finish(WsmConnectAttempt *a)
 {
     bool abandoned;
 
+    GLOBAL_STATE_CODE();
     WITH_QEMU_LOCK_GUARD(&a->lock) {
         abandoned = !a->connector;
         a->done = true;
@@ -163,6 +166,8 @@ QIOChannel *coroutine_fn wsm_connect(WsmConnector *c, Error **errp)
     QIOChannel *ioc = NULL;
     bool abandoned;
 
+    assert(qemu_in_coroutine() &&
+           qemu_get_current_aio_context() != qemu_get_aio_context());
     if (!a) {
         error_setg(errp, "the migration has ended");
         return NULL;
@@ -193,6 +198,7 @@ void wsm_connector_quit(WsmConnector *c)
     WsmConnectAttempt *a;
     Coroutine *co;
 
+    GLOBAL_STATE_CODE();
     QEMU_LOCK_GUARD(&c->lock);
     c->quit = true;
     a = c->attempt;

@@ -22,6 +22,8 @@ typedef struct WsmConnector {
 } WsmConnector;
 
 void wsm_connector_init(WsmConnector *c);
+
+/* No attempt may be waited for.  Main thread. */
 void wsm_connector_destroy(WsmConnector *c);
 
 /*
@@ -31,7 +33,7 @@ void wsm_connector_destroy(WsmConnector *c);
  */
 QIOChannel *coroutine_fn wsm_connect(WsmConnector *c, Error **errp);
 
-/* Let wsm_connect() fail, now and in future.  Any thread. */
+/* Let wsm_connect() fail, now and in future.  Main thread. */
 void wsm_connector_quit(WsmConnector *c);
 
 #endif

@@ -68,7 +68,7 @@ static void wsm_listen_hand_over(WsmListen *l, QIOChannel *ioc)
 
 void wsm_listen_set_taker(WsmListen *l, WsmListenTaker *take, void *opaque)
 {
-    assert(bql_locked());
+    GLOBAL_STATE_CODE();
     l->take = take;
     l->opaque = opaque;
     for (unsigned n = take ? g_queue_get_length(l->waiting) : 0; n; n--) {
@@ -149,6 +149,7 @@ static void wsm_visitor_timeout(void *opaque)
 /* It leaves the list, sooner than its coroutine ends if it is displaced */
 static void wsm_visitor_unlist(WsmVisitor *v)
 {
+    GLOBAL_STATE_CODE();
     QTAILQ_REMOVE(&v->listen->visitors, v, next);
     v->listen->nvisitors--;
 }
@@ -353,6 +354,7 @@ void wsm_listen_accept(WsmListen *l, QIOChannelSocket *sioc)
 {
     WsmKnock *knock = g_new(WsmKnock, 1);
 
+    GLOBAL_STATE_CODE();
     *knock = (WsmKnock) {
         .listen = l, .sioc = QIO_CHANNEL_SOCKET(object_ref(OBJECT(sioc))),
     };
@@ -396,7 +398,7 @@ static void wsm_listen_set_handler(WsmListen *l, QIONetListener *listener,
 
 void wsm_listen_serve(WsmListen *l, QIONetListener *listener)
 {
-    assert(bql_locked());
+    GLOBAL_STATE_CODE();
     QEMU_LOCK_GUARD(&l->lock);
     if (l->served || !qio_net_listener_is_connected(listener)) {
         return;

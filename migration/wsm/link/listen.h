@@ -24,7 +24,7 @@
 
 /*
  * A connection came to a listener that is served here: goes the way of those
- * that come by QEMU's own main loop.  Any thread, does not take a reference.
+ * that come by QEMU's own main loop.  Does not take a reference.
  */
 typedef bool WsmListenAccept(QIOChannelSocket *sioc);
 
