@@ -40,8 +40,8 @@ pull_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
 }
 
 /* Wait for the first and the last block if the range covers part of them. */
-static int coroutine_fn pull_wait_edges(PullState *s, int64_t offset,
-                                        int64_t bytes)
+static int coroutine_fn GRAPH_RDLOCK
+pull_wait_edges(PullState *s, int64_t offset, int64_t bytes)
 {
     int64_t start = offset, len = bytes;
     int64_t inner = offset, inner_len = bytes;
@@ -243,11 +243,13 @@ static void pull_drain_end(BlockDriverState *bs)
 /* Nobody but the source has what is missing: the disk must stay here. */
 static int GRAPH_RDLOCK pull_inactivate(BlockDriverState *bs)
 {
+    GLOBAL_STATE_CODE();
     return pull_state_any_missing(bs->opaque) ? -EBUSY : 0;
 }
 
 static void GRAPH_RDLOCK pull_refresh_filename(BlockDriverState *bs)
 {
+    GLOBAL_STATE_CODE();
     if (bs->backing) {
         pstrcpy(bs->exact_filename, sizeof(bs->exact_filename),
                 bs->backing->bs->filename);
@@ -261,6 +263,7 @@ pull_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
 {
     PullState *s = bs->opaque;
 
+    GLOBAL_STATE_CODE();
     bdrv_default_perms(bs, c, role, reopen_queue, perm, shared, nperm, nshared);
 
     /*
@@ -321,6 +324,7 @@ BlockDriverState *bdrv_pull_append(BlockDriverState *bs, uint32_t granularity,
     int64_t size;
 
     GLOBAL_STATE_CODE();
+    assert(!qemu_in_coroutine());
     assert(is_power_of_2(granularity) && granularity >= BDRV_SECTOR_SIZE);
 
     if (bs->open_flags & BDRV_O_INACTIVE) {

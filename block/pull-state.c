@@ -15,6 +15,7 @@
 
 void pull_state_init(PullState *s, BlockDriverState *bs)
 {
+    GLOBAL_STATE_CODE();
     *s = (PullState) { .bs = bs };
     qemu_mutex_init(&s->lock);
     QLIST_INIT(&s->waiting);
@@ -24,6 +25,7 @@ void pull_state_init(PullState *s, BlockDriverState *bs)
 void pull_state_setup(PullState *s, int64_t size, uint32_t granularity,
                       const BdrvPullOps *ops, void *opaque)
 {
+    GLOBAL_STATE_CODE();
     s->ops = ops;
     s->opaque = opaque;
     pull_map_init(&s->map, size, granularity);
@@ -31,6 +33,7 @@ void pull_state_setup(PullState *s, int64_t size, uint32_t granularity,
 
 void pull_state_destroy(PullState *s)
 {
+    GLOBAL_STATE_CODE();
     assert(QLIST_EMPTY(&s->waiting));
     assert(!s->incoming);
     pull_map_destroy(&s->map);
@@ -63,6 +66,10 @@ int coroutine_fn pull_state_wait(PullState *s, int64_t offset, int64_t bytes)
     BlockReq req;
     int ret = 0;
 
+    IO_CODE();
+    assert(qemu_in_coroutine());
+    assert(qatomic_read(&s->bs->in_flight));
+    assert_bdrv_graph_readable();
     QEMU_LOCK_GUARD(&s->lock);
     if (!pull_map_any(&s->map, offset, bytes)) {
         return 0;
@@ -90,6 +97,8 @@ int coroutine_fn pull_state_wait(PullState *s, int64_t offset, int64_t bytes)
 bool coroutine_fn pull_state_begin(PullState *s, BlockReq *req, int64_t offset,
                                    int64_t bytes)
 {
+    IO_CODE();
+    assert(qemu_in_coroutine());
     QEMU_LOCK_GUARD(&s->lock);
 
     while (pull_map_any(&s->map, offset, bytes)) {
@@ -108,6 +117,7 @@ bool coroutine_fn pull_state_begin(PullState *s, BlockReq *req, int64_t offset,
 bool pull_state_next(PullState *s, const BlockReq *req, int64_t offset,
                      int64_t *area_offset, int64_t *area_bytes)
 {
+    IO_CODE();
     QEMU_LOCK_GUARD(&s->lock);
 
     return pull_map_next(&s->map, offset, req->offset + req->bytes - offset,
@@ -134,6 +144,8 @@ void coroutine_fn pull_state_arrived(PullState *s, const BlockReq *req,
 {
     int64_t n;
 
+    IO_CODE();
+    assert(qemu_in_coroutine());
     QEMU_LOCK_GUARD(&s->lock);
     n = pull_map_clear(&s->map, req, offset, bytes);
     *asked += n;
@@ -158,6 +170,8 @@ static void pull_state_check_complete(PullState *s)
 
 void coroutine_fn pull_state_end(PullState *s, BlockReq *req)
 {
+    IO_CODE();
+    assert(qemu_in_coroutine());
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         pull_map_end(&s->map, req);
     }
@@ -167,6 +181,8 @@ void coroutine_fn pull_state_end(PullState *s, BlockReq *req)
 
 int coroutine_fn pull_state_enter(PullState *s, bool sealed)
 {
+    IO_CODE();
+    assert(qemu_in_coroutine());
     QEMU_LOCK_GUARD(&s->lock);
 
     if (s->sealed != sealed) {
@@ -194,6 +210,7 @@ void coroutine_fn pull_state_leave(PullState *s)
 {
     BlockDriverState *bs = s->bs;
 
+    IO_CODE();
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->incoming--;
     }
@@ -202,6 +219,8 @@ void coroutine_fn pull_state_leave(PullState *s)
 
 void pull_state_set_quiesced(PullState *s, bool quiesced)
 {
+    GLOBAL_STATE_CODE();
+    assert(!qemu_in_coroutine());
     QEMU_LOCK_GUARD(&s->lock);
 
     s->quiesced = quiesced;
@@ -219,6 +238,8 @@ static bool pull_state_has_incoming(PullState *s)
 
 void pull_state_cancel(PullState *s)
 {
+    GLOBAL_STATE_CODE();
+    assert(!qemu_in_coroutine());
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->dropped = true;
         qemu_co_enter_all(&s->parked, &s->lock);
@@ -229,14 +250,17 @@ void pull_state_cancel(PullState *s)
 
 void pull_state_finish(PullState *s)
 {
+    GLOBAL_STATE_CODE();
     QEMU_LOCK_GUARD(&s->lock);
 
+    assert(s->dropped && s->quiesced && !s->incoming);
     qatomic_store_release(&s->any_missing, false);
     s->completed = true;
 }
 
 void pull_state_set_missing(PullState *s, int64_t offset, int64_t bytes)
 {
+    IO_OR_GS_CODE();
     QEMU_LOCK_GUARD(&s->lock);
 
     assert(!s->sealed);
@@ -246,6 +270,7 @@ void pull_state_set_missing(PullState *s, int64_t offset, int64_t bytes)
 
 int pull_state_seal(PullState *s)
 {
+    IO_OR_GS_CODE();
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         assert(!s->sealed);
         if (s->incoming) {
@@ -262,6 +287,8 @@ void pull_state_repeat(PullState *s)
 {
     BlockReq *req;
 
+    IO_OR_GS_CODE();
+    assert(!qemu_in_coroutine());
     QEMU_LOCK_GUARD(&s->lock);
     QLIST_FOREACH(req, &s->waiting, list) {
         pull_map_forget(&s->map, req->offset, req->bytes);
@@ -279,6 +306,8 @@ void pull_state_set_error(PullState *s, int ret)
 {
     BlockReq *req;
 
+    IO_OR_GS_CODE();
+    assert(!qemu_in_coroutine());
     QEMU_LOCK_GUARD(&s->lock);
     s->error = ret;
     if (!ret) {
@@ -295,6 +324,7 @@ again:
 
 void pull_state_count_dropped(PullState *s, int64_t bytes)
 {
+    IO_CODE();
     QEMU_LOCK_GUARD(&s->lock);
 
     s->stats.dropped += bytes;
@@ -304,6 +334,7 @@ void pull_state_get_stats(PullState *s, BdrvPullStats *stats)
 {
     BlockReq *req;
 
+    IO_OR_GS_CODE();
     QEMU_LOCK_GUARD(&s->lock);
     *stats = s->stats;
     stats->missing = pull_map_missing_bytes(&s->map);

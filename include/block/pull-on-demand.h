@@ -60,24 +60,25 @@ typedef struct BdrvPullStats {
 } BdrvPullStats;
 
 /*
- * Insert a filter above @bs, for all its parents.  Nobody else can read or
- * write @bs, or a node below that it shares with no one, until it is dropped;
- * it is an error if somebody does.  Nothing is missing: the filter passes
- * everything through.  @bs must be active (bdrv_activate()) and
- * writable.  @granularity: size of a block, a power of two, at least 512.
- * @ops and @opaque must stay valid until bdrv_pull_drop() has returned.
- * Return the filter, which the caller gives back with bdrv_pull_drop(), or
- * NULL.
+ * Main thread with the BQL, not in a coroutine.  Insert a filter above @bs, for
+ * all its parents.  Nobody else can read or write @bs, or a node below that it
+ * shares with no one, until it is dropped; it is an error if somebody does.
+ * Nothing is missing: the filter passes everything through.  @bs must be active
+ * (bdrv_activate()) and writable.  @granularity: size of a block, a power of
+ * two, at least 512.  @ops and @opaque must stay valid until bdrv_pull_drop()
+ * has returned.  Return the filter, which the caller gives back with
+ * bdrv_pull_drop(), or NULL.
  */
-BlockDriverState *bdrv_pull_append(BlockDriverState *bs, uint32_t granularity,
-                                   const BdrvPullOps *ops, void *opaque,
-                                   Error **errp);
+BlockDriverState *GRAPH_UNLOCKED
+bdrv_pull_append(BlockDriverState *bs, uint32_t granularity,
+                 const BdrvPullOps *ops, void *opaque, Error **errp);
 
 /*
- * Remove the filter and free it.  Requests that wait for a block fail with
- * -ECANCELED, so do bdrv_pull_write() and bdrv_pull_store(), for whose end is
- * waited; the caller begins no new ones.  If blocks are missing, the disk
- * below has holes with old contents: the guest must not run.
+ * Main thread with the BQL, not in a coroutine.  Remove the filter and free it.
+ * Requests that wait for a block fail with -ECANCELED, so do bdrv_pull_write()
+ * and bdrv_pull_store(), for whose end is waited; the caller begins no new
+ * ones.  If blocks are missing, the disk below has holes with old contents: the
+ * guest must not run.
  */
 void GRAPH_UNLOCKED bdrv_pull_drop(BlockDriverState *filter);
 
@@ -144,7 +145,7 @@ void bdrv_pull_repeat(BlockDriverState *filter);
  * @ret < 0: requests that need a missing block fail with @ret from now on,
  * those that wait already as well.  For a source that is lost, and to let
  * drained sections end (stop, quit) while the source cannot be reached.
- * 0: they wait again.  Any thread.
+ * 0: they wait again.  Any thread, not from a coroutine.
  */
 void bdrv_pull_set_error(BlockDriverState *filter, int ret);
 

@@ -49,7 +49,10 @@ typedef struct PullState {
     BdrvPullStats stats;    /* without @missing and @waiting */
 } PullState;
 
-/* After this the node may be drained; all else only after the setup. */
+/*
+ * After this the node may be drained; all else only after the setup.  Main
+ * thread with the BQL.
+ */
 void pull_state_init(PullState *s, BlockDriverState *bs);
 void pull_state_setup(PullState *s, int64_t size, uint32_t granularity,
                       const BdrvPullOps *ops, void *opaque);
@@ -69,7 +72,8 @@ static inline bool pull_state_any_missing(PullState *s)
  * holds the graph lock.  So drained sections and graph changes wait for it,
  * and what arrives is not parked meanwhile.
  */
-int coroutine_fn pull_state_wait(PullState *s, int64_t offset, int64_t bytes);
+int coroutine_fn GRAPH_RDLOCK
+pull_state_wait(PullState *s, int64_t offset, int64_t bytes);
 
 /*
  * Begin an exclusive range, so that nothing changes about what is missing in
@@ -106,20 +110,22 @@ void coroutine_fn pull_state_end(PullState *s, BlockReq *req);
 int coroutine_fn pull_state_enter(PullState *s, bool sealed);
 void coroutine_fn pull_state_leave(PullState *s);
 
+/* A drained section begins or ends.  Main thread, not in a coroutine. */
 void pull_state_set_quiesced(PullState *s, bool quiesced);
 
 /*
- * Main thread.  Let all that waits or is parked fail with -ECANCELED, and wait
- * until nothing comes in any more.
+ * Main thread with the BQL, not in a coroutine.  Let all that waits or is
+ * parked fail with -ECANCELED, and wait until nothing comes in any more.
  */
 void pull_state_cancel(PullState *s);
 
 /*
- * After that, and drained.  No callback is called any more, even if a block
- * job keeps the filter alive.
+ * After that, in a drained section; likewise.  No callback is called any more,
+ * even if a block job keeps the filter alive.
  */
 void pull_state_finish(PullState *s);
 
+/* Any thread */
 void pull_state_count_dropped(PullState *s, int64_t bytes);
 
 /* See pull-on-demand.h */
