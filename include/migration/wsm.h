@@ -40,7 +40,10 @@ void wsm_shutdown(void);
  */
 bool wsm_caps_check(const bool *new_caps, Error **errp);
 
-/* Can block channels be opened beside a main stream to @addr? */
+/*
+ * Can block channels be opened beside a main stream to @addr?  With the BQL, or
+ * out of band.
+ */
 bool wsm_transport_check(const MigrationAddress *addr, Error **errp);
 
 /*

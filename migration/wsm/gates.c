@@ -144,12 +144,13 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
 }
 
 /*
- * Also of where we listen, but then nobody asks for it.  A "migrate" that is
+ * Also of where we listen, but then nobody asks for it: "migrate-recover" may
+ * come without the BQL, and then it is left alone.  A "migrate" that is
  * refused, since the guest moves or has moved, comes here before that is found.
  */
 static void wsm_set_peer(Wsm *w, SocketAddress *address)
 {
-    if (!w->source && !wsm_session_handed_over(&w->session)) {
+    if (bql_locked() && !w->source && !wsm_session_handed_over(&w->session)) {
         g_free(w->peer);
         w->peer = wsm_peer_of_address(address);
     }
