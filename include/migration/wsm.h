@@ -41,17 +41,20 @@ void wsm_shutdown(void);
 bool wsm_caps_check(const bool *new_caps, Error **errp);
 
 /*
- * Can block channels be opened beside a main stream to @addr?  With the BQL, or
- * out of band.
+ * Can block channels be opened beside a main stream to @addr, or come beside
+ * one from there?  Says what to do if not.  With the BQL, or out of band for
+ * those that come.
  */
 bool wsm_transport_check(const MigrationAddress *addr, Error **errp);
 
 /*
- * `migrate` is about to connect: prepare the disks.  That may take its time,
- * and between connecting and the first bytes there must be little.  False, and
- * @errp is set: the migration has failed.
+ * `migrate` is about to connect to @addr: prepare the disks.  That may take its
+ * time, and between connecting and the first bytes there must be little.  With
+ * @resume all is prepared, only block channels go to @addr from now on.  False,
+ * and @errp is set: it has failed.
  */
-bool wsm_outgoing_start(Error **errp);
+bool wsm_outgoing_start(const MigrationAddress *addr, bool resume,
+                        Error **errp);
 
 /*
  * The migration thread has set everything up: copy the disks, until what is
@@ -77,9 +80,6 @@ void wsm_outgoing_print(Monitor *mon, const MigrationStats *stats);
 /* migrate_cancel came before the main stream was connected */
 void wsm_outgoing_cancelled(void);
 
-/* How many connections more than usual may come in at about the same time */
-int wsm_incoming_connections(void);
-
 /*
  * A connection was accepted.  Returns true if it is taken care of: it is
  * looked at when its first bytes are there, and then becomes a block channel,
@@ -88,9 +88,10 @@ int wsm_incoming_connections(void);
 bool wsm_incoming_accept(QIOChannelSocket *sioc);
 
 /*
- * The incoming side listens at @listener; it will be disconnected, and is
- * when this returns.  Any thread: with exec-oob, migrate-recover comes from
- * that of the monitor.
+ * The incoming side listens at @listener: have room there for block channels,
+ * which come at about the same time; with or without the capability.  It will
+ * be disconnected, and is when this returns.  Any thread: with exec-oob,
+ * migrate-recover comes from that of the monitor.
  */
 void wsm_incoming_listen(QIONetListener *listener);
 void wsm_incoming_disconnect(QIONetListener *listener);
@@ -115,8 +116,10 @@ bool wsm_incoming_recoverable(bool otherwise);
 
 /*
  * The main stream, or that of the package, was read to its end without an
- * error: @ret is 0, or positive if another reads on.  Returns @ret, or -errno
- * if the migration is not over.  Any thread.
+ * error: @ret is 0, or positive if another reads on.  Or it broke: -errno.
+ * Returns @ret; or -errno if the migration is not over; or 0 if everything is
+ * here, so that it does not matter that the stream broke.  (Not with
+ * postcopy-ram: memory may be missing.)  Any thread.
  */
 int wsm_incoming_check_end(int ret);
 
@@ -129,26 +132,34 @@ int wsm_incoming_check_end(int ret);
  */
 bool wsm_incoming_give_up(void);
 
-/*
- * Is everything at the destination, so that it does not matter if the main
- * stream breaks?  Not with postcopy-ram: memory may be missing.  Any thread.
- */
-bool wsm_incoming_is_complete(void);
-bool wsm_outgoing_is_complete(void);
+/* What QEMU does when a migration is complete */
+typedef void WsmMigrationEnd(MigrationState *s);
 
 /*
- * The main stream broke; is all there, as wsm_outgoing_is_complete() says it?
- * A migrate_cancel that broke it comes first: it shuts the socket down before
- * it says so in the state, which then cannot become "failed" any more.
- * Migration thread, without the BQL.
+ * Something is wrong with the main stream.  If everything is at the destination
+ * that does not matter: call @end and return true.  Not with postcopy-ram:
+ * memory may be missing.  Migration thread.
  */
-bool wsm_outgoing_broke_when_complete(void);
+bool wsm_outgoing_completes(WsmMigrationEnd *end);
+
+/*
+ * As above: the main stream broke.  A migrate_cancel that broke it comes first:
+ * it shuts the socket down before it says so in the state, which then cannot
+ * become "failed" any more.  Migration thread, without the BQL.
+ */
+bool wsm_outgoing_broke(WsmMigrationEnd *end);
+
+/* As above, if the migration is paused.  Migration thread. */
+void wsm_outgoing_end_pause(WsmMigrationEnd *end);
 
 /*
  * Has the guest been handed over?  Then it must not run here again, whatever
  * becomes of the migration.  Any thread.
  */
 bool wsm_outgoing_is_handed_over(void);
+
+/* The migration has ended; if so, set the run state and return true.  BQL. */
+bool wsm_outgoing_stays_stopped(void);
 
 /*
  * The main stream broke in the post-copy state.  If the guest has not been

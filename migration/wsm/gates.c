@@ -13,7 +13,6 @@
 #include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/wsm/image/points.h"
-#include "migration/wsm/link/peer.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/state.h"
 #include "system/runstate.h"
@@ -141,41 +140,4 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
         wsm_sections_register(wsm_get());
     }
     return true;
-}
-
-/*
- * Also of where we listen, but then nobody asks for it: "migrate-recover" may
- * come without the BQL, and then it is left alone.  A "migrate" that is
- * refused, since the guest moves or has moved, comes here before that is found.
- */
-static void wsm_set_peer(Wsm *w, SocketAddress *address)
-{
-    if (bql_locked() && !w->source && !wsm_session_handed_over(&w->session)) {
-        g_free(w->peer);
-        w->peer = wsm_peer_of_address(address);
-    }
-}
-
-bool wsm_transport_check(const MigrationAddress *addr, Error **errp)
-{
-    const char *name = MigrationAddressType_str(addr->transport);
-
-    if (!migrate_whole_system()) {
-        return true;
-    }
-    if (addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET) {
-        SocketAddressType type = addr->u.socket.type;
-
-        if (type == SOCKET_ADDRESS_TYPE_INET ||
-            type == SOCKET_ADDRESS_TYPE_UNIX ||
-            type == SOCKET_ADDRESS_TYPE_VSOCK) {
-            wsm_set_peer(wsm_get(), (SocketAddress *)&addr->u.socket);
-            return true;
-        }
-        name = SocketAddressType_str(type);
-    }
-    error_setg(errp, "Capability 'whole-system' needs a transport that more "
-               "connections can be opened to ('tcp:', 'unix:' or 'vsock:'), "
-               "not '%s:'", name);
-    return false;
 }

@@ -33,6 +33,10 @@ bool wsm_incoming_accept(QIOChannelSocket *sioc)
 
 void wsm_incoming_listen(QIONetListener *listener)
 {
+    for (size_t i = 0; i < listener->nsioc; i++) {
+        /* More room than it has; multifd has so many channels at most */
+        listen(listener->sioc[i]->fd, WSM_MAX_CHANNELS + UINT8_MAX);
+    }
     if (migrate_whole_system()) {
         wsm_listen_add(&wsm_get()->listen, listener);
     }
@@ -41,11 +45,6 @@ void wsm_incoming_listen(QIONetListener *listener)
 void wsm_incoming_disconnect(QIONetListener *listener)
 {
     wsm_listen_disconnect(&wsm_get()->listen, listener);
-}
-
-int wsm_incoming_connections(void)
-{
-    return migrate_whole_system() ? WSM_MAX_CHANNELS : 0;
 }
 
 /*
@@ -106,10 +105,23 @@ void wsm_incoming_schedule_run(QEMUBHFunc *cb, void *opaque)
     qemu_file_shutdown(mis->from_src_file);
 }
 
+/* Does it matter no more if the main stream breaks? */
+static bool wsm_incoming_is_complete(void)
+{
+    WsmDest *d = wsm_get()->dest;
+
+    return d && wsm_dest_was_told(d) && !migrate_postcopy_ram() &&
+           wsm_session_phase(&wsm_get()->session) == WSM_PHASE_POSTCOPY;
+}
+
 int wsm_incoming_check_end(int ret)
 {
     WsmDest *d = wsm_get()->dest;
 
+    if (ret < 0 && wsm_incoming_is_complete()) {
+        dirty_bitmap_mig_cancel_incoming();
+        return 0;
+    }
     /* Positive: the rest is for another to read */
     if (ret < 0 || !migrate_whole_system() || (ret && qemu_in_coroutine())) {
         return ret;
@@ -132,14 +144,6 @@ bool wsm_incoming_stays_stopped(void)
     }
     runstate_set(state);
     return true;
-}
-
-bool wsm_incoming_is_complete(void)
-{
-    WsmDest *d = wsm_get()->dest;
-
-    return d && wsm_dest_was_told(d) && !migrate_postcopy_ram() &&
-           wsm_session_phase(&wsm_get()->session) == WSM_PHASE_POSTCOPY;
 }
 
 bool wsm_incoming_recoverable(bool otherwise)

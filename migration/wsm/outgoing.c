@@ -13,20 +13,33 @@
 #include "migration/wsm/section.h"
 #include "migration/wsm/source/phases.h"
 #include "migration/wsm/state.h"
+#include "migration/wsm/transport.h"
+#include "system/runstate.h"
 
 #define WSM_NEARLY              4       /* times what can be sent stopped */
 
-bool wsm_outgoing_start(Error **errp)
+bool wsm_outgoing_start(const MigrationAddress *addr, bool resume,
+                        Error **errp)
 {
     ERRP_GUARD();
     Wsm *w = wsm_get();
+    SocketAddress *target;
 
     GLOBAL_STATE_CODE();
-    if (!migrate_whole_system()) {
+    if (!migrate_whole_system() || (resume && !w->source)) {
+        return true;
+    }
+    target = wsm_transport_target(addr, errp);
+    if (!target) {
+        return false;
+    }
+    if (resume) {
+        wsm_source_set_target(w->source, target);
         return true;
     }
     assert(!w->source);
-    w->source = wsm_source_new(&w->session, &w->options, &w->images, w->peer);
+    w->source = wsm_source_new(&w->session, &w->options, &w->images, w->peer,
+                               target);
     wsm_progress_start(w);
     if (!wsm_source_start(w->source, errp)) {
         wsm_save_end(w, WSM_PHASE_FAILED, *errp);
@@ -115,21 +128,32 @@ bool wsm_outgoing_may_switch_over(uint64_t *pending)
     }
 }
 
-bool wsm_outgoing_is_complete(void)
+bool wsm_outgoing_completes(WsmMigrationEnd *end)
 {
     WsmSource *s = wsm_get()->source;
 
-    return s && !migrate_postcopy_ram() && wsm_source_wait_all_there(s, 0);
+    if (!s || migrate_postcopy_ram() || !wsm_source_wait_all_there(s, 0)) {
+        return false;
+    }
+    end(migrate_get_current());
+    return true;
 }
 
-bool wsm_outgoing_broke_when_complete(void)
+bool wsm_outgoing_broke(WsmMigrationEnd *end)
 {
     assert(!bql_locked());
     if (wsm_get()->source) {
         bql_lock();
         bql_unlock();
     }
-    return wsm_outgoing_is_complete();
+    return wsm_outgoing_completes(end);
+}
+
+void wsm_outgoing_end_pause(WsmMigrationEnd *end)
+{
+    if (migrate_get_current()->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        wsm_outgoing_completes(end);
+    }
 }
 
 bool wsm_outgoing_takes_back(void)
@@ -153,4 +177,13 @@ bool wsm_outgoing_takes_back(void)
 bool wsm_outgoing_is_handed_over(void)
 {
     return wsm_session_handed_over(&wsm_get()->session);
+}
+
+bool wsm_outgoing_stays_stopped(void)
+{
+    if (!wsm_outgoing_is_handed_over()) {
+        return false;
+    }
+    runstate_set(RUN_STATE_POSTMIGRATE);
+    return true;
 }

@@ -92,13 +92,11 @@ int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
  */
 static void wsm_save_say_why(WsmSource *s, MigrationState *ms)
 {
-    Error *fatal = wsm_fatal(&s->milestones);
+    QEMU_LOCK_GUARD(&ms->error_mutex);
+    Error *why = wsm_source_why(s, ms->error);
 
-    if (fatal) {
-        QEMU_LOCK_GUARD(&ms->error_mutex);
-        error_free(ms->error);
-        ms->error = fatal;
-    }
+    error_free(ms->error);
+    ms->error = why;
 }
 
 void wsm_save_end(Wsm *w, WsmPhase phase, const Error *err)

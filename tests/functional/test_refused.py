@@ -21,19 +21,20 @@ TWO = MachineConfig((RAW, replace(RAW, id='vd1')))
 
 @test()
 def refused_uris(scene: Scene) -> None:
-    """exec:, fd: and file: are refused on both sides."""
+    """exec:, fd: and file: are refused on both sides, and what to do said."""
     source = loaded_source(scene)
     enable(source)
-    uris = ('exec:cat >/dev/null', 'fd:0', f'file:{scene.folder / "state"}')
+    uris = ('exec:cat >/dev/null', f'file:{scene.folder / "state"}')
     for uri in uris:
-        source.qmp.expect_error('migrate', WSM, 'tcp:', uri=uri)
+        source.qmp.expect_error('migrate', WSM, 'tcp:', 'to a file',
+                                'switch the capability off', uri=uri)
         require(source.migration_status() in ('none', 'failed', 'completed'),
                 'a migration was started')
     require(not (scene.folder / 'state').exists(), 'a file was written')
     destination = scene.destination('defer')
-    for uri in uris:
+    for uri in uris + ('fd:0',):
         destination.qmp.expect_error('migrate-incoming', WSM, 'tcp:',
-                                     uri=uri)
+                                     'switch the capability off', uri=uri)
     destination.close()
     expect_unharmed(scene, source)
     second_try(scene, source)

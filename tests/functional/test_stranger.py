@@ -309,7 +309,8 @@ def welcome(data: bytes, kind: int, own: Message) -> bytes:
 REFUSE = Message(Type.REFUSE, payload=b'we are closed').encode()
 
 fake_destination('fake-destination-closes',
-                 'Whatever connects is closed at once.', lambda data: None)
+                 'Whatever connects is closed at once.', lambda data: None,
+                 'is qemu-wsm installed')
 fake_destination('fake-destination-garbage',
                  'Every connection is answered with garbage.',
                  lambda data: struct.pack('>64I', *range(1, 65)))

@@ -13,13 +13,14 @@
 #include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/options.h"
-#include "migration/socket.h"
 #include "migration/tls.h"
 #include "migration/wsm/link/connect.h"
+#include "migration/wsm/link/target.h"
 #include "migration/wsm/wire/message.h"
 
 typedef struct WsmConnectAttempt {
     WsmConnector *connector;    /* NULL: abandoned; protected by @lock */
+    SocketAddress *const *target;   /* the connector's */
     QemuMutex lock;
     Coroutine *co;              /* waits for the result */
     QIOChannel *ioc;            /* the result, or */
@@ -27,9 +28,9 @@ typedef struct WsmConnectAttempt {
     bool done;                  /* @lock */
 } WsmConnectAttempt;
 
-void wsm_connector_init(WsmConnector *c)
+void wsm_connector_init(WsmConnector *c, SocketAddress *const *target)
 {
-    *c = (WsmConnector) {};
+    *c = (WsmConnector) { .target = target };
     qemu_mutex_init(&c->lock);
 }
 
@@ -130,7 +131,7 @@ static void wsm_attempt_connected(QIOTask *task, gpointer opaque)
     }
 }
 
-/* An end that comes before us may have freed the address already */
+/* An end that comes before us may have freed the target already */
 static void wsm_attempt_start_bh(void *opaque)
 {
     WsmConnectAttempt *a = opaque;
@@ -138,7 +139,7 @@ static void wsm_attempt_start_bh(void *opaque)
     if (wsm_attempt_is_abandoned(a)) {
         wsm_attempt_finish(a);
     } else {
-        socket_send_channel_create(wsm_attempt_connected, a);
+        wsm_target_connect(*a->target, wsm_attempt_connected, a);
     }
 }
 
@@ -155,6 +156,7 @@ static WsmConnectAttempt *wsm_attempt_new(WsmConnector *c)
     a = g_new0(WsmConnectAttempt, 1);
     qemu_mutex_init(&a->lock);
     a->connector = c;
+    a->target = c->target;
     a->co = qemu_coroutine_self();
     c->attempt = a;
     return a;

@@ -7,6 +7,7 @@
 #define MIGRATION_WSM_LINK_CONNECT_H
 
 #include "io/channel.h"
+#include "qapi/qapi-types-sockets.h"
 #include "qemu/coroutine.h"
 #include "qemu/thread.h"
 
@@ -16,18 +17,23 @@
  * objects, and may go on after its result is no longer wanted.
  */
 typedef struct WsmConnector {
+    SocketAddress *const *target;       /* set in init, never changed */
     QemuMutex lock;
     struct WsmConnectAttempt *attempt;  /* NULL: none; @lock */
     bool quit;                          /* @lock */
 } WsmConnector;
 
-void wsm_connector_init(WsmConnector *c);
+/*
+ * *@target is where to connect to.  It is looked at in the main thread, each
+ * time, and not after wsm_connector_quit().
+ */
+void wsm_connector_init(WsmConnector *c, SocketAddress *const *target);
 
 /* No attempt may be waited for.  Main thread. */
 void wsm_connector_destroy(WsmConnector *c);
 
 /*
- * Connect to where the main stream goes, send the preamble, do the TLS
+ * Connect to the target, send the preamble, do the TLS
  * handshake if migration uses TLS.  Coroutine, not in the main AioContext.
  * Returns a reference, or NULL and sets @errp.
  */

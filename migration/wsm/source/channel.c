@@ -65,11 +65,10 @@ static bool coroutine_fn wsm_source_welcome(WsmSourceChannel *c, Error **errp)
     }
     if (ret == 0) {
         error_setg(errp, "block channel %u: the destination closed the "
-                   "connection before it answered; is capability "
-                   "'whole-system' on there? Its log has the reason",
-                   c->c.id);
+                   "connection before it answered", c->c.id);
         return false;
     }
+    c->answered = true;
     if (msg.type == WSM_MSG_REFUSE) {
         text = wsm_channel_recv_text(&c->c, msg.length, errp);
         if (text) {
@@ -165,7 +164,8 @@ static void coroutine_fn wsm_source_channel_co(void *opaque)
 }
 
 void wsm_source_channel_init(WsmSourceChannel *c, unsigned id,
-                             const WsmStart *start, WsmLoop *loop,
+                             const WsmStart *start,
+                             SocketAddress *const *target, WsmLoop *loop,
                              const WsmSourceChannelOps *ops, void *opaque)
 {
     *c = (WsmSourceChannel) {
@@ -175,7 +175,7 @@ void wsm_source_channel_init(WsmSourceChannel *c, unsigned id,
         .opaque = opaque,
     };
     wsm_channel_init(&c->c, id, true);
-    wsm_connector_init(&c->connector);
+    wsm_connector_init(&c->connector, target);
     qemu_co_queue_init(&c->idle);
 }
 

@@ -43,11 +43,16 @@ struct WsmSourceChannel {
     unsigned connection;        /* number of connections there were */
     unsigned users;             /* coroutines that are sending */
     CoQueue idle;               /* waits for @users to be 0 */
+    bool answered;              /* the destination has ever said a word */
 };
 
-/* All that is given must outlive @c.  Main thread. */
+/*
+ * All that is given must outlive @c; for @target see link/connect.h.  Main
+ * thread.
+ */
 void wsm_source_channel_init(WsmSourceChannel *c, unsigned id,
-                             const WsmStart *start, WsmLoop *loop,
+                             const WsmStart *start,
+                             SocketAddress *const *target, WsmLoop *loop,
                              const WsmSourceChannelOps *ops, void *opaque);
 void wsm_source_channel_destroy(WsmSourceChannel *c);
 

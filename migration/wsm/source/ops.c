@@ -239,6 +239,7 @@ static void coroutine_fn wsm_source_up(WsmSourceChannel *c)
 {
     WsmSource *s = c->opaque;
 
+    qatomic_set(&s->answered, true);
     wsm_work_lane_up(s->work, c->c.id);
     if (c->c.id == 0) {
         wsm_control_up(&s->control, wsm_work_is_push(s->work));
@@ -263,12 +264,27 @@ static void wsm_source_gone(WsmSourceChannel *c)
     wsm_work_lane_gone(s->work, c->c.id);
 }
 
+Error *wsm_source_unanswered(WsmSource *s, const Error *cause)
+{
+    Error *err = NULL;
+
+    error_setg(&err, "%s; is qemu-wsm installed at the destination (its log "
+               "may say more), and if %s is a proxy or a tunnel, does it take "
+               "several connections?", error_get_pretty(cause), s->peer);
+    return err;
+}
+
 /* A failure while the two sides get to know each other is for good */
 static void wsm_source_failed(WsmSourceChannel *c, Error *err)
 {
     WsmSource *s = c->opaque;
 
     if (wsm_session_phase(s->session) == WSM_PHASE_SETUP) {
+        if (!c->answered && !qatomic_read(&s->answered)) {
+            g_autoptr(Error) cause = err;
+
+            err = wsm_source_unanswered(s, cause);
+        }
         wsm_fail(&s->milestones, err);
     } else {
         wsm_session_set_error(s->session, err);
@@ -311,6 +327,7 @@ static void coroutine_fn wsm_source_control_co(void *opaque)
 
 void wsm_source_open_channels(WsmSource *s)
 {
+    qatomic_set(&s->opened, true);
     for (unsigned i = 0; i < s->nchannels; i++) {
         wsm_source_channel_open(&s->channel[i], s->disk_size);
         if (i > 0) {

@@ -12,6 +12,12 @@
 extern const WsmSourceChannelOps wsm_source_channel_ops;
 extern const WsmWorkOps wsm_source_work_ops;
 
+/*
+ * The destination has not said a word, @cause is what is known: a new error
+ * that says why that may be.  Any thread.
+ */
+Error *wsm_source_unanswered(WsmSource *s, const Error *cause);
+
 /* Start the coroutines of all channels.  Migration thread. */
 void wsm_source_open_channels(WsmSource *s);
 

@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "block/thread-pool.h"
+#include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
@@ -30,6 +31,7 @@
 #include "migration/wsm/trace.h"
 
 #define WSM_WAIT_MS             100     /* look for cancel this often */
+#define WSM_SILENCE_S           10      /* then nobody seems to listen */
 #define WSM_ABORT_NS            (500 * SCALE_MS)
 #define WSM_ABORT_POLL_NS       (5 * SCALE_MS)
 
@@ -150,11 +152,28 @@ static int wsm_source_agree(WsmSource *s)
     return ret;
 }
 
+/* Somebody takes our connections and says nothing; it may only be slow */
+static void coroutine_fn wsm_source_silence_co(void *opaque)
+{
+    g_autoptr(Error) silence = NULL, err = NULL;
+    WsmSource *s = opaque;
+
+    wsm_loop_sleep(&s->loop, WSM_SILENCE_S * NANOSECONDS_PER_SECOND);
+    if (!wsm_loop_is_over(&s->loop) && !qatomic_read(&s->answered)) {
+        error_setg(&silence, "no answer on block channels for %d s",
+                   WSM_SILENCE_S);
+        err = wsm_source_unanswered(s, silence);
+        wsm_session_set_error(s->session, err);
+        warn_report("%s", error_get_pretty(err));
+    }
+}
+
 int wsm_source_disk_phase(WsmSource *s)
 {
     int ret;
 
     wsm_source_open_channels(s);
+    wsm_loop_start(&s->loop, wsm_source_silence_co, s);
     ret = wsm_source_wait(s, WSM_WELCOME);
     if (ret < 0) {
         return ret;

@@ -153,13 +153,14 @@ static void wsm_source_add_channels(WsmSource *s)
 {
     s->channel = g_new0(WsmSourceChannel, s->nchannels);
     for (unsigned i = 0; i < s->nchannels; i++) {
-        wsm_source_channel_init(&s->channel[i], i, &s->start, &s->loop,
-                                &wsm_source_channel_ops, s);
+        wsm_source_channel_init(&s->channel[i], i, &s->start, &s->target,
+                                &s->loop, &wsm_source_channel_ops, s);
     }
 }
 
 WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
-                          WsmImages *images, const char *peer)
+                          WsmImages *images, const char *peer,
+                          SocketAddress *target)
 {
     WsmSource *s = g_new0(WsmSource, 1);
 
@@ -167,6 +168,7 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     s->options = options;
     s->images = images;
     s->peer = peer;
+    s->target = target;
     s->start.version = WSM_PROTOCOL_VERSION;
     s->start.oldest = WSM_PROTOCOL_OLDEST;
     s->start.features = WSM_FEATURES;
@@ -185,6 +187,13 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     wsm_source_add_channels(s);
     wsm_session_begin(session, WSM_ROLE_SOURCE, &s->start.session);
     return s;
+}
+
+void wsm_source_set_target(WsmSource *s, SocketAddress *target)
+{
+    GLOBAL_STATE_CODE();
+    qapi_free_SocketAddress(s->target);
+    s->target = target;
 }
 
 bool wsm_source_start(WsmSource *s, Error **errp)
@@ -242,6 +251,20 @@ void wsm_source_stop(WsmSource *s)
     s->released = true;
 }
 
+Error *wsm_source_why(WsmSource *s, const Error *seen)
+{
+    Error *fatal = wsm_fatal(&s->milestones);
+
+    if (fatal) {
+        return fatal;
+    }
+    if (seen && wsm_session_phase(s->session) == WSM_PHASE_SETUP &&
+        qatomic_read(&s->opened) && !qatomic_read(&s->answered)) {
+        return wsm_source_unanswered(s, seen);
+    }
+    return seen ? error_copy(seen) : NULL;
+}
+
 void wsm_source_free(WsmSource *s)
 {
     assert(s->released);
@@ -258,6 +281,7 @@ void wsm_source_free(WsmSource *s)
     g_free(s->disk);
     g_free(s->disk_size);
     wsm_start_destroy(&s->start);
+    qapi_free_SocketAddress(s->target);
     qapi_free_WsmExcludedDiskList(s->excluded);
     error_free(s->blocker);
     error_free(s->other_blocker);

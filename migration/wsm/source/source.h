@@ -33,7 +33,7 @@ struct WsmSource {
     WsmSession *session;
     WsmOptionsStore *options;
     WsmImages *images;
-    const char *peer;           /* where the guest goes to; NULL: not known */
+    const char *peer;           /* where the guest goes to, as the user said */
     WsmStart start;             /* what the destination is told */
     unsigned ndisks;
     WsmSourceDisk *disk;
@@ -53,6 +53,8 @@ struct WsmSource {
     WsmControl control;
     unsigned nwelcome;          /* channels that are or were up */
     unsigned nagreed;           /* disks of which the basis is known */
+    bool opened;                /* atomic: channels were asked for, */
+    bool answered;              /* atomic: and one of them was welcome */
     WsmBuffers buffers;         /* for what is read */
     RateLimit limit;            /* has a lock of its own */
     RateLimit compare_limit;    /* likewise */
@@ -63,6 +65,7 @@ struct WsmSource {
     bool flushing;              /* our images, ahead of the freeze; or done */
     int64_t ready_until;        /* ns; set once, before a clock starts */
 
+    SocketAddress *target;      /* main thread: where block channels go */
     bool aborting;              /* atomic: not yet, ABORT is to be sent */
     bool stopped;               /* BQL: wsm_source_stop() has begun, */
     bool released;              /* BQL: has ended; it polls in between */
@@ -75,9 +78,16 @@ struct WsmSource {
 bool wsm_source_check(const WsmOptionsStore *options, WsmImages *images,
                       Error **errp);
 
-/* Begin phase "setup".  All arguments must outlive the source. */
+/*
+ * Begin phase "setup".  All arguments must outlive the source, but @target,
+ * which is taken: where block channels go.
+ */
 WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
-                          WsmImages *images, const char *peer);
+                          WsmImages *images, const char *peer,
+                          SocketAddress *target);
+
+/* The main stream goes elsewhere from now on.  @target is taken. */
+void wsm_source_set_target(WsmSource *s, SocketAddress *target);
 
 /*
  * Begin to track writes.  It drains, so it can take as long as a guest's
@@ -87,6 +97,12 @@ bool wsm_source_start(WsmSource *s, Error **errp);
 
 /* End all coroutines, release all block nodes.  Can be called twice. */
 void wsm_source_stop(WsmSource *s);
+
+/*
+ * Why it failed, a new error or NULL.  @seen is what is known of the main
+ * stream; it may be NULL.
+ */
+Error *wsm_source_why(WsmSource *s, const Error *seen);
 
 void wsm_source_free(WsmSource *s);
 

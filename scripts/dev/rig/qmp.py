@@ -70,6 +70,15 @@ class Qmp:
             if wanted(message):
                 return message
 
+    def pass_fd(self, name: str, descriptor: int) -> None:
+        """Give QEMU a file descriptor, for "fd:NAME"; ours stays open."""
+        self._next_id += 1
+        request = {'execute': 'getfd', 'id': self._next_id,
+                   'arguments': {'fdname': name}}
+        socket.send_fds(self._sock, [json.dumps(request).encode() + b'\n'],
+                        [descriptor])
+        self.finish(self._next_id, 'getfd')
+
     def start(self, name: str, arguments: Optional[Json] = None,
               oob: bool = False) -> int:
         """Send a command; finish() waits for the reply to it.

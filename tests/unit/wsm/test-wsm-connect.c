@@ -15,14 +15,15 @@
 #include "qemu/sockets.h"
 #include "migration/migration.h"
 #include "migration/options.h"
-#include "migration/socket.h"
 #include "migration/tls.h"
 #include "migration/wsm/core/loop.h"
 #include "migration/wsm/link/connect.h"
+#include "migration/wsm/link/target.h"
 #include "migration/wsm/wire/message.h"
 
 static WsmLoop loop;
 static WsmConnector connector;
+static SocketAddress first, second, *target;
 
 /* What the coroutine got */
 static QIOChannel *ioc;
@@ -32,6 +33,7 @@ static unsigned ended;                  /* atomic */
 /* The attempt that is under way, and how many there have been */
 static QIOTask *task;
 static unsigned attempts;
+static SocketAddress *attempted;        /* where it goes */
 static int peer;                        /* the other end of the connection */
 
 /*
@@ -58,7 +60,7 @@ QIOChannelTLS *migration_tls_client_create(QIOChannel *channel,
     return NULL;
 }
 
-void socket_send_channel_create(QIOTaskFunc f, void *data)
+void wsm_target_connect(SocketAddress *to, QIOTaskFunc done, void *data)
 {
     QIOChannelSocket *sioc;
     int fd[2];
@@ -68,7 +70,8 @@ void socket_send_channel_create(QIOTaskFunc f, void *data)
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), ==, 0);
     sioc = qio_channel_socket_new_fd(fd[0], &error_abort);
     peer = fd[1];
-    task = qio_task_new(OBJECT(sioc), f, data, NULL);
+    task = qio_task_new(OBJECT(sioc), done, data, NULL);
+    attempted = to;
     attempts++;
 }
 
@@ -82,7 +85,8 @@ static void set_up(void)
     peer = -1;
     tls = false;
     wsm_loop_init(&loop, "test", &error_abort);
-    wsm_connector_init(&connector);
+    target = &first;
+    wsm_connector_init(&connector, &target);
 }
 
 static void tear_down(void)
@@ -207,6 +211,27 @@ static void test_refused(void)
     tear_down();
 }
 
+/* The main stream has gone elsewhere meanwhile */
+static void test_other_target(void)
+{
+    set_up();
+    begin();
+    await_attempt(1);
+    g_assert_true(attempted == &first);
+    complete(NULL);
+    await_end(1);
+    drop_connection();
+
+    target = &second;
+    begin();
+    await_attempt(2);
+    g_assert_true(attempted == &second);
+    complete(NULL);
+    await_end(2);
+    drop_connection();
+    tear_down();
+}
+
 /* The preamble is in clear; whose certificate is it to be? */
 static void test_no_tls(void)
 {
@@ -324,6 +349,7 @@ int main(int argc, char **argv)
 
     g_test_add_func("/wsm/connect/connected", test_connected);
     g_test_add_func("/wsm/connect/refused", test_refused);
+    g_test_add_func("/wsm/connect/other-target", test_other_target);
     g_test_add_func("/wsm/connect/no-tls", test_no_tls);
     g_test_add_func("/wsm/connect/broken", test_broken);
     g_test_add_func("/wsm/connect/quit-before", test_quit_before);

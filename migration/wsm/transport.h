@@ -1,0 +1,21 @@
+/*
+ * Whole-system migration: by which transports it can go
+ *
+ * Main thread.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_TRANSPORT_H
+#define MIGRATION_WSM_TRANSPORT_H
+
+#include "qapi/qapi-types-migration.h"
+#include "qapi/qapi-types-sockets.h"
+
+/*
+ * Where block channels go beside a main stream to @addr; a new object.  Returns
+ * NULL and sets @errp if there is no such place, and says what to do.
+ */
+SocketAddress *wsm_transport_target(const MigrationAddress *addr,
+                                    Error **errp);
+
+#endif
