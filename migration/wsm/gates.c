@@ -113,7 +113,6 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
         MIGRATION_CAPABILITY_X_COLO,
         MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
         MIGRATION_CAPABILITY_MAPPED_RAM,
-        MIGRATION_CAPABILITY_POSTCOPY_PREEMPT,
         /* The source may take the guest back after its memory was sent */
         MIGRATION_CAPABILITY_RELEASE_RAM,
     };
@@ -134,6 +133,11 @@ bool wsm_caps_check(const bool *new_caps, Error **errp)
                        MigrationCapability_str(conflicts[i]));
             return false;
         }
+    }
+    if (new_caps[MIGRATION_CAPABILITY_POSTCOPY_PREEMPT]) {
+        /* libvirt switches it on wherever it is offered */
+        warn_report_once("Capability 'postcopy-preempt' has no effect together "
+                         "with 'whole-system'");
     }
     /* With -global, this comes before wsm_mig_init() */
     if (wsm_get()) {
