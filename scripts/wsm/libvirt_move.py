@@ -34,6 +34,9 @@ POSTCOPY_FAILED = "post-copy failed"
 SETTLE_SECONDS = 60         # for libvirt to tell what came of a failure
 QUERY_SECONDS = 20
 SLOW_MEMORY_SECONDS = 60
+STALL_SECONDS = 60          # TCP tries again after up to half of that
+# What libvirtd does not survive --postcopy-resume at the destination
+CRASHING = ((11, 3),)
 MOVED, FAILED, REFUSED, UNFINISHED, CANCELLED = 0, 1, 2, 3, 130
 
 
@@ -66,6 +69,7 @@ class Move:
         self.name: str = args.guest
         self.line = move_texts.Line(self.name)
         self.here = self.there = ""             # names of the hosts
+        self.libvirt_there: tuple[int, ...] = ()
         self.persistent = self.autostart = False
         self.was_on = False                     # the capability, before
         self.images: list[Image] = []
@@ -93,7 +97,7 @@ class Move:
             if virsh is self.source:
                 self.here = name
             else:
-                self.there = name
+                self.there, self.libvirt_there = name, found["libvirt"]
             for what, needed in (("libvirt", LIBVIRT_NEEDED),
                                  ("QEMU", QEMU_NEEDED)):
                 if found[what] and found[what] < needed:
@@ -332,13 +336,17 @@ class Move:
 
     # Afterwards
 
-    def settled_state(self) -> str:
-        """Return the guest's state here when libvirt has made up its mind."""
+    def settled_state(self, virsh: Optional[Virsh] = None,
+                      moment: str = "(migrating)") -> str:
+        """Return the guest's state when libvirt has made up its mind.
+
+        That is, when the state is not one that lasts for a @moment.
+        """
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
             try:
-                state = self.state(self.source)
-                if state != "paused (migrating)":
+                state = self.state(virsh or self.source)
+                if moment not in state:
                     return state
             except VirshError as error:     # libvirtd is being restarted
                 state = f"not known: {error}"
@@ -365,10 +373,12 @@ class Move:
             return self.on_break(error, state)
         if state.startswith(("running", "paused")):
             return self.on_failure(error)
-        try:
-            there = self.state(self.destination)
-        except VirshError as problem:
-            there = f"not known: {problem}"
+        there = self.settled_state(self.destination, "(post-copy)")
+        if POSTCOPY in there:
+            self.line.keep(move_texts.SOURCE_LOST.format(
+                name=self.name, here=self.here, there=self.there,
+                state=state or "gone"))
+            return UNFINISHED
         if there.startswith(("running", "paused")):
             return self.on_success()
         self.line.keep(f"{error}. The guest is {state or 'gone'} at "
@@ -446,13 +456,57 @@ class Move:
         self.look_at_definition()
         state = self.follow()
         if POSTCOPY_FAILED in state:
-            return self.conclude(self.migrate("--postcopy-resume"))
+            state = self.wait_for_qemu(state)
+        if POSTCOPY_FAILED in state:
+            return self.take_up()
         if POSTCOPY in state:
             return self.on_break("", state)
         if not state and self.state(self.destination).startswith("running"):
             return self.on_success()
         raise Refused(f"{self.name} is {state or 'not known'} at {self.here}: "
                       "there is nothing to take up")
+
+    def wait_for_qemu(self, state: str) -> str:
+        """
+        Wait while QEMU has not lost its connections, although libvirt has.
+
+        libvirt gives up after half a minute, TCP does not.  What does not move
+        for long is broken up, so that it can be taken up.  Returns how the
+        guest is then.
+        """
+        left, since = None, time.monotonic()
+        while POSTCOPY_FAILED in state and not self.interrupts:
+            answer = self.source.monitor(self.name, "query-migrate")
+            if answer.get("status") == "postcopy-paused":
+                break
+            self.look()
+            if self.info.get("remaining") != left:
+                left, since = self.info.get("remaining"), time.monotonic()
+            if time.monotonic() > since + STALL_SECONDS:
+                self.line.keep("nothing arrives: breaking the connection")
+                self.break_up()
+                since = time.monotonic()
+            time.sleep(self.args.interval)
+            state = self.settled_state()
+        return state
+
+    def break_up(self) -> None:
+        """Have both QEMUs give up their connection."""
+        for virsh in (self.source, self.destination):
+            virsh.try_run("domjobabort", self.name, "--postcopy")
+
+    def take_up(self) -> int:
+        """Have libvirt connect both QEMUs again."""
+        if self.libvirt_there in CRASHING:
+            self.line.keep(move_texts.CRASHING.format(
+                name=self.name, there=self.there,
+                libvirt=dotted(self.libvirt_there)))
+            return UNFINISHED
+        there = self.state(self.destination)
+        if POSTCOPY in there and POSTCOPY_FAILED not in there:
+            self.destination.try_run("domjobabort", self.name, "--postcopy")
+            self.settled_state(self.destination, "(post-copy)")
+        return self.conclude(self.migrate("--postcopy-resume"))
 
     def interrupt(self, *_signal: object) -> None:
         """Note that the user wants an end."""

@@ -23,6 +23,18 @@ data. When the hosts reach each other again, type
 If {there} is lost for good, this copy is as old as the handover:
 docs/libvirt.md says how to start it.\
 """
+SOURCE_LOST = """\
+{name} runs at {there}, and its QEMU at {here} has ended ({state}) before all
+was at {there}. What the guest lacks there it cannot read any more; the images
+at {here} are as old as the handover. Save what the guest can still read, then
+choose: docs/failure-modes.md, "The source is lost".\
+"""
+CRASHING = """\
+{name} runs on at {there}. libvirt {libvirt} there ends itself when it is to take
+up a post-copy (a bug of it), so it is not asked to. QEMU sends the missing
+blocks of disks all the same when the hosts reach each other; what to do when
+they are there is in docs/libvirt.md, "Broken in post-copy".\
+"""
 SLOW_MEMORY = """\
 {name} changes its memory faster than it is sent. This goes on until it does
 so no more, or until you type

@@ -16,7 +16,7 @@ QCOW2 = Disk("vm1.qcow2", "vda")
 RAW = Disk("vm1.raw", "vdb", 32 * MIB)
 BOTH = Domain(disks=(QCOW2, RAW))
 SLOW_DISK = {"bandwidth": 4 * MIB}
-SLOW_PUSH = {"x_push_delay": 200}
+SLOW_PUSH = {"x_push_delay": 5000}      # ms before each message: "for long"
 CUT_SECONDS = 45
 
 CASES: dict[str, Case] = {}

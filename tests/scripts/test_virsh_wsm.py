@@ -352,6 +352,16 @@ class Fails(VirshWsm):
         self.assertEqual(self.calls("vol-delete"), [])
         self.assertEqual(len(self.calls("set-capabilities")), 1)
 
+    def test_source_lost(self) -> None:
+        """A guest that lacks blocks has not moved."""
+        self.end = ["no", [answer("domstate", "shut off (crashed)")],
+                    [answer("domstate", "running (post-copy failed)"), *RUNS]]
+        self.scene()
+        text = self.run_it(3)
+        self.assertIn("The source is lost", text)
+        self.assertEqual(self.calls("vol-delete"), [])
+        self.assertEqual(len(self.calls("set-capabilities")), 1)
+
     def test_neither_runs(self) -> None:
         self.end = ["no", [answer("domstate", "shut off (crashed)")], []]
         self.scene()
@@ -363,11 +373,80 @@ class Fails(VirshWsm):
 class Resumes(VirshWsm):
     """virsh-wsm --resume."""
 
+    paused = qmp("query-migrate", {"status": "postcopy-paused"})
+    old = hello("beta", "9.0.0")
+
     def test_broken(self) -> None:
-        self.scene(here=BROKEN, there=RUNS)
+        """libvirt is asked to connect both again."""
+        self.scene(here=[self.paused, *BROKEN],
+                   there=[self.old, answer("domstate",
+                                           "running (post-copy failed)")])
         self.run_it(0, "--resume")
         self.assertIn("--postcopy-resume", self.calls("> migrate ")[0])
-        self.assertEqual(self.calls("vol-create|vol-delete"), [])
+        self.assertEqual(self.calls("vol-create|vol-delete|domjobabort"), [])
+
+    def test_broken_at_one_side(self) -> None:
+        """libvirt there must have noticed, too."""
+        self.scene(here=[self.paused, *BROKEN],
+                   there=[self.old, answer("domstate", "running (post-copy)"),
+                          answer("domjobabort vm1 --postcopy")])
+        with mock.patch.object(libvirt_move, "SETTLE_SECONDS", 0):
+            self.run_it(0, "--resume")
+        self.assertEqual(len(self.calls("domjobabort vm1 --postcopy")), 1)
+
+    def test_bug_of_libvirt(self) -> None:
+        """A libvirt that would not survive it is not asked."""
+        self.scene(here=[self.paused, *BROKEN], there=RUNS)
+        self.assertIn("libvirt 11.3", self.run_it(3, "--resume"))
+        self.assertEqual(self.calls("> migrate "), [])
+
+    def test_tcp_survived(self) -> None:
+        """Only libvirt had lost the other host."""
+        self.phases = [phase("postcopy", remaining=left)
+                       for left in (3, 2, 1)]
+        active = qmp("query-migrate", {"status": "postcopy-active"})
+        self.scene(here=[active, *BROKEN], there=RUNS)
+        hosts = self.hosts
+
+        def gone() -> bool:
+            return bool(hosts.state["ended"])
+
+        class Until(list[Any]):
+            """The state here: broken until query-wsm was asked often."""
+
+            def __iter__(self) -> Any:
+                return iter([*(GONE if gone() else []),
+                             *list.__iter__(self)])
+
+        hosts.state["hosts"][""] = Until(hosts.state["hosts"][""])
+        self.assertIn("all of it is there", self.run_it(0, "--resume"))
+        self.assertEqual(self.calls("> migrate |domjobabort"), [])
+
+    def test_stalled(self) -> None:
+        """What does not move is broken up and taken up."""
+        self.phases = [phase("postcopy", remaining=3)]
+        self.scene(
+            here=[answer("domjobabort vm1 --postcopy"), *BROKEN],
+            there=[self.old, answer("domjobabort vm1 --postcopy"),
+                   answer("domstate", "running (post-copy failed)")])
+        hosts = self.hosts
+
+        class Status(list[Any]):
+            """query-migrate: active until the connection was given up."""
+
+            def __iter__(self) -> Any:
+                broken = any("domjobabort" in line
+                             for line in hosts.state["log"])
+                word = "paused" if broken else "active"
+                return iter([qmp("query-migrate",
+                                 {"status": f"postcopy-{word}"}),
+                             *list.__iter__(self)])
+
+        hosts.state["hosts"][""] = Status(hosts.state["hosts"][""])
+        with mock.patch.object(libvirt_move, "STALL_SECONDS", 0):
+            self.run_it(0, "--resume")
+        self.assertEqual(len(self.calls("domjobabort vm1 --postcopy")), 2)
+        self.assertIn("--postcopy-resume", self.calls("> migrate ")[0])
 
     def test_went_on_by_itself(self) -> None:
         self.scene(here=GONE, there=RUNS)
