@@ -31,6 +31,7 @@ QEMU_NEEDED = (10, 0)
 FLAGS = ("--live", "--p2p", "--postcopy", "--unsafe")
 POSTCOPY = "post-copy"      # in a state of libvirt, as in "paused (post-copy)"
 POSTCOPY_FAILED = "post-copy failed"
+MIGRATED = "(migrated)"
 SETTLE_SECONDS = 60         # for libvirt to tell what came of a failure
 QUERY_SECONDS = 20
 SLOW_MEMORY_SECONDS = 60
@@ -403,10 +404,20 @@ class Move:
         if self.autostart and self.destination.try_run(
                 "autostart", self.name) is None:
             self.line.keep(f"could not set autostart at {self.there}")
+        self.undefine()
         self.line.keep(f"the images at {self.here} are out of date now; they "
                        "make the way back short. Remove them if there is to "
                        "be none")
         return MOVED
+
+    def undefine(self) -> None:
+        """Leave no definition from which the old copy could be started.
+
+        libvirt does not see to it if a move ended without virsh.
+        """
+        if MIGRATED in (self.source.try_run("domstate", self.name,
+                                            "--reason") or ""):
+            self.source.try_run("undefine", self.name, "--keep-nvram")
 
     def on_failure(self, error: str) -> int:
         """The guest runs on here."""
@@ -426,6 +437,7 @@ class Move:
             self.line.keep("the move goes on")
             return UNFINISHED
         self.line.keep(error)
+        self.look()
         left = self.info.get("remaining")
         self.line.keep(move_texts.BROKEN_OFF.format(
             name=self.name, here=self.here, there=self.there,
@@ -461,7 +473,8 @@ class Move:
             return self.take_up()
         if POSTCOPY in state:
             return self.on_break("", state)
-        if not state and self.state(self.destination).startswith("running"):
+        there = self.state(self.destination)
+        if (not state or MIGRATED in state) and there.startswith("running"):
             return self.on_success()
         raise Refused(f"{self.name} is {state or 'not known'} at {self.here}: "
                       "there is nothing to take up")

@@ -453,6 +453,13 @@ class Resumes(VirshWsm):
         self.assertIn("all of it is there", self.run_it(0, "--resume"))
         self.assertEqual(self.calls("> migrate "), [])
 
+    def test_ended_without_virsh(self) -> None:
+        """libvirt leaves the definition; nobody is to start that."""
+        self.scene(here=[answer("domstate", "shut off (migrated)"),
+                         answer("undefine vm1 --keep-nvram")], there=RUNS)
+        self.assertIn("all of it is there", self.run_it(0, "--resume"))
+        self.assertEqual(len(self.calls("^> undefine")), 1)
+
     def test_nothing_to_resume(self) -> None:
         self.scene()
         self.assertIn("running (booted)", self.run_it(2, "--resume"))
