@@ -6,6 +6,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include <netinet/tcp.h>
+#include "block/aio.h"
 #include "io/channel-tls.h"
 #include "qemu/lockable.h"
 #include "migration/yank_functions.h"
@@ -99,12 +100,27 @@ void wsm_channel_detach(WsmChannel *c)
     }
 }
 
+/*
+ * The kernel does not wake who waits for room in a Unix socket that was shut
+ * down here, as long as the other side neither reads nor closes.
+ */
+static void wsm_channel_wake_sender(QIOChannel *ioc)
+{
+    Coroutine *co = qatomic_xchg(&ioc->write_coroutine, NULL);
+
+    if (co) {
+        /* Not at once: it may end what the caller is looking at */
+        aio_co_schedule(qemu_coroutine_get_aio_context(co), co);
+    }
+}
+
 void wsm_channel_shutdown(WsmChannel *c)
 {
     QEMU_LOCK_GUARD(&c->lock);
 
     if (c->ioc) {
         qio_channel_shutdown(c->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+        wsm_channel_wake_sender(c->ioc);
     }
 }
 
