@@ -62,8 +62,15 @@ void coroutine_fn wsm_source_compare(WsmSourceChannel *c, WsmReq *req)
 
     wsm_loop_limit(&s->loop, &s->compare_limit, wsm_compare_bandwidth, s,
                    req->bytes);
-    if (!wsm_req_can_go(req) || wsm_source_ask(c, req) < 0 ||
-        wsm_source_hash(s, req) < 0 || !wsm_req_can_go(req)) {
+    if (!wsm_req_can_go(req)) {
+        wsm_req_put_back(req);
+    } else if (wsm_source_ask(c, req) < 0) {
+        /*
+         * The receiver has not seen the end yet.  Put back now, it would be
+         * taken again at once, and so on, and the receiver would never run.
+         */
+        wsm_req_sent(req);
+    } else if (wsm_source_hash(s, req) < 0 || !wsm_req_can_go(req)) {
         /* Nothing is written there late, so this need not wait */
         wsm_req_put_back(req);
     } else {

@@ -18,7 +18,7 @@ typedef struct Plugged {
 } Plugged;
 
 static char *dir;
-static Plugged plugged[4];
+static Plugged plugged[WSM_MAX_DISKS + 2];
 
 void disks_init(int *argc, char ***argv)
 {
