@@ -65,8 +65,6 @@ bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
     if (skip) {
         g_array_remove_range(d->points, 0, skip);
     }
-    wsm_source_hold_points(d, true);
-
     desc->wish = wsm_source_wish(s, disk);
     desc->npoints = d->points->len;
     desc->point = g_new0(WsmPointDesc, desc->npoints);
@@ -77,6 +75,8 @@ bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
         desc->point[i].changed = wsm_points_changed_bytes(d->bs_points,
                                                           &point->id);
     }
+    /* Not before they were counted: our own functions do not see them now */
+    wsm_source_hold_points(d, true);
     d->leaving = wsm_image_record(d->image, d->bs_points,
                                   WSM_IMAGE_STATE_LEAVING, &s->start.session,
                                   s->peer);
