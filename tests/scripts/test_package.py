@@ -249,6 +249,12 @@ class OverlayTest(unittest.TestCase):
             with self.assertRaises(Failure):
                 overlay.new_file("a", data)
 
+    def test_order(self) -> None:
+        """The same files make the same patch."""
+        one, two = Path(__file__), Path(overlay.__file__)
+        self.assertEqual(overlay.new_files({"a": one, "b": two}),
+                         overlay.new_files({"b": two, "a": one}))
+
     def test_series(self) -> None:
         """Ours come behind Debian's: first the files, then the hooks."""
         with tempfile.TemporaryDirectory() as name:

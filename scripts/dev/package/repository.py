@@ -130,7 +130,7 @@ def version_in(index: str, package: str) -> str:
     """Return the version of @package in the text of an index."""
     for paragraph in index.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in paragraph.splitlines()
-                      if ": " in line and line[:1] != " ")
+                      if ": " in line)
         if fields.get("Package") == package:
             return fields["Version"]
     raise Failure(f"the repository has no package {package}")
