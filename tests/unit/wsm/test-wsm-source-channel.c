@@ -30,6 +30,7 @@ static const int64_t disk_size[] = { SIZE };
 /* Where a connection is */
 typedef enum Stage { CLOSED, UP, DOWN, ENDED } Stage;
 
+static SocketAddress *where;            /* nobody looks at it */
 static WsmLoop loop;
 static WsmSourceChannel channel[CHANNELS];
 
@@ -136,7 +137,8 @@ static void set_up(void)
     target_init(&start, disk_size);
     wsm_loop_init(&loop, "test", &error_abort);
     for (unsigned i = 0; i < CHANNELS; i++) {
-        wsm_source_channel_init(&channel[i], i, &start, &loop, &ops, channel);
+        wsm_source_channel_init(&channel[i], i, &start, &where, &loop, &ops,
+                                channel);
         g_assert_false(channel[i].up);
     }
 }
@@ -271,6 +273,7 @@ static void test_not_welcome(void)
     open_channel(1);
     target_fail("nobody there");
     expect_failure(1, 1, "nobody there");
+    g_assert_false(channel[1].answered);
 
     fd = target_accept(&hello);
     target_say_refuse(fd, "no disk\n'vda' here");
@@ -279,7 +282,8 @@ static void test_not_welcome(void)
     close(fd);
 
     close(target_accept(&hello));
-    expect_failure(1, 3, "'whole-system' on there?");
+    expect_failure(1, 3, "closed the connection before it answered");
+    g_assert_true(channel[1].answered);
 
     fd = target_accept(&hello);
     wsm_msg_encode(&hello_msg, header);

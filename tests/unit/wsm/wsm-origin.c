@@ -294,7 +294,8 @@ void origin_new(Origin *o, unsigned bulk)
     keep_quiet(o);
     origin_set(o, channels, bulk);
     yank_register_instance(MIGRATION_YANK_INSTANCE, &error_abort);
-    o->s = wsm_source_new(&o->session, &o->options, &o->images, ORIGIN_PEER);
+    o->s = wsm_source_new(&o->session, &o->options, &o->images, ORIGIN_PEER,
+                          NULL);
 }
 
 void origin_start(Origin *o, unsigned bulk)

@@ -10,8 +10,8 @@
 #include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/options.h"
-#include "migration/socket.h"
 #include "migration/tls.h"
+#include "migration/wsm/link/target.h"
 #include "wsm-target.h"
 
 #define SOON_S          20              /* on any machine */
@@ -28,7 +28,7 @@ static unsigned nattempts;
 static MigrationState state;
 
 /*
- * What link/connect.c asks of migration
+ * What link/connect.c asks of migration, and link/target.c
  */
 
 MigrationState *migrate_get_current(void)
@@ -47,7 +47,7 @@ QIOChannelTLS *migration_tls_client_create(QIOChannel *channel,
     g_assert_not_reached();
 }
 
-void socket_send_channel_create(QIOTaskFunc f, void *data)
+void wsm_target_connect(SocketAddress *where, QIOTaskFunc done, void *opaque)
 {
     Attempt *a = g_new(Attempt, 1);
     int theirs;
@@ -56,7 +56,7 @@ void socket_send_channel_create(QIOTaskFunc f, void *data)
     a->fd = peer_pair(&theirs);
     a->task = qio_task_new(OBJECT(qio_channel_socket_new_fd(theirs,
                                                             &error_abort)),
-                           f, data, NULL);
+                           done, opaque, NULL);
     g_queue_push_tail(&attempts, a);
     nattempts++;
 }
