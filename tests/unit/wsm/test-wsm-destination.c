@@ -407,6 +407,17 @@ static void check_record(WsmImageState state)
                     state);
 }
 
+/* It goes without the main thread, in which the guest's devices are */
+static void await_no_record(void)
+{
+    int64_t until = g_get_monotonic_time() + SOON_S * G_USEC_PER_SEC;
+
+    while (wsm_record_exists(path)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, until);
+        g_usleep(100);
+    }
+}
+
 static void expect_error(const char *text)
 {
     g_autofree char *error = NULL;
@@ -615,7 +626,10 @@ static void test_sync_end(void)
     g_assert_false(wsm_dest_may_end(d));
     g_assert_true(wsm_dest_is_needed(d));
     qatomic_set(&flaky.hold, false);
+    await_no_record();
+    g_assert_cmpint(image()->state, ==, WSM_IMAGE_STATE_INCOMPLETE);
     g_assert_cmpint(expect(fd, WSM_MSG_SYNC_ACK).bytes, ==, 0);
+    g_assert_cmpint(image()->state, ==, WSM_IMAGE_STATE_CURRENT);
     check_record(WSM_IMAGE_STATE_CURRENT);
     g_assert_true(wsm_dest_may_end(d));
     AWAIT(wsm_dest_was_told(d));

@@ -41,7 +41,8 @@ static int coroutine_fn GRAPH_RDLOCK flaky_flush(BlockDriverState *bs)
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
     }
     qatomic_dec(&flaky.waiting);
-    ret = qatomic_read(&flaky.ret) ?: bdrv_co_flush(bs->file->bs);
+    ret = qatomic_xchg(&flaky.next_ret, 0) ?: qatomic_read(&flaky.ret) ?:
+          bdrv_co_flush(bs->file->bs);
     qatomic_inc(&flaky.flushes);
     return ret;
 }

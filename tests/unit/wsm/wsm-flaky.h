@@ -9,6 +9,7 @@
 /* All images of driver "test-flaky"; atomic */
 typedef struct Flaky {
     int ret;                    /* what a flush returns if not 0 */
+    int next_ret;               /* what the next one returns if not 0 */
     bool hold;                  /* flushes wait until it is false again */
     unsigned waiting;           /* those that do */
     unsigned flushes;           /* that have ended, well or not */

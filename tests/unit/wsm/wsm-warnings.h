@@ -1,5 +1,5 @@
 /*
- * For unit tests: what the user is warned of, which still goes to stderr
+ * For unit tests: what the user is warned of, instead of on stderr
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
