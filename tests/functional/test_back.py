@@ -80,7 +80,7 @@ def saved_away(scene: Scene) -> tuple[Vm, Vm, Path]:
     """Away, written there, and ended; the guest's RAM is saved."""
     here, there = away(scene)
     scene.guest.fill(0, 0, MIB)
-    state = save(scene, there)
+    state = save(there)
     there.qmp.cmd('stop')
     there.quit()
     return here, there, state

@@ -30,7 +30,7 @@ def source_on_base(scene: Scene) -> tuple[Vm, Image]:
     first = scene.source()
     fill_half(scene)
     scene.guest.command('flush')
-    state = save(scene, first)
+    state = save(first)
     first.quit()
     base = first.images[0]
     source = wake(scene, [overlay(scene, 'top', base)], state, 'on-base')

@@ -257,7 +257,7 @@ def only_copy(scene: Scene) -> None:
     source = scene.source()
     fill_half(scene)
     scene.guest.command('flush')
-    state = save(scene, source)
+    state = save(source)
     scene.guest.start(**LOAD)
     lost = scene.destination()
     begin(source, scene.uri(lost), x_push_delay=1000, max_residue=60000)

@@ -348,7 +348,7 @@ def tampered(change: Tamper) -> Callable[[Scene], None]:
         require(len(points(third)[0]) == 2, f'{points(third)}')
         there.quit()
         scene.guest.fill(0, 4 * MIB, MIB)
-        state = save(scene, third)
+        state = save(third)
         third.qmp.cmd('stop')
         third.quit()
         change(scene, third.images[0])

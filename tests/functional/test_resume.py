@@ -164,7 +164,7 @@ def resume_after_source_killed(scene: Scene) -> None:
     source = scene.source()
     fill_half(scene)
     scene.guest.command('flush')
-    state = save(scene, source)
+    state = save(source)
     first = scene.destination()
     break_off_late(source, scene.uri(first))
     source.kill()

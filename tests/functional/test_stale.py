@@ -40,7 +40,7 @@ def stale_copy_refused(scene: Scene) -> None:
     fill_half(scene)
     move(scene, here, there)        # of an idle guest
     here.qmp.expect_error('cont')
-    state = save(scene, there)
+    state = save(there)
     here.quit()
     stale = reopened_stale(scene, here, 'stale')
     scene.guest.wait_progress(beats=10)
@@ -231,7 +231,7 @@ def source_killed_in_doubt(scene: Scene) -> None:
     source = scene.source()
     fill_half(scene)
     scene.guest.command('flush')
-    state = save(scene, source)
+    state = save(source)
     first = scene.destination()
     relay = scene.make_relay(first)
     relay.hold_at(Type.READY)

@@ -32,6 +32,7 @@ class Scene:
                  binary: Path = QEMU, where: Optional[Path] = None) -> None:
         self.binary = binary
         self.folder = Path(tempfile.mkdtemp(prefix='wsm-test-', dir=where))
+        self.image_folder = self.folder     # of new images
         self.config = config or MachineConfig()
         self.guest = Guest(self.folder / 'guest')
         self.others: list[Guest] = []
@@ -70,8 +71,8 @@ class Scene:
 
     def new_images(self, where: str,
                    config: Optional[MachineConfig] = None) -> list[Image]:
-        return [Image(self.folder / f'{where}-{disk.id}.{disk.fmt}', disk.fmt,
-                      disk.size).create()
+        return [Image(self.image_folder / f'{where}-{disk.id}.{disk.fmt}',
+                      disk.fmt, disk.size).create()
                 for disk in (config or self.config).disks]
 
     def other_guest(self) -> Guest:

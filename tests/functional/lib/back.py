@@ -134,9 +134,9 @@ def back(scene: Scene, source: Vm, left: Vm, name: str,
     return onto(scene, source, left.images, name, load, **options)
 
 
-def save(scene: Scene, vm: Vm, name: str = 'saved') -> Path:
+def save(vm: Vm, name: str = 'saved') -> Path:
     """The RAM of an idle guest; it runs on, idle."""
-    path = scene.folder / name
+    path = vm.folder / name
     vm.set_caps(WSM, on=False)
     vm.qmp.cmd('stop')
     vm.qmp.cmd('migrate', uri=f'file:{path}')
