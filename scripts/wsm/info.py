@@ -2,8 +2,9 @@
 """Show what whole-system migration knows about disk images.
 
 Says for each image whether it is the guest's disk or a stale or incomplete
-copy, and which sync points it has: those of its record (IMAGE.wsm) and, of a
-qcow2 image, those in the image. Only reads; the images may be in use.
+copy, and which sync points it has: those of its record (IMAGE.wsm, or the
+attribute user.wsm of the image) and, of a qcow2 image, those in the image. Only
+reads; the images may be in use.
 
 The exit status is 0 if all images are current, 1 if one is not, 2 if
 something could not be read.
@@ -23,7 +24,8 @@ import time
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
-from wsm.record import COUNTS, BadRecord, load_record, runs_bytes, stamp_of
+from wsm.record import (ATTRIBUTE, COUNTS, BadRecord, load_attribute,
+                        load_record, runs_bytes, stamp_of)
 
 # Where scripts/build puts its qemu-img, if this lies in its repository
 TREE = Path(__file__).resolve().parents[2]
@@ -150,14 +152,7 @@ class Image:
         except (OSError, ValueError) as error:
             self.errors.append(f"cannot look at it: {error}")
             status = None
-        # Like QEMU: the record lies beside the file itself, not beside links
-        path = os.path.realpath(name) + ".wsm"
-        try:
-            record = load_record(Path(path))
-        except (BadRecord, ValueError) as error:
-            self.errors.append(f"record {path} cannot be used: {error}")
-        else:
-            self.take_record(record, status)
+        self.read_record(status)
         if status and not stat.S_ISREG(status.st_mode):
             self.notes.append("no regular file, so it keeps no record")
         elif status:
@@ -167,6 +162,23 @@ class Image:
             if not self.facts.get("points"):
                 self.read_qcow2(qemu_img)
             self.facts.setdefault("disk-size", status.st_size)
+
+    def read_record(self, status: Optional[os.stat_result]) -> None:
+        """Find the record as QEMU does: an attribute outweighs a file."""
+        # That one lies beside the file itself, not beside links
+        file = os.path.realpath(self.facts["image"])
+        where = f"attribute {ATTRIBUTE}"
+        try:
+            record = load_attribute(Path(file)) if status else None
+            if record is None:
+                where = f"{file}.wsm"
+                record = load_record(Path(where))
+        except (BadRecord, ValueError) as error:
+            self.errors.append(f"record {where} cannot be used: {error}")
+            return
+        if record is not None:
+            self.facts["record-in"] = where
+        self.take_record(record, status)
 
     def take_record(self, record: Optional[dict[str, Any]],
                     status: Optional[os.stat_result]) -> None:
@@ -253,6 +265,7 @@ class Image:
                                  time.gmtime(facts["time"]))
         except (OverflowError, OSError, ValueError):
             when = f"{facts['time']} s after 1970"
+        yield f"    record: {facts['record-in']}"
         yield (f"    since {when}, session {facts['session']}"
                if facts["session"] else
                f"    since {when}, said by wsm-adopt or without a migration")

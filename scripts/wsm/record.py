@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Read the record beside an image, which docs/records.md describes."""
+"""Read the record of an image, which docs/records.md describes."""
 
 import base64
 import binascii
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,9 @@ import uuid
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional
 
+ATTRIBUTE = "user.wsm"
+# There is none, or who asks may not know, as QEMU has it
+NO_ATTRIBUTE = (errno.ENODATA, errno.ENOTSUP, errno.EACCES)
 MAGIC = b"wsm-record "
 VERSION = b"1"
 MAX_BYTES = 63 << 20        # WSM_RECORD_MAX_BYTES
@@ -104,6 +108,17 @@ def load_record(path: Path) -> Optional[dict[str, Any]]:
         return None
     except OSError as error:
         raise BadRecord(error.strerror or str(error)) from error
+
+
+def load_attribute(path: Path) -> Optional[dict[str, Any]]:
+    """Return the record in the attribute of an image, None without one."""
+    try:
+        data = os.getxattr(path, ATTRIBUTE)
+    except OSError as error:
+        if error.errno in NO_ATTRIBUTE:
+            return None
+        raise BadRecord(error.strerror or str(error)) from error
+    return decode_record(data)
 
 
 def numbers(data: bytes) -> Iterator[int]:

@@ -16,8 +16,8 @@ from dev.rig.scene import Scene, begin, finish, query, wait_total
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
 from tests.functional.lib.back import (BOTH, SYNC_POINTS, away, back,
                                        expect_kinds, expect_refused,
-                                       expect_sent, onto, points, record, save,
-                                       states, wake)
+                                       expect_sent, no_record_of, onto, points,
+                                       record, save, states, wake)
 from tests.functional.lib.moves import (LOAD, end, expect_unharmed, fill_half,
                                         loaded_source, move)
 from tests.functional.lib.registry import add, test
@@ -182,11 +182,6 @@ def image_renamed_in_use(scene: Scene) -> None:
     last = back(scene, there, here, 'destination-2')
     expect_kinds(there, ['sync-point'])
     end(there, last)
-
-
-def no_record_of(vm: Vm) -> list[Optional[str]]:
-    """Why there is no record, image by image."""
-    return [image.get('no-record') for image in query(vm)['images']]
 
 
 def expect_told(vm: Vm, reason: str, times: int = 1) -> None:

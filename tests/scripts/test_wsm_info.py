@@ -223,6 +223,29 @@ class InfoTest(unittest.TestCase):
         self.write_record(SMALL + "\n")
         self.show(2, "torn or was changed")
 
+    def set_attribute(self, text: str) -> None:
+        """Write the record into the image's attribute."""
+        try:
+            os.setxattr(self.image, "user.wsm", text.encode())
+        except OSError as error:
+            self.skipTest(f"no attributes: {error}")
+
+    def test_attribute(self) -> None:
+        """It outweighs the file, also if it cannot be used."""
+        self.write_members(state="incomplete")
+        self.show(1, "incomplete", "record: ", "disk.raw.wsm")
+        self.set_attribute(SMALL)
+        self.show(1, "handed over", "record: attribute user.wsm")
+        self.assertEqual(self.facts()["record-in"], "attribute user.wsm")
+        link = self.folder / "link"
+        link.symlink_to(self.image)
+        self.assertEqual(self.run_info(link)[0], 1)
+        self.set_attribute(SMALL[:-1])
+        self.show(2, "ERROR: record attribute user.wsm cannot be used: it is "
+                     "torn")
+        os.removexattr(self.image, "user.wsm")
+        self.show(1, "incomplete")
+
     def test_bad_records(self) -> None:
         """Whatever else is wrong is said."""
         self.write_record(with_sum("{}", version="2"))

@@ -81,15 +81,15 @@ static bool wsm_dest_check_only_copy(const WsmDiskDesc *desc,
         /* Its record cannot be read, and may have said so */
         error_setg(errp, "disk '%s': whether the image '%s' at the destination "
                    "may be the only complete one is not known: %s; "
-                   WSM_ONLY_COPY_REMEDY, desc->name, image->file,
-                   image->problem);
+                   WSM_ONLY_COPY_REMEDY, desc->name,
+                   image->file ?: image->name, image->problem);
         return false;
     }
     error_setg(errp, "disk '%s': the image '%s' at the destination may be the "
                "only complete one of another guest, or of this one: its guest "
                "was about to be handed over to %s at %s when QEMU ended, and "
                "nothing shows that the source has all of it; "
-               WSM_ONLY_COPY_REMEDY, desc->name, image->file,
+               WSM_ONLY_COPY_REMEDY, desc->name, image->file ?: image->name,
                image->peer ?: "another host", time);
     return false;
 }

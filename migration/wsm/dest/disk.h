@@ -54,7 +54,7 @@ typedef struct WsmDestDisk {
     WsmImageState state_before; /* of @image, when START came, */
     char *session_before, *peer_before;
     int64_t time_before;
-    char *record;               /* file whose record goes at the end, or NULL */
+    WsmRecordStore *store;      /* whose record goes at the end, or NULL */
     bool unmarked;              /* it is gone; a job in a thread, then BQL */
 } WsmDestDisk;
 

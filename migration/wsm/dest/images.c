@@ -9,8 +9,7 @@
 #include "block/block.h"
 #include "migration/wsm/dest/images.h"
 #include "migration/wsm/image/points.h"
-#include "migration/wsm/image/record-file.h"
-#include "migration/wsm/image/record.h"
+#include "migration/wsm/image/record-store.h"
 #include "migration/wsm/policy/ending.h"
 #include "migration/wsm/wire/start.h"
 
@@ -46,13 +45,9 @@ void wsm_dest_images_find_records(WsmDestDisks *disks)
 {
     for (unsigned i = 0; i < disks->n; i++) {
         WsmDestDisk *disk = &disks->disk[i];
-        g_autoptr(WsmRecord) record =
-            wsm_image_record(disk->image, disk->bs, WSM_IMAGE_STATE_CURRENT,
-                             NULL, NULL);
 
-        if (record) {
-            disk->record = g_strdup(disk->image->file);
-        }
+        g_clear_pointer(&disk->store, wsm_record_store_free);
+        disk->store = wsm_image_store(disk->image, disk->bs);
     }
 }
 
@@ -64,8 +59,8 @@ int wsm_dest_images_remove_records(void *opaque)
         WsmDestDisk *disk = &disks->disk[i];
         Error *err = NULL;
 
-        disk->unmarked = !disk->record ||
-                         wsm_record_remove(disk->record, &err);
+        disk->unmarked = !disk->store ||
+                         wsm_record_store_remove(disk->store, &err);
         if (err) {
             wsm_image_warn_current(disk->name, err);
         }
@@ -157,5 +152,5 @@ void wsm_dest_image_leave(WsmDestDisk *disk, WsmPhase phase)
     g_clear_pointer(&disk->image, wsm_image_unref);
     g_clear_pointer(&disk->session_before, g_free);
     g_clear_pointer(&disk->peer_before, g_free);
-    g_clear_pointer(&disk->record, g_free);
+    g_clear_pointer(&disk->store, wsm_record_store_free);
 }

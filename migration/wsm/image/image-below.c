@@ -10,40 +10,41 @@
 #include "migration/wsm/image/image-below.h"
 #include "migration/wsm/image/image-file.h"
 #include "migration/wsm/image/nodes.h"
-#include "migration/wsm/image/record-file.h"
-#include "migration/wsm/image/record.h"
+#include "migration/wsm/image/record-store.h"
 
-/* The files below @disk that can have a record, but for its own */
-static GPtrArray *wsm_image_below_files(const WsmDisk *disk)
+/* Of WsmRecordStore: of the files below @disk that can have one, not its own */
+static GPtrArray *wsm_image_below_stores(const WsmDisk *disk)
 {
     BlockDriverState *top = wsm_disk_bs(disk);
     BlockDriverState *own = wsm_image_file_node(top, NULL);
     g_autoptr(GPtrArray) nodes = wsm_nodes_list(top);
-    GPtrArray *files = g_ptr_array_new_with_free_func(g_free);
+    GPtrArray *stores = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)wsm_record_store_free);
 
     for (unsigned i = 0; i < nodes->len; i++) {
         BlockDriverState *bs = g_ptr_array_index(nodes, i);
-        char *file = NULL;
+        WsmRecordStore *store = NULL;
 
         if (bs != own && bs->drv == &bdrv_file) {
-            file = wsm_image_file_name(bs, NULL);
+            store = wsm_image_file_store(bs, NULL);
         }
-        if (file) {
-            g_ptr_array_add(files, file);
+        if (store) {
+            g_ptr_array_add(stores, store);
         }
     }
-    return files;
+    return stores;
 }
 
-static bool wsm_image_below_check_file(const WsmDisk *disk, const char *file,
-                                       Error **errp)
+static bool wsm_image_below_check_one(const WsmDisk *disk,
+                                      const WsmRecordStore *store,
+                                      Error **errp)
 {
     ERRP_GUARD();
     g_autoptr(WsmRecord) record = NULL;
 
-    if (!wsm_record_load(file, &record, errp)) {
+    if (!wsm_record_store_load(store, &record, errp)) {
         error_prepend(errp, "disk '%s': whether '%s', on which it is based, is "
-                      "current is not known: ", disk->name, file);
+                      "current is not known: ", disk->name, store->name);
         return false;
     }
     if (!record || record->state == WSM_IMAGE_STATE_CURRENT) {
@@ -52,25 +53,25 @@ static bool wsm_image_below_check_file(const WsmDisk *disk, const char *file,
     if (record->state == WSM_IMAGE_STATE_INCOMPLETE) {
         error_setg(errp, "disk '%s': it is based on '%s', to which a migration "
                    "began and did not end, so that is no consistent disk; "
-                   "migrate the guest to it again", disk->name, file);
+                   "migrate the guest to it again", disk->name, store->name);
         return false;
     }
     error_setg(errp, "disk '%s': it is based on '%s', a stale copy of a guest "
                "that was handed over to %s; base it on another image, or, if "
                "the guest is lost there, make this copy the current one with "
-               "wsm-adopt, and then cont", disk->name, file,
+               "wsm-adopt, and then cont", disk->name, store->name,
                record->peer ?: "another host");
     return false;
 }
 
 bool wsm_image_below_check(const WsmDisk *disk, Error **errp)
 {
-    g_autoptr(GPtrArray) files = wsm_image_below_files(disk);
+    g_autoptr(GPtrArray) stores = wsm_image_below_stores(disk);
 
     GLOBAL_STATE_CODE();
-    for (unsigned i = 0; i < files->len; i++) {
-        if (!wsm_image_below_check_file(disk, g_ptr_array_index(files, i),
-                                        errp)) {
+    for (unsigned i = 0; i < stores->len; i++) {
+        if (!wsm_image_below_check_one(disk, g_ptr_array_index(stores, i),
+                                       errp)) {
             return false;
         }
     }
@@ -79,15 +80,15 @@ bool wsm_image_below_check(const WsmDisk *disk, Error **errp)
 
 bool wsm_image_below_adopt(const WsmDisk *disk, Error **errp)
 {
-    g_autoptr(GPtrArray) files = wsm_image_below_files(disk);
+    g_autoptr(GPtrArray) stores = wsm_image_below_stores(disk);
 
     GLOBAL_STATE_CODE();
-    for (unsigned i = 0; i < files->len; i++) {
-        const char *file = g_ptr_array_index(files, i);
+    for (unsigned i = 0; i < stores->len; i++) {
+        const WsmRecordStore *store = g_ptr_array_index(stores, i);
 
         /* One that is good may have sync points of another guest: it stays */
-        if (!wsm_image_below_check_file(disk, file, NULL) &&
-            !wsm_record_remove(file, errp)) {
+        if (!wsm_image_below_check_one(disk, store, NULL) &&
+            !wsm_record_store_remove(store, errp)) {
             return false;
         }
     }

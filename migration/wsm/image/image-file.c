@@ -102,6 +102,48 @@ char *wsm_image_file_name(BlockDriverState *node, Error **errp)
     return path;
 }
 
+/*
+ * The file of @fd, opened once more by the name @path.  A copy of @fd would do
+ * as well, but for QEMU's locks, which would live as long as the copy.
+ */
+static int wsm_image_reopen(int fd, const char *path)
+{
+    struct stat st, now;
+    int own = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+    if (own >= 0 && (fstat(fd, &st) < 0 || fstat(own, &now) < 0 ||
+                     st.st_dev != now.st_dev || st.st_ino != now.st_ino)) {
+        close(own);
+        return -1;
+    }
+    return own;
+}
+
+WsmRecordStore *wsm_image_file_store(BlockDriverState *node, Error **errp)
+{
+    int fd = bdrv_raw_fd(node), own = -1;
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *file = NULL;
+    Error *err = NULL;
+    struct stat st;
+
+    GLOBAL_STATE_CODE();
+    file = wsm_image_file_name(node, &err);
+    /* Not a device, nor a file that has no name in any namespace */
+    if (file || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink)) {
+        own = wsm_image_reopen(fd, link);
+    }
+    if (file && own < 0) {
+        own = wsm_image_reopen(fd, file);
+    }
+    if (!file && own < 0) {
+        error_propagate(errp, err);
+        return NULL;
+    }
+    error_free(err);
+    return wsm_record_store_new(file, file ?: node->filename, own);
+}
+
 static bool GRAPH_RDLOCK wsm_image_node_has_data_file(BlockDriverState *bs)
 {
     BdrvChild *primary = bdrv_primary_child(bs);

@@ -9,6 +9,7 @@
 #define MIGRATION_WSM_IMAGE_IMAGE_FILE_H
 
 #include "block/block-common.h"
+#include "migration/wsm/image/record-store.h"
 
 /*
  * The node with a file descriptor that has the data of @bs, be it a regular
@@ -25,6 +26,13 @@ BlockDriverState *wsm_image_file_node(BlockDriverState *bs, Error **errp);
  * and sets @errp if there is no such name; else free with g_free().
  */
 char *wsm_image_file_name(BlockDriverState *node, Error **errp);
+
+/*
+ * Where the record of the image is kept, whose data is in @node (as above).
+ * Returns NULL and sets @errp if there can be none; else free with
+ * wsm_record_store_free().
+ */
+WsmRecordStore *wsm_image_file_store(BlockDriverState *node, Error **errp);
 
 /*
  * Has @bs data in a file of its own beside its metadata, as qcow2 has with

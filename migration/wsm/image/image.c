@@ -17,8 +17,9 @@
 #include "migration/wsm/image/image.h"
 #include "migration/wsm/image/points-store.h"
 #include "migration/wsm/image/points.h"
-#include "migration/wsm/image/record-file.h"
+#include "migration/wsm/image/record-attr.h"
 #include "migration/wsm/image/record-stamp.h"
+#include "migration/wsm/image/record-store.h"
 #include "migration/wsm/image/record.h"
 #include "migration/wsm/trace.h"
 #include "migration/wsm/wire/message.h"
@@ -31,15 +32,15 @@ static void wsm_image_set_problem(WsmImage *image, Error *err)
 }
 
 /* What the record says of the image as a whole */
-static void wsm_image_look(WsmImage *image)
+static void wsm_image_look(WsmImage *image, const WsmRecordStore *store)
 {
     g_autoptr(WsmRecord) record = NULL;
     Error *err = NULL;
 
-    if (!image->file) {
+    if (!store) {
         return;
     }
-    if (!wsm_record_load(image->file, &record, &err)) {
+    if (!wsm_record_store_load(store, &record, &err)) {
         /* It may have said anything */
         image->state = WSM_IMAGE_STATE_LEAVING;
         wsm_image_set_problem(image, err);
@@ -53,13 +54,15 @@ static void wsm_image_look(WsmImage *image)
     }
 }
 
-/* Which file or device it is, and its name now */
-static void wsm_image_locate(WsmImage *image, BlockDriverState *bs)
+/* Also looks which file or device it is */
+WsmRecordStore *wsm_image_store(WsmImage *image, BlockDriverState *bs)
 {
     Error *err = NULL;
     BlockDriverState *node = wsm_image_file_node(bs, &err);
+    WsmRecordStore *store = NULL;
     struct stat st;
 
+    GLOBAL_STATE_CODE();
     g_clear_pointer(&image->file, g_free);
     g_clear_pointer(&image->no_record, g_free);
     if (node) {
@@ -67,12 +70,17 @@ static void wsm_image_locate(WsmImage *image, BlockDriverState *bs)
             image->device = st.st_dev;
             image->inode = st.st_ino;
         }
-        image->file = wsm_image_file_name(node, &err);
+        store = wsm_image_file_store(node, &err);
+    }
+    if (store) {
+        image->file = g_strdup(store->file);
+        wsm_record_store_check(store, &err);
     }
     if (err) {
         image->no_record = g_strdup(error_get_pretty(err));
         error_free(err);
     }
+    return store;
 }
 
 static WsmImage *wsm_image_new(const WsmDisk *disk, BlockDriverState *bs)
@@ -82,13 +90,14 @@ static WsmImage *wsm_image_new(const WsmDisk *disk, BlockDriverState *bs)
     image->path = g_strdup(disk->path);
     image->name = g_strdup(disk->name);
     image->node = g_strdup(bdrv_get_node_name(bs));
-    wsm_image_locate(image, bs);
     return image;
 }
 
 WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk)
 {
-    WsmImage *now = wsm_image_new(disk, wsm_disk_bs(disk));
+    BlockDriverState *bs = wsm_disk_bs(disk);
+    WsmImage *now = wsm_image_new(disk, bs);
+    g_autoptr(WsmRecordStore) store = wsm_image_store(now, bs);
 
     GLOBAL_STATE_CODE();
     if (image && !strcmp(image->node, now->node) &&
@@ -101,7 +110,7 @@ WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk)
         wsm_image_unref(now);
         return NULL;
     }
-    wsm_image_look(now);
+    wsm_image_look(now, store);
     return now;
 }
 
@@ -191,11 +200,12 @@ static bool wsm_image_take_point(BlockDriverState *bs, WsmRecordPoint *rp,
 }
 
 /* The record's points, if the image is as it was when they were written */
-static bool wsm_image_take_points(WsmImage *image, BlockDriverState *bs,
-                                  WsmRecord *record, Error **errp)
+static bool wsm_image_take_points(BlockDriverState *bs, WsmRecord *record,
+                                  Error **errp)
 {
-    WsmFileStamp stamp;
     int64_t size = bdrv_getlength(bs);
+    BlockDriverState *node;
+    WsmFileStamp stamp;
 
     if (size < 0 || size != record->disk_size) {
         error_setg(errp, "the disk has %" PRId64 " bytes, but %" PRIu64
@@ -204,11 +214,12 @@ static bool wsm_image_take_points(WsmImage *image, BlockDriverState *bs,
         return false;
     }
     if (!record->stamp) {
-        error_setg(errp, "record '%s.wsm' has sync points, but no 'stamp'",
-                   image->file);
+        error_setg(errp, "its record has sync points, but no 'stamp'");
         return false;
     }
-    if (!wsm_record_stat(image->file, &stamp, errp) ||
+    node = wsm_image_file_node(bs, errp);
+    if (!node ||
+        !wsm_record_stat(bdrv_raw_fd(node), node->filename, &stamp, errp) ||
         !wsm_record_unchanged(record->stamp, &stamp, errp)) {
         return false;
     }
@@ -234,6 +245,7 @@ bool wsm_image_activate(BlockDriverState *bs, Error **errp)
 bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp)
 {
     ERRP_GUARD();
+    g_autoptr(WsmRecordStore) store = NULL;
     g_autoptr(WsmRecord) record = NULL;
     Error *err = NULL;
 
@@ -249,10 +261,11 @@ bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp)
     g_clear_pointer(&image->problem, g_free);
     /* Nothing may be written between a look at the file and the tracking */
     bdrv_drained_begin(bs);
+    store = wsm_image_store(image, bs);
     if (!wsm_points_unpersist(bs, &err) ||
-        (image->file && !wsm_record_load(image->file, &record, &err)) ||
+        (store && !wsm_record_store_load(store, &record, &err)) ||
         (record && record->points &&
-         !wsm_image_take_points(image, bs, record, &err))) {
+         !wsm_image_take_points(bs, record, &err))) {
         wsm_points_clear(bs);
         wsm_image_set_problem(image, err);
         trace_wsm_image_distrust(image->name, image->problem);
@@ -284,15 +297,9 @@ WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
                             WsmImageState state, const QemuUUID *session,
                             const char *peer)
 {
-    WsmRecord *record;
+    WsmRecord *record = g_new0(WsmRecord, 1);
 
     GLOBAL_STATE_CODE();
-    /* Not that a file which was put in its place gets the record */
-    wsm_image_locate(image, bs);
-    if (!image->file) {
-        return NULL;
-    }
-    record = g_new0(WsmRecord, 1);
     record->state = state;
     record->session = session ? qemu_uuid_unparse_strdup(session)
                               : g_strdup(image->session ?: "");
@@ -308,7 +315,7 @@ void wsm_image_warn(WsmImage *image, Error *err)
         error_free(err);
         return;
     }
-    warn_reportf_err(err, "disk '%s': no record is kept beside its image, so "
+    warn_reportf_err(err, "disk '%s': no record is kept of its image, so "
                      "nothing keeps a guest from being run from this copy when "
                      "it is stale: ", image->name);
 }
@@ -318,7 +325,7 @@ void wsm_image_tell(WsmImage *image)
     Error *err = NULL;
 
     GLOBAL_STATE_CODE();
-    if (!image->file) {
+    if (image->no_record) {
         error_setg(&err, "%s", image->no_record);
         wsm_image_warn(image, err);
     }
@@ -332,19 +339,21 @@ void wsm_image_warn_current(const char *name, Error *err)
 
 void wsm_image_mark(WsmImage *image, BlockDriverState *bs)
 {
+    /* Not that a file which was put in its place gets the record */
+    g_autoptr(WsmRecordStore) store = wsm_image_store(image, bs);
     g_autoptr(WsmRecord) record = wsm_image_record(image, bs, image->state,
                                                    NULL, image->peer);
     Error *err = NULL;
 
     GLOBAL_STATE_CODE();
-    if (!record) {
+    if (!store) {
         return;
     }
     if (image->state != WSM_IMAGE_STATE_CURRENT) {
-        if (!wsm_record_save(image->file, record, &err)) {
+        if (!wsm_record_store_save(store, record, &err)) {
             wsm_image_warn(image, err);
         }
-    } else if (!wsm_record_remove(image->file, &err)) {
+    } else if (!wsm_record_store_remove(store, &err)) {
         wsm_image_warn_current(image->name, err);
     }
 }
@@ -376,37 +385,54 @@ static WsmRecordPointList *wsm_image_put_points(BlockDriverState *bs)
     return list;
 }
 
-/* So that the file's times are the same after a power cut */
-static bool wsm_image_sync(WsmImage *image, BlockDriverState *bs, Error **errp)
+/* The stamp; synced, so that it is the same after a power cut */
+static bool wsm_image_stamp(BlockDriverState *bs, WsmFileStamp *stamp,
+                            Error **errp)
 {
     BlockDriverState *node = wsm_image_file_node(bs, errp);
 
     if (node && fsync(bdrv_raw_fd(node)) < 0) {
-        error_setg_errno(errp, errno, "cannot sync '%s'", image->file);
+        error_setg_errno(errp, errno, "cannot sync '%s'", node->filename);
         return false;
     }
-    return node;
+    return node && wsm_record_stamp(bdrv_raw_fd(node), node->filename, stamp,
+                                    errp);
+}
+
+/* Some may not have fitted */
+static void wsm_image_tell_left_out(WsmImage *image, unsigned all,
+                                    const WsmRecordPointList *kept)
+{
+    unsigned n = QAPI_LIST_LENGTH(kept);
+
+    if (n < all) {
+        warn_report("disk '%s': only %u of its %u sync points fit into "
+                    "attribute '" WSM_RECORD_ATTR "' of its image",
+                    image->name, n, all);
+    }
 }
 
 /* Into the record.  Returns false and sets @errp. */
 static bool wsm_image_put_record(WsmImage *image, BlockDriverState *bs,
-                                 Error **errp)
+                                 const WsmRecordStore *store, Error **errp)
 {
     g_autoptr(WsmRecord) record = wsm_image_record(image, bs, image->state,
                                                    NULL, image->peer);
-    if (!record) {
-        error_setg(errp, "%s", image->no_record);
-        return false;
-    }
+    unsigned n;
+
     record->time = image->time ?: record->time;
     record->points = wsm_image_put_points(bs);
     if (!record->points && image->state == WSM_IMAGE_STATE_CURRENT) {
-        return wsm_record_remove(image->file, errp);
+        return wsm_record_store_remove(store, errp);
     }
+    n = QAPI_LIST_LENGTH(record->points);
     record->stamp = g_new0(WsmFileStamp, 1);
-    return wsm_image_sync(image, bs, errp) &&
-           wsm_record_stamp(image->file, record->stamp, errp) &&
-           wsm_record_save(image->file, record, errp);
+    if (!wsm_image_stamp(bs, record->stamp, errp) ||
+        !wsm_record_store_save(store, record, errp)) {
+        return false;
+    }
+    wsm_image_tell_left_out(image, n, record->points);
+    return true;
 }
 
 /* Into the image, which must be active for it.  False and @errp on failure. */
@@ -430,6 +456,7 @@ static bool wsm_image_can_keep_points(BlockDriverState *bs)
 
 void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate)
 {
+    g_autoptr(WsmRecordStore) store = NULL;
     Error *err = NULL;
 
     GLOBAL_STATE_CODE();
@@ -448,13 +475,14 @@ void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate)
         wsm_image_mark(image, bs);
         return;
     }
-    if (!image->file) {
+    store = wsm_image_store(image, bs);
+    if (!store) {
         /* In memory they are safe, as long as QEMU lives */
         return;
     }
-    if (!wsm_image_put_record(image, bs, &err)) {
+    if (!wsm_image_put_record(image, bs, store, &err)) {
         warn_reportf_err(err, "disk '%s': no sync points are kept in the "
-                         "record beside its image: ", image->name);
+                         "record of its image: ", image->name);
         wsm_image_mark(image, bs);
         return;
     }

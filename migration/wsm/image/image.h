@@ -2,7 +2,7 @@
  * Whole-system migration: what is known of the images of the guest's disks
  *
  * Ties three things together: the block node with its sync points
- * (image/points.h), the record beside the image (image/record.h), and the
+ * (image/points.h), the record of the image (image/record.h), and the
  * question whether a guest may run from it.
  *
  * At rest, what is known is in the image (qcow2) or in the record.  As soon as
@@ -20,14 +20,15 @@
 #include "qapi/qapi-types-wsm.h"
 #include "qemu/uuid.h"
 #include "migration/wsm/image/guest-disk.h"
+#include "migration/wsm/image/record-store.h"
 
 typedef struct WsmImage {
     char *path;                 /* of the guest device, as in WsmDisk */
     char *name;                 /* for people */
     char *node;                 /* node name */
     uint64_t device, inode;     /* of what is open; 0: no file or device */
-    char *file;                 /* regular file, or NULL: there is no record */
-    char *no_record;            /* why there is none; NULL: there can be one */
+    char *file;                 /* name of the regular file, or NULL */
+    char *no_record;            /* why none can be kept; NULL: one can */
     bool told;                  /* the user was told so; atomic */
     WsmImageState state;
     bool taken;                 /* what the image and its record had is here */
@@ -60,9 +61,12 @@ void wsm_image_set_state(WsmImage *image, WsmImageState state,
                          const QemuUUID *session, const char *peer);
 
 /*
- * A record of @state without points, for wsm_record_save(); NULL if the image
- * can have none.
+ * Where the record of the image is kept now; NULL if there can be none.  Free
+ * it with wsm_record_store_free().
  */
+WsmRecordStore *wsm_image_store(WsmImage *image, BlockDriverState *bs);
+
+/* A record of @state without points */
 WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
                             WsmImageState state, const QemuUUID *session,
                             const char *peer);

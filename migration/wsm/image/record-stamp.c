@@ -25,11 +25,12 @@ static int64_t clock_ns(clockid_t id)
     return timespec_ns(&ts);
 }
 
-bool wsm_record_stat(const char *image, WsmFileStamp *stamp, Error **errp)
+bool wsm_record_stat(int fd, const char *image, WsmFileStamp *stamp,
+                     Error **errp)
 {
     struct stat st;
 
-    if (stat(image, &st) < 0) {
+    if (fstat(fd, &st) < 0) {
         error_setg_errno(errp, errno, "cannot look at '%s'", image);
         return false;
     }
@@ -80,7 +81,8 @@ static void refuse_to_wait(const char *image, const WsmFileStamp *stamp,
     }
 }
 
-bool wsm_record_stamp(const char *image, WsmFileStamp *stamp, Error **errp)
+bool wsm_record_stamp(int fd, const char *image, WsmFileStamp *stamp,
+                      Error **errp)
 {
     int64_t end = get_clock() + WAIT_MAX_NS;
 
@@ -89,7 +91,7 @@ bool wsm_record_stamp(const char *image, WsmFileStamp *stamp, Error **errp)
         int64_t clock = clock_ns(CLOCK_REALTIME_COARSE);
         int64_t wait;
 
-        if (!wsm_record_stat(image, stamp, errp)) {
+        if (!wsm_record_stat(fd, image, stamp, errp)) {
             return false;
         }
         wait = stamp->mtime + granularity_ns(stamp) - clock;

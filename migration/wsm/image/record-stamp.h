@@ -11,10 +11,12 @@
 #include "qapi/qapi-types-wsm.h"
 
 /*
- * What tells that a file was changed.  @image must be a regular file.  Returns
- * false and sets @errp if it is not, or cannot be looked at.
+ * What tells that a file was changed.  @fd is an image, which must be a regular
+ * file, and @image its name, for messages.  Returns false and sets @errp if it
+ * is not, or cannot be looked at.
  */
-bool wsm_record_stat(const char *image, WsmFileStamp *stamp, Error **errp);
+bool wsm_record_stat(int fd, const char *image, WsmFileStamp *stamp,
+                     Error **errp);
 
 /*
  * As wsm_record_stat(), but after waiting until the clock of the file system
@@ -25,14 +27,15 @@ bool wsm_record_stat(const char *image, WsmFileStamp *stamp, Error **errp);
  * the file system keeps whole seconds only and the last write was less than
  * two seconds ago.
  */
-bool wsm_record_stamp(const char *image, WsmFileStamp *stamp, Error **errp);
+bool wsm_record_stamp(int fd, const char *image, WsmFileStamp *stamp,
+                      Error **errp);
 
 /*
  * Is @now the stamp of an image that nobody has written to since @then?  If
  * not, returns false and sets @errp: it names what differs, with both values.
  * A stamp with an mtime in the future is never one.  Another ctime means
  * nothing: it changes with the owner, which libvirt sets at each start and
- * stop.
+ * stop, and with our own attribute.
  */
 bool wsm_record_unchanged(const WsmFileStamp *then, const WsmFileStamp *now,
                           Error **errp);

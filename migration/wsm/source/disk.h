@@ -41,8 +41,8 @@ typedef struct WsmSourceDisk {
     BlockDriverState *bs_points;        /* has the sync points; reference */
     WsmImage *image;            /* reference; BQL */
     GArray *points;             /* of WsmPoint; their bitmaps are busy */
-    WsmRecord *leaving;         /* the image's record in the freeze, or NULL */
-    char *leaving_file;         /* the image's file when the migration began */
+    WsmRecord *leaving;         /* the image's record in the freeze */
+    WsmRecordStore *store;      /* where it goes, or NULL */
 
     /* Bytes */
     Stat64 sent, zero, pushed, pulled, compared, equal;

@@ -15,8 +15,7 @@
 #include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/image.h"
 #include "migration/wsm/image/points.h"
-#include "migration/wsm/image/record-file.h"
-#include "migration/wsm/image/record.h"
+#include "migration/wsm/image/record-store.h"
 #include "migration/wsm/policy/ending.h"
 #include "migration/wsm/source/points.h"
 #include "migration/wsm/trace.h"
@@ -77,10 +76,10 @@ bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
     }
     /* Not before they were counted: our own functions do not see them now */
     wsm_source_hold_points(d, true);
+    d->store = wsm_image_store(d->image, d->bs_points);
     d->leaving = wsm_image_record(d->image, d->bs_points,
                                   WSM_IMAGE_STATE_LEAVING, &s->start.session,
                                   s->peer);
-    d->leaving_file = g_strdup(d->image->file);
     wsm_image_tell(d->image);
     return true;
 }
@@ -98,8 +97,8 @@ int wsm_source_mark_leaving(void *opaque)
         WsmSourceDisk *d = &s->disk[i];
         Error *err = NULL;
 
-        if (d->leaving &&
-            !wsm_record_save(d->leaving_file, d->leaving, &err)) {
+        if (d->store &&
+            !wsm_record_store_save(d->store, d->leaving, &err)) {
             wsm_image_warn(d->image, err);
         }
     }
@@ -269,5 +268,5 @@ void wsm_source_free_points(WsmSourceDisk *d)
     g_clear_pointer(&d->image, wsm_image_unref);
     qapi_free_WsmBasis(d->basis);
     qapi_free_WsmRecord(d->leaving);
-    g_free(d->leaving_file);
+    g_clear_pointer(&d->store, wsm_record_store_free);
 }

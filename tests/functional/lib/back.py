@@ -51,6 +51,11 @@ def states(vm: Vm) -> list[str]:
     return [image['state'] for image in query(vm)['images']]
 
 
+def no_record_of(vm: Vm) -> list[Optional[str]]:
+    """Why there can be no record, image by image."""
+    return [image.get('no-record') for image in query(vm)['images']]
+
+
 def all_there_untold(scene: Scene) -> tuple[Vm, Vm, Relay]:
     """The destination has everything, and the source has yet to hear it."""
     source = loaded_source(scene)
@@ -164,6 +169,20 @@ def break_off_late(source: Vm, uri: str) -> None:
     """A migration of which most of one disk's data has been sent."""
     begin(source, uri, bandwidth=8 * MIB, max_residue=0)
     wait_total(source, 'sent', DATA * 3 // 4)
+
+
+def refuse_then_adopt(scene: Scene, source: Vm, left: Vm) -> None:
+    """Images of unknown state are not written to until somebody says so."""
+    refusing = scene.destination(images=left.images, name='refusing')
+    begin(source, scene.uri(refusing))
+    source.wait_migration('failed')
+    text = source.migration()['error-desc']
+    require('only complete one' in text and 'torn' in text, text)
+    has_ended(refusing)
+    adopting = scene.reopen('adopting', left.images, scene.other_guest(),
+                            paused=True)
+    adopting.qmp.cmd('wsm-adopt')
+    adopting.quit()
 
 
 def has_ended(vm: Vm) -> None:

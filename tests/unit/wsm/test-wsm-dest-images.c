@@ -15,6 +15,7 @@
 #include "migration/wsm/image/record-file.h"
 #include "wsm-disks.h"
 #include "wsm-flaky.h"
+#include "wsm-powers.h"
 #include "wsm-warnings.h"
 
 #define KIB 1024
@@ -106,7 +107,7 @@ static void leave(WsmPhase phase)
     wsm_dest_image_leave(&disk, phase);
     g_assert_null(disk.image);
     g_assert_null(disk.bs);
-    g_assert_null(disk.record);
+    g_assert_null(disk.store);
     wsm_life_enter(&life, WSM_LIFE_RELEASED);
     wsm_life_destroy(&life);
 }
@@ -208,7 +209,7 @@ static void test_complete(void)
     begin();
     live(WSM_LIFE_DROPPING);
     wsm_dest_images_find_records(&disks);
-    g_assert_cmpstr(disk.record, ==, path);
+    g_assert_cmpstr(disk.store->file, ==, path);
     check_record(WSM_IMAGE_STATE_INCOMPLETE, 7, "alpha");
     live(WSM_LIFE_SECURING);
     wsm_dest_images_remove_records(&disks);
@@ -245,7 +246,12 @@ static void test_record_stays(void)
     g_unlink(record);
     g_assert_cmpint(g_mkdir(record, 0700), ==, 0);
     g_assert_true(g_file_set_contents(inside, "", 0, NULL));
+    /* Nor may an attribute outweigh it */
+    g_assert_cmpint(chmod(path, 0444), ==, 0);
+    powers_drop();
     wsm_dest_images_remove_records(&disks);
+    powers_restore();
+    g_assert_cmpint(chmod(path, 0644), ==, 0);
     warnings_expect("disk 'vda': this image is current, but its record still "
                     "says something else: ");
     g_assert_false(disk.unmarked);
@@ -410,10 +416,10 @@ static void test_no_record(void)
     disks_plug("vda", blk);
     wsm_images_init(&images);
     begin();
-    warnings_expect("disk 'vda': no record is kept beside its image");
+    warnings_expect("disk 'vda': no record is kept of its image");
     live(WSM_LIFE_SECURING);
     wsm_dest_images_find_records(&disks);
-    g_assert_null(disk.record);
+    g_assert_null(disk.store);
     wsm_dest_images_remove_records(&disks);
     live(WSM_LIFE_SECURED);
     wsm_dest_images_mark_current(&disks);

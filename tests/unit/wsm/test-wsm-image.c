@@ -8,11 +8,14 @@
 #include "qapi/error.h"
 #include "qapi/qapi-visit-wsm.h"
 #include "qemu/main-loop.h"
+#include "qemu/xattr.h"
 #include "block/graph-lock.h"
 #include "migration/wsm/image/images.h"
 #include "migration/wsm/image/points.h"
+#include "migration/wsm/image/record-attr.h"
 #include "migration/wsm/image/record-file.h"
 #include "wsm-disks.h"
+#include "wsm-powers.h"
 
 #define KIB 1024
 
@@ -617,6 +620,144 @@ static void test_info(void)
     end(&t);
 }
 
+/*
+ * A folder in which QEMU may not create files, or (mode 0) that it may not even
+ * pass: the image was handed to it
+ */
+
+static void close_folder(mode_t mode)
+{
+    g_autofree char *folder = disks_path("");
+
+    g_assert_cmpint(chmod(folder, mode), ==, 0);
+    powers_drop();
+}
+
+static void open_folder(void)
+{
+    g_autofree char *folder = disks_path("");
+
+    powers_restore();
+    g_assert_cmpint(chmod(folder, 0755), ==, 0);
+}
+
+static bool attr_exists(Test *t)
+{
+    return getxattr(t->path, WSM_RECORD_ATTR, NULL, 0) > 0;
+}
+
+static bool folder_can_be_closed(void)
+{
+    g_autofree char *folder = disks_path("");
+    bool ok = setxattr(folder, "user.wsm-test", "", 0, 0) == 0;
+
+    if (!ok) {
+        g_test_skip("no user attributes");
+    }
+    return ok;
+}
+
+static void test_closed_points(void)
+{
+    Test t;
+
+    if (!folder_can_be_closed()) {
+        return;
+    }
+    begin(&t, "raw");
+    close_folder(0111);
+    make_points(&t);
+    g_assert_null(image_of(&t)->no_record);
+    for (int i = 0; i < 2; i++) {
+        g_assert_true(attr_exists(&t));
+        g_assert_false(wsm_record_exists(t.path));
+        restart(&t, "raw");
+        wsm_images_check(&t.images, &error_abort);
+        g_assert_null(image_of(&t)->problem);
+        g_assert_false(attr_exists(&t));
+        check_made_points(&t);
+        wsm_images_close(&t.images);
+    }
+
+    /* Somebody else writes to it */
+    disks_write(t.blk, 0);
+    restart(&t, "raw");
+    wsm_images_check(&t.images, &error_abort);
+    g_assert_nonnull(strstr(image_of(&t)->problem, "mtime"));
+    check_points(&t, "");
+    open_folder();
+    end(&t);
+}
+
+static void test_closed_state(void)
+{
+    Test t;
+
+    if (!folder_can_be_closed()) {
+        return;
+    }
+    begin(&t, "raw");
+    close_folder(0111);
+    leave_state(&t, WSM_IMAGE_STATE_HANDED_OVER, "host-b");
+    g_assert_true(attr_exists(&t));
+    check_refused(&t, "this copy is stale");
+    check_refused(&t, "host-b");
+    adopt(&t);
+    g_assert_false(attr_exists(&t));
+    check_points(&t, "1");
+    wsm_images_check(&t.images, &error_abort);
+    open_folder();
+    end(&t);
+}
+
+static void test_no_name(void)
+{
+    WsmImage *image;
+    Test t;
+
+    if (!folder_can_be_closed()) {
+        return;
+    }
+    begin(&t, "raw");
+    wsm_images_check(&t.images, &error_abort);
+    add_point(&t, 1, NULL);
+    close_folder(0);
+    image = image_of(&t);
+    g_assert_null(image->file);
+    g_assert_null(image->no_record);
+    wsm_image_set_state(image, WSM_IMAGE_STATE_LEAVING, NULL, "host-b");
+    wsm_image_mark(image, blk_bs(t.blk));
+    open_folder();
+    g_assert_true(attr_exists(&t));
+    g_assert_false(wsm_record_exists(t.path));
+    restart(&t, "raw");
+    check_refused(&t, "about to be handed over to host-b");
+    end(&t);
+}
+
+/* Neither goes: said before anything is written, and once */
+static void test_nowhere(void)
+{
+    WsmImage *image;
+    Test t;
+
+    if (!folder_can_be_closed()) {
+        return;
+    }
+    begin(&t, "raw");
+    wsm_images_check(&t.images, &error_abort);
+    g_assert_cmpint(chmod(t.path, 0444), ==, 0);
+    close_folder(0111);
+    image = image_of(&t);
+    g_assert_nonnull(strstr(image->no_record, "cannot create files in"));
+    g_assert_nonnull(strstr(image->no_record, "cannot set attribute"));
+    g_assert_false(image->told);
+    wsm_image_tell(image);
+    g_assert_true(image->told);
+    open_folder();
+    end(&t);
+}
+
 /* An image on a base whose record has @state */
 static void begin_on_base(Test *t, const char *base, WsmImageState state)
 {
@@ -675,6 +816,32 @@ static void test_below_unknown(void)
     g_unlink(base);
 }
 
+/* An attribute of the base counts, whatever the file beside it says */
+static void test_below_attr(void)
+{
+    g_autofree char *base = disks_create("base", "raw", NULL);
+    g_autoptr(WsmRecord) record = g_new0(WsmRecord, 1);
+    int fd = open(base, O_RDONLY);
+    Test t;
+
+    g_assert_cmpint(fd, >=, 0);
+    if (!folder_can_be_closed()) {
+        return;
+    }
+    begin_on_base(&t, base, WSM_IMAGE_STATE_CURRENT);
+    record->state = WSM_IMAGE_STATE_HANDED_OVER;
+    record->session = g_strdup("");
+    wsm_record_attr_save(fd, base, record, &error_abort);
+    check_refused(&t, "a stale copy");
+    check_refused(&t, base);
+    adopt(&t);
+    g_assert_false(wsm_record_attr_exists(fd));
+    wsm_images_check(&t.images, &error_abort);
+    end(&t);
+    close(fd);
+    g_unlink(base);
+}
+
 int main(int argc, char **argv)
 {
     int ret;
@@ -697,8 +864,13 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/image/renew", test_renew);
     g_test_add_func("/wsm/image/replaced", test_replaced);
     g_test_add_func("/wsm/image/info", test_info);
+    g_test_add_func("/wsm/image/closed/points", test_closed_points);
+    g_test_add_func("/wsm/image/closed/state", test_closed_state);
+    g_test_add_func("/wsm/image/closed/no-name", test_no_name);
+    g_test_add_func("/wsm/image/closed/nowhere", test_nowhere);
     g_test_add_func("/wsm/image/below", test_below);
     g_test_add_func("/wsm/image/below/unknown", test_below_unknown);
+    g_test_add_func("/wsm/image/below-attr", test_below_attr);
     ret = g_test_run();
     disks_cleanup();
     return ret;

@@ -18,6 +18,7 @@
 #include "migration/wsm/wire/payload.h"
 #include "migration/wsm/wire/runs.h"
 #include "wsm-origin.h"
+#include "wsm-powers.h"
 
 #define BLOCK           ORIGIN_BLOCK
 #define BLOCKS          (DISK_SIZE / BLOCK)
@@ -228,7 +229,7 @@ static void test_add(void)
 
     /* A record for the freeze, not written yet */
     g_assert_cmpint(d->leaving->state, ==, WSM_IMAGE_STATE_LEAVING);
-    g_assert_cmpstr(d->leaving_file, ==, t.path);
+    g_assert_cmpstr(d->store->file, ==, t.path);
     check_record(&t, -1, 0);
     origin_stop(&t.o);
     check_points(&t, "12");
@@ -308,7 +309,7 @@ static void test_no_file(void)
     origin_init(&t.o);
     add_point(bs_of(&t), 1, 0);
     start(&t);
-    g_assert_null(t.o.s->disk[0].leaving);
+    g_assert_null(t.o.s->disk[0].store);
     g_assert_cmpint(wsm_source_mark_leaving(t.o.s), ==, 0);
     g_assert_true(t.o.s->marked);
     enter(&t, WSM_PHASE_POSTCOPY);
@@ -365,7 +366,12 @@ static void test_leaving_fails(void)
     record = wsm_record_path(t.path);
     g_assert_cmpint(g_mkdir(record, 0700), ==, 0);
     g_assert_false(t.o.s->disk[0].image->told);
+    /* Nor as an attribute */
+    g_assert_cmpint(chmod(t.path, 0444), ==, 0);
+    powers_drop();
     g_assert_cmpint(wsm_source_mark_leaving(t.o.s), ==, 0);
+    powers_restore();
+    g_assert_cmpint(chmod(t.path, 0644), ==, 0);
     g_assert_true(t.o.s->disk[0].image->told);
     g_rmdir(record);
     origin_stop(&t.o);
