@@ -4,9 +4,12 @@
 from functools import partial
 
 from dev.rig.basics import require, run, wait_until
-from dev.rig.scene import Scene
+from dev.rig.qmp import Json
+from dev.rig.scene import Scene, finish
 from dev.rig.vm import Vm
-from tests.functional.lib.moves import running_migration, to_the_end
+from tests.functional.lib.moves import (SLOW_PUSH, end, expect_moved,
+                                        loaded_source, running_migration,
+                                        start_and_wait, to_the_end)
 from tests.functional.lib.registry import test
 
 
@@ -39,6 +42,39 @@ def progress_in_query_migrate(scene: Scene) -> None:
     require('transferred disk:' in text and 'transferred disk: 0 ' not in text,
             f'info migrate shows no disk: {text}')
     to_the_end(scene, source, destination)
+
+
+def disk_of(info: Json) -> Json:
+    """What libvirt reads of disks: all of it, or it gives up."""
+    disk: Json = info['disk']
+    for name in ('transferred', 'remaining', 'total'):
+        require(isinstance(disk.get(name), int), f'no {name}: {disk}')
+    return disk
+
+
+@test()
+def progress_after_the_handover(scene: Scene) -> None:
+    """So that `virsh domjobinfo` goes on until nothing is left."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    start_and_wait(source, scene.uri(destination), 'postcopy',
+                   max_residue=30000, **SLOW_PUSH)
+    info = source.migration()
+    disk = disk_of(info)
+    require(info['status'] == 'postcopy-active' and disk['remaining'] > 0,
+            f'{info}')
+    left = float(disk['remaining'])
+    wait_until(lambda: 0 < seen(source, 'disk', 'remaining') < left,
+               'less remains')
+    wait_until(partial(has_throughput, source, 'disk'), 'disks get there')
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
+    finish(source, destination)
+    last = disk_of(source.migration())
+    require(last['remaining'] == 0 and
+            last['transferred'] > disk['transferred'] and
+            last['total'] == disk['total'], f'{last}')
+    expect_moved(scene, source, destination)
+    end(source, destination)
 
 
 @test()
