@@ -31,7 +31,6 @@ QEMU_NEEDED = (10, 0)
 FLAGS = ("--live", "--p2p", "--postcopy", "--unsafe")
 POSTCOPY = "post-copy"      # in a state of libvirt, as in "paused (post-copy)"
 POSTCOPY_FAILED = "post-copy failed"
-MIGRATED = "(migrated)"
 SETTLE_SECONDS = 60         # for libvirt to tell what came of a failure
 QUERY_SECONDS = 20
 SLOW_MEMORY_SECONDS = 60
@@ -375,17 +374,21 @@ class Move:
         if state.startswith(("running", "paused")):
             return self.on_failure(error)
         there = self.settled_state(self.destination, "(post-copy)")
-        if POSTCOPY in there:
-            self.line.keep(move_texts.SOURCE_LOST.format(
-                name=self.name, here=self.here, there=self.there,
-                state=state or "gone"))
-            return UNFINISHED
         if there.startswith(("running", "paused")):
-            return self.on_success()
+            return self.on_arrival(state, there)
         self.line.keep(f"{error}. The guest is {state or 'gone'} at "
                        f"{self.here}, and {there or 'not known'} at "
                        f"{self.there}. Look at both QEMUs' logs in "
                        "/var/log/libvirt/qemu before you start it anywhere")
+        return UNFINISHED
+
+    def on_arrival(self, state: str, there: str) -> int:
+        """The guest runs at the destination, and not here; is it whole?"""
+        if POSTCOPY not in there:
+            return self.on_success()
+        self.line.keep(move_texts.SOURCE_LOST.format(
+            name=self.name, here=self.here, there=self.there,
+            state=state or "gone"))
         return UNFINISHED
 
     def on_success(self) -> int:
@@ -415,8 +418,8 @@ class Move:
 
         libvirt does not see to it if a move ended without virsh.
         """
-        if MIGRATED in (self.source.try_run("domstate", self.name,
-                                            "--reason") or ""):
+        state = self.source.try_run("domstate", self.name, "--reason")
+        if state and state.startswith("shut off"):
             self.source.try_run("undefine", self.name, "--keep-nvram")
 
     def on_failure(self, error: str) -> int:
@@ -473,9 +476,10 @@ class Move:
             return self.take_up()
         if POSTCOPY in state:
             return self.on_break("", state)
-        there = self.state(self.destination)
-        if (not state or MIGRATED in state) and there.startswith("running"):
-            return self.on_success()
+        there = self.settled_state(self.destination, "(post-copy)")
+        if there.startswith("running") and (
+                not state or state.startswith("shut off")):
+            return self.on_arrival(state, there)
         raise Refused(f"{self.name} is {state or 'not known'} at {self.here}: "
                       "there is nothing to take up")
 

@@ -26,7 +26,8 @@ CLIENTS = 2
 PGBENCH_SECONDS = 3600
 WARM_SECONDS = 12.0
 STEADY_SECONDS = 15.0
-STOCK_SECONDS = 300
+MOVE_SECONDS = 600
+CHECK_SECONDS = 900
 DISK = Disk("vm1.qcow2", "vda", DISK_BYTES)
 DOMAIN = Domain(disks=(DISK,), memory=MEMORY_MIB, mac=GUEST_MAC,
                 kernel_line=KERNEL_LINE)
@@ -105,11 +106,11 @@ class Story:
             source.check(*words)
         process = Process(source, *last)
         try:
-            done = process.wait(STOCK_SECONDS)
+            done = process.wait(MOVE_SECONDS)
             ended = "moved" if not done.status else done.text()[-200:]
         except TestFailure:
             source.check("virsh", "domjobabort", "vm1")
-            ended = f"given up after {STOCK_SECONDS} s"
+            ended = f"given up after {MOVE_SECONDS} s"
         end = time.monotonic()
         time.sleep(1)
         gaps = self.heartbeat.gaps(begin, end + 1)
@@ -123,13 +124,13 @@ class Story:
     def check(self) -> None:
         """The database is whole."""
         self.load.job.stop()
-        self.load.job.wait(60)
-        result = run_job(self.network, "balances")
+        self.load.job.wait(CHECK_SECONDS)
+        result = run_job(self.network, "balances", seconds=CHECK_SECONDS)
         sums = dict(line.split() for line in result.lines if " " in line)
         count = sums.pop("transactions", "0")
         require(len(set(sums.values())) == 1, f"balances: {sums}")
         for job in ("amcheck", "stop-database", "checksums"):
-            result = run_job(self.network, job)
+            result = run_job(self.network, job, seconds=CHECK_SECONDS)
             require(result.code == 0, f"{job}: {result.lines[-3:]}")
         self.scene.note(f"the database is whole: {count} transactions, all "
                         "balances agree, pg_amcheck, pg_checksums")
@@ -169,7 +170,6 @@ def database(scene: VirtScene) -> None:
     guest = make_guest(folder, f"{GUEST_ADDRESS}/{PREFIX_LENGTH}", False)
     with ExitStack() as stack:
         network = stack.enter_context(make_network(RATE))
-        stack.callback(scene.close)
         story = Story(scene.start(network.link), network)
         stack.callback(story.heartbeat.close)
         story.boot(guest)

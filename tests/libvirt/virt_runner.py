@@ -16,7 +16,7 @@ from pathlib import Path
 from dev.libvirt import virt_root
 from dev.libvirt.virt_scene import Case, VirtScene
 from dev.rig import guest_image
-from dev.rig.basics import QEMU, TestFailure
+from dev.rig.basics import QEMU, Skip, TestFailure
 from tests.libvirt import cases, database
 
 CASES: dict[str, Case] = {**cases.CASES, "database": database.database}
@@ -37,19 +37,21 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_case(function: Case, scene: VirtScene) -> str:
-    """Run a test; return why it failed, or ""."""
-    failure = ""
+def run_case(function: Case, scene: VirtScene) -> tuple[str, str]:
+    """Run a test; return its verdict, and what there is to say."""
     try:
         function(scene)
+    except Skip as why:
+        return "skip", str(why)
     except Exception as err:        # pylint: disable=broad-except
         where = [f"{Path(entry.filename).name}:{entry.lineno}"
                  for entry in traceback.extract_tb(err.__traceback__)[1:]]
-        failure = (f"{type(err).__name__}: {err}\n"
-                   f"at {' < '.join(reversed(where))}\n{scene.report()}")
+        return "not ok", (f"{type(err).__name__}: {err}\n"
+                          f"at {' < '.join(reversed(where))}\n"
+                          f"{scene.report()}")
     finally:
         scene.close()
-    return failure
+    return "ok", ""
 
 
 def main() -> int:
@@ -76,11 +78,12 @@ def main() -> int:
             sys.exit(str(error))
         for name in chosen:
             begin = time.monotonic()
-            failure = run_case(CASES[name],
-                               VirtScene(tree, bool(options.packages)))
-            failed += bool(failure)
-            print(f"{'not ok' if failure else 'ok'} {suite}:{name} "
-                  f"{time.monotonic() - begin:.1f}", flush=True)
-            if failure:
-                print("    " + failure.replace("\n", "\n    "), flush=True)
+            verdict, text = run_case(
+                CASES[name], VirtScene(tree, bool(options.packages)))
+            failed += verdict == "not ok"
+            more = (f"# {text}" if verdict == "skip"
+                    else f"{time.monotonic() - begin:.1f}")
+            print(f"{verdict} {suite}:{name} {more}", flush=True)
+            if verdict == "not ok":
+                print("    " + text.replace("\n", "\n    "), flush=True)
     return 1 if failed else 0

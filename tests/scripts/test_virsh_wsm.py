@@ -460,6 +460,13 @@ class Resumes(VirshWsm):
         self.assertIn("all of it is there", self.run_it(0, "--resume"))
         self.assertEqual(len(self.calls("^> undefine")), 1)
 
+    def test_source_was_lost(self) -> None:
+        """--resume does not take that for success, either."""
+        self.scene(here=[answer("domstate", "shut off (crashed)")], there=[
+            answer("domstate", "running (post-copy failed)")])
+        self.assertIn("The source is lost", self.run_it(3, "--resume"))
+        self.assertEqual(self.calls("undefine"), [])
+
     def test_nothing_to_resume(self) -> None:
         self.scene()
         self.assertIn("running (booted)", self.run_it(2, "--resume"))
