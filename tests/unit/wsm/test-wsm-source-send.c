@@ -555,6 +555,34 @@ static void test_bandwidth(void)
     tear_down();
 }
 
+/*
+ * The channel breaks, and may be up again, while a range that was read waits
+ * until it may go: it goes on the new connection, or on another channel.
+ */
+static void test_broken_while_limited(void)
+{
+    set_up(64);
+    fill(0, 0, 64, 0x53);
+    qatomic_set(&origin_max_bandwidth, 1);
+    start();
+    wsm_session_enter(&o.session, WSM_PHASE_DISK_PRECOPY);
+    origin_begin_pass(&o);
+    target_poll_until((serve(), image[1].zero == disk[1].size));
+    target_poll_until(qatomic_read(&disk[0].reads) > 0);
+    expect_limited();
+    for (unsigned i = 1; i < CHANNELS; i++) {
+        break_channel(i);
+    }
+    reconnect();
+    reconnect();
+    qatomic_set(&origin_max_bandwidth, 0);
+    serve_pass();
+    check();
+    g_assert_cmpint(image[0].sent, ==, disk[0].size);
+    g_assert_cmpint(disk[0].reads, >, 1);
+    tear_down();
+}
+
 static void pull(unsigned d, unsigned block, unsigned blocks)
 {
     WsmMsg msg = {
@@ -1193,6 +1221,8 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/source-send/read-error", test_read_error);
     g_test_add_func("/wsm/source-send/read-error-stop", test_read_error_stop);
     g_test_add_func("/wsm/source-send/bandwidth", test_bandwidth);
+    g_test_add_func("/wsm/source-send/broken-while-limited",
+                    test_broken_while_limited);
     g_test_add_func("/wsm/source-send/push-bandwidth", test_push_bandwidth);
     g_test_add_func("/wsm/source-send/push-delay", test_push_delay);
     g_test_add_func("/wsm/source-send/pull", test_pull);

@@ -351,8 +351,11 @@ static void test_stop(void)
 }
 
 /* It waits until ABORT is said, or cannot be */
-static void end_abort(void *opaque)
+static void coroutine_fn abort_co(void *opaque)
 {
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 20 * SCALE_MS);
+    /* Channels are there until it is said */
+    g_assert_false(wsm_loop_is_over(&o.s->loop));
     qatomic_set(&o.s->aborting, false);
 }
 
@@ -361,7 +364,7 @@ static void test_stop_aborting(void)
     set_up();
     origin_start(&o, 1);
     qatomic_set(&o.s->aborting, true);
-    g_assert_true(wsm_loop_bh(&o.s->loop, end_abort, NULL));
+    g_assert_true(wsm_loop_start(&o.s->loop, abort_co, NULL));
     wsm_source_stop(o.s);
     g_assert_false(o.s->aborting);
     tear_down();
