@@ -83,18 +83,27 @@ void wsm_outgoing_cancelled(void);
 /*
  * A connection was accepted.  Returns true if it is taken care of: it is
  * looked at when its first bytes are there, and then becomes a block channel,
- * goes the way of other migration connections, or is closed.
+ * goes the way of other migration connections, or is closed.  Without the
+ * capability the first is not looked at, and of the others only block channels
+ * are ours, if the source has the capability.
  */
 bool wsm_incoming_accept(QIOChannelSocket *sioc);
 
 /*
- * The incoming side listens at @listener: have room there for block channels,
- * which come at about the same time; with or without the capability.  It will
- * be disconnected, and is when this returns.  Any thread: with exec-oob,
- * migrate-recover comes from that of the monitor.
+ * The main stream begins with @n capabilities that are on at the source and
+ * that the destination should have as well: with or without ours here, it is
+ * on until this attempt is over if it is on there.  Returns 0; or -errno, and
+ * has said why, if that cannot be.  Main thread, load coroutine.
+ */
+int wsm_incoming_follow(const MigrationCapability *caps, uint32_t n);
+
+/*
+ * The incoming side listens at @listener, and has said how that ends: have room
+ * there for block channels, which come at about the same time; with or without
+ * the capability.  Any thread: with exec-oob, migrate-recover comes from that
+ * of the monitor.
  */
 void wsm_incoming_listen(QIONetListener *listener);
-void wsm_incoming_disconnect(QIONetListener *listener);
 
 /*
  * All state of the guest has been loaded: let the guest run by scheduling
@@ -153,12 +162,25 @@ bool wsm_outgoing_broke(WsmMigrationEnd *end);
 void wsm_outgoing_end_pause(WsmMigrationEnd *end);
 
 /*
+ * A message came by the return path that QEMU does not know.  Set @errp: to
+ * what the destination says, if it is a refusal.  With or without the
+ * capability.  Thread of the return path.
+ */
+void wsm_outgoing_message(QEMUFile *rp, uint16_t type, uint16_t length,
+                          Error **errp);
+
+/*
  * Has the guest been handed over?  Then it must not run here again, whatever
  * becomes of the migration.  Any thread.
  */
 bool wsm_outgoing_is_handed_over(void);
 
-/* The migration has ended; if so, set the run state and return true.  BQL. */
+/*
+ * The migration has ended otherwise than well; if so, set the run state and
+ * return true.  Without the capability: if the destination has refused it
+ * because of that, its words become the migration's error.  BQL, migration
+ * thread.
+ */
 bool wsm_outgoing_stays_stopped(void);
 
 /*

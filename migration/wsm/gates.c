@@ -72,7 +72,7 @@ static bool wsm_has_ended(const char *what, Error **errp)
 {
     Wsm *w = wsm_get();
 
-    if (w && (w->source || w->dest)) {
+    if (w && (w->source || w->dest || w->follows)) {
         error_setg(errp, "%s: a whole-system migration has not ended yet; wait "
                    "for it or cancel it", what);
         return false;

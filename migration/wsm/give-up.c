@@ -11,6 +11,7 @@
 #include "migration/qemu-file.h"
 #include "migration/wsm/dest/dest.h"
 #include "migration/wsm/give-up.h"
+#include "migration/wsm/link/refusal.h"
 #include "migration/wsm/wire/start.h"
 
 #define WSM_HANG_UP_NS      (10 * NANOSECONDS_PER_SECOND)
@@ -85,14 +86,21 @@ static void coroutine_fn wsm_give_up_reason(Wsm *w, const char *reason)
 
 void coroutine_fn wsm_give_up(Wsm *w)
 {
-    g_autofree char *reason = g_steal_pointer(&first_report);
+    g_autofree char *report = g_steal_pointer(&first_report);
+    const char *reason = report ?: "it cannot load the guest; its log has the "
+                                   "reason";
     int64_t deadline = wsm_now() + WSM_HANG_UP_NS;
 
     if (wsm_source_hung_up()) {
         return;
     }
-    wsm_give_up_reason(w, reason ?: "it cannot load the guest; its log has the "
-                                    "reason");
+    if (w->source_lacks_it) {
+        QEMUFile *f = migration_incoming_get_current()->from_src_file;
+
+        wsm_refusal_send(qemu_file_get_ioc(f), reason);
+        return;
+    }
+    wsm_give_up_reason(w, reason);
     while (!wsm_source_hung_up() && wsm_now() < deadline) {
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_HANG_UP_POLL_NS);
     }

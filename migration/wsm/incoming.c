@@ -25,14 +25,27 @@
 bool wsm_incoming_accept(QIOChannelSocket *sioc)
 {
     if (!migrate_whole_system()) {
-        return false;
+        return wsm_listen_wonder(&wsm_get()->listen, sioc);
     }
     wsm_listen_accept(&wsm_get()->listen, sioc);
     return true;
 }
 
+/* Any thread: it must not be served any more when QEMU closes it */
+static void wsm_incoming_end_transport(void *opaque)
+{
+    Wsm *w = wsm_get();
+
+    wsm_listen_disconnect(&w->listen, opaque);
+    w->end_transport(opaque);
+}
+
 void wsm_incoming_listen(QIONetListener *listener)
 {
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    wsm_get()->end_transport = mis->transport_cleanup;
+    mis->transport_cleanup = wsm_incoming_end_transport;
     for (size_t i = 0; i < listener->nsioc; i++) {
         /* More room than it has; multifd has so many channels at most */
         listen(listener->sioc[i]->fd, WSM_MAX_CHANNELS + UINT8_MAX);
@@ -42,9 +55,18 @@ void wsm_incoming_listen(QIONetListener *listener)
     }
 }
 
-void wsm_incoming_disconnect(QIONetListener *listener)
+/*
+ * The capability
+ */
+
+void wsm_incoming_unfollow(Wsm *w)
 {
-    wsm_listen_disconnect(&wsm_get()->listen, listener);
+    GLOBAL_STATE_CODE();
+    if (w->follows) {
+        w->follows = false;
+        migrate_get_current()->
+            capabilities[MIGRATION_CAPABILITY_WHOLE_SYSTEM] = false;
+    }
 }
 
 /*
@@ -69,7 +91,6 @@ static const WsmDestOps wsm_incoming_dest_ops = {
 
 void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal)
 {
-    /* Of all transports only sockets have something there */
     QIONetListener *listener =
         migration_incoming_get_current()->transport_data;
 

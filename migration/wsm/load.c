@@ -205,6 +205,7 @@ static void wsm_load_cleanup_bh(void *opaque)
     wsm_listen_set_taker(&w->listen, NULL, NULL);
     w->dest = NULL;
     wsm_dest_free(d);
+    wsm_incoming_unfollow(w);
 }
 
 static void wsm_load_cleanup_co_bh(void *opaque)
@@ -247,6 +248,7 @@ int wsm_load_cleanup(void *opaque)
     }
     d = w->dest;
     if (!d) {
+        wsm_incoming_unfollow(w);
         return 0;
     }
     if (wsm_dest_is_in_use(d)) {

@@ -5,10 +5,13 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
+#include "migration/wsm/link/block-channel.h"
+#include "migration/wsm/link/refusal.h"
 #include "migration/wsm/progress.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/source/phases.h"
@@ -139,6 +142,50 @@ bool wsm_outgoing_completes(WsmMigrationEnd *end)
     return true;
 }
 
+/* What it says is why, whatever else was seen of the stream, or earlier */
+static void wsm_outgoing_is_refused(const char *reason)
+{
+    MigrationState *ms = migrate_get_current();
+
+    QEMU_LOCK_GUARD(&ms->error_mutex);
+    error_free(ms->error);
+    ms->error = NULL;
+    error_setg(&ms->error, "the destination refuses: %s", reason);
+}
+
+void wsm_outgoing_message(QEMUFile *rp, uint16_t type, uint16_t length,
+                          Error **errp)
+{
+    g_autofree uint8_t *buf = g_malloc(length);
+    g_autofree char *reason = NULL;
+
+    if (type == WSM_REFUSAL_TYPE &&
+        qemu_get_buffer(rp, buf, length) == length) {
+        reason = wsm_refusal_text(type, buf, length);
+    }
+    if (reason) {
+        wsm_outgoing_is_refused(reason);
+    }
+    error_setg(errp, "Received invalid message 0x%04x length 0x%04x", type,
+               length);
+}
+
+/* Without a return path nobody has read what came, if it did */
+static void wsm_outgoing_look_for_refusal(void)
+{
+    MigrationState *ms = migrate_get_current();
+    QIOChannel *ioc = qemu_file_get_ioc(ms->to_dst_file);
+    g_autofree char *reason = NULL;
+
+    if (ms->state == MIGRATION_STATUS_FAILED &&
+        !ms->rp_state.from_dst_file && wsm_channel_socket(ioc)) {
+        reason = wsm_refusal_look(ioc);
+    }
+    if (reason) {
+        wsm_outgoing_is_refused(reason);
+    }
+}
+
 bool wsm_outgoing_broke(WsmMigrationEnd *end)
 {
     assert(!bql_locked());
@@ -181,6 +228,9 @@ bool wsm_outgoing_is_handed_over(void)
 
 bool wsm_outgoing_stays_stopped(void)
 {
+    if (!migrate_whole_system()) {
+        wsm_outgoing_look_for_refusal();
+    }
     if (!wsm_outgoing_is_handed_over()) {
         return false;
     }

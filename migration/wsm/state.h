@@ -39,6 +39,11 @@ typedef struct Wsm {
     QEMUTimer *meter_timer;
     char *peer;                 /* where "migrate" goes to, see link/peer.h */
 
+    void (*end_transport)(void *opaque);    /* QEMU's, for a listener */
+
+    bool follows;               /* the capability is on as the source has it */
+    bool source_lacks_it;       /* what loads comes from one without it */
+
     bool cleaning;              /* BQL: loading failed in the main thread, */
     /* The thread of post-copy touches nothing any more: wsm_load_cleanup() */
     QemuEvent thread_left;
@@ -65,5 +70,8 @@ void wsm_hmp_init(void);
  * Wsm.dest.  Main thread, not in a coroutine.
  */
 void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal);
+
+/* incoming.c: it is over; the capability is as it was before.  BQL. */
+void wsm_incoming_unfollow(Wsm *w);
 
 #endif

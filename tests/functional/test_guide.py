@@ -321,9 +321,6 @@ def guide_options(walk: Walk) -> None:
     for command in walk.commands('TLS'):
         if command.monitor:
             walk.alpha.type(command.text.replace('server', 'client'))
-    for command in walk.commands('Without -global'):
-        walk.alpha.type(command.text)
-        walk.beta.type(command.text)
     walk.walk('3.', 'migrate-incoming')
     for title in ('Options', 'Several disks', 'Moving back',
                   'Where sync points'):
@@ -369,7 +366,7 @@ def guide_recover(walk: Walk) -> None:
 @test(needs_wsm=False)
 def guide_complete(_scene: Scene) -> None:
     """Each section of the user guide with commands is walked in a test."""
-    walked = ('0.', '1.', '2.', '3.', '4.', 'Without', '5.', '6.',
+    walked = ('0.', '1.', '2.', '3.', '4.', '5.', '6.',
               'Moving back', 'The stale copy', 'Where sync points', 'Options',
               'Several disks', 'TLS', 'Stop it', 'When something')
     left = [title for title in guide.read() if not title.startswith(walked)]

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Without the capability nothing differs; these run with any QEMU."""
 
-from dev.rig.basics import require
+from typing import Callable, Optional
+
+from dev.rig.basics import require, wait_until
 from dev.rig.image import MIB
 from dev.rig.relay import BLOCK, MAIN
 from dev.rig.scene import Scene, expect_clean
-from tests.functional.lib.registry import test
+from dev.rig.vm import MachineConfig, Vm
+from tests.functional.lib import tls
+from tests.functional.lib.moves import BUSY_RAM
+from tests.functional.lib.registry import add, test
 
 # How the section's name stands in the stream: length, text, instance 0
 SECTION = b'\x03wsm\0\0\0\0'
@@ -64,3 +69,82 @@ def off_means_off(scene: Scene) -> None:
     source.quit()
     destination.quit()
     require(not list(scene.folder.glob('**/*.wsm*')), 'there is a record')
+
+
+def off(name: str, summary: str, setup: Callable[[Scene, Vm, Vm], None],
+        config: Optional[MachineConfig] = None, late: int = 0,
+        postcopy: bool = False) -> None:
+    """Add a test of a stock migration that needs several connections.
+
+    With @late the main stream says nothing before there are so many.
+    """
+    def function(scene: Scene) -> None:
+        source = scene.source()
+        scene.guest.fill(0, 0, 8 * MIB)
+        scene.guest.start(writers=1, rate=200, readers=1, rrate=100,
+                          **(BUSY_RAM if postcopy else {}))
+        destination = scene.destination('defer', wsm=False,
+                                        images=source.images)
+        setup(scene, source, destination)
+        destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+        relay = scene.make_relay(destination)
+        relay.hold_main = bool(late)
+        if postcopy:
+            source.set_params(downtime_limit=1, max_bandwidth=48 * MIB)
+        source.qmp.cmd('migrate', uri=relay.uri)
+        if late:
+            wait_until(lambda: len(relay.connections) >= late,
+                       f'{late} connections')
+            relay.hold_main = False
+            relay.wait_open(MAIN)[0].resume()
+        if postcopy:
+            source.wait_migration('active')
+            source.qmp.cmd('migrate-start-postcopy')
+        source.wait_migration('completed')
+        destination.wait_migration('completed')
+        destination.wait_running()
+        require(relay.count(BLOCK) == 0, 'a block channel was opened')
+        scene.guest.wait_progress(writes=50)
+        scene.guest.stop()
+        scene.guest.verify()
+        expect_clean(destination)
+        source.quit()
+        destination.quit()
+
+    function.__doc__ = summary
+    add(name, function, config, needs_wsm=False)
+
+
+def with_multifd(_scene: Scene, source: Vm, destination: Vm) -> None:
+    for vm in (source, destination):
+        vm.set_caps('multifd')
+        vm.set_params(multifd_channels=70)
+
+
+def with_multifd_tls(scene: Scene, source: Vm, destination: Vm) -> None:
+    with_multifd(scene, source, destination)
+    tls.use_x509_on_both(scene, source, destination)
+
+
+def with_preempt(_scene: Scene, source: Vm, destination: Vm) -> None:
+    for vm in (source, destination):
+        vm.set_caps('postcopy-ram', 'postcopy-preempt')
+
+
+def with_preempt_tls(scene: Scene, source: Vm, destination: Vm) -> None:
+    with_preempt(scene, source, destination)
+    tls.use_x509_on_both(scene, source, destination)
+
+
+# It opens the channel for preempt at once, and says nothing on it
+OLD = MachineConfig(machine='pc-i440fx-7.1')
+
+off('off-multifd', 'Many channels of multifd.', with_multifd)
+off('off-multifd-late', 'The main stream is the last to say something.',
+    with_multifd, late=71)
+off('off-multifd-tls', 'Many channels of multifd with TLS.', with_multifd_tls)
+off('off-preempt', 'A channel for preempt.', with_preempt, postcopy=True)
+off('off-preempt-tls', 'A channel for preempt with TLS.', with_preempt_tls,
+    postcopy=True)
+off('off-preempt-old', 'A channel for preempt that says nothing at first.',
+    with_preempt, OLD, late=2, postcopy=True)

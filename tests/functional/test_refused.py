@@ -2,13 +2,14 @@
 """What cannot work is refused with a clear error; the guest is unharmed."""
 
 from dataclasses import replace
-from typing import Optional
+from typing import Callable, Optional
 
 from dev.rig.basics import require, wait_until
 from dev.rig.image import MIB
 from dev.rig.qmp import Json, QmpError
 from dev.rig.scene import WSM, Scene, begin, enable, query, wait_phase
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from tests.functional.lib import tls
 from tests.functional.lib.moves import (SLOW_DISK, end, expect_unharmed,
                                         fill_half, loaded_source, move,
                                         second_try)
@@ -184,36 +185,53 @@ bad_destination('read-only-destination', 'The destination cannot write.',
                 'vd0', 'read-only')
 
 
-def one_sided(scene: Scene, at_source: bool) -> Optional[str]:
-    """The capability on one side only; returns the source's error."""
-    source = loaded_source(scene)
-    destination = scene.destination(wsm=not at_source)
-    if at_source:
-        enable(source)
-    source.qmp.cmd('migrate', uri=scene.uri(destination))
-    source.wait_migration('failed')
-    text = error_of(source)
-    wait_until(destination.gave_up, 'the destination gives up')
-    text += destination.stderr()
-    source.set_caps(WSM, on=False)
-    expect_unharmed(scene, source)
-    destination.close()
-    second_try(scene, source)
-    return text
+Setup = Callable[[Scene, Vm, Vm], None]
 
 
-@test()
-def only_at_source(scene: Scene) -> None:
-    """The destination lacks the capability: an error says so."""
-    text = one_sided(scene, True)
-    require(text and WSM in text, f'no clear error: {text}')
+def only_at_destination(name: str, summary: str,
+                        setup: Optional[Setup] = None) -> None:
+    """Add a test: the source lacks the capability, and both sides say so."""
+    def function(scene: Scene) -> None:
+        source = loaded_source(scene)
+        destination = scene.destination('defer')
+        if setup:
+            setup(scene, source, destination)
+        destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+        source.qmp.cmd('migrate', uri=scene.uri(destination))
+        source.wait_migration('failed')
+        wait_until(destination.gave_up, 'the destination gives up')
+        for text in (source.migration()['error-desc'], destination.stderr()):
+            require(f"'{WSM}'" in text and 'switch it on at the source' in text,
+                    f'no clear error: {text}')
+        expect_unharmed(scene, source)
+        destination.close()
+
+    function.__doc__ = summary
+    add(name, function)
 
 
-@test()
-def only_at_destination(scene: Scene) -> None:
-    """The source lacks the capability: an error says so."""
-    text = one_sided(scene, False)
-    require(text and WSM in text, f'no clear error: {text}')
+def set_multifd(_scene: Scene, source: Vm, destination: Vm) -> None:
+    for vm in (source, destination):
+        vm.set_caps('multifd', 'return-path')
+
+
+def set_return_path(_scene: Scene, source: Vm, destination: Vm) -> None:
+    for vm in (source, destination):
+        vm.set_caps('return-path')
+
+
+def set_tls(scene: Scene, source: Vm, destination: Vm) -> None:
+    set_return_path(scene, source, destination)
+    tls.use_x509_on_both(scene, source, destination)
+
+
+only_at_destination('only-at-destination', 'The source lacks the capability.')
+only_at_destination('only-at-destination-return-path',
+                    'The same with a return path.', set_return_path)
+only_at_destination('only-at-destination-multifd',
+                    'The same with multifd, and a return path.', set_multifd)
+only_at_destination('only-at-destination-tls',
+                    'The same with TLS, and a return path.', set_tls)
 
 
 @test()

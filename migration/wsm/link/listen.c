@@ -51,6 +51,7 @@ void wsm_listen_init(WsmListen *l, WsmListenAccept *accept)
 {
     *l = (WsmListen) { .accept = accept, .waiting = g_queue_new() };
     QTAILQ_INIT(&l->visitors);
+    QTAILQ_INIT(&l->undecided);
     qemu_mutex_init(&l->lock);
 }
 
@@ -58,6 +59,10 @@ void wsm_listen_init(WsmListen *l, WsmListenAccept *accept)
 static void wsm_listen_hand_over(WsmListen *l, QIOChannel *ioc)
 {
     if (l->take && l->take(l->opaque, ioc)) {
+        return;
+    }
+    if (l->news == WSM_LISTEN_OTHERS) {
+        object_unref(OBJECT(ioc));
         return;
     }
     if (g_queue_get_length(l->waiting) >= WSM_MAX_WAITING) {
@@ -320,6 +325,28 @@ static void coroutine_fn wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
     }
 }
 
+static void coroutine_fn wsm_visitor_serve(WsmVisitor *v)
+{
+    uint8_t buf[WSM_SNIFF_BYTES];
+
+    wsm_keep_alive(QIO_CHANNEL(v->sioc));
+    aio_timer_init(qemu_get_aio_context(), &v->timer, QEMU_CLOCK_REALTIME,
+                   SCALE_MS, wsm_visitor_timeout, v);
+    wsm_visitor_be_patient(v);
+    wsm_visitor_enlist(v);
+    if (wsm_visitor_speaks(v, buf)) {
+        timer_del(&v->timer);
+        wsm_visitor_sort(v, buf);
+    } else if (v->late) {
+        warn_report("A connection to the migration port was closed: it said "
+                    "nothing for %d s", WSM_PATIENCE_MS / 1000);
+    }
+    timer_del(&v->timer);
+    if (!v->displaced) {
+        wsm_visitor_unlist(v);
+    }
+}
+
 typedef struct WsmKnock {
     WsmListen *listen;
     QIOChannelSocket *sioc;     /* a reference */
@@ -327,30 +354,15 @@ typedef struct WsmKnock {
 
 static void coroutine_fn wsm_visitor_co(void *opaque)
 {
-    WsmKnock *knock = opaque;
+    g_autofree WsmKnock *knock = opaque;
     WsmVisitor v = { .listen = knock->listen, .sioc = knock->sioc };
-    uint8_t buf[WSM_SNIFF_BYTES];
 
-    g_free(knock);
-    aio_timer_init(qemu_get_aio_context(), &v.timer, QEMU_CLOCK_REALTIME,
-                   SCALE_MS, wsm_visitor_timeout, &v);
-    wsm_visitor_be_patient(&v);
-    wsm_visitor_enlist(&v);
-    if (wsm_visitor_speaks(&v, buf)) {
-        timer_del(&v.timer);
-        wsm_visitor_sort(&v, buf);
-    } else if (v.late) {
-        warn_report("A connection to the migration port was closed: it said "
-                    "nothing for %d s", WSM_PATIENCE_MS / 1000);
-    }
-    timer_del(&v.timer);
-    if (!v.displaced) {
-        wsm_visitor_unlist(&v);
-    }
+    wsm_visitor_serve(&v);
     object_unref(OBJECT(v.sioc));
 }
 
-void wsm_listen_accept(WsmListen *l, QIOChannelSocket *sioc)
+static void wsm_listen_look(WsmListen *l, QIOChannelSocket *sioc,
+                            CoroutineEntry *co)
 {
     WsmKnock *knock = g_new(WsmKnock, 1);
 
@@ -358,12 +370,95 @@ void wsm_listen_accept(WsmListen *l, QIOChannelSocket *sioc)
     *knock = (WsmKnock) {
         .listen = l, .sioc = QIO_CHANNEL_SOCKET(object_ref(OBJECT(sioc))),
     };
-    wsm_keep_alive(QIO_CHANNEL(sioc));
     qio_channel_set_blocking(QIO_CHANNEL(sioc), false, NULL);
     /* Else a coroutine's channel is served by the main loop only */
     qio_channel_set_follow_coroutine_ctx(QIO_CHANNEL(sioc), true);
-    aio_co_schedule(qemu_get_aio_context(),
-                    qemu_coroutine_create(wsm_visitor_co, knock));
+    aio_co_schedule(qemu_get_aio_context(), qemu_coroutine_create(co, knock));
+}
+
+void wsm_listen_accept(WsmListen *l, QIOChannelSocket *sioc)
+{
+    wsm_listen_look(l, sioc, wsm_visitor_co);
+}
+
+/*
+ * Without the capability
+ */
+
+static bool coroutine_fn wsm_visitor_is_ours(WsmVisitor *v)
+{
+    uint8_t buf[WSM_SNIFF_BYTES];
+    int n = 0;
+
+    while (v->listen->news == WSM_LISTEN_UNKNOWN &&
+           (n = wsm_visitor_peek(v, buf)) < WSM_SNIFF_BYTES) {
+        if (n < 0) {
+            return false;
+        }
+        if (n == 0) {
+            qio_channel_yield(QIO_CHANNEL(v->sioc), G_IO_IN);
+        } else {
+            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_SNIFF_RETRY_NS);
+        }
+    }
+    return v->listen->news == WSM_LISTEN_OURS ||
+           (n == WSM_SNIFF_BYTES && ldl_be_p(buf) == WSM_PREAMBLE);
+}
+
+static void coroutine_fn wsm_undecided_co(void *opaque)
+{
+    g_autofree WsmKnock *knock = opaque;
+    WsmListen *l = knock->listen;
+    WsmVisitor v = { .listen = l, .sioc = knock->sioc };
+    bool ours;
+
+    QTAILQ_INSERT_TAIL(&l->undecided, &v, next);
+    ours = wsm_visitor_is_ours(&v);
+    QTAILQ_REMOVE(&l->undecided, &v, next);
+    l->nundecided--;
+    if (ours) {
+        wsm_visitor_serve(&v);
+        object_unref(OBJECT(v.sioc));
+        return;
+    }
+    /* As if nothing had been */
+    qio_channel_set_follow_coroutine_ctx(QIO_CHANNEL(v.sioc), false);
+    qio_channel_set_blocking(QIO_CHANNEL(v.sioc), true, NULL);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), wsm_listen_migration_bh,
+                            v.sioc);
+}
+
+bool wsm_listen_wonder(WsmListen *l, QIOChannelSocket *sioc)
+{
+    bool first = !l->begun;
+
+    assert(bql_locked());
+    l->begun = true;
+    /* The main stream is the first, and must go on to tell us */
+    if (first || l->news != WSM_LISTEN_UNKNOWN ||
+        /* It does not begin with the capabilities */
+        !migrate_get_current()->send_configuration ||
+        /* QEMU closes it, as it would have done at once */
+        (l->nundecided >= WSM_MAX_VISITORS && migration_has_all_channels())) {
+        return false;
+    }
+    l->nundecided++;
+    wsm_listen_look(l, sioc, wsm_undecided_co);
+    return true;
+}
+
+void wsm_listen_decide(WsmListen *l, bool ours)
+{
+    WsmVisitor *v, *next;
+
+    assert(bql_locked());
+    l->news = ours ? WSM_LISTEN_OURS : WSM_LISTEN_OTHERS;
+    while (!ours && !g_queue_is_empty(l->waiting)) {
+        object_unref(OBJECT(g_queue_pop_head(l->waiting)));
+    }
+    QTAILQ_FOREACH_SAFE(v, &l->undecided, next, next) {
+        qio_channel_wake_read(QIO_CHANNEL(v->sioc));
+    }
 }
 
 /*

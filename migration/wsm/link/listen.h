@@ -33,6 +33,13 @@ typedef bool WsmListenTaker(void *opaque, QIOChannel *ioc);
 
 typedef struct WsmVisitor WsmVisitor;
 
+/* Are there block channels?  What begins the main stream tells. */
+typedef enum WsmListenNews {
+    WSM_LISTEN_UNKNOWN,
+    WSM_LISTEN_OURS,
+    WSM_LISTEN_OTHERS,
+} WsmListenNews;
+
 /* One per QEMU */
 typedef struct WsmListen {
     WsmListenAccept *accept;    /* set in init, never changed */
@@ -46,6 +53,11 @@ typedef struct WsmListen {
     void *opaque;
     /* ms: until then the main stream's TLS handshake has precedence */
     int64_t handshake_until;
+    /* For wsm_listen_wonder() */
+    bool begun;                 /* the first connection has come */
+    WsmListenNews news;
+    QTAILQ_HEAD(, WsmVisitor) undecided;
+    unsigned nundecided;
 
     QemuMutex lock;
     QIONetListener *served;     /* @lock: by the AioContext, or NULL */
@@ -58,6 +70,17 @@ void wsm_listen_init(WsmListen *l, WsmListenAccept *accept);
  * channel, goes the way of other migration connections, or is closed.
  */
 void wsm_listen_accept(WsmListen *l, QIOChannelSocket *sioc);
+
+/*
+ * The same at a destination that was not told that block channels may come.
+ * Returns false if @sioc is QEMU's.  True: it will be, unless its first bytes
+ * or the main stream say that it is a block channel.  So a connection that says
+ * nothing waits for wsm_listen_decide() at the longest.
+ */
+bool wsm_listen_wonder(WsmListen *l, QIOChannelSocket *sioc);
+
+/* The main stream has said whether there are block channels, or had to */
+void wsm_listen_decide(WsmListen *l, bool ours);
 
 /*
  * Block channels go to @take from now on, also those that came before; with

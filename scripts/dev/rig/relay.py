@@ -87,6 +87,7 @@ class Relay:
         self.edit: Optional[Callable[[str, bytes], bytes]] = None
         self.buffer = 1         # read on while less than that waits to be sent
         self.hold: frozenset[int] = frozenset()     # see hold_at()
+        self.hold_main = False  # keep back all of main streams
         self.connections: list[Connection] = []     # all there ever were
         self.lock = threading.RLock()
         self._listener = socket.create_server(('127.0.0.1', 0))
@@ -255,6 +256,10 @@ class Relay:
 
     def _hold_back(self, connection: Connection, sock: socket.socket,
                    data: bytes) -> bytes:
+        if self.hold_main and sock is connection.source and (
+                connection.kind in (MAIN, TLS)):
+            connection.held[sock] = data
+            return b''
         if connection.kind != BLOCK:
             return data
         place = connection.parsers[sock].feed(data, self.hold)

@@ -43,9 +43,15 @@ static bool willing;                    /* to take channels */
  * What listen.c asks of migration
  */
 
+static MigrationState state;
 static MigrationIncomingState incoming;
 static bool tls, multifd, complete;
 static const char *creds_id;
+
+MigrationState *migrate_get_current(void)
+{
+    return &state;
+}
 
 MigrationIncomingState *migration_incoming_get_current(void)
 {
@@ -130,6 +136,7 @@ static void pass(int64_t ms)
 
 static void set_up(void)
 {
+    state.send_configuration = true;
     incoming.state = MIGRATION_STATUS_SETUP;
     incoming.from_src_file = NULL;
     tls = multifd = complete = false;
@@ -160,21 +167,31 @@ static void tear_down(void)
     g_ptr_array_unref(loaded);
 }
 
-/* Somebody knocks; returns the other end of the connection */
-static int visit(void)
+/* A connection, and @fd is its other end */
+static QIOChannelSocket *visitor_new(int *fd)
 {
     QIOChannelSocket *sioc;
-    int fd[2];
+    int pair[2];
 
-    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), ==, 0);
-    sioc = qio_channel_socket_new_fd(fd[1], &error_abort);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
+    sioc = qio_channel_socket_new_fd(pair[1], &error_abort);
     /* As one that was accepted has it */
     qio_channel_set_feature(QIO_CHANNEL(sioc),
                             QIO_CHANNEL_FEATURE_READ_MSG_PEEK);
+    *fd = pair[0];
+    return sioc;
+}
+
+/* Somebody knocks; returns the other end of the connection */
+static int visit(void)
+{
+    int fd;
+    QIOChannelSocket *sioc = visitor_new(&fd);
+
     wsm_listen_accept(&l, sioc);
     object_unref(OBJECT(sioc));
     poll_all();
-    return fd[0];
+    return fd;
 }
 
 static void say(int fd, const void *bytes, size_t size)
@@ -931,6 +948,172 @@ static void test_disconnect_race(void)
     tear_down();
 }
 
+/*
+ * Without the capability
+ */
+
+/* Likewise; -1 if QEMU is to take it as if nothing were */
+static int wonder(void)
+{
+    int fd;
+    QIOChannelSocket *sioc = visitor_new(&fd);
+    bool ours = wsm_listen_wonder(&l, sioc);
+
+    g_assert_cmpint(OBJECT(sioc)->ref, ==, ours ? 2 : 1);
+    object_unref(OBJECT(sioc));
+    poll_all();
+    if (!ours) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* The main stream has come, and has not said anything yet */
+static void set_up_undecided(void)
+{
+    set_up();
+    g_assert_cmpint(wonder(), ==, -1);
+}
+
+/* The last one is QEMU's, as it was when it came */
+static void expect_loaded(int fd, const void *bytes, size_t size)
+{
+    QIOChannel *ioc;
+
+    g_assert_cmpint(loaded->len, ==, 1);
+    ioc = loaded->pdata[0];
+    g_assert_false(fcntl(QIO_CHANNEL_SOCKET(ioc)->fd, F_GETFL) & O_NONBLOCK);
+    if (size) {
+        expect_bytes(ioc, bytes, size);
+    }
+    g_assert_cmpint(taken->len, ==, 0);
+    g_assert_true(QTAILQ_EMPTY(&l.undecided));
+    g_assert_cmpint(l.nundecided, ==, 0);
+    close(fd);
+}
+
+/* QEMU alone knows whether it wants what is no block channel */
+static void test_wonder_sort(void)
+{
+    for (unsigned word = 0; word < WORD_MAX; word++) {
+        int fd;
+
+        set_up_undecided();
+        fd = wonder();
+        say(fd, words[word], 2);
+        g_assert_cmpint(taken->len + loaded->len, ==, 0);
+        say(fd, words[word] + 2, 2);
+        say(fd, "more", 4);
+        pass(RETRY_MS);
+        if (word == BLOCKS) {
+            check_fate(fd, word);
+        } else {
+            expect_loaded(fd, words[word], 4);
+        }
+        warnings_expect_none();
+        tear_down();
+    }
+}
+
+/* A channel for preempt says nothing before QEMU has taken it */
+static void test_wonder_silent(void)
+{
+    int fd;
+
+    set_up_undecided();
+    fd = wonder();
+    pass(2 * PATIENCE_MS);
+    g_assert_cmpint(loaded->len, ==, 0);
+    wsm_listen_decide(&l, false);
+    poll_all();
+    expect_loaded(fd, NULL, 0);
+    /* From now on QEMU is on its own */
+    g_assert_cmpint(wonder(), ==, -1);
+    warnings_expect_none();
+    tear_down();
+}
+
+/* Block channels are there: then who says nothing is treated as ever */
+static void test_wonder_ours(void)
+{
+    int silent, channel;
+
+    set_up_undecided();
+    silent = wonder();
+    channel = wonder();
+    say(channel, words[BLOCKS], 4);
+    g_assert_cmpint(taken->len, ==, 1);
+    wsm_listen_decide(&l, true);
+    poll_all();
+    g_assert_cmpint(l.nvisitors, ==, 1);
+    g_assert_cmpint(l.nundecided, ==, 0);
+    pass(PATIENCE_MS);
+    expect_end(silent);
+    warnings_expect("said nothing");
+    close(channel);
+    tear_down();
+}
+
+/* Somebody says that it is a block channel, and there are none */
+static void test_wonder_others(void)
+{
+    int fd;
+
+    set_up_undecided();
+    wsm_listen_set_taker(&l, NULL, NULL);
+    fd = wonder();
+    say(fd, words[BLOCKS], 4);
+    g_assert_cmpint(g_queue_get_length(l.waiting), ==, 1);
+    wsm_listen_decide(&l, false);
+    expect_end(fd);
+    tear_down();
+}
+
+/* It hangs up: QEMU finds that out */
+static void test_wonder_hangs_up(void)
+{
+    int fd;
+
+    set_up_undecided();
+    fd = wonder();
+    close(fd);
+    AWAIT(loaded->len == 1);
+    g_assert_cmpint(l.nundecided, ==, 0);
+    tear_down();
+}
+
+/* As many as multifd may have; but no more if QEMU would close them at once */
+static void test_wonder_many(void)
+{
+    int fd[4 * MAX_VISITORS];
+
+    set_up_undecided();
+    for (unsigned i = 0; i < ARRAY_SIZE(fd); i++) {
+        fd[i] = wonder();
+        g_assert_cmpint(fd[i], >=, 0);
+    }
+    complete = true;
+    g_assert_cmpint(wonder(), ==, -1);
+    complete = false;
+    wsm_listen_decide(&l, false);
+    poll_all();
+    g_assert_cmpint(loaded->len, ==, ARRAY_SIZE(fd));
+    for (unsigned i = 0; i < ARRAY_SIZE(fd); i++) {
+        close(fd[i]);
+    }
+    tear_down();
+}
+
+/* The main stream will never say it */
+static void test_wonder_never(void)
+{
+    set_up_undecided();
+    state.send_configuration = false;
+    g_assert_cmpint(wonder(), ==, -1);
+    tear_down();
+}
+
 int main(int argc, char **argv)
 {
     int ret;
@@ -958,6 +1141,13 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/listen/serve", test_serve);
     g_test_add_func("/wsm/listen/add", test_add);
     g_test_add_func("/wsm/listen/disconnect-race", test_disconnect_race);
+    g_test_add_func("/wsm/listen/wonder/sort", test_wonder_sort);
+    g_test_add_func("/wsm/listen/wonder/silent", test_wonder_silent);
+    g_test_add_func("/wsm/listen/wonder/ours", test_wonder_ours);
+    g_test_add_func("/wsm/listen/wonder/others", test_wonder_others);
+    g_test_add_func("/wsm/listen/wonder/hangs-up", test_wonder_hangs_up);
+    g_test_add_func("/wsm/listen/wonder/many", test_wonder_many);
+    g_test_add_func("/wsm/listen/wonder/never", test_wonder_never);
 
     ret = g_test_run();
     g_rmdir(dir);
