@@ -6,6 +6,7 @@
     build/package/ccache          the compiler's cache, outlives the system
 """
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -91,10 +92,14 @@ class BuildRoot:
             archive.update()
             for package in self.copied:
                 archive.download_binary(package, where)
+        for path in where.glob("*%3a*"):    # an epoch; no name in a pool
+            path.rename(re.sub(r"_\d+%3a", "_", str(path)))
         self.copies = sorted(where.glob("*.deb"))
 
     def take_in(self, dsc: Path) -> None:
-        """Put the files of the source package @dsc into /build."""
+        """Put the files of the source package @dsc into /build, alone."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
         for path in dsc.parent.iterdir():
             if path.is_file():
                 shutil.copy(path, self.work)
@@ -107,7 +112,6 @@ class BuildRoot:
         if not self.block_tests:
             options += " nocheck"
         self.shell(f"""
-rm -rf qemu *.deb *.changes *.buildinfo
 dpkg-source --extract {shlex.quote(dsc.name)} qemu >log
 export PATH=/usr/lib/ccache:$PATH CCACHE_DIR=/shared
 export CCACHE_BASEDIR=/{WORK} DEB_BUILD_OPTIONS={shlex.quote(options)}
@@ -120,7 +124,6 @@ dpkg-buildpackage -B -us -uc -P{','.join(self.all_profiles())} \
         """Build the packages of our tools, source and all."""
         tree = debsource.make_tools(self.work)
         self.shell(f"""
-rm -f qemu-wsm_*
 cd {tree.name}
 dpkg-buildpackage -us -uc >../log-tools 2>&1 ||
     {{ tail -n 40 ../log-tools; exit 1; }}
