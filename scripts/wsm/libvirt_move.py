@@ -548,7 +548,7 @@ USERFAULTFD = ("sysctl -w vm.unprivileged_userfaultfd=1, at both hosts, lets "
 HINTS = {
     "userfaultfd|postcopy is not supported": f"{USERFAULTFD}.",
     # libvirt 11.3 says no more if the destination refuses
-    "End of file while reading data": (
+    "^End of file while reading data": (
         "libvirt at the destination has refused, or is gone; its log says "
         f"why (journalctl -u libvirtd). If that is userfaultfd: {USERFAULTFD}."),
 }
