@@ -30,18 +30,18 @@ guest="python3 /root/wsm-guest"
 """
 INSTALL = f"""
 apt-get -qq update
-$install {QEMU} {OURS}
+$install {QEMU} {OURS} >/dev/null
 """
 # As docs/install.md has it
 GO_BACK = f"""
 rm -f /{SOURCES}
-apt-get -qq -y purge qemu-wsm-pin
+apt-get -qq -y purge qemu-wsm-pin >/dev/null
 apt-get -qq update
 $install --allow-downgrades $(
     for package in $(dpkg-query -W -f '${{Package}} ${{Version}}\\n' |
                      sed -n 's/ .*+wsm.*//p') seabios qemu-system-data; do
         apt-cache madison $package | awk 'NR == 1 {{ print $1 "=" $3 }}'
-    done)
+    done) >/dev/null
 """
 # A package that only claims to be Debian's next
 NEXT = r"""
@@ -68,7 +68,8 @@ candidate() {
     apt-cache "$@" policy qemu-system-x86 | sed -n 's/ *Candidate: //p'
 }
 candidate
-candidate -o Dir::Etc::PreferencesParts=/nowhere
+mkdir none
+candidate -o Dir::Etc::PreferencesParts=$folder/none
 rm /etc/apt/sources.list.d/next.list
 apt-get -qq update
 """
