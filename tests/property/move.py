@@ -42,6 +42,7 @@ class Move:
             image.limit(plan.points)    # which the option does at once
         self.source.set_params(downtime_limit=2000)
         self.dest.prepare(sync_points=plan.points)
+        self.adopt_unreadable()
         port = self.dest.listen()
         before = self.source.learn_session()
         self.source.qmp.cmd('migrate', uri=f'tcp:127.0.0.1:{port}')
@@ -54,6 +55,13 @@ class Move:
                 f'{self.source.migration()}')
         for image in world.models(plan.target):
             image.taken()
+
+    def adopt_unreadable(self) -> None:
+        """The destination writes to no image whose record it cannot read."""
+        if any(image.garbled for image in self.world.models(self.plan.target)):
+            self.dest.qmp.cmd('wsm-adopt')
+            self.world.adopted(self.plan.target)
+            self.world.count('adopted before a move')
 
     def reached(self, phase: str) -> bool:
         return phase in self.source.phases()

@@ -132,6 +132,11 @@ class World:
         if machine.status() != 'running':
             machine.qmp.cmd('wsm-adopt')
             machine.run()
+        self.adopted(host)
+        return machine
+
+    def adopted(self, host: int) -> None:
+        """Its images are current, as wsm-adopt was typed."""
         self.taken(host)
         for image in self.models(host):
             if image.state == 'incomplete':
@@ -140,7 +145,6 @@ class World:
             elif not image.state:
                 image.doubt()
             image.state = 'current'
-        return machine
 
     def end(self, machine: Machine) -> None:
         """End it in good order."""
