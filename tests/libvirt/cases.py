@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is tested with libvirt: there, back, and what breaks on the way."""
 
+import shutil
 import signal
 import time
 
@@ -18,6 +19,7 @@ BOTH = Domain(disks=(QCOW2, RAW))
 SLOW_DISK = {"bandwidth": 4 * MIB}
 SLOW_PUSH = {"x_push_delay": 5000}      # ms before each message: "for long"
 CUT_SECONDS = 45
+PROGRAM = "usr/bin/qemu-system-x86_64"
 VARIABLES = "/var/lib/libvirt/qemu/nvram/vm1_VARS.fd"
 
 CASES: dict[str, Case] = {}
@@ -278,10 +280,11 @@ def no_userfaultfd(scene: VirtScene) -> None:
 @case
 def stock_destination(scene: VirtScene) -> None:
     """A destination without qemu-wsm is refused, and the guest stays."""
+    if scene.packaged:
+        raise Skip("the root has no other QEMU")
     scene.start().boot(BOTH)
-    scene.beta.check("rm", "/usr/bin/qemu-system-x86_64")
-    scene.beta.check("cp", "/usr/bin/qemu-system-i386",
-                     "/usr/bin/qemu-system-x86_64")
+    shutil.copy(scene.beta.tree / PROGRAM, scene.pair.shared / "stock")
+    scene.beta.check("mv", "/srv/stock", f"/{PROGRAM}")
     done = scene.move(scene.alpha).wait()
     scene.note(f"status {done.status}: {done.text()}")
     require(done.status in (1, 2), f"status {done.status}")
