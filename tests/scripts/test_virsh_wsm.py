@@ -343,6 +343,16 @@ class Fails(VirshWsm):
         self.assertEqual(len(self.calls("vol-delete --pool p vm1.qcow2$")), 1)
         self.assertEqual(self.calls("> migrate |set-capab"), [])
 
+    def test_qemu_says_no(self) -> None:
+        """An error of QEMU comes as an answer, with virsh's success."""
+        self.scene(here=[answer(
+            'qemu-monitor-command vm1 .*"migrate-set-capabilities"',
+            json.dumps({"error": {"class": "GenericError",
+                                  "desc": "not now"}}))])
+        self.assertIn("not now", self.run_it(2))
+        self.assertEqual(self.calls("> migrate "), [])
+        self.assertEqual(len(self.calls("vol-delete --pool p vm1.qcow2$")), 1)
+
     def test_link_lost(self) -> None:
         """After the handover nothing is removed or switched."""
         self.end = ["client socket is closed", BROKEN, RUNS]
