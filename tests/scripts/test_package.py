@@ -190,9 +190,9 @@ class ControlTest(unittest.TestCase):
     def test_maintainer(self) -> None:
         """Users turn to us; whose work it was is kept."""
         text = control.control_in(CONTROL, "We <we@example.org>")
-        self.assertIn(":debian:Maintainer: We <we@example.org>\n"
-                      ":debian:XSBC-Original-Maintainer: Debian QEMU Team <",
-                      text)
+        self.assertIn("\n:debian:# Debian's package is that of: Debian QEMU "
+                      "Team <team@example.org>\n"
+                      ":debian:Maintainer: We <we@example.org>\n", text)
 
     def test_without(self) -> None:
         """A feature goes with its library, the next one stays."""

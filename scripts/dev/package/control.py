@@ -83,10 +83,11 @@ def control_in(text: str, maintainer: str,
     text = in_stanza(text, "qemu-system-common",
                      r"^Breaks: (libvirt-daemon .*\))$",
                      rf"Recommends: {PIN}\nBreaks: \1,\n{breaks.rstrip()}")
-    # Who a derivative's users turn to, and whose work it was
+    # Users turn to us.  The field that Ubuntu has for whose work it was is
+    # unknown to Debian.
     return replaced(text, r"^:debian:Maintainer: (.*)$",
-                    f":debian:Maintainer: {maintainer}\n"
-                    r":debian:XSBC-Original-Maintainer: \1", "control-in")
+                    r":debian:# Debian's package is that of: \1\n"
+                    f":debian:Maintainer: {maintainer}", "control-in")
 
 
 def control_mk(text: str) -> str:
