@@ -25,8 +25,8 @@ PACKAGES = """
     python3-distlib python3-venv quilt seabios socat xz-utils zlib1g-dev
 """.split()
 
-# What checks of our Python code need.
-CHECK_PACKAGES = ["mypy"]
+# What checks of our Python code need, and its tests over random input.
+CHECK_PACKAGES = ["mypy", "python3-hypothesis"]
 
 # What the fuzz target needs.
 FUZZ_PACKAGES = ["clang", "libclang-rt-dev"]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rules of the Python code: who may import whom, and types.
 
-What users run needs only Python's library, what developers use may import
-that, tests may import both, and nobody imports tests but tests.
+What users run on one host needs only Python's library; what decides about
+moves is pure, and needs only what cannot do anything.  What developers use may
+import what users run, tests may import both, and nobody imports tests but tests.
 """
 
 import ast
@@ -19,12 +20,21 @@ from dev.results import CannotCheck
 # A folder, and the packages that its files may import; the first that fits
 MAY_IMPORT: dict[str, list[str]] = {
     "scripts/dev/demo/guest/": [],              # runs in the guest
+    "scripts/wsm/agent/": ["wsm", "aiohttp", "qemu"],
+    "scripts/wsm/cli/": ["wsm", "aiohttp"],
     "scripts/wsm": ["wsm"],
     "scripts/": ["dev", "wsm"],
     "tests/start.py": [],
+    "tests/scripts/plan/properties.py": ["hypothesis"],
     "tests/": ["dev", "wsm", "tests"],
     "": [],
 }
+# A folder of modules without clock, I/O and chance: what they may import
+PURE = "scripts/wsm/plan/"
+PURE_IMPORTS = frozenset("""
+    collections collections.abc dataclasses enum functools hashlib itertools
+    json math os.path re string tomllib types typing
+""".split())
 # The one place that says where modules are found
 PATHS = "tests/start.py"
 
@@ -45,6 +55,11 @@ def imported(text: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, "." * node.level + (node.module or "")
 
 
+def is_pure(module: str) -> bool:
+    """Return whether pure modules may import @module."""
+    return module in PURE_IMPORTS or (module + ".").startswith("wsm.plan.")
+
+
 def uses_path(text: str) -> bool:
     """Return whether a file has to do with where modules are found."""
     return any(ast.unparse(node) in ("sys.path", "from sys import path")
@@ -60,6 +75,8 @@ def import_problems(name: str, text: str) -> Iterator[str]:
             yield f"{name}:{line}: a relative import, {module}"
         elif package not in {*sys.stdlib_module_names, *allowed(name)}:
             yield f"{name}:{line}: may not import {module}"
+        elif name.startswith(PURE) and not is_pure(module):
+            yield f"{name}:{line}: is pure, and may not import {module}"
     if name != PATHS and uses_path(text):
         yield f"{name}: only {PATHS} sets sys.path"
 
