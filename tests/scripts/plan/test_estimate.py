@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of what a move is said to cost."""
+
+import dataclasses
+import math
+import unittest
+from typing import Any
+
+from wsm.plan.estimate import (Basis, Estimate, Link, Load, basis_of, dirtied,
+                               estimate, rate_for)
+from wsm.plan.inventory import Copy, DiskUse
+
+from tests.scripts.plan.properties import over
+
+MIB = 1 << 20
+LINK = Link(20.0 * MIB)
+LOAD = Load(256 * MIB, {"1": 8 * MIB, "2": 12 * MIB, "4": 16 * MIB},
+            written=MIB, allocated=512 * MIB)
+DISK = DiskUse("vd0", 512 * MIB, 256 * MIB, points={"p": 3 * MIB})
+
+
+def cost(data: int = 256 * MIB, load: Load = LOAD,
+         link: Link = LINK) -> Estimate:
+    """Return the estimate for one disk."""
+    return estimate([Basis("vd0", "full", data)], load, link)
+
+
+class BasisTest(unittest.TestCase):
+    """What a disk builds on."""
+
+    def copy(self, **more: Any) -> Copy:
+        """Return an image at the destination."""
+        return dataclasses.replace(
+            Copy("v", "vd0", "/i", "handed-over", points={"p": 0}, fits=True),
+            **more)
+
+    def test_order(self) -> None:
+        """A sync point, the rest of an attempt, content, all."""
+        cases: list[tuple[list[Copy], bool, str, int]] = [
+                ([self.copy()], True, "sync-point", 3 * MIB),
+                ([self.copy(points={"p": 2 * MIB})], False, "sync-point",
+                 5 * MIB),
+                ([self.copy(state="incomplete")], False, "partial", 3 * MIB),
+                ([self.copy(points={"p": None})], False, "sync-point",
+                 3 * MIB),
+                ([self.copy(points={"q": 0})], False, "content", 256 * MIB),
+                ([self.copy(fits=False)], False, "content", 256 * MIB),
+                ([self.copy(state="leaving")], False, "full", 256 * MIB),
+                ([self.copy(disk="vd1")], False, "full", 256 * MIB),
+                ([], True, "content", 256 * MIB),
+                ([], False, "full", 256 * MIB)]
+        for copies, template, kind, data in cases:
+            found = basis_of(DISK, copies, template)
+            self.assertEqual((found.kind, found.data), (kind, data), copies)
+            self.assertTrue(found.reason)
+
+    def test_differs(self) -> None:
+        """What differed the last time, and the hashes."""
+        found = basis_of(DISK, [self.copy(fits=False)], differs=0.05)
+        self.assertEqual(found.data, int(256 * MIB * 0.058))
+        self.assertEqual(found.hashed, 256 * MIB)
+
+
+class EstimateTest(unittest.TestCase):
+    """Bytes, seconds, downtime."""
+
+    def test_idle(self) -> None:
+        """A guest that writes nothing: what must be sent, once."""
+        found = cost(load=Load(256 * MIB))
+        self.assertEqual(found.bytes, 512 * MIB)
+        self.assertAlmostEqual(found.seconds, 3 + 1.05 * 12.8 + 12.8, delta=.1)
+        self.assertEqual(found.rounds, 1)
+        self.assertLess(found.downtime, 0.1)
+
+    def test_rounds(self) -> None:
+        """By hand: 12.8 s, then what was written in them, until it fits."""
+        found = cost()
+        self.assertEqual(found.rounds, 3)
+        self.assertTrue(found.converges)
+        self.assertEqual(dict(found.terms)["disks"], found.disk_seconds)
+
+    def test_diverges(self) -> None:
+        """Memory that is written faster than it is sent."""
+        load = Load(256 * MIB, {"1": 100 * MIB, "2": 200 * MIB})
+        found = cost(load=load)
+        self.assertFalse(found.converges)
+        self.assertTrue(math.isinf(found.seconds))
+        self.assertGreater(found.needs_rate, 100 * MIB)
+        self.assertTrue(cost(load=load,
+                             link=Link(found.needs_rate)).converges)
+
+    def test_deadline(self) -> None:
+        """As slow as may be, and no slower."""
+        bases = [Basis("vd0", "full", 256 * MIB)]
+        rate = rate_for(bases, LOAD, LINK, 120, MIB)
+        self.assertLess(rate, LINK.rate)
+        self.assertLessEqual(estimate(bases, LOAD, Link(rate)).seconds, 120)
+        self.assertGreater(estimate(bases, LOAD, Link(rate * 0.95)).seconds,
+                           115)
+        self.assertEqual(rate_for(bases, LOAD, LINK, 5, MIB), LINK.rate)
+        self.assertEqual(rate_for(bases, Load(MIB), LINK, 1e9, MIB), MIB)
+
+    def test_factor(self) -> None:
+        """What was learned counts, but not without limit."""
+        one = estimate([Basis("v", "full", 1 << 30)], LOAD, LINK)
+        for factor, used in ((2.0, 2.0), (100.0, 3.0), (0.0, 1 / 3)):
+            two = estimate([Basis("v", "full", 1 << 30)], LOAD, LINK, factor)
+            self.assertAlmostEqual(two.seconds - 3, used * (one.seconds - 3))
+
+    @over(lambda st: st.tuples(
+        st.integers(0, 1 << 40), st.integers(1, 1 << 38),
+        st.dictionaries(st.sampled_from(["1", "2", "4"]),
+                        st.integers(0, 1 << 36)),
+        st.floats(0, 1e9), st.floats(1e4, 1e10), st.floats(1.0, 8.0)))
+    def test_monotone(self, value: Any) -> None:
+        """More bytes or less rate never makes a move shorter."""
+        data, touched, dirty, written, rate, more = value
+        load = Load(touched, dirty, written, 1 << 40)
+        one = cost(data, load, Link(rate))
+        self.assertLessEqual(cost(data, load, Link(rate * more)).seconds,
+                             one.seconds * 1.000001)
+        self.assertGreaterEqual(cost(int(data * more), load,
+                                     Link(rate)).seconds, one.seconds)
+        self.assertGreaterEqual(one.bytes, touched)
+
+    @over(lambda st: st.tuples(
+        st.dictionaries(st.sampled_from(["1", "2", "4"]),
+                        st.integers(0, 1 << 36)),
+        st.floats(0, 100), st.floats(0, 100)))
+    def test_dirtied(self, value: Any) -> None:
+        """Longer is never less, nor more than there is."""
+        dirty, short, long = value
+        load = Load(1 << 30, dirty)
+        short, long = sorted((short, long))
+        self.assertLessEqual(dirtied(load, short), dirtied(load, long))
+        self.assertLessEqual(dirtied(load, long), 1 << 30)
