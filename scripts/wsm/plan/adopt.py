@@ -19,6 +19,7 @@ from wsm.plan.plain import BadData
 NO_UUID = "00000000-0000-0000-0000-000000000000"
 VNC_LOOPBACK = ("", "localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0", "::",
                 "[::]")
+ON = ("on", "yes", "true", "")      # the last: a key alone
 HARD_DRIVES = {"": 0, "hda": 0, "hdb": 1, "hdc": 2, "hdd": 3}
 BY_DESCRIPTORS = ("fd", "fds", "vhostfd", "vhostfds")
 BAD_DEVICES = {
@@ -282,7 +283,25 @@ def other_net(draft: Draft, option: Option) -> None:
         if kind not in ("nic", "none"):
             draft.say("warning", f"network of type {kind}: the guest's "
                       "connections break when it moves")
-        draft.keep(option)
+        new = escaped(option)
+        for key in ("local.path", "addr.path"):
+            if values_say_server(new, key):
+                put_socket(draft, new, key)
+        draft.change(option, new)
+
+
+def values_say_server(values: Values, key: str) -> bool:
+    """Return whether a socket in the file system is this QEMU's own."""
+    return bool(values.get(key)) and (
+        key == "local.path" or values.get("server") in ON)
+
+
+def put_socket(draft: Draft, values: Values, key: str) -> None:
+    """Put a socket that QEMU makes into the folder that is its own."""
+    name = values.get("id") or f"socket{len(draft.options)}"
+    draft.say("warning", f"socket {values.get(key)}: elsewhere it is "
+              f"{name}.sock in the VM's run folder")
+    values.put(key, f"${{run}}/{name}.sock")
 
 
 def vnc(draft: Draft, option: Option) -> None:
@@ -324,8 +343,11 @@ def chardev(draft: Draft, option: Option) -> None:
         return
     new = escaped(option)
     if (values.get("backend") in ("socket", "udp") and values.get("port")
-            and values.get("server") in ("on", "yes", "true", "")):
+            and values.get("server") in ON):
         new.put("port", f"${{port.{name}}}")
+    elif values.get("backend") == "socket" and values.get("path") and (
+            values.get("server") in ON):
+        put_socket(draft, new, "path")
     draft.change(option, new)
 
 
@@ -344,7 +366,8 @@ def server(draft: Draft, option: Option) -> None:
     """Put the placeholder for the port of -serial tcp:...,server."""
     found = SERVER.fullmatch(option.value)
     assert found
-    name = f"{option.name}{len(draft.options)}"
+    before = [each for each in draft.options if each.name == option.name]
+    name = f"{option.name}{len(before)}"
     draft.options.append(option.with_value(
         f"{spec.escape(found[1])}${{port.{name}}}{spec.escape(found[3])}"))
 

@@ -12,7 +12,8 @@ except ImportError:
 else:
     PRESENT = True
     settings.register_profile(
-        "wsm", deadline=None, derandomize=True, max_examples=100,
+        "wsm", database=None, deadline=None, derandomize=True,
+        max_examples=100,
         suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("wsm")
 

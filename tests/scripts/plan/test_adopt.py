@@ -63,8 +63,26 @@ class RowTest(unittest.TestCase):
                 "chardev=c,mode=control")
         self.assertEqual(self.args(*line), "")
         self.assertEqual(self.args(*line, "-serial", "chardev:c"),
-                         "-chardev socket,id=c,path=/x,server=on "
+                         "-chardev socket,id=c,path=${run}/c.sock,server=on "
                          "-serial chardev:c")
+
+    def test_sockets(self) -> None:
+        """Sockets that QEMU makes are in its own folder, others stay."""
+        for words, wanted in (
+                ("-netdev dgram,id=n,local.type=unix,local.path=/a,"
+                 "remote.type=unix,remote.path=/b",
+                 "-netdev dgram,id=n,local.type=unix,local.path=${run}/n.sock,"
+                 "remote.type=unix,remote.path=/b"),
+                ("-netdev stream,id=n,server=on,addr.type=unix,addr.path=/a",
+                 "-netdev stream,id=n,server=on,addr.type=unix,"
+                 "addr.path=${run}/n.sock"),
+                ("-netdev stream,id=n,addr.type=unix,addr.path=/a",
+                 "-netdev stream,id=n,addr.type=unix,addr.path=/a"),
+                ("-chardev socket,id=c,path=/x",
+                 "-chardev socket,id=c,path=/x")):
+            self.assertEqual(self.args(*words.split()), wanted)
+        self.assertIn("run folder", self.warned(
+            "-chardev", "socket,id=c,path=/x,server=on"))
 
     def test_name(self) -> None:
         """The name on the command line, if none is given."""
