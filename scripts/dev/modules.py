@@ -21,11 +21,10 @@ from dev.results import CannotCheck
 MAY_IMPORT: dict[str, list[str]] = {
     "scripts/dev/demo/guest/": [],              # runs in the guest
     "scripts/wsm/agent/": ["wsm", "aiohttp", "qemu"],
-    "scripts/wsm/cli/": ["wsm", "aiohttp"],
     "scripts/wsm": ["wsm"],
     "scripts/": ["dev", "wsm"],
     "tests/start.py": [],
-    "tests/scripts/plan/properties.py": ["hypothesis"],
+    "tests/scripts/plan/properties.py": ["dev", "hypothesis"],
     "tests/": ["dev", "wsm", "tests"],
     "": [],
 }

@@ -5,6 +5,7 @@
     build/stock-source   unpacked, never changed after that
     build/hooks          the few files that patches/ touch, under quilt
     build/qemu-source    stock + overlay + hooks: what is compiled
+    build/python         QEMU's own package qemu.qmp, which wsm-agent imports
 
 build/qemu-source is brought up to date file by file: a file whose content
 is right keeps its time stamp.
@@ -27,6 +28,7 @@ SOURCE = BUILD / "qemu-source"
 HOOKS = BUILD / "hooks"
 Manifest = dict[str, str | None]                 # path: SHA-256
 MANIFEST = BUILD / "qemu-source.json"
+PYTHON = BUILD / "python"
 PATCHES = ROOT / "patches"
 
 # Directories of this repository whose files go to the same path in QEMU.
@@ -113,6 +115,20 @@ def unpack(dsc: Path) -> str:
     (partial / ".debian-version").write_text(version, encoding="utf-8")
     partial.rename(STOCK)
     return version
+
+
+def install_qmp() -> None:
+    """
+    Put QEMU's package qemu.qmp into build/python.
+
+    The link scripts/qemu leads there, so that what is in scripts finds it.
+    Without its programs, and what only these need.
+    """
+    package = STOCK / "python/qemu/qmp"
+    for path in (*package.glob("*.py"), package / "py.typed"):
+        if path.name not in ("legacy.py", "qmp_shell.py", "qmp_tui.py"):
+            write_if_changed(PYTHON / "qemu/qmp" / path.name,
+                             path.read_bytes())
 
 
 def overlay_files() -> dict[str, Path]:
@@ -260,6 +276,7 @@ def prepare(update: bool = False, compose_tree: bool = True) -> str:
     The caller holds the build lock.
     """
     version = unpack(fetch(update))
+    install_qmp()
     if compose_tree:
         compose()
     return version

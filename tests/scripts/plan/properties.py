@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests over random input, if Debian's python3-hypothesis is there."""
 
+import os
 import unittest
 from typing import Any, Callable
 
+from dev.common import BUILD
+
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY",
+                      str(BUILD / "hypothesis"))
 try:
-    from hypothesis import HealthCheck, given, settings
-    from hypothesis import strategies
+    from hypothesis import HealthCheck, given, settings, strategies
 except ImportError:
     PRESENT = False
 else:
     PRESENT = True
     settings.register_profile(
         "wsm", database=None, deadline=None, derandomize=True,
-        max_examples=100,
+        max_examples=50,
         suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("wsm")
 
