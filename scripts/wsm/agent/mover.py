@@ -1,0 +1,596 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Carry out moves: what each end can be told, and what it does alone.
+
+Each order may come again at any time, also from another controller, and is
+guarded: the agent looks at its own QEMU first and refuses what that speaks
+against.  What is made is written down before it is made, so that a new agent
+can take it away.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from wsm import durable
+from wsm.agent import facts, launch, stock, taps, vmfind
+from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
+from wsm.agent.owner import Owner
+from wsm.agent.vms import Known, Refused, Vms, replace_owner
+from wsm.plan import spec
+from wsm.plan.ends import End, File, Word, word_of
+from wsm.plan.fingerprint import Fingerprint, compare
+
+ALWAYS = ("whole-system", "events")
+AFTER = (Word.POSTCOPY, Word.PAUSED, Word.COMPLETED)
+ABANDONED = 300.0       # s after which what was prepared is taken away
+END_WAIT = 10.0
+NO_UUID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a host knows of a move, on its disk."""
+
+    id: str
+    vm: str
+    role: str                       # "source", "destination"
+    peer: str = ""
+    epoch: int = 0
+    pid: int = 0
+    started: int = 0
+    made: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()    # those that were made for it
+    port: int = 0
+    prepared: bool = False
+    performed: bool = False
+    session: str = ""
+    ended: str = ""                 # "done", "cleaned"
+    reason: str = ""
+    before: str = ""                # the source's session before this one
+    described: Optional[spec.Spec] = None
+
+
+@dataclass
+class Live:
+    """What is known only while this agent lives."""
+
+    watched: bool = False           # from the start of its QEMU
+    progress: tuple[int, ...] = ()
+    since: float = 0.0              # of that progress
+    heard: float = 0.0              # of the controller
+    lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    phases: set[str] = dataclasses.field(default_factory=set)
+    shut: bool = False              # QEMU said so before it ended
+
+
+class Mover:
+    """All moves of a host."""
+
+    def __init__(self, vms: Vms) -> None:
+        self.vms = vms
+        self.config = vms.config
+        self.owners = vms.owners
+        self._folder = self.config.state / "move"
+        self._live: dict[str, Live] = {}
+
+    # Records
+
+    def path(self, move: str) -> Path:
+        """Return the file of a move."""
+        return self._folder / f"{move}.json"
+
+    def record(self, move: str) -> Record:
+        """Return what is known of a move; raise Refused."""
+        found = durable.load(Record, self.path(move))
+        if found is None:
+            raise Refused(f"{self.config.host} knows no move {move}")
+        return found
+
+    def open_moves(self) -> list[Record]:
+        """Return the moves that have not ended here."""
+        found = [durable.load(Record, path)
+                 for path in sorted(self._folder.glob("*.json"))]
+        return [each for each in found if each and not each.ended]
+
+    def save(self, record: Record, **more: Any) -> Record:
+        """Change a record, durably."""
+        record = dataclasses.replace(record, **more)
+        durable.save(self.path(record.id), record)
+        return record
+
+    def live(self, move: str) -> Live:
+        """Return what is known while this agent lives."""
+        return self._live.setdefault(move, Live())
+
+    def busy(self, vm: str, move: str) -> None:
+        """Raise Refused if a VM is in another move."""
+        for other in self.open_moves():
+            if other.vm == vm and other.id != move:
+                raise Refused(f"{vm} is in move {other.id} already")
+
+    # Observation
+
+    def process(self, record: Record) -> Optional[Known]:
+        """Return the QEMU of a move if it lives."""
+        known = self.vms.known(record.vm)
+        if known and record.pid and (known.pid, known.started) != (
+                record.pid, record.started):
+            return None
+        return known
+
+    async def word(self, record: Record) -> tuple[Word, dict[str, Any],
+                                                  dict[str, Any]]:
+        """Return (word, query-wsm, query-migrate) of this end."""
+        self._hear(record)
+        if self.process(record) is None:
+            return (Word.HERE if record.pid and self.vms.known(record.vm)
+                    else Word.DEAD), {}, {}
+        try:
+            monitor = await self.vms.monitor(record.vm)
+            info, migration = await facts.move_state(monitor)
+        except (QmpGone, QmpFailed):
+            gone = self.process(record) is None
+            return Word.DEAD if gone else Word.SILENT, {}, {}
+        self._hear(record)
+        phases = tuple(each["phase"] for each in info.get("phases", []))
+        role = str(info.get("role", "none"))
+        session = str(info.get("session", ""))
+        mine = role == record.role and (
+            record.role == "destination" or record.performed)
+        if session in (record.before, "") or (
+                record.session not in ("", session)):
+            mine = mine and not session and role != "none"
+        status = str(migration.get("status", "none"))
+        if record.role == "destination" and role == "none":
+            return Word.PRE, info, migration
+        return (word_of(role, str(info.get("phase", "none")), phases, status,
+                        mine), info, migration)
+
+    def _hear(self, record: Record) -> None:
+        """Take in the events that QEMU has sent, to its last one."""
+        live, monitor = self.live(record.id), self.vms.heard(record.vm)
+        if monitor:
+            live.phases |= set(monitor.phases())
+            live.shut = live.shut or monitor.was_shut()
+
+    async def observe(self, move: str) -> tuple[End, dict[str, Any]]:
+        """Return this end, and figures for people."""
+        record = self.record(move)
+        live = self.live(move)
+        word, info, migration = await self.word(record)
+        if info.get("session") and word is not Word.HERE and (
+                record.session != info["session"]):
+            record = self.save(record, session=info["session"])
+        progress = (int(info.get("remaining", 0)), *(
+            int(disk[key]) for disk in info.get("disks", [])
+            for key in ("sent", "zero", "missing", "compared") if key in disk),
+            int(migration.get("ram", {}).get("transferred", 0)), len(
+                info.get("phases", [])))
+        now = time.monotonic()
+        if progress != live.progress or not live.since:
+            live.progress, live.since = progress, now
+        owner = self.owners.get(record.vm)
+        channels = info.get("channels", [])
+        missing = sum(int(disk.get("missing", 0))
+                      for disk in info.get("disks", []))
+        end = End(
+            word, owner.state, owner.epoch, prepared=record.prepared,
+            shut=live.shut, still=now - live.since,
+            connected=bool(channels) and bool(channels[0]["connected"]),
+            whole=self.whole(record), missing=missing,
+            never_ran=(live.watched and "postcopy" not in live.phases),
+            reason=self.reason(record, info, migration))
+        return end, {**{key: value for key, value in info.items()
+                        if key != "images"}, "status": migration.get(
+                            "status", "none"), "ram": migration.get(
+                                "ram", {})}
+
+    def whole(self, record: Record) -> bool:
+        """Return whether no record says that an image here is old."""
+        try:
+            vm = record.described or self.vms.described(record.vm)
+            for disk in vm.disk:
+                facts_of = stock.look(self.config, stock.path_of(
+                    self.config, vm, disk))
+                if not facts_of or facts_of["state"] != "current":
+                    return False
+        except (Refused, stock.NoImage):
+            return False
+        return True
+
+    def reason(self, record: Record, info: dict[str, Any],
+               migration: dict[str, Any]) -> str:
+        """Return the reason of a failure: QEMU's, or its last words."""
+        text = str(migration.get("error-desc") or info.get("error") or "")
+        if not info and record.role == "destination":
+            text = launch.last_words(self.vms.run(record.vm)) or record.reason
+        return text[-2000:]
+
+    # Orders, in the order of a move
+
+    async def begin(self, move: str, vm: str, peer: str) -> dict[str, Any]:
+        """Lock a VM for a move away; return its fingerprint and use."""
+        self.busy(vm, move)
+        if self.owners.get(vm).state is File.INCOMING:
+            raise Refused(f"{vm} is coming in here")
+        described = self.vms.described(vm)
+        known = self.vms.known(vm)
+        if known is None:
+            raise Refused(f"{vm} does not run on {self.config.host}; "
+                          f"'wsmctl vm start {vm}'")
+        monitor = await self.vms.monitor(vm)
+        if durable.load(Record, self.path(move)) is None:
+            durable.save(self.path(move), Record(
+                move, vm, "source", peer, self.owners.get(vm).epoch,
+                known.pid, known.started))
+        self.live(move).watched = False
+        return {"fingerprint": await facts.fingerprint(monitor.call),
+                "spec": described, "use": await self.vms.use(vm),
+                "epoch": self.owners.get(vm).epoch}
+
+    async def prepare(self, move: str, vm: spec.Spec, peer: str, epoch: int,
+                      theirs: Fingerprint, key: str,
+                      needs: dict[str, int]) -> dict[str, Any]:
+        """Start a QEMU that waits for the guest; return where it listens."""
+        self.busy(vm.name, move)
+        record = durable.load(Record, self.path(move))
+        if record and record.prepared and self.process(record):
+            return {"address": self.config.migration.addr,
+                    "port": record.port}
+        if self.vms.known(vm.name) or (
+                self.owners.get(vm.name).state is File.OWNER):
+            raise Refused(f"{vm.name} is on {self.config.host} already")
+        problems = stock.room(self.config, vm, needs)
+        if problems:
+            raise Refused("; ".join(problems))
+        choices = [stock.choose(self.config, vm, disk) for disk in vm.disk]
+        place, made = self.vms.lend(vm)
+        record = Record(move, vm.name, "destination", peer, epoch,
+                        made=(*made, f"key:{self.key_folder(move)}"),
+                        images=tuple(each.path for each in choices
+                                     if each.made), described=vm)
+        durable.save(self.path(move), record)
+        self.live(move).watched = True
+        old = self.owners.get(vm.name)
+        self.owners.put(vm.name, replace_owner(
+            old, state=File.INCOMING, epoch=max(old.epoch, epoch),
+            move=move, peer=peer))
+        try:
+            for each in choices:
+                await asyncio.to_thread(stock.make, self.config, vm, each)
+            return await self._receive(record, vm, place, made, theirs, key)
+        except BaseException as error:
+            await self.clean(move, str(error))
+            raise
+
+    async def _receive(self, record: Record, vm: spec.Spec, place: spec.Place,
+                       made: list[str], theirs: Fingerprint,
+                       key: str) -> dict[str, Any]:
+        monitor = await self.vms.launch(vm, place, made, True)
+        known = self.vms.known(vm.name)
+        if known is None:
+            raise Refused(launch.last_words(self.vms.run(vm.name)))
+        record = self.save(record, pid=known.pid, started=known.started)
+        await self.set_capabilities(monitor, vm, theirs.uuid)
+        ours = await facts.fingerprint(monitor.call)
+        differences = compare(theirs, ours, frozenset(self.config.qemu_compat))
+        if differences:
+            raise Refused("the two QEMUs are not the same machine: "
+                          + "; ".join(map(str, differences[:10])))
+        await self.set_key(monitor, record.id, key, "server")
+        address = self.config.migration.addr
+        port = taps.free_port(self.config.migration.ports, address)
+        host = f"[{address}]" if ":" in address else address
+        await monitor.call("migrate-incoming", {"uri": f"tcp:{host}:{port}"})
+        self.save(record, prepared=True, port=port)
+        return {"address": address, "port": port}
+
+    async def set_capabilities(self, monitor: Monitor, vm: spec.Spec,
+                               uuid: str) -> None:
+        """Switch on what a move needs."""
+        names = list(ALWAYS)
+        if uuid and uuid != NO_UUID:
+            names.append("validate-uuid")
+        if vm.placement.postcopy_ram:
+            names.append("postcopy-ram")
+        await monitor.call("migrate-set-capabilities", {"capabilities": [
+            {"capability": name, "state": True} for name in names]})
+
+    def key_folder(self, move: str) -> Path:
+        """Return where the shared key of a move is."""
+        return self.config.run / "move" / move
+
+    async def set_key(self, monitor: Monitor, move: str, key: str,
+                      endpoint: str) -> None:
+        """Give QEMU the shared key; none means no TLS."""
+        name = f"move-{move}"
+        if not key:
+            await monitor.call("migrate-set-parameters", {"tls-creds": ""})
+            return
+        folder = self.key_folder(move)
+        taps.write_key(folder, key)
+        with contextlib.suppress(QmpFailed):
+            await monitor.call("object-del", {"id": name})
+        await monitor.call("object-add", {
+            "qom-type": "tls-creds-psk", "id": name, "dir": str(folder),
+            "endpoint": endpoint})
+        await monitor.call("migrate-set-parameters", {"tls-creds": name})
+
+    async def drop_key(self, record: Record) -> None:
+        """Take the shared key away, in QEMU and on the disk."""
+        with contextlib.suppress(QmpFailed, QmpGone):
+            monitor = await self.vms.monitor(record.vm)
+            await monitor.call("migrate-set-parameters", {"tls-creds": ""})
+            await monitor.call("object-del", {"id": f"move-{record.id}"})
+        taps.remove_key(self.key_folder(record.id))
+
+    async def perform(self, move: str, address: str, port: int, key: str,
+                      limits: dict[str, int]) -> None:
+        """Begin the migration."""
+        record = self.record(move)
+        word, _, _ = await self.word(record)
+        if word is not Word.HERE:
+            if record.performed and word not in (Word.DEAD, Word.SILENT):
+                return                  # it runs already
+            raise Refused(f"{record.vm} is '{word.value}' and cannot begin")
+        monitor = await self.vms.monitor(record.vm)
+        uuid = str((await monitor.call("query-uuid"))["UUID"])
+        await self.set_capabilities(monitor, self.vms.described(record.vm), uuid)
+        await self.limit(move, limits)
+        record = self.save(record, made=(f"key:{self.key_folder(move)}",))
+        await self.set_key(monitor, move, key, "client")
+        old = self.owners.get(record.vm)
+        self.owners.put(record.vm, replace_owner(
+            old, state=File.LEAVING, move=move, peer=record.peer))
+        info = await monitor.call("query-wsm")
+        record = self.save(record, performed=True, session="",
+                           before=str(info.get("session", "")))
+        host = f"[{address}]" if ":" in address else address
+        await monitor.call("migrate", {"uri": f"tcp:{host}:{port}"})
+
+    async def limit(self, move: str, limits: dict[str, int]) -> None:
+        """Set rates and the downtime."""
+        if limits:
+            monitor = await self.vms.monitor(self.record(move).vm)
+            await monitor.call("migrate-set-parameters", dict(limits))
+
+    async def cancel(self, move: str) -> None:
+        """Cancel the migration; QEMU refuses it after the handover."""
+        monitor = await self.vms.monitor(self.record(move).vm)
+        await monitor.call("migrate_cancel")
+
+    async def keep(self, move: str) -> None:
+        """The guest stays: this host is its owner."""
+        record = self.record(move)
+        word, _, _ = await self.word(record)
+        if word in AFTER:
+            raise Refused(f"{record.vm} was handed over: '{word.value}'")
+        old = self.owners.get(record.vm)
+        if old.state is File.GONE:
+            raise Refused(f"{record.vm} was handed over to {old.peer}")
+        self.owners.put(record.vm, replace_owner(old, state=File.OWNER,
+                                                 move=""))
+        await self.drop_key(record)
+        self.save(record, ended="done")
+
+    async def clean(self, move: str, reason: str = "") -> None:
+        """End what waits here and take away what was made; keep images."""
+        try:
+            record = self.record(move)
+        except Refused:
+            return
+        if record.role != "destination" or record.ended:
+            return
+        word, _, _ = await self.word(record)
+        if word in AFTER or word is Word.SILENT and (
+                "postcopy" in self.live(move).phases):
+            raise Refused(f"{record.vm} runs here: '{word.value}'")
+        last = launch.last_words(self.vms.run(record.vm))
+        await self._end(record)
+        if "postcopy" in self.live(move).phases:
+            raise Refused(f"{record.vm} began to run here before it was "
+                          "ended: a person must look")
+        taps.remove_key(self.key_folder(move))
+        for path in record.images:
+            if unused(path):
+                Path(path).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    Path(path).parent.rmdir()
+        old = self.owners.get(record.vm)
+        if old.state is not File.OWNER:
+            self.owners.put(record.vm, replace_owner(old, state=File.GONE,
+                                                     move=""))
+        self.save(record, ended="cleaned", prepared=False,
+                  reason=(reason or last)[-2000:])
+
+    async def _end(self, record: Record) -> None:
+        """Kill this move's QEMU, and hear it out to its last event."""
+        known = self.process(record) or self.vms.known(record.vm)
+        if known is None:
+            for each in record.made:
+                if each.startswith("tap:"):
+                    taps.remove_tap(each.removeprefix("tap:"))
+            return
+        monitor: Optional[Monitor] = None
+        with contextlib.suppress(QmpGone):
+            monitor = await self.vms.monitor(record.vm)
+        launch.kill(known.pid, known.started)
+        await self._gone(known)
+        if monitor:
+            await monitor.drain()
+            self._hear(record)
+        await self.vms.tidy(record.vm, dataclasses.replace(
+            known, made=(*known.made, *record.made)))
+
+    async def _gone(self, known: Known) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + END_WAIT
+        while vmfind.alive(known.pid, known.started):
+            if loop.time() > end:
+                raise Refused(f"process {known.pid} does not end")
+            await asyncio.sleep(0.02)
+
+    async def hand_over(self, move: str) -> None:
+        """The guest is the destination's: write so."""
+        record = self.record(move)
+        if record.ended == "done":
+            return
+        word, _, _ = await self.word(record)
+        if record.role == "source":
+            if word not in (*AFTER, Word.DEAD):
+                raise Refused(f"{record.vm} is here: '{word.value}'")
+            state, epoch = File.GONE, record.epoch + 1
+        else:
+            if word not in AFTER and word is not Word.DEAD:
+                raise Refused(f"{record.vm} does not run here: "
+                              f"'{word.value}'")
+            state, epoch = File.OWNER, record.epoch + 1
+            if record.described:
+                self.vms.save_spec(record.described)
+                durable.remove(self.vms.folder(record.vm) / "left.toml")
+        self.owners.put(record.vm, Owner(state, epoch, move, record.peer,
+                                         time.time()))
+
+    async def finish(self, move: str, needed: bool = True) -> None:
+        """
+        Leave what is not needed any more.
+
+        @needed: the source waits until QEMU itself says so; else it was seen
+        at the destination that all is there, and the source is killed.
+        """
+        record = self.record(move)
+        if record.ended:
+            return
+        word, _, _ = await self.word(record)
+        if record.role == "destination":
+            if word is Word.COMPLETED:
+                await self.drop_key(record)
+            if word in (Word.COMPLETED, Word.DEAD, Word.HERE):
+                taps.remove_key(self.key_folder(move))
+                self.save(record, ended="done")
+            return
+        known = self.process(record)
+        if known and needed:
+            if word is not Word.COMPLETED:
+                raise Refused(f"{record.vm} is '{word.value}': it is needed")
+            monitor = await self.vms.monitor(record.vm)
+            with contextlib.suppress(QmpGone):
+                await monitor.call("quit")
+            with contextlib.suppress(Refused):
+                await self._gone(known)
+                await self.vms.tidy(record.vm, known)
+        await self._end(record)
+        taps.remove_key(self.key_folder(move))
+        spec_path = self.vms.spec_path(record.vm)
+        if spec_path.exists():
+            durable.write(self.vms.folder(record.vm) / "left.toml",
+                          spec_path.read_bytes())
+            durable.remove(spec_path)
+        self.save(record, ended="done")
+
+    async def break_link(self, move: str) -> None:
+        """Break connections that hang."""
+        record = self.record(move)
+        monitor = await self.vms.monitor(record.vm)
+        if record.role == "source":
+            await monitor.call("yank", {"instances": [
+                {"type": "migration"}]}, oob=True)
+        else:
+            await monitor.call("migrate-pause", oob=True)
+
+    async def recover(self, move: str, address: str = "",
+                      port: int = 0) -> dict[str, Any]:
+        """Mend a broken link: the destination first, then the source."""
+        record = self.record(move)
+        monitor = await self.vms.monitor(record.vm)
+        if record.role == "destination":
+            address = self.config.migration.addr
+            port = taps.free_port(self.config.migration.ports, address,
+                                  frozenset([record.port]))
+            host = f"[{address}]" if ":" in address else address
+            await monitor.call("migrate-recover",
+                               {"uri": f"tcp:{host}:{port}"}, oob=True)
+            self.save(record, port=port)
+            return {"address": address, "port": port}
+        host = f"[{address}]" if ":" in address else address
+        await monitor.call("migrate", {"uri": f"tcp:{host}:{port}",
+                                       "resume": True})
+        return {}
+
+    async def fence(self, move: str) -> dict[str, Any]:
+        """
+        End the destination so that it surely never runs the guest.
+
+        Returns the token that lets the source boot its old copy.
+        """
+        record = self.record(move)
+        live = self.live(move)
+        if record.role != "destination":
+            raise Refused("only a destination is fenced")
+        if self.process(record) is None:
+            if record.ended != "cleaned" and not (
+                    live.watched and "postcopy" not in live.phases):
+                raise Refused(f"{record.vm} has ended, and nobody saw whether "
+                              "it ran here")
+        if record.ended != "cleaned":
+            await self.clean(move, "fenced")
+        return {"vm": record.vm, "epoch": record.epoch,
+                "host": self.config.host, "method": "agent-killed"}
+
+    async def restart(self, move: str, token: dict[str, Any]) -> None:
+        """Boot the source's own copy, for which there must be a token."""
+        record = self.record(move)
+        if (token.get("vm"), token.get("epoch")) != (record.vm, record.epoch):
+            raise Refused("the token is not for this move")
+        if record.role != "source":
+            raise Refused("only a source boots its old copy")
+        if self.vms.known(record.vm):
+            return
+        old = self.owners.get(record.vm)
+        if old.state is File.GONE:
+            raise Refused(f"{record.vm} was handed over to {old.peer}")
+        vm = self.vms.described(record.vm)
+        place, made = self.vms.lend(vm)
+        self.owners.put(record.vm, replace_owner(
+            old, state=File.OWNER, epoch=old.epoch + 1, move=""))
+        monitor = await self.vms.launch(vm, place, made, False)
+        status = await monitor.call("query-status")
+        if not status["running"]:
+            await monitor.call("wsm-adopt")
+            await monitor.call("cont")
+        self.save(record, ended="done")
+
+    # What an agent does alone
+
+    async def tick(self) -> None:
+        """Follow what QEMU says; called every second."""
+        for record in self.open_moves():
+            live = self.live(record.id)
+            if live.lock.locked():
+                continue
+            async with live.lock:
+                with contextlib.suppress(Refused, QmpGone, QmpFailed):
+                    await self._follow(record, live)
+
+    async def _follow(self, record: Record, live: Live) -> None:
+        word, _, _ = await self.word(record)
+        if word in AFTER:
+            await self.hand_over(record.id)
+        if word is Word.COMPLETED:
+            await self.finish(record.id)
+        if (record.role == "destination" and word is Word.PRE
+                and not live.phases and live.heard
+                and time.monotonic() - live.heard > ABANDONED):
+            await self.clean(record.id, "no controller for "
+                             f"{ABANDONED:.0f} s")
+
+
+def unused(path: str) -> bool:
+    """Return whether an image that was made holds nothing worth keeping."""
+    return os.path.exists(path) and not os.path.exists(
+        os.path.realpath(path) + ".wsm")

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""wsm-agent: run, and join a cluster."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from wsm import durable, pki
+from wsm.agent import config, server
+from wsm.plan.plain import BadData
+
+CONFIG = "/etc/wsm/agent.toml"
+
+
+def arguments() -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(prog="wsm-agent", description=(
+        "Look after the VMs of this host, and carry out their moves."))
+    parser.add_argument("--config", type=Path, default=Path(CONFIG))
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="serve until told to end")
+    commands.add_parser("check", help="read the configuration and say what "
+                                      "is wrong with it")
+    csr = commands.add_parser("csr", help="make a key and print a request "
+                              "for a certificate ('wsmctl host add' does it)")
+    csr.add_argument("--key", type=Path, required=True)
+    csr.add_argument("--host", required=True)
+    commands.add_parser("install", help="take certificate and configuration "
+                        "from stdin ('wsmctl host add' does it)")
+    return parser.parse_args()
+
+
+def install(path: Path, data: Any) -> None:
+    """Write what 'wsmctl host add' has sent."""
+    for name in ("files", "config"):
+        if name not in data:
+            raise BadData(f"stdin: {name} is missing")
+    made = config.loads(data["config"])
+    for name in (made.tls.ca, made.tls.cert):
+        durable.write(Path(name), data["files"][name].encode(), 0o644)
+    if not path.exists() or data.get("replace"):
+        durable.write(path, data["config"].encode(), 0o644)
+
+
+def check_secrets(made: config.Config) -> None:
+    """Refuse a key that others can read."""
+    mode = os.stat(made.tls.key).st_mode
+    if mode & 0o077:
+        raise BadData(f"{made.tls.key}: others can read it (mode "
+                      f"{mode & 0o777:o}); chmod 600")
+
+
+def act(args: argparse.Namespace) -> int:
+    """Do what the command line says."""
+    if args.command == "csr":
+        pki.new_key(args.key)
+        print(pki.request(args.key, args.host), end="")
+        return 0
+    if args.command == "install":
+        install(args.config, json.load(sys.stdin))
+        return 0
+    made = config.read(args.config)
+    check_secrets(made)
+    if args.command == "check":
+        print(f"{args.config}: good")
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    server.serve(made)
+    return 0
+
+
+def main() -> int:
+    """Run the program; return its exit status."""
+    args = arguments()
+    try:
+        return act(args)
+    except (BadData, pki.NoCertificate, OSError, ValueError) as error:
+        print(f"wsm-agent: {error}", file=sys.stderr)
+        return 1

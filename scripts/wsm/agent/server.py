@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent's door: HTTPS with certificates at both ends, JSON inside.
+
+Who may do what is told by the address in the certificate.  Orders count only
+from the controller with the highest epoch; an agent may only look at a move
+that names it.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import ssl
+import time
+from typing import Any, Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from wsm.agent import hostinfo, launch, stock, taps, vms
+from wsm.agent.config import Config
+from wsm.agent.monitor import QmpFailed, QmpGone
+from wsm.agent.mover import Mover
+from wsm.agent.owner import Fenced, Gate, Owners
+from wsm.plan import spec
+from wsm.plan.fingerprint import Fingerprint
+from wsm.plan.permit import Forbidden
+from wsm.plan.plain import BadData, from_plain, to_plain
+
+LOG = logging.getLogger("wsm-agent")
+MOVE = re.compile(r"[0-9a-f-]{8,64}")
+BODY_LIMIT = 1 << 20
+TICK = 1.0
+VERSION = "1"
+Json = Mapping[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# What goes wrong, and the status of the answer
+STATUS: dict[type[Exception], int] = {
+    vms.Refused: 409, Fenced: 409, BadData: 400, Forbidden: 403,
+    QmpFailed: 502, QmpGone: 503, stock.NoImage: 409, taps.NotLent: 409,
+    launch.NotStarted: 502, TimeoutError: 503, OSError: 500}
+
+
+class NotAllowed(Exception):
+    """A certificate that does not give this right."""
+
+
+def identity(request: web.Request) -> tuple[str, str]:
+    """Return (kind, name) by the peer's certificate: wsm://CLUSTER/KIND/NAME."""
+    peer = request.transport and request.transport.get_extra_info("peercert")
+    cluster = request.app["config"].cluster
+    for kind, value in (peer or {}).get("subjectAltName", ()):
+        found = re.fullmatch(r"wsm://([^/]+)/([^/]+)/([^/?]+)", value)
+        if kind == "URI" and found and found[1] == cluster:
+            return found[2], found[3]
+    raise NotAllowed(f"the certificate is none of cluster {cluster}")
+
+
+def answer(value: Any, status: int = 200) -> web.Response:
+    """Return a dataclass, or what it consists of, as JSON."""
+    return web.json_response(value, status=status, dumps=lambda data:
+                             json.dumps(plain(data)))
+
+
+def plain(value: Any) -> Any:
+    """Return @value with dataclasses in it as JSON has them."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return to_plain(value)
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Look at the certificate, and turn what goes wrong into an answer."""
+    try:
+        kind, name = identity(request)
+        if kind == "agent" and not request.path.endswith("/peer"):
+            raise NotAllowed("an agent may only look at its moves")
+        if kind not in ("agent", "controller"):
+            raise NotAllowed(f"a {kind} gives no orders to agents")
+        request["who"] = f"{kind}/{name}"
+        return await handler(request)
+    except NotAllowed as error:
+        return answer({"code": "not-allowed", "text": str(error)}, 403)
+    except tuple(STATUS) as error:
+        code = next(status for kind_of, status in STATUS.items()
+                    if isinstance(error, kind_of))
+        return answer({"code": type(error).__name__, "text": str(error)[:4000]
+                       or type(error).__name__}, code)
+    except web.HTTPException:
+        raise
+    except Exception as error:      # pylint: disable=broad-exception-caught
+        LOG.exception("%s", request.path)
+        return answer({"code": "bug", "text": f"{type(error).__name__}: "
+                       "see the agent's log"}, 500)
+
+
+async def body_of(request: web.Request) -> Json:
+    """Return the JSON object that was sent; raise BadData."""
+    try:
+        data = await request.json()
+    except ValueError as error:
+        raise BadData(f"no JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BadData("no JSON object")
+    return data
+
+
+def text_of(data: Json, name: str, default: str = "") -> str:
+    """Return a text that was sent; raise BadData."""
+    value = data.get(name, default)
+    if not isinstance(value, str) or len(value) > 4096:
+        raise BadData(f"{name}: no text, or too long")
+    return value
+
+
+def number_of(data: Json, name: str, default: int = 0) -> int:
+    """Return a number that was sent; raise BadData."""
+    value = data.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadData(f"{name}: no number")
+    return value
+
+
+def numbers_of(data: Json, name: str) -> dict[str, int]:
+    """Return a table of numbers that was sent; raise BadData."""
+    value = data.get(name, {})
+    if not isinstance(value, dict):
+        raise BadData(f"{name}: no table")
+    return {str(key): number_of(value, key) for key in value}
+
+
+class Door:
+    """All that can be asked."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.owners = Owners(config.state)
+        self.gate = Gate(config.state)
+        self.vms = vms.Vms(config, self.owners)
+        self.mover = Mover(self.vms)
+        self.info = hostinfo.HostInfo(config)
+
+    async def order(self, request: web.Request) -> Json:
+        """Return the body of an order that counts; raise Fenced."""
+        data = await body_of(request)
+        if not request["who"].startswith("controller/"):
+            raise NotAllowed("only a controller gives orders")
+        self.gate.admit(number_of(data, "epoch"),
+                        text_of(data, "instance"), time.monotonic())
+        LOG.info("%s: %s", request["who"], request.path)
+        return data
+
+    # Looking
+
+    async def hello(self, _request: web.Request) -> web.Response:
+        """Who this is."""
+        return answer({"host": self.config.host, "api": VERSION,
+                       "cluster": self.config.cluster, "time": time.time(),
+                       "epoch": self.gate.held.epoch,
+                       "holder": self.gate.held.instance})
+
+    async def host(self, request: web.Request) -> web.Response:
+        """The host as it is now, with its old copies of a VM."""
+        copies: list[Any] = []
+        name = request.query.get("copies-of", "")
+        if name:
+            described = self._copy_spec(name, request)
+            copies = stock.copies(self.config, described) if described else []
+        moves = self.mover.open_moves()
+        made = self.info.host(
+            stock.pools(self.config), tuple(copies),
+            sum(move.role == "destination" for move in moves),
+            sum(move.role == "source" for move in moves))
+        return answer(made)
+
+    def _copy_spec(self, name: str, request: web.Request) -> Any:
+        text = request.query.get("spec", "")
+        if text:
+            return spec.from_json(json.loads(text))
+        path = self.vms.folder(name) / "left.toml"
+        if spec.NAME.fullmatch(name) and path.exists():
+            return spec.loads(path.read_text(encoding="utf-8"))
+        return None
+
+    async def list_vms(self, _request: web.Request) -> web.Response:
+        """The VMs of this host, and QEMUs that nobody looks after."""
+        names = self.vms.names()
+        moving = {move.vm: move.id for move in self.mover.open_moves()}
+        found = [{**self.vms.describe(name), "moving": moving.get(name, "")}
+                 for name in names]
+        return answer({"vms": found})
+
+    async def show_vm(self, request: web.Request) -> web.Response:
+        """A VM: description, state, use."""
+        name = request.match_info["name"]
+        described = self.vms.described(name)
+        found: dict[str, Any] = {**self.vms.describe(name),
+                                 "spec": described}
+        with contextlib.suppress(QmpGone, QmpFailed):
+            found["use"] = await self.vms.use(name)
+        return answer(found)
+
+    # VMs
+
+    async def vm_order(self, request: web.Request) -> web.Response:
+        """Adopt, start, stop, forget."""
+        data = await self.order(request)
+        name, verb = text_of(data, "name"), request.match_info["verb"]
+        if verb == "adopt":
+            found = await self.vms.adopt(name, number_of(data, "pid"),
+                                         bool(data.get("dry-run")))
+            return answer({"spec": found.spec, "findings": found.findings,
+                           "toml": spec.dumps(found.spec)
+                           if found.spec else ""})
+        self.vms.described(name)
+        self.mover.busy(name, "")
+        if verb == "start":
+            await self.vms.start(name)
+        elif verb == "stop":
+            await self.vms.stop(name, bool(data.get("force")))
+        elif verb == "forget":
+            self.vms.forget(name)
+        else:
+            raise BadData(f"{verb[:40]!r} is nothing to do with a VM")
+        return answer({})
+
+    # Moves
+
+    async def see_move(self, request: web.Request) -> web.Response:
+        """One end of a move."""
+        move = move_of(request)
+        live = self.mover.live(move)
+        if request["who"].startswith("controller/"):
+            live.heard = time.monotonic()
+        async with live.lock:
+            end, figures = await self.mover.observe(move)
+        return answer({"end": end, "figures": figures})
+
+    async def move_order(self, request: web.Request) -> web.Response:
+        """One step of a move."""
+        data = await self.order(request)
+        move, verb = move_of(request), request.match_info["verb"]
+        live = self.mover.live(move)
+        live.heard = time.monotonic()
+        async with live.lock:
+            return answer(await self._step(move, verb, data) or {})
+
+    async def _step(self, move: str, verb: str, data: Json) -> Any:
+        mover = self.mover
+        steps: dict[str, Callable[[], Awaitable[Any]]] = {
+            "begin": lambda: mover.begin(move, text_of(data, "vm"),
+                                         text_of(data, "peer")),
+            "prepare": lambda: mover.prepare(
+                move, spec.from_json(data.get("spec")), text_of(data, "peer"),
+                number_of(data, "vm-epoch"), from_plain(
+                    Fingerprint, data.get("fingerprint")),
+                key_of(data), numbers_of(data, "needs")),
+            "perform": lambda: mover.perform(
+                move, text_of(data, "address"), number_of(data, "port"),
+                key_of(data), numbers_of(data, "limits")),
+            "limits": lambda: mover.limit(move, numbers_of(data, "limits")),
+            "cancel": lambda: mover.cancel(move),
+            "keep": lambda: mover.keep(move),
+            "clean": lambda: mover.clean(move, text_of(data, "reason")),
+            "hand-over": lambda: mover.hand_over(move),
+            "finish": lambda: mover.finish(move),
+            "kill": lambda: mover.finish(move, needed=False),
+            "break": lambda: mover.break_link(move),
+            "recover": lambda: mover.recover(move, text_of(data, "address"),
+                                             number_of(data, "port")),
+            "fence": lambda: mover.fence(move),
+            "restart": lambda: mover.restart(move,
+                                             dict(data.get("token", {}))),
+        }
+        if verb not in steps:
+            raise BadData(f"{verb[:40]!r} is no step of a move")
+        return await steps[verb]()
+
+    async def release(self, request: web.Request) -> web.Response:
+        """The controller has ended in good order."""
+        data = await self.order(request)
+        self.gate.release(text_of(data, "instance"))
+        return answer({})
+
+    # Life
+
+    async def background(self, _app: web.Application) -> Any:
+        """Follow QEMU while the door is open."""
+        async def follow() -> None:
+            while True:
+                try:
+                    await self.mover.tick()
+                except (BadData, OSError, Fenced) as error:
+                    LOG.error("%s", error)
+                await asyncio.sleep(TICK)
+
+        task = asyncio.create_task(follow())
+        yield
+        task.cancel()
+        await self.vms.close()
+
+    def app(self) -> web.Application:
+        """Return the application."""
+        app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT)
+        app["config"] = self.config
+        app.add_routes([
+            web.get("/v1/hello", self.hello),
+            web.get("/v1/host", self.host),
+            web.get("/v1/vms", self.list_vms),
+            web.get("/v1/vm/{name}", self.show_vm),
+            web.post("/v1/vm/{verb}", self.vm_order),
+            web.get("/v1/move/{move}", self.see_move),
+            web.get("/v1/move/{move}/peer", self.see_move),
+            web.post("/v1/move/{move}/{verb}", self.move_order),
+            web.post("/v1/release", self.release),
+        ])
+        app.cleanup_ctx.append(self.background)
+        return app
+
+
+def key_of(data: Json) -> str:
+    """Return a shared key in hex; raise BadData."""
+    key = text_of(data, "key")
+    if key and not re.fullmatch(r"[0-9a-f]{64}", key):
+        raise BadData("key: no 32 bytes in hex")
+    return key
+
+
+def move_of(request: web.Request) -> str:
+    """Return the id of a move; raise BadData."""
+    move = request.match_info["move"]
+    if not MOVE.fullmatch(move):
+        raise BadData("the move has no good id")
+    return str(move)
+
+
+def tls(config: Config) -> ssl.SSLContext:
+    """Return how connections are made safe: TLS 1.3, both have certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(config.tls.cert, config.tls.key)
+    context.load_verify_locations(config.tls.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def serve(config: Config) -> None:
+    """Serve until told to end."""
+    address, _, port = config.listen.rpartition(":")
+    door = Door(config)
+    web.run_app(door.app(), host=address.strip("[]"), port=int(port),
+                ssl_context=tls(config), print=lambda *_: None,
+                access_log=None)
