@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Speak to agents."""
+
+import http.client
+import json
+import socket
+import ssl
+from typing import Any, Mapping, Optional
+from urllib.parse import quote
+
+from wsm import pki
+from wsm.cli.home import CliError, Home
+from wsm.plan.plain import to_plain
+
+TIMEOUT = 10.0              # s for an answer that takes no work
+LONG = 180.0                # s for one that starts a QEMU or hashes files
+LIMIT = 16 << 20
+
+
+class NoAnswer(Exception):
+    """An agent that cannot be reached."""
+
+
+class AgentSaid(Exception):
+    """An agent's refusal."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Agent:
+    """One agent."""
+
+    def __init__(self, home: Home, name: str) -> None:
+        self.name = name
+        self.home = home
+        self.cluster = home.cluster
+        self.address = home.host(name).address
+        self._context = pki.client_context(
+            home.folder / "ca.pem", home.folder / "controller.pem",
+            home.folder / "controller.key")
+        self._connection: Optional[http.client.HTTPSConnection] = None
+        self.epoch = 0
+
+    def _connect(self, timeout: float) -> http.client.HTTPSConnection:
+        host, _, port = self.address.rpartition(":")
+        connection = http.client.HTTPSConnection(
+            host.strip("[]"), int(port), timeout=timeout,
+            context=self._context)
+        connection.connect()
+        sock = connection.sock
+        if not isinstance(sock, ssl.SSLSocket) or not pki.peer_is(
+                sock, self.cluster.name, "agent", self.name):
+            connection.close()
+            raise NoAnswer(f"who answers at {self.address} is not the agent "
+                           f"of {self.name}")
+        return connection
+
+    def ask(self, method: str, path: str,
+            body: Optional[Mapping[str, Any]] = None,
+            timeout: float = TIMEOUT) -> Any:
+        """Ask and return the answer; raise NoAnswer, AgentSaid."""
+        data = None if body is None else json.dumps(
+            {key: to_plain(value) for key, value in body.items()})
+        try:
+            if self._connection is None:
+                self._connection = self._connect(timeout)
+            if self._connection.sock:
+                self._connection.sock.settimeout(timeout)
+            self._connection.request(method, f"/v1{path}", data)
+            reply = self._connection.getresponse()
+            text = reply.read(LIMIT)
+        except (OSError, http.client.HTTPException, socket.timeout) as error:
+            self.close()
+            raise NoAnswer(f"{self.name} ({self.address}): "
+                           f"{error or 'no answer'}") from error
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise NoAnswer(f"{self.name}: no JSON") from error
+        if reply.status >= 400:
+            raise AgentSaid(str(found.get("code", "")),
+                            f"{self.name}: {found.get('text', 'refused')}")
+        return found
+
+    def get(self, path: str, timeout: float = TIMEOUT, **query: str) -> Any:
+        """Look at something."""
+        words = "&".join(f"{name.replace('_', '-')}={quote(value)}"
+                         for name, value in query.items())
+        return self.ask("GET", path + (f"?{words}" if words else ""),
+                        timeout=timeout)
+
+    def order(self, path: str, timeout: float = LONG, **body: Any) -> Any:
+        """Give an order, as the controller that this folder is."""
+        if not self.epoch:
+            hello = self.get("/hello")
+            mine = hello["holder"] == self.cluster.instance
+            self.epoch = int(hello["epoch"]) + (0 if mine else 1)
+        return self.ask("POST", path, {
+            "epoch": self.epoch, "instance": self.cluster.instance,
+            **{name.replace("_", "-"): value
+               for name, value in body.items()}}, timeout)
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+
+
+class Agents:
+    """All of them, each connected when it is needed."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._agents: dict[str, Agent] = {}
+
+    def __getitem__(self, name: str) -> Agent:
+        if name not in self._agents:
+            self._agents[name] = Agent(self.home, name)
+        return self._agents[name]
+
+    def names(self) -> list[str]:
+        """Return the hosts."""
+        return sorted(self.home.cluster.hosts)
+
+    def find_vm(self, name: str) -> str:
+        """Return the host that owns a VM; raise CliError."""
+        silent = []
+        owners = []
+        for host in self.names():
+            try:
+                found = self[host].get("/vms")["vms"]
+            except NoAnswer as error:
+                silent.append(str(error))
+                continue
+            owners += [host for vm in found if vm["name"] == name
+                       and vm["owner"] in ("owner", "leaving")]
+        if len(owners) == 1:
+            return owners[0]
+        if owners:
+            raise CliError(f"{name} has two owners: {', '.join(owners)}. "
+                           "Nothing is done until a person has looked", 4)
+        if silent:
+            raise CliError(f"no host that answers has {name}; no answer: "
+                           + "; ".join(silent), 5)
+        raise CliError(f"there is no VM {name}: 'wsmctl vm list'", 2)

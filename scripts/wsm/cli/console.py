@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The program wsmctl: its command line and exit status."""
+
+import argparse
+import sys
+
+from wsm import pki
+from wsm.cli import hosts, machines, relocate
+from wsm.cli.agents import AgentSaid, NoAnswer
+from wsm.cli.home import CliError, Home
+from wsm.cli.terminal import plain
+from wsm.plan.plain import BadData
+
+STATUS = """\
+exit status:
+  0  done, or nothing to do     3  a dry run found something to do
+  1  an error, or it stayed     4  blocked: the reasons are shown
+  2  a wrong command line       5  somebody who must answer does not
+"""
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    """Return the parsed command line; --json may stand anywhere."""
+    parser = argparse.ArgumentParser(
+        prog="wsmctl", description="Move VMs between hosts, whole.",
+        epilog=STATUS, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", metavar="FOLDER", help="of the cluster; "
+                        "else $WSM_HOME, ~/.config/wsm")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for module in (hosts, machines, relocate):
+        module.options(commands)
+    as_json = "--json" in words
+    args = parser.parse_args([word for word in words if word != "--json"])
+    args.json = as_json
+    return args
+
+
+def main() -> int:
+    """Run the program; return its exit status."""
+    args = arguments(sys.argv[1:])
+    try:
+        status: int = args.act(Home(args.home), args)
+        return status
+    except CliError as error:
+        text, status = str(error), error.status
+    except NoAnswer as error:
+        text, status = str(error), 5
+    except (AgentSaid, BadData, pki.NoCertificate, OSError) as error:
+        text, status = str(error), 1
+    for line in text.splitlines():
+        print("wsmctl: " + plain(line), file=sys.stderr)
+    return status

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Drive a move: look at both ends, ask what comes next, do it, look again.
+
+Nothing is remembered but the journal, so that another wsmctl can go on where
+this one was killed.
+"""
+
+import dataclasses
+import secrets
+import time
+from typing import Any, Callable, Mapping, Optional
+
+from wsm.cli.agents import AgentSaid, Agents, NoAnswer
+from wsm.cli.home import Home, Move
+from wsm.plan.ends import End, Observed, Stage, Word
+from wsm.plan.plain import from_plain
+from wsm.plan.recovery import Do, Step, next_step
+
+POLL = 0.3                  # s between looks
+REFUSALS = 5                # of one step, then it is cancelled
+TELL = 10.0                 # s between words to a machine
+
+Show = Callable[[Move, Step, Mapping[str, Any]], None]
+
+
+class Driver:
+    """One move."""
+
+    def __init__(self, home: Home, agents: Agents, move: Move,
+                 show: Show) -> None:
+        self.home = home
+        self.move = move
+        self.show = show
+        self.source = agents[move.source]
+        self.destination = agents[move.destination]
+        self.stop = False           # leave it to itself
+        self.needs: dict[str, int] = {}
+        self._key = ""
+        self._where: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
+        self._tries = 0
+        self._refused = 0
+        self._silent: dict[str, float] = {}
+        self.figures: dict[str, Any] = {}
+
+    def save(self, **more: Any) -> None:
+        """Change the journal, durably."""
+        self.move = self.home.put_move(dataclasses.replace(self.move, **more))
+
+    def cancel(self, reason: str) -> None:
+        """Want no move any more."""
+        if not self.move.cancel:
+            self.save(cancel=True, reason=reason)
+
+    # Looking
+
+    def look(self, side: str) -> End:
+        """Return one end."""
+        agent = self.source if side == "source" else self.destination
+        try:
+            found = agent.get(f"/move/{self.move.id}")
+        except NoAnswer as error:
+            since = self._silent.setdefault(side, time.monotonic())
+            return End(Word.SILENT, still=time.monotonic() - since,
+                       reason=str(error))
+        except AgentSaid:
+            # It does not know the move: nothing was begun there
+            self._silent.pop(side, None)
+            return self._before(side)
+        self._silent.pop(side, None)
+        if side == "source" or found["figures"].get("phase") in (
+                "postcopy", "completed"):
+            self.figures = {**self.figures, **{
+                name: value for name, value in found["figures"].items()
+                if value or name not in self.figures}}
+        return from_plain(End, found["end"])
+
+    def _before(self, side: str) -> End:
+        """Return an end that knows no such move."""
+        agent = self.source if side == "source" else self.destination
+        for vm in agent.get("/vms")["vms"]:
+            if vm["name"] == self.move.vm and vm["runs"]:
+                return End(Word.HERE)
+        return End(Word.DEAD)
+
+    def observe(self) -> Observed:
+        """Return both ends and the journal."""
+        return Observed(self.look("source"), self.look("destination"),
+                        Stage(self.move.stage), self.move.cancel, self._tries)
+
+    # Doing
+
+    def run(self) -> Move:
+        """Drive it to its end, or until a person is needed."""
+        while True:
+            seen = self.observe()
+            step = next_step(seen)
+            self.show(self.move, step, self.figures)
+            wait = step.wait
+            for do in step.do:
+                try:
+                    self.act(do, step, seen)
+                except (NoAnswer, AgentSaid) as error:
+                    wait = max(POLL, self.refused(do, error))
+                    break
+            else:
+                self._refused = 0
+            if self.move.ended or self.stop or step.person:
+                return self.move
+            time.sleep(min(wait, POLL) if wait <= 1 else wait)
+
+    def refused(self, do: Do, error: Exception) -> float:
+        """Take in that a step did not work; return how long to wait."""
+        self._refused += 1
+        if do in (Do.BEGIN, Do.PREPARE, Do.PERFORM) and (
+                isinstance(error, AgentSaid) or self._refused > REFUSALS):
+            self.cancel(str(error))
+            return 0.0
+        return min(10.0, 0.5 * 2.0 ** self._refused)
+
+    def act(self, do: Do, step: Step, seen: Observed) -> None:
+        """Do one thing; raise NoAnswer, AgentSaid."""
+        move = f"/move/{self.move.id}"
+        simple: dict[Do, Callable[[], Any]] = {
+            Do.WAIT: lambda: None,
+            Do.BEGIN: self.begin,
+            Do.PREPARE: self.prepare,
+            Do.PERFORM: self.perform,
+            Do.CANCEL: lambda: self.source.order(f"{move}/cancel"),
+            Do.KEEP: lambda: self.known(self.source, "keep"),
+            Do.CLEAN: lambda: self.known(self.destination, "clean"),
+            Do.HAND_OVER: self.hand_over,
+            Do.FINISH: self.finish,
+            Do.KILL_SOURCE: lambda: self.source.order(f"{move}/kill"),
+            Do.BREAK_SOURCE: lambda: self.source.order(f"{move}/break"),
+            Do.BREAK_DESTINATION: lambda: self.destination.order(
+                f"{move}/break"),
+            Do.RECOVER: self.recover,
+            Do.FENCE: self.fence,
+            Do.RESTART: lambda: self.source.order(f"{move}/restart",
+                                                  token=self._where),
+            Do.CLOSE: lambda: self.close(step, seen),
+        }
+        simple[do]()
+
+    def known(self, agent: Any, verb: str) -> None:
+        """Give an order to one who may not know the move at all."""
+        try:
+            agent.order(f"/move/{self.move.id}/{verb}")
+        except AgentSaid as error:
+            if "knows no move" not in str(error):
+                raise
+
+    def begin(self) -> None:
+        """Lock the VM at its source, and learn what must arrive."""
+        self.save(stage=int(Stage.BEGUN))
+        self._facts = self.source.order(
+            f"/move/{self.move.id}/begin", vm=self.move.vm,
+            peer=self.move.destination)
+
+    def prepare(self) -> None:
+        """Let the destination wait for the guest."""
+        if not self._facts:
+            self.begin()
+        if not self._key:
+            # Who was killed took the key with him: a new one, a new QEMU
+            self.known(self.destination, "clean")
+            self._key = secrets.token_hex(32)
+        self.save(stage=int(Stage.PREPARED))
+        self._where = self.destination.order(
+            f"/move/{self.move.id}/prepare", spec=self._facts["spec"],
+            peer=self.move.source, vm_epoch=self._facts["epoch"],
+            fingerprint=self._facts["fingerprint"], key=self._key,
+            needs=self.needs)
+
+    def perform(self) -> None:
+        """Let the source begin."""
+        if not self._key or not self._where:
+            self.known(self.destination, "clean")
+            return
+        self.save(stage=int(Stage.PERFORMED))
+        limits = {"max-bandwidth": self.move.rate or 1 << 37}
+        self.source.order(f"/move/{self.move.id}/perform",
+                          address=self._where["address"],
+                          port=self._where["port"], key=self._key,
+                          limits=limits)
+
+    def hand_over(self) -> None:
+        """Both write that the guest is the destination's."""
+        for agent in (self.source, self.destination):
+            try:
+                agent.order(f"/move/{self.move.id}/hand-over")
+            except NoAnswer:
+                continue            # it does so by itself
+            except AgentSaid as error:
+                if error.code != "Refused":
+                    raise
+
+    def finish(self) -> None:
+        """Leave what is not needed any more."""
+        for agent in (self.destination, self.source):
+            try:
+                agent.order(f"/move/{self.move.id}/finish")
+            except NoAnswer:
+                continue
+            except AgentSaid as error:
+                if error.code != "Refused":
+                    raise
+
+    def recover(self) -> None:
+        """Mend the link."""
+        self._tries += 1
+        where = self.destination.order(f"/move/{self.move.id}/recover")
+        self.source.order(f"/move/{self.move.id}/recover", **where)
+
+    def fence(self) -> None:
+        """Be sure that the destination never runs the guest."""
+        self._where = self.destination.order(f"/move/{self.move.id}/fence")
+
+    def close(self, step: Step, seen: Observed) -> None:
+        """End the move in the journal."""
+        moved = step.owner.value == "destination"
+        reason = self.move.reason or (seen.source.reason
+                                      or seen.destination.reason)
+        result = "moved" if moved else (
+            "cancelled" if self.move.cancel and not self.move.reason
+            else "stayed")
+        figures = self.figures
+        sent = sum(int(disk.get("sent", 0))
+                   for disk in figures.get("disks", []))
+        self.save(stage=int(Stage.ENDED), ended=time.time(), result=result,
+                  text=step.text if moved else reason or step.text,
+                  seconds=time.time() - self.move.begun,
+                  downtime_ms=int(figures.get("downtime-ms", 0)),
+                  bytes=sent + int(figures.get("ram", {}).get(
+                      "transferred", 0)))
+
+
+def resume(home: Home, agents: Agents, move: Move, show: Show,
+           driver: Optional[Driver] = None) -> Move:
+    """Drive a move to its end; nobody else does meanwhile."""
+    with home.locked(move.id):
+        return (driver or Driver(home, agents, move, show)).run()

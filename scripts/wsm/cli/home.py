@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A cluster as wsmctl knows it: a folder with hosts, certificates, journal."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Iterator, Mapping, Optional
+
+from wsm import durable, pki
+from wsm.plan.ends import Stage
+
+DEFAULT = "~/.config/wsm"
+
+
+class CliError(Exception):
+    """Something to be told, with an exit status."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class HostEntry:
+    """A host that was added."""
+
+    address: str                # host:port of its agent
+    state: str = "active"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The content of cluster.json."""
+
+    name: str
+    instance: str               # of this folder, as a controller
+    hosts: Mapping[str, HostEntry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Move:
+    """A move in the journal.  Each stage is written before it begins."""
+
+    id: str
+    vm: str
+    source: str
+    destination: str
+    stage: int = int(Stage.BOOKED)
+    cancel: bool = False
+    begun: float = 0.0
+    ended: float = 0.0
+    result: str = ""            # "moved", "stayed", "cancelled"
+    text: str = ""
+    expected_bytes: int = 0
+    expected_seconds: float = 0.0
+    seconds: float = 0.0        # until all was there
+    downtime_ms: int = 0
+    bytes: int = 0
+    rate: int = 0               # bytes/s, 0: as fast as it can
+    reason: str = ""            # why it is cancelled
+
+
+class Home:
+    """The folder."""
+
+    def __init__(self, folder: Optional[str]) -> None:
+        name = folder or os.environ.get("WSM_HOME") or DEFAULT
+        self.folder = Path(name).expanduser()
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster; raises CliError if there is none."""
+        found = durable.load(Cluster, self.folder / "cluster.json")
+        if found is None:
+            raise CliError(f"{self.folder} has no cluster yet: 'wsmctl init'",
+                           2)
+        return found
+
+    def save(self, cluster: Cluster) -> None:
+        """Write it."""
+        durable.save(self.folder / "cluster.json", cluster)
+
+    def init(self, name: str) -> Cluster:
+        """Make a cluster with its CA and a certificate for this folder."""
+        with contextlib.suppress(CliError):
+            found = self.cluster
+            if found.name != name:
+                raise CliError(f"{self.folder} has cluster {found.name} "
+                               "already; use another --home")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        pki.new_ca(self.folder, name)
+        key = self.folder / "controller.key"
+        pki.new_key(key)
+        instance = f"wsmctl-{uuid.uuid4().hex[:12]}"
+        text = pki.sign(self.folder, pki.request(key, instance), name,
+                        "controller", instance)
+        durable.write(self.folder / "controller.pem", text.encode(), 0o644)
+        cluster = Cluster(name, instance)
+        self.save(cluster)
+        return cluster
+
+    def host(self, name: str) -> HostEntry:
+        """Return a host; raise CliError."""
+        found = self.cluster.hosts.get(name)
+        if found is None:
+            raise CliError(f"there is no host {name}; there are: "
+                           + (", ".join(self.cluster.hosts) or "none"), 2)
+        return found
+
+    def put_host(self, name: str, entry: Optional[HostEntry]) -> None:
+        """Add, change, or (None) remove a host."""
+        cluster = self.cluster
+        hosts = {**cluster.hosts}
+        if entry:
+            hosts[name] = entry
+        else:
+            hosts.pop(name, None)
+        self.save(dataclasses.replace(cluster, hosts=hosts))
+
+    # Journal
+
+    def path(self, move: str) -> Path:
+        """Return the file of a move."""
+        return self.folder / "moves" / f"{move}.json"
+
+    def new_move(self, move: Move) -> Move:
+        """Book a move."""
+        return self.put_move(dataclasses.replace(move, begun=time.time()))
+
+    def put_move(self, move: Move) -> Move:
+        """Write a move, durably."""
+        durable.save(self.path(move.id), move)
+        return move
+
+    def move(self, name: str) -> Move:
+        """Return a move by its id or the begin of it; raise CliError."""
+        found = [move for move in self.moves() if move.id.startswith(name)]
+        if len(found) != 1 or not name:
+            raise CliError(f"{len(found)} moves begin with {name!r}; 'wsmctl "
+                           "history' shows all", 2)
+        return found[0]
+
+    def moves(self) -> list[Move]:
+        """Return all moves, the oldest first."""
+        found = [durable.load(Move, path)
+                 for path in (self.folder / "moves").glob("*.json")]
+        return sorted((each for each in found if each),
+                      key=lambda move: move.begun)
+
+    def open_moves(self) -> list[Move]:
+        """Return the moves that have not ended."""
+        return [move for move in self.moves() if not move.ended]
+
+    @contextlib.contextmanager
+    def locked(self, move: str) -> Iterator[None]:
+        """Drive a move: only one process does."""
+        path = self.folder / "moves" / f"{move}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="ascii") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise CliError(f"another wsmctl drives move {move}"
+                               ) from error
+            yield
+        path.unlink(missing_ok=True)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""wsmctl init, wsmctl host ..."""
+
+import argparse
+import json
+import shlex
+import subprocess
+from typing import Any
+
+from wsm import pki
+from wsm.cli.agents import Agents, NoAnswer
+from wsm.cli.home import CliError, Home, HostEntry
+from wsm.cli.outlook import host_now
+from wsm.cli.terminal import say, say_json, table
+from wsm.plan import toml
+from wsm.plan.inventory import HostState, human
+
+TIMEOUT = 120
+
+
+def init(home: Home, args: argparse.Namespace) -> int:
+    """Make a cluster."""
+    cluster = home.init(args.cluster)
+    say(f"cluster {cluster.name} is in {home.folder}")
+    say("Its CA's key is ca.key there: whoever has it can add hosts. Next:")
+    say("    wsmctl host add NAME ADDRESS")
+    return 0
+
+
+def remote(via: list[str], words: list[str], data: str = "") -> str:
+    """Run the agent's program at a host; raise CliError."""
+    command = [*via, *words]
+    try:
+        done = subprocess.run(command, check=False, input=data, text=True,
+                              capture_output=True, timeout=TIMEOUT)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CliError(f"{shlex.join(command)}: {error}") from error
+    if done.returncode:
+        raise CliError(f"{shlex.join(command)}: "
+                       f"{done.stderr.strip()[-1000:]}")
+    return done.stdout
+
+
+def configuration(args: argparse.Namespace, cluster: str) -> dict[str, Any]:
+    """Return agent.toml as 'host add' has it."""
+    folder = args.folder.rstrip("/")
+    made: dict[str, Any] = {
+        "host": args.name, "listen": args.address, "cluster": cluster,
+        "qemu_img": args.qemu_img,
+        "tls": {"ca": f"{folder}/ca.pem", "cert": f"{folder}/agent.pem",
+                "key": f"{folder}/agent.key"},
+        "migration": {"addr": args.migration or args.address.rpartition(
+            ":")[0].strip("[]"), "ports": [47000, 47099],
+                      "mbit": args.mbit},
+        "qemu": {"wsm": args.qemu},
+        "pool": {"default": {"path": args.pool}},
+        "network": {name: {"bridge": bridge} for name, _, bridge in
+                    (each.partition("=") for each in args.network)},
+        "root": {"cores": args.cores} if args.cores else {},
+        "folders": {"etc": folder, "state": args.state, "run": args.run}}
+    return {key: value for key, value in made.items() if value != {}}
+
+
+def add(home: Home, args: argparse.Namespace) -> int:
+    """Let a host join."""
+    cluster = home.cluster
+    if ":" not in args.address:
+        args.address += ":7443"
+    if args.name in cluster.hosts and not args.replace:
+        raise CliError(f"host {args.name} was added already; --replace", 2)
+    via = shlex.split(args.via) if args.via is not None else [
+        "ssh", args.address.rpartition(":")[0]]
+    agent = shlex.split(args.agent)
+    text = toml.dumps(configuration(args, cluster.name))
+    request = remote(via, [*agent, "csr", "--key",
+                           f"{args.folder}/agent.key", "--host", args.name])
+    certificate = pki.sign(home.folder, request, cluster.name, "agent",
+                           args.name,
+                           args.address.rpartition(":")[0].strip("[]"))
+    ca = (home.folder / "ca.pem").read_text(encoding="ascii")
+    folder = args.folder.rstrip("/")
+    remote(via, [*agent, "--config", f"{folder}/agent.toml", "install"],
+           json.dumps({"config": text, "replace": args.replace, "files": {
+               f"{folder}/ca.pem": ca, f"{folder}/agent.pem": certificate}}))
+    home.put_host(args.name, HostEntry(args.address))
+    say(f"host {args.name} was added. If its agent does not run yet, there:")
+    say(f"    {shlex.join([*agent, '--config', f'{folder}/agent.toml'])} run")
+    return 0
+
+
+def show(home: Home, args: argparse.Namespace) -> int:
+    """List the hosts as they are now."""
+    agents = Agents(home)
+    found = [host_now(agents, name) for name in agents.names()]
+    if args.json:
+        say_json([{"name": host.name, "state": host.state.value,
+                   "address": home.host(host.name).address,
+                   "cores": host.cores, "demand": round(host.demand, 2),
+                   "memory": host.memory, "available": host.available,
+                   "pools": {name: pool.usable for name, pool
+                             in host.pools.items()},
+                   "networks": list(host.networks)} for host in found])
+    else:
+        rows = [("HOST", "STATE", "CPU", "MEMORY FREE", "POOLS", "NETWORKS")]
+        for host in found:
+            known = host.state is not HostState.UNKNOWN
+            rows.append((
+                host.name, host.state.value,
+                f"{host.demand:.1f}/{host.cores:g}" if known else "-",
+                f"{human(host.available)} of {human(host.memory)}"
+                if known else "-",
+                ", ".join(f"{name}: {human(pool.usable)}" for name, pool
+                          in sorted(host.pools.items())) or "-",
+                ", ".join(host.networks) or "-"))
+        table(rows)
+    return 5 if any(host.state is HostState.UNKNOWN for host in found) else 0
+
+
+def cordon(home: Home, args: argparse.Namespace) -> int:
+    """Let a host take no VMs, or take them again."""
+    entry = home.host(args.name)
+    state = "active" if args.off else "cordoned"
+    home.put_host(args.name, HostEntry(entry.address, state))
+    say(f"{args.name} is {state}")
+    return 0
+
+
+def remove(home: Home, args: argparse.Namespace) -> int:
+    """Forget a host; its VMs stay where they are."""
+    home.host(args.name)
+    try:
+        found = Agents(home)[args.name].get("/vms")["vms"]
+    except NoAnswer:
+        found = []
+    if found and not args.force:
+        raise CliError(f"{args.name} has VMs: "
+                       + ", ".join(vm["name"] for vm in found)
+                       + "; --force forgets it nevertheless", 4)
+    home.put_host(args.name, None)
+    return 0
+
+
+def options(commands: Any) -> None:
+    """Describe these verbs."""
+    parser = commands.add_parser("init", help="make a cluster")
+    parser.add_argument("--cluster", default="wsm", metavar="NAME")
+    parser.set_defaults(act=init)
+    parser = commands.add_parser("host", help="add, list, cordon, remove")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    each = verbs.add_parser("add", help="let a host join, by ssh")
+    each.add_argument("name")
+    each.add_argument("address", help="of its agent: HOST or HOST:PORT")
+    each.add_argument("--via", metavar="COMMAND", help="instead of 'ssh HOST'"
+                      ": what to put before the agent's command; \"\" if it "
+                      "is this host")
+    each.add_argument("--agent", default="wsm-agent", metavar="COMMAND",
+                      help="the agent's program there")
+    each.add_argument("--qemu", default="/usr/bin/qemu-system-x86_64",
+                      metavar="PROGRAM")
+    each.add_argument("--qemu-img", default="qemu-img", metavar="PROGRAM")
+    each.add_argument("--pool", default="/var/lib/wsm/images",
+                      metavar="FOLDER", help="for images")
+    each.add_argument("--network", action="append", default=[],
+                      metavar="NAME=BRIDGE")
+    each.add_argument("--migration", default="", metavar="ADDRESS",
+                      help="where migrations come in; default: the agent's")
+    each.add_argument("--mbit", type=int, default=0,
+                      help="how fast that network is")
+    each.add_argument("--cores", type=float, default=0.0,
+                      help="that VMs may use; default: all")
+    each.add_argument("--folder", default="/etc/wsm", help="configuration")
+    each.add_argument("--state", default="/var/lib/wsm", metavar="FOLDER")
+    each.add_argument("--run", default="/run/wsm", metavar="FOLDER")
+    each.add_argument("--replace", action="store_true")
+    each.set_defaults(act=add)
+    each = verbs.add_parser("list", help="the hosts as they are now")
+    each.set_defaults(act=show)
+    each = verbs.add_parser("cordon", help="let a host take no VMs")
+    each.add_argument("name")
+    each.add_argument("--off", action="store_true", help="let it take them")
+    each.set_defaults(act=cordon)
+    each = verbs.add_parser("remove", help="forget a host")
+    each.add_argument("name")
+    each.add_argument("--force", action="store_true")
+    each.set_defaults(act=remove)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a move would be: where to, what it costs, and why not."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional
+
+from wsm.cli.agents import TIMEOUT, Agents, AgentSaid, NoAnswer
+from wsm.cli.home import CliError
+from wsm.plan import filters, spec
+from wsm.plan.estimate import (Basis, Estimate, Link, Load, basis_of,
+                               estimate, rate_for)
+from wsm.plan.inventory import Host, HostState, VmUse, human
+from wsm.plan.plain import from_plain, to_plain
+
+ASSUMED_MBIT = 1000         # where nobody says how fast a network is
+USABLE = 0.94               # of a link, for data
+LEAST_RATE = float(1 << 20)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A VM as it is now."""
+
+    use: VmUse
+    spec: spec.Spec
+    here: Host
+
+
+def host_now(agents: Agents, name: str, subject: Optional[spec.Spec] = None
+             ) -> Host:
+    """Return a host as it is now; one that does not answer is unknown."""
+    query = {"copies_of": subject.name, "spec": json.dumps(
+        to_plain(subject))} if subject else {}
+    entry = agents.home.host(name)
+    try:
+        found = from_plain(Host, agents[name].get("/host", TIMEOUT, **query))
+    except NoAnswer:
+        return Host(name, 1.0, 1, 0, HostState.UNKNOWN)
+    state = HostState(entry.state)
+    return dataclasses.replace(found, state=state)
+
+
+def look_at(agents: Agents, name: str, where: str) -> Subject:
+    """Return a VM; raise CliError."""
+    try:
+        found = agents[where].get(f"/vm/{name}", timeout=60.0)
+    except AgentSaid as error:
+        raise CliError(str(error)) from error
+    if "use" not in found:
+        raise CliError(f"{name} does not run: 'wsmctl vm start {name}'", 4)
+    described = spec.from_json(found["spec"])
+    return Subject(from_plain(VmUse, found["use"]), described,
+                   host_now(agents, where))
+
+
+def link_of(one: Host, two: Host, rate: float = 0.0) -> Link:
+    """Return the link between two hosts."""
+    mbit = min(one.mbit or ASSUMED_MBIT, two.mbit or ASSUMED_MBIT)
+    full = mbit * 1e6 / 8 * USABLE
+    return Link(min(full, rate) if rate else full,
+                cores=int(min(one.cores, two.cores)))
+
+
+def load_of(subject: Subject) -> Load:
+    """Return what the guest does meanwhile."""
+    use = subject.use
+    limit = subject.spec.sla.downtime_ms_max
+    return Load(use.touched, use.dirty,
+                sum(disk.written for disk in use.disks),
+                sum(disk.allocated for disk in use.disks),
+                min(0.3, limit / 1000) if limit else 0.3)
+
+
+def bases_of(subject: Subject, there: Host) -> list[Basis]:
+    """Return what each disk would build on."""
+    return [basis_of(disk, there.copies,
+                     disk.id in subject.spec.disk
+                     and bool(subject.spec.disk[disk.id].template))
+            for disk in subject.use.disks]
+
+
+def cost_of(subject: Subject, there: Host, rate: float = 0.0) -> Estimate:
+    """Return what the move would cost."""
+    return estimate(bases_of(subject, there), load_of(subject),
+                    link_of(subject.here, there, rate))
+
+
+def disk_needs(subject: Subject) -> dict[str, int]:
+    """Return the bytes that each disk needs at a host without a copy."""
+    return {disk.id: disk.allocated for disk in subject.use.disks
+            if disk.id in subject.spec.disk}
+
+
+def wish_of(subject: Subject) -> filters.Wish:
+    """Return what a VM asks of a host."""
+    needs: dict[str, int] = {}
+    for disk, size in disk_needs(subject).items():
+        pool = subject.spec.disk[disk].pool
+        needs[pool] = needs.get(pool, 0) + size
+    return filters.Wish(subject.use, subject.spec, subject.here, needs)
+
+
+def choices(agents: Agents, subject: Subject,
+            rate: float = 0.0) -> list[filters.Choice]:
+    """Return all hosts for a VM, the best first."""
+    hosts = [host_now(agents, name, subject.spec) for name in agents.names()]
+    return filters.choose(wish_of(subject), hosts,
+                          lambda host: cost_of(subject, host, rate))
+
+
+def deadline_rate(subject: Subject, there: Host, seconds: float) -> float:
+    """Return the gentlest rate that is done in time; raise CliError."""
+    link = link_of(subject.here, there)
+    best = cost_of(subject, there)
+    if best.seconds > seconds:
+        raise CliError(f"{subject.use.name} to {there.name} takes about "
+                       f"{seconds_text(best.seconds)} at full speed, longer "
+                       f"than {seconds_text(seconds)}", 4)
+    return rate_for(bases_of(subject, there), load_of(subject), link,
+                    seconds, LEAST_RATE)
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time for people."""
+    if not math.isfinite(seconds):
+        return "for ever (its memory does not converge)"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def estimate_lines(found: Estimate) -> list[str]:
+    """Return an estimate for people."""
+    lines = [f"{human(found.bytes)} in about {seconds_text(found.seconds)}; "
+             f"the guest stands still for about {found.downtime * 1000:.0f} "
+             "ms"]
+    for basis in found.bases:
+        lines.append(f"disk {basis.disk}: {human(basis.data)} "
+                     f"({basis.kind}: {basis.reason})")
+    lines.append(f"memory: {human(dict(found.terms)['memory bytes'])} in "
+                 f"{found.rounds} rounds")
+    if not found.converges:
+        lines.append("its memory is written faster than it can be sent; it "
+                     f"needs about {human(found.needs_rate)}/s")
+    return lines
+
+
+def estimate_json(found: Estimate) -> dict[str, Any]:
+    """Return an estimate for programs."""
+    return {"bytes": found.bytes, "seconds": found.seconds if math.isfinite(
+                found.seconds) else None,
+            "downtime-seconds": found.downtime,
+            "converges": found.converges,
+            "disks": {basis.disk: {"kind": basis.kind, "bytes": basis.data,
+                                   "reason": basis.reason}
+                      for basis in found.bases},
+            "terms": {name: value if math.isfinite(value) else None
+                      for name, value in found.terms}}
+
+
+def refusal_lines(found: filters.Choice) -> list[str]:
+    """Return why a host is none, for people."""
+    return [f"{found.host}: {each.text} [{each.filter}]"
+            for each in found.refusals]
+
+
+def choice_json(found: filters.Choice) -> dict[str, Any]:
+    """Return a choice for programs."""
+    made: dict[str, Any] = {"host": found.host, "fits": not found.refusals,
+                            "heat": round(found.heat, 3)}
+    if found.refusals:
+        made["refusals"] = [{"filter": each.filter, "text": each.text}
+                            for each in found.refusals]
+    if found.estimate:
+        made["estimate"] = estimate_json(found.estimate)
+    return made
+
+
+def progress_line(figures: Mapping[str, Any]) -> str:
+    """Return one honest line of how far a move is."""
+    words = [str(figures.get("phase", "begins"))]
+    if "percent" in figures:
+        words.append(f"{figures['percent']} %")
+    if figures.get("speed"):
+        words.append(f"{human(int(figures['speed']))}/s")
+    if "remaining" in figures:
+        words.append(f"{human(int(figures['remaining']))} left")
+    if "expected-seconds" in figures:
+        words.append("about "
+                     + seconds_text(float(figures["expected-seconds"])))
+    return ", ".join(words)

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""wsmctl migrate, drain, cancel, recover, status, history."""
+
+import argparse
+import dataclasses
+import math
+import re
+import signal
+import time
+import uuid
+from typing import Any, Optional
+
+from wsm.cli import machines, outlook
+from wsm.cli.agents import Agents, AgentSaid, NoAnswer
+from wsm.cli.drive import Driver, resume
+from wsm.cli.home import CliError, Home, HostEntry, Move
+from wsm.cli.terminal import Progress, say, say_json, table
+from wsm.plan import filters
+from wsm.plan.inventory import human
+from wsm.plan.plain import to_plain
+
+UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+RATES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def duration(text: str) -> float:
+    """Return seconds: "90", "10min", "2h", or until "06:30"."""
+    clock = re.fullmatch(r"(\d\d?):(\d\d)", text)
+    if clock:
+        now = time.localtime()
+        left = ((int(clock[1]) - now.tm_hour) * 3600
+                + (int(clock[2]) - now.tm_min) * 60 - now.tm_sec)
+        return float(left if left > 0 else left + 86400)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|min|h|)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: 90, 10min, 2h, 06:30")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def rate(text: str) -> int:
+    """Return bytes per second: "20M"."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", text.lower())
+    if not found or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no rate in bytes per second: 500k, 20M, 1G")
+    return int(float(found[1]) * RATES[found[2]])
+
+
+class Interrupt:
+    """Ctrl-C cancels in good order; the second one leaves the move alone."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.count = 0
+        self.old: Any = None
+
+    def __enter__(self) -> "Interrupt":
+        self.old = signal.signal(signal.SIGINT, self.hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.old)
+
+    def hear(self, _number: int, _frame: object) -> None:
+        """Take in Ctrl-C."""
+        self.count += 1
+        if self.count == 1:
+            self.driver.cancel("")
+        else:
+            self.driver.stop = True
+
+
+def drive(home: Home, agents: Agents, move: Move, quiet: bool,
+          needs: Optional[dict[str, int]] = None) -> Move:
+    """Drive a move and show it."""
+    progress = Progress(quiet)
+    driver = Driver(home, agents, move, progress.show)
+    driver.needs = needs or {}
+    try:
+        with Interrupt(driver):
+            return resume(home, agents, move, progress.show, driver)
+    finally:
+        progress.done()
+
+
+def result(move: Move, as_json: bool) -> int:
+    """Tell how a move has ended; return the exit status."""
+    if as_json:
+        say_json(to_plain(move))
+    elif move.result == "moved":
+        say(f"{move.vm} runs on {move.destination}: {human(move.bytes)} in "
+            f"{move.seconds:.1f} s (expected {human(move.expected_bytes)} in "
+            f"{move.expected_seconds:.0f} s), it stood still for "
+            f"{move.downtime_ms} ms")
+    elif move.result:
+        say(f"{move.vm} stays on {move.source}: {move.text}")
+    else:
+        say(f"move {move.id[:8]} of {move.vm} goes on by itself: 'wsmctl "
+            f"status', 'wsmctl recover {move.vm}'")
+    return 0 if move.result == "moved" else 1
+
+
+def pick(agents: Agents, subject: outlook.Subject,
+         args: argparse.Namespace) -> filters.Choice:
+    """Return the host to which a VM moves; raise CliError."""
+    found = outlook.choices(agents, subject, float(args.rate or 0))
+    if args.to:
+        agents.home.host(args.to)
+        found = [each for each in found if each.host == args.to]
+        forced = frozenset(args.force) - filters.FIRM
+        if found[0].refusals and forced:
+            left = tuple(each for each in found[0].refusals
+                         if each.filter not in forced)
+            there = outlook.host_now(agents, args.to, subject.spec)
+            found = [dataclasses.replace(
+                found[0], refusals=left,
+                estimate=None if left else outlook.cost_of(subject, there))]
+    if not found or found[0].refusals:
+        lines = [line for each in found
+                 for line in outlook.refusal_lines(each)]
+        if args.json:
+            say_json({"vm": subject.use.name, "hosts": [
+                outlook.choice_json(each) for each in found]})
+        raise CliError(f"{subject.use.name} can go nowhere:\n    "
+                       + ("\n    ".join(lines) or "there is no other host"), 4)
+    return found[0]
+
+
+def migrate(home: Home, args: argparse.Namespace) -> int:
+    """Move one VM."""
+    agents = Agents(home)
+    where = agents.find_vm(args.name)
+    subject = outlook.look_at(agents, args.name, where)
+    best = pick(agents, subject, args)
+    assert best.estimate
+    speed = float(args.rate or 0)
+    cost = best.estimate
+    if args.deadline:
+        there = outlook.host_now(agents, best.host, subject.spec)
+        speed = outlook.deadline_rate(subject, there, args.deadline)
+        cost = outlook.cost_of(subject, there, speed)
+    if args.dry_run:
+        return tell_plan(args, best, cost)
+    move = home.new_move(Move(
+        str(uuid.uuid4()), args.name, where, best.host,
+        expected_bytes=cost.bytes, rate=int(speed), expected_seconds=(
+            cost.seconds if math.isfinite(cost.seconds) else 0.0)))
+    if not args.json:
+        say(f"{args.name} moves from {where} to {best.host}: "
+            + outlook.estimate_lines(cost)[0])
+    return result(drive(home, agents, move, args.json,
+                        outlook.disk_needs(subject)), args.json)
+
+
+def tell_plan(args: argparse.Namespace, best: filters.Choice,
+              cost: Any) -> int:
+    """Show what a move would be."""
+    if args.json:
+        say_json({"vm": args.name, "to": best.host,
+                  "estimate": outlook.estimate_json(cost)})
+        return 0
+    say(f"{args.name} would move to {best.host}: "
+        + outlook.estimate_lines(cost)[0])
+    for line in outlook.estimate_lines(cost)[1:]:
+        say(f"    {line}")
+    return 0
+
+
+def drain_plan(agents: Agents, name: str) -> tuple[
+        filters.DrainPlan, dict[str, outlook.Subject]]:
+    """Return where each VM of a host goes."""
+    try:
+        vms = [vm for vm in agents[name].get("/vms")["vms"]
+               if vm["owner"] == "owner" and vm["runs"]]
+    except NoAnswer as error:
+        raise CliError(str(error), 5) from error
+    subjects = {vm["name"]: outlook.look_at(agents, vm["name"], name)
+                for vm in vms}
+    # Copies are looked up for each VM; the rest of a host is one reading
+    hosts = [outlook.host_now(agents, each) for each in agents.names()
+             if each != name]
+    copies = {(vm, host.name): outlook.host_now(
+        agents, host.name, subject.spec).copies
+        for vm, subject in subjects.items() for host in hosts}
+
+    def cost(wish: filters.Wish, host: Any) -> Any:
+        there = dataclasses.replace(
+            host, copies=copies[wish.use.name, host.name])
+        return outlook.cost_of(subjects[wish.use.name], there)
+
+    wishes = [outlook.wish_of(subject) for subject in subjects.values()]
+    return filters.drain(wishes, hosts, cost), subjects
+
+
+def drain(home: Home, args: argparse.Namespace) -> int:
+    """Empty a host."""
+    entry = home.host(args.name)
+    agents = Agents(home)
+    if args.cancel:
+        for move in home.open_moves():
+            if move.source == args.name:
+                home.put_move(dataclasses.replace(move, cancel=True))
+        home.put_host(args.name, HostEntry(entry.address))
+        say(f"{args.name} is not drained any more")
+        return 0
+    plan, subjects = drain_plan(agents, args.name)
+    for step in plan.steps if not args.json else ():
+        say(f"{step.vm} to {step.to}: "
+            + outlook.estimate_lines(step.estimate)[0])
+    for name, choices in plan.stay:
+        say(f"{name} can go nowhere:")
+        for choice in choices:
+            for line in outlook.refusal_lines(choice):
+                say(f"    {line}")
+    if plan.stay and not args.partial:
+        raise CliError("nothing was begun; --partial moves the others", 4)
+    if args.dry_run:
+        if args.json:
+            say_json({"steps": [
+                {"vm": step.vm, "to": step.to, "estimate":
+                 outlook.estimate_json(step.estimate)}
+                for step in plan.steps], "stay": [n for n, _ in plan.stay]})
+        return 3 if plan.steps else 0
+    home.put_host(args.name, HostEntry(entry.address, "draining"))
+    failed = 0
+    for step in plan.steps:
+        move = home.new_move(Move(
+            str(uuid.uuid4()), step.vm, args.name, step.to,
+            expected_bytes=step.estimate.bytes,
+            expected_seconds=step.estimate.seconds))
+        done = drive(home, agents, move, args.json,
+                     outlook.disk_needs(subjects[step.vm]))
+        failed += result(done, args.json)
+        if done.cancel and not done.reason:
+            break
+    left = len(plan.stay) + failed
+    say(f"{args.name} is empty" if not left else
+        f"{left} VMs are still on {args.name}")
+    return 1 if failed else 4 if plan.stay else 0
+
+
+def cancel(home: Home, args: argparse.Namespace) -> int:
+    """Cancel a move; whoever drives it sees it."""
+    move = home.move(args.move)
+    if move.ended:
+        say(f"move {move.id[:8]} has ended: {move.result}")
+        return 0
+    home.put_move(dataclasses.replace(move, cancel=True))
+    agents = Agents(home)
+    try:
+        with home.locked(move.id):
+            pass
+    except CliError:
+        say(f"move {move.id[:8]} of {move.vm} is being cancelled")
+        return 0
+    return 0 if result(drive(home, agents, home.move(move.id), args.json),
+                       args.json) in (0, 1) else 1
+
+
+def recover(home: Home, args: argparse.Namespace) -> int:
+    """Go on with a VM's move that nobody drives."""
+    found = [move for move in home.open_moves() if move.vm == args.name]
+    if not found:
+        say(f"{args.name} is in no move that this journal knows")
+        return 0
+    return result(drive(home, Agents(home), found[-1], args.json), args.json)
+
+
+def status(home: Home, args: argparse.Namespace) -> int:
+    """Show VMs and moves on one screen."""
+    agents = Agents(home)
+    moves = home.open_moves()
+    figures: dict[str, Any] = {}
+    for move in moves:
+        try:
+            figures[move.id] = agents[move.source].get(
+                f"/move/{move.id}")["figures"]
+        except (NoAnswer, AgentSaid) as error:
+            figures[move.id] = {"phase": str(error)}
+    if args.json:
+        found, silent = machines.every(agents)
+        say_json({"vms": found, "silent": silent, "moves": [
+            {**to_plain(move), "now": figures[move.id]} for move in moves]})
+        return 5 if silent else 0
+    status_of = machines.listing(home, args)
+    for move in moves:
+        say(f"move {move.id[:8]}: {move.vm} {move.source} -> "
+            f"{move.destination}: "
+            + outlook.progress_line(figures[move.id]))
+    return status_of
+
+
+def history(home: Home, args: argparse.Namespace) -> int:
+    """List the moves of this journal."""
+    moves = home.moves()[-args.last:]
+    if args.json:
+        say_json([to_plain(move) for move in moves])
+        return 0
+    rows = [("MOVE", "VM", "FROM", "TO", "BEGUN", "RESULT", "SECONDS",
+             "EXPECTED", "BYTES", "PAUSE")]
+    for move in moves:
+        rows.append((
+            move.id[:8], move.vm, move.source, move.destination,
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(move.begun)),
+            move.result or "open", f"{move.seconds:.1f}",
+            f"{move.expected_seconds:.1f}", human(move.bytes),
+            f"{move.downtime_ms} ms"))
+    table(rows)
+    return 0
+
+
+def options(commands: Any) -> None:
+    """Describe these verbs."""
+    each = commands.add_parser("migrate", help="move a VM to another host")
+    each.add_argument("name")
+    each.add_argument("--to", metavar="HOST", help="default: the best one")
+    each.add_argument("--dry-run", action="store_true",
+                      help="only say what it would be")
+    each.add_argument("--deadline", type=duration, metavar="TIME",
+                      help="as gently as possible, but done in or at TIME")
+    each.add_argument("--rate", type=rate, help="at most so many bytes/s")
+    each.add_argument("--force", action="append", default=[],
+                      metavar="FILTER", help="although this filter refuses")
+    each.set_defaults(act=migrate)
+    each = commands.add_parser("drain", help="move all VMs away from a host")
+    each.add_argument("name", metavar="host")
+    each.add_argument("--dry-run", action="store_true")
+    each.add_argument("--partial", action="store_true",
+                      help="although some can go nowhere")
+    each.add_argument("--cancel", action="store_true")
+    each.set_defaults(act=drain)
+    each = commands.add_parser("cancel", help="cancel a move")
+    each.add_argument("move")
+    each.set_defaults(act=cancel)
+    each = commands.add_parser("recover", help="go on with a VM's move")
+    each.add_argument("name")
+    each.set_defaults(act=recover)
+    each = commands.add_parser("status", help="VMs and moves")
+    each.set_defaults(act=status)
+    each = commands.add_parser("history", help="the moves of this journal")
+    each.add_argument("--last", type=int, default=20)
+    each.set_defaults(act=history)
