@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "scripts/": ["dev", "wsm"],
     "tests/start.py": [],
     "tests/scripts/plan/properties.py": ["dev", "hypothesis"],
+    "tests/scripts/agent/": ["dev", "wsm", "tests", "aiohttp"],
     "tests/": ["dev", "wsm", "tests"],
     "": [],
 }

@@ -12,8 +12,9 @@ from wsm.plan import permit
 
 TIMEOUT = 15.0          # s for an answer
 EVENTS = 1000           # kept
-# What QEMU's library raises when the other end has gone
-GONE = (QMPError, EOFError, OSError, asyncio.TimeoutError)
+# What QEMU's library raises when the other end has gone, or sends rubbish;
+# ValueError is for more than 10 MiB at once
+GONE = (QMPError, EOFError, OSError, ValueError, asyncio.TimeoutError)
 LIFE = ("WSM_PHASE", "MIGRATION", "SHUTDOWN", "STOP", "RESUME")
 
 

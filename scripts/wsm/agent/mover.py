@@ -209,7 +209,8 @@ class Mover:
         text = str(migration.get("error-desc") or info.get("error") or "")
         if not info and record.role == "destination":
             text = launch.last_words(self.vms.run(record.vm)) or record.reason
-        return text[-2000:]
+        lines = list(dict.fromkeys(filter(None, text.splitlines())))
+        return "; ".join(lines)[-2000:]
 
     # Orders, in the order of a move
 
@@ -412,9 +413,7 @@ class Mover:
         """Kill this move's QEMU, and hear it out to its last event."""
         known = self.process(record) or self.vms.known(record.vm)
         if known is None:
-            for each in record.made:
-                if each.startswith("tap:"):
-                    taps.remove_tap(each.removeprefix("tap:"))
+            await self.vms.tidy(record.vm, record.made)
             return
         monitor: Optional[Monitor] = None
         with contextlib.suppress(QmpGone):
@@ -424,8 +423,7 @@ class Mover:
         if monitor:
             await monitor.drain()
             self._hear(record)
-        await self.vms.tidy(record.vm, dataclasses.replace(
-            known, made=(*known.made, *record.made)))
+        await self.vms.tidy(record.vm, record.made)
 
     async def _gone(self, known: Known) -> None:
         loop = asyncio.get_running_loop()
@@ -483,7 +481,6 @@ class Mover:
                 await monitor.call("quit")
             with contextlib.suppress(Refused):
                 await self._gone(known)
-                await self.vms.tidy(record.vm, known)
         await self._end(record)
         taps.remove_key(self.key_folder(move))
         spec_path = self.vms.spec_path(record.vm)
@@ -576,6 +573,8 @@ class Mover:
             async with live.lock:
                 with contextlib.suppress(Refused, QmpGone, QmpFailed):
                     await self._follow(record, live)
+        if not self.open_moves():
+            await self.vms.sweep()
 
     async def _follow(self, record: Record, live: Live) -> None:
         word, _, _ = await self.word(record)

@@ -29,6 +29,7 @@ from wsm.plan.plain import BadData, from_plain, to_plain
 
 LOG = logging.getLogger("wsm-agent")
 MOVE = re.compile(r"[0-9a-f-]{8,64}")
+PEER = re.compile(r"/v1/move/[0-9a-f-]+/peer")
 BODY_LIMIT = 1 << 20
 TICK = 1.0
 VERSION = "1"
@@ -75,7 +76,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Look at the certificate, and turn what goes wrong into an answer."""
     try:
         kind, name = identity(request)
-        if kind == "agent" and not request.path.endswith("/peer"):
+        if kind == "agent" and not PEER.fullmatch(request.path):
             raise NotAllowed("an agent may only look at its moves")
         if kind not in ("agent", "controller"):
             raise NotAllowed(f"a {kind} gives no orders to agents")
@@ -88,8 +89,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
                     if isinstance(error, kind_of))
         return answer({"code": type(error).__name__, "text": str(error)[:4000]
                        or type(error).__name__}, code)
-    except web.HTTPException:
-        raise
+    except web.HTTPException as error:
+        return answer({"code": "http", "text": error.reason}, error.status)
     except Exception as error:      # pylint: disable=broad-exception-caught
         LOG.exception("%s", request.path)
         return answer({"code": "bug", "text": f"{type(error).__name__}: "
@@ -229,8 +230,12 @@ class Door:
     # Moves
 
     async def see_move(self, request: web.Request) -> web.Response:
-        """One end of a move."""
+        """One end of a move; an agent sees only those that name it."""
         move = move_of(request)
+        if request["who"].startswith("agent/") and (
+                self.mover.record(move).peer
+                != request["who"].removeprefix("agent/")):
+            raise NotAllowed("this move does not name it")
         live = self.mover.live(move)
         if request["who"].startswith("controller/"):
             live.heard = time.monotonic()

@@ -10,6 +10,7 @@ from typing import Iterator, Optional
 from wsm.plan import argv
 from wsm.plan.argv import Option
 
+ON = ("on", "yes", "true", "")
 QEMU_NAME = re.compile(r"qemu-system-|qemu-kvm|kvm$")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -103,8 +104,11 @@ def unix_path(value: str) -> str:
 
 
 def chardev_path(device: Option) -> str:
-    """Return the path of a character device that is a server."""
-    return device.values().get("path") or ""
+    """Return the path of a character device that is a server, or ""."""
+    values = device.values()
+    if values.get("backend") != "socket" or values.get("server") not in ON:
+        return ""
+    return values.get("path") or ""
 
 
 def open_files(pid: int) -> list[str]:

@@ -319,19 +319,28 @@ class Vms:
                 raise Refused(f"{name} did not end in {STOP_WAIT:.0f} s; "
                               "'wsmctl vm stop --force' ends it at once")
             await asyncio.sleep(0.1)
-        await self.tidy(name, known)
+        await self.tidy(name)
 
-    async def tidy(self, name: str, known: Known) -> None:
-        """Take back what was lent to a QEMU that has ended."""
+    async def tidy(self, name: str, made: tuple[str, ...] = ()) -> None:
+        """Take back what was lent to a QEMU that has ended, and @made."""
         await self.hang_up(name)
-        for each in known.made:
-            kind, _, value = each.partition(":")
-            if kind == "tap":
-                taps.remove_tap(value)
-        if known.run:
-            for file in ("agent.qmp", "rescue.qmp", "pid"):
-                (Path(known.run) / file).unlink(missing_ok=True)
-        durable.remove(self.folder(name) / "process.json")
+        path = self.folder(name) / "process.json"
+        known = durable.load(Known, path)
+        for each in (*made, *(known.made if known else ())):
+            if each.startswith("tap:"):
+                taps.remove_tap(each.removeprefix("tap:"))
+        run = self.run(name)
+        for file in run.iterdir() if run.is_dir() else ():
+            if file.name == "pid" or file.is_socket():
+                file.unlink(missing_ok=True)
+        durable.remove(path)
+
+    async def sweep(self) -> None:
+        """Tidy up after QEMUs that have ended by themselves."""
+        for path in (self.config.state / "vm").glob("*/process.json"):
+            name = path.parent.name
+            if self.known(name) is None:
+                await self.tidy(name)
 
     def forget(self, name: str) -> None:
         """Drop the description of a VM; its QEMU and images stay."""

@@ -72,9 +72,12 @@ def early(seen: Observed) -> Step:
 
 def failed(seen: Observed) -> Step:
     """The guest runs on at the source."""
-    reason = seen.source.reason or seen.destination.reason or "no reason given"
+    there = seen.destination.reason
+    reason = "; ".join(filter(None, (
+        seen.source.reason, there and f"the destination said: {there}")))
     return Step((Do.KEEP, Do.CLEAN, Do.CLOSE), Owner.SOURCE,
-                f"the guest runs on at the source: {reason}")
+                "the guest runs on at the source: "
+                + (reason or "no reason given"))
 
 
 def failed_silent(seen: Observed) -> Step:

@@ -150,7 +150,9 @@ class FindTest(unittest.TestCase):
             "qemu", "-qmp", "unix:a,server=on", "-qmp", "tcp::1,server=on",
             "-chardev", "socket,id=c,path=/b,server=on", "-mon",
             "chardev=c,mode=control", "-chardev", "socket,id=h,path=/h",
-            "-mon", "chardev=h", "-monitor", "unix:/m"), "", "/w", 0, 0)
+            "-mon", "chardev=h", "-monitor", "unix:/m", "-chardev",
+            "socket,id=x,path=/client", "-mon", "chardev=x,mode=control"),
+            "", "/w", 0, 0)
         self.assertEqual(vmfind.sockets(found), ["/w/a", "/b"])
 
     def test_self(self) -> None:

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of who gets through the agent's door, with real certificates."""
+
+import asyncio
+import http.client
+import json
+import shutil
+import ssl
+import tempfile
+import threading
+import unittest
+from pathlib import Path
+from typing import Any, Optional
+
+from wsm import pki
+from wsm.agent.config import Config, Folders, Tls
+from wsm.cli.agents import Agent, AgentSaid, NoAnswer
+from wsm.cli.home import Home, HostEntry
+
+try:
+    from aiohttp import web
+    from wsm.agent import server
+except ImportError:
+    PRESENT = False
+else:
+    PRESENT = True
+
+MOVE = "12345678-0000"
+
+
+class Server:
+    """An agent in a thread."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        self._ready.wait(20)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        runner = web.AppRunner(server.Door(self.config).app())
+        self._loop.run_until_complete(runner.setup())
+        site = web.TCPSite(runner, "127.0.0.1", 0,
+                           ssl_context=server.tls(self.config))
+        self._loop.run_until_complete(site.start())
+        self.port = runner.addresses[0][1]
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+@unittest.skipUnless(PRESENT and shutil.which("openssl"),
+                     "python3-aiohttp and scripts/build are needed")
+class DoorTest(unittest.TestCase):
+    """One agent for all tests."""
+
+    folder: Path
+    home: Home
+    agent: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make a cluster and start an agent."""
+        cls.folder = Path(tempfile.mkdtemp(prefix="wsm-door-"))
+        cls.home = Home(str(cls.folder / "home"))
+        cls.home.init("test")
+        cls.certificate("alpha", "agent", "alpha")
+        cls.agent = Server(Config("alpha", cluster="test", tls=Tls(
+            str(cls.home.folder / "ca.pem"), str(cls.folder / "alpha.pem"),
+            str(cls.folder / "alpha.key")), folders=Folders(*(
+                str(cls.folder / name) for name in ("etc", "state",
+                                                    "run")))))
+        cls.home.put_host("alpha", HostEntry(f"127.0.0.1:{cls.agent.port}"))
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """End all of it."""
+        cls.agent.close()
+        shutil.rmtree(cls.folder)
+
+    @classmethod
+    def certificate(cls, file: str, kind: str, name: str,
+                    home: Optional[Home] = None) -> None:
+        """Make FILE.key and FILE.pem."""
+        home = home or cls.home
+        key = cls.folder / f"{file}.key"
+        pki.new_key(key)
+        (cls.folder / f"{file}.pem").write_text(pki.sign(
+            home.folder, pki.request(key, name), home.cluster.name, kind,
+            name), encoding="ascii")
+
+    def ask(self, file: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Ask with another certificate; return (status, answer)."""
+        context = pki.client_context(
+            self.home.folder / "ca.pem", self.folder / f"{file}.pem",
+            self.folder / f"{file}.key")
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.agent.port, timeout=10, context=context)
+        data = body if body is None or isinstance(body, bytes) else (
+            json.dumps(body))
+        connection.request("GET" if body is None else "POST", path, data)
+        reply = connection.getresponse()
+        text = reply.read()
+        connection.close()
+        try:
+            return reply.status, json.loads(text)
+        except ValueError:
+            return reply.status, text
+
+    def client(self) -> Agent:
+        """Return a controller of this cluster."""
+        agent = Agent(self.home, "alpha")
+        self.addCleanup(agent.close)
+        return agent
+
+    def test_controller(self) -> None:
+        """Looks and gives orders."""
+        agent = self.client()
+        self.assertEqual(agent.get("/hello")["host"], "alpha")
+        self.assertEqual(agent.get("/vms"), {"vms": []})
+        with self.assertRaisesRegex(AgentSaid, "there is no VM vm1"):
+            agent.order("/vm/start", name="vm1")
+        agent.order("/release")
+
+    def test_names(self) -> None:
+        """Names that are none go nowhere."""
+        agent = self.client()
+        for name in ("../../etc/passwd", "$(reboot)", "<script>", "a b", "",
+                     "x" * 5000):
+            with self.assertRaises(AgentSaid, msg=name):
+                agent.order("/vm/start", name=name)
+        for path in ("/vm/..%2f..%2fx", "/vm/%3Cb%3E"):
+            with self.assertRaises(AgentSaid):
+                agent.get(path)
+        with self.assertRaises(AgentSaid):
+            agent.order("/move/../../x/clean")
+
+    def test_user(self) -> None:
+        """Users give agents no orders, and see nothing."""
+        self.certificate("user", "user", "eve")
+        orders: list[tuple[str, Any]] = [("/v1/hello", None),
+                                         ("/v1/vm/stop", {})]
+        for path, body in orders:
+            self.assertEqual(self.ask("user", path, body)[0], 403)
+
+    def test_agent(self) -> None:
+        """Another agent may only look at moves that name it."""
+        self.certificate("beta", "agent", "beta")
+        for path, body in (("/v1/hello", None), ("/v1/vms", None),
+                           ("/v1/vm/peer", None),
+                           (f"/v1/move/{MOVE}", None),
+                           (f"/v1/move/{MOVE}/clean", {"epoch": 99}),
+                           (f"/v1/move/{MOVE}/peer", {"epoch": 99})):
+            self.assertEqual(self.ask("beta", path, body)[0], 403, path)
+        state = self.folder / "state/move"
+        state.mkdir(parents=True, exist_ok=True)
+        for peer, status in (("gamma", 403), ("beta", 200)):
+            (state / f"{MOVE}.json").write_text(json.dumps(
+                {"id": MOVE, "vm": "vm1", "role": "source", "peer": peer,
+                 "ended": "done"}), encoding="ascii")
+            self.assertEqual(self.ask("beta", f"/v1/move/{MOVE}/peer")[0],
+                             status)
+
+    def test_strangers(self) -> None:
+        """Another CA, another cluster of this CA, none at all."""
+        other = Home(str(self.folder / "other"))
+        other.init("test")
+        self.certificate("stranger", "controller", "x", other)
+        with self.assertRaises((ssl.SSLError, OSError,
+                                http.client.HTTPException)):
+            self.ask("stranger", "/v1/hello")
+        key = self.folder / "elsewhere.key"
+        pki.new_key(key)
+        (self.folder / "elsewhere.pem").write_text(pki.sign(
+            self.home.folder, pki.request(key, "x"), "elsewhere",
+            "controller", "x"), encoding="ascii")
+        self.assertEqual(self.ask("elsewhere", "/v1/hello")[0], 403)
+        context = ssl.create_default_context(
+            cafile=str(self.home.folder / "ca.pem"))
+        context.check_hostname = False
+        with self.assertRaises((ssl.SSLError, OSError,
+                                http.client.HTTPException)):
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.agent.port, timeout=10, context=context)
+            connection.request("GET", "/v1/hello")
+            connection.getresponse()
+
+    def test_wrong_agent(self) -> None:
+        """A controller does not speak to an agent of another name."""
+        self.home.put_host("gamma", HostEntry(
+            f"127.0.0.1:{self.agent.port}"))
+        self.addCleanup(self.home.put_host, "gamma", None)
+        agent = Agent(self.home, "gamma")
+        with self.assertRaisesRegex(NoAnswer, "is not the agent of gamma"):
+            agent.get("/hello")
+
+    def test_epochs(self) -> None:
+        """Orders of an old epoch, or of another one, do not count."""
+        agent = self.client()
+        agent.order("/release")
+        epoch = agent.get("/hello")["epoch"]
+        file = "again"
+        self.certificate(file, "controller", "again")
+        for number, instance, status in (
+                (epoch - 1, self.home.cluster.instance, 409),
+                (epoch, "other", 409), (epoch, "", 409)):
+            found = self.ask(file, "/v1/vm/stop", {
+                "epoch": number, "instance": instance, "name": "a"})
+            self.assertEqual(found[0], status, found)
+            self.assertEqual(found[1]["code"], "Fenced")
+
+    def test_rubbish(self) -> None:
+        """What is no order is said to be none."""
+        self.certificate("rubbish", "controller", "rubbish")
+        for body in (b"{", b"[]", b'"x"', b'{"epoch": "1"}',
+                     b'{"epoch": true}', b'{"epoch": 1, "instance": 5}'):
+            found = self.ask("rubbish", "/v1/vm/stop", body)
+            self.assertEqual(found[0], 400, (body, found))
+        self.assertEqual(self.ask("rubbish", "/v1/vm/stop",
+                                  b" " * (2 << 20))[0], 413)
+
+
+class PkiTest(unittest.TestCase):
+    """Certificates."""
+
+    def test_name_is_given(self) -> None:
+        """Who signs says the name, not who asks; keys are secret."""
+        with tempfile.TemporaryDirectory() as name:
+            home = Home(name)
+            home.init("test")
+            key = Path(name) / "x.key"
+            pki.new_key(key)
+            self.assertEqual(key.stat().st_mode & 0o077, 0)
+            self.assertEqual((home.folder / "ca.key").stat().st_mode & 0o077,
+                             0)
+            text = pki.openssl(
+                "req", "-new", "-key", str(key), "-subj", "/CN=x", "-addext",
+                "subjectAltName=URI:wsm://test/controller/evil").decode()
+            signed = pki.sign(home.folder, text, "test", "agent", "x")
+            shown = pki.openssl("x509", "-noout", "-text",
+                                data=signed.encode()).decode()
+            self.assertIn("URI:wsm://test/agent/x", shown)
+            self.assertNotIn("evil", shown)
+            for kind, who in (("root", "x"), ("agent", "a,URI:b"),
+                              ("agent", "a\nb")):
+                with self.assertRaises(pki.NoCertificate):
+                    pki.sign(home.folder, text, "test", kind, who)
