@@ -99,12 +99,14 @@ class Driver:
             wait = step.wait
             for do in step.do:
                 try:
-                    self.act(do, step, seen)
+                    self.act(do, step)
                 except (NoAnswer, AgentSaid) as error:
                     wait = max(POLL, self.refused(do, error))
                     break
             else:
                 self._refused = 0
+            if step.person:
+                self.save(text=step.text)
             if self.move.ended or self.stop or step.person:
                 return self.move
             time.sleep(min(wait, POLL) if wait <= 1 else wait)
@@ -118,7 +120,7 @@ class Driver:
             return 0.0
         return min(10.0, 0.5 * 2.0 ** self._refused)
 
-    def act(self, do: Do, step: Step, seen: Observed) -> None:
+    def act(self, do: Do, step: Step) -> None:
         """Do one thing; raise NoAnswer, AgentSaid."""
         move = f"/move/{self.move.id}"
         simple: dict[Do, Callable[[], Any]] = {
@@ -139,7 +141,7 @@ class Driver:
             Do.FENCE: self.fence,
             Do.RESTART: lambda: self.source.order(f"{move}/restart",
                                                   token=self._where),
-            Do.CLOSE: lambda: self.close(step, seen),
+            Do.CLOSE: lambda: self.close(step),
         }
         simple[do]()
 
@@ -217,11 +219,9 @@ class Driver:
         """Be sure that the destination never runs the guest."""
         self._where = self.destination.order(f"/move/{self.move.id}/fence")
 
-    def close(self, step: Step, seen: Observed) -> None:
+    def close(self, step: Step) -> None:
         """End the move in the journal."""
         moved = step.owner.value == "destination"
-        reason = self.move.reason or (seen.source.reason
-                                      or seen.destination.reason)
         result = "moved" if moved else (
             "cancelled" if self.move.cancel and not self.move.reason
             else "stayed")
@@ -229,7 +229,7 @@ class Driver:
         sent = sum(int(disk.get("sent", 0))
                    for disk in figures.get("disks", []))
         self.save(stage=int(Stage.ENDED), ended=time.time(), result=result,
-                  text=step.text if moved else reason or step.text,
+                  text=self.move.reason or step.text,
                   seconds=time.time() - self.move.begun,
                   downtime_ms=int(figures.get("downtime-ms", 0)),
                   bytes=sent + int(figures.get("ram", {}).get(

@@ -126,7 +126,7 @@ def deadline_rate(subject: Subject, there: Host, seconds: float) -> float:
 def seconds_text(seconds: float) -> str:
     """Return a time for people."""
     if not math.isfinite(seconds):
-        return "for ever (its memory does not converge)"
+        return "for ever"
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -138,7 +138,9 @@ def estimate_lines(found: Estimate) -> list[str]:
     """Return an estimate for people."""
     lines = [f"{human(found.bytes)} in about {seconds_text(found.seconds)}; "
              f"the guest stands still for about {found.downtime * 1000:.0f} "
-             "ms"]
+             "ms" if found.converges else
+             f"at least {human(found.bytes)}, and no end: its memory does "
+             "not converge"]
     for basis in found.bases:
         lines.append(f"disk {basis.disk}: {human(basis.data)} "
                      f"({basis.kind}: {basis.reason})")

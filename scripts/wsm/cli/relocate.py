@@ -15,7 +15,8 @@ from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.drive import Driver, resume
 from wsm.cli.home import CliError, Home, HostEntry, Move
 from wsm.cli.terminal import Progress, say, say_json, table
-from wsm.plan import filters
+from wsm.plan import filters, outcome
+from wsm.plan.estimate import Estimate
 from wsm.plan.inventory import human
 from wsm.plan.plain import to_plain
 
@@ -95,9 +96,13 @@ def result(move: Move, as_json: bool) -> int:
             f"{move.downtime_ms} ms")
     elif move.result:
         say(f"{move.vm} stays on {move.source}: {move.text}")
+    elif move.text:
+        say(f"{move.vm}: {move.text}")
     else:
         say(f"move {move.id[:8]} of {move.vm} goes on by itself: 'wsmctl "
             f"status', 'wsmctl recover {move.vm}'")
+    if not move.result and move.text:
+        return 4
     return 0 if move.result == "moved" else 1
 
 
@@ -128,8 +133,26 @@ def pick(agents: Agents, subject: outlook.Subject,
 
 
 def migrate(home: Home, args: argparse.Namespace) -> int:
-    """Move one VM."""
+    """Move one VM, and try again where that can help."""
     agents = Agents(home)
+    tries = 0
+    while True:
+        move = attempt(home, agents, args)
+        if move is None:
+            return 0
+        tries += 1
+        again = (outcome.retry(outcome.kind_of(move.text), tries)
+                 if move.result == "stayed" and not move.reason else None)
+        status_of = result(move, args.json)
+        if again is None or tries > args.retries:
+            return status_of
+        say(f"{args.name}: once more in {again.wait:.0f} s")
+        time.sleep(again.wait)
+
+
+def attempt(home: Home, agents: Agents,
+            args: argparse.Namespace) -> Optional[Move]:
+    """Move a VM once; return None for a dry run."""
     where = agents.find_vm(args.name)
     subject = outlook.look_at(agents, args.name, where)
     best = pick(agents, subject, args)
@@ -141,7 +164,8 @@ def migrate(home: Home, args: argparse.Namespace) -> int:
         speed = outlook.deadline_rate(subject, there, args.deadline)
         cost = outlook.cost_of(subject, there, speed)
     if args.dry_run:
-        return tell_plan(args, best, cost)
+        tell_plan(args, best, cost)
+        return None
     move = home.new_move(Move(
         str(uuid.uuid4()), args.name, where, best.host,
         expected_bytes=cost.bytes, rate=int(speed), expected_seconds=(
@@ -149,22 +173,20 @@ def migrate(home: Home, args: argparse.Namespace) -> int:
     if not args.json:
         say(f"{args.name} moves from {where} to {best.host}: "
             + outlook.estimate_lines(cost)[0])
-    return result(drive(home, agents, move, args.json,
-                        outlook.disk_needs(subject)), args.json)
+    return drive(home, agents, move, args.json, outlook.disk_needs(subject))
 
 
 def tell_plan(args: argparse.Namespace, best: filters.Choice,
-              cost: Any) -> int:
+              cost: Estimate) -> None:
     """Show what a move would be."""
     if args.json:
         say_json({"vm": args.name, "to": best.host,
                   "estimate": outlook.estimate_json(cost)})
-        return 0
+        return
     say(f"{args.name} would move to {best.host}: "
         + outlook.estimate_lines(cost)[0])
     for line in outlook.estimate_lines(cost)[1:]:
         say(f"    {line}")
-    return 0
 
 
 def drain_plan(agents: Agents, name: str) -> tuple[
@@ -322,6 +344,8 @@ def options(commands: Any) -> None:
     each.add_argument("--rate", type=rate, help="at most so many bytes/s")
     each.add_argument("--force", action="append", default=[],
                       metavar="FILTER", help="although this filter refuses")
+    each.add_argument("--retries", type=int, default=2, help="after failures "
+                      "for which the next try may do better; default 2")
     each.set_defaults(act=migrate)
     each = commands.add_parser("drain", help="move all VMs away from a host")
     each.add_argument("name", metavar="host")

@@ -52,8 +52,10 @@ class Progress:
         if self.quiet:
             return
         line = f"{move.vm}: {progress_line(figures)}"
-        if step.alarm or step.person or not figures:
+        if step.alarm or step.person:
             line = f"{move.vm}: {step.text}"
+        elif figures.get("phase", "none") == "none":
+            return
         now = time.monotonic()
         if self.live:
             text = plain(line)[:200]
