@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Moves by one command: two hosts, an agent on each, wsmctl."""
+
+import json
+import os
+import signal
+import subprocess
+
+from dev.rig.basics import require, wait_until
+from dev.rig.image import MIB
+from dev.rig.scene import Scene, disk_total, wait_phase
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
+from tests.functional.lib.cluster import VM, Cluster
+from tests.functional.lib.moves import (BUSY_RAM, LOAD, fill_half,
+                                        hold_ram_phase, release_ram_phase)
+from tests.functional.lib.registry import test
+
+CONFIG = MachineConfig((DiskConfig(size=32 * MIB),))
+QUIET = {**LOAD, 'rate': 100}
+
+
+def slowly(cluster: Cluster, phase: str, **load: int) -> Vm:
+    """A guest that will stay in @phase when it moves."""
+    source = cluster.guest()
+    fill_half(cluster.scene)
+    cluster.scene.guest.start(**(load or QUIET))
+    if phase == 'disk-precopy':
+        source.qmp.cmd('wsm-set-options', bandwidth=MIB)
+    return source
+
+
+@test(CONFIG)
+def wsmctl_there_and_back(scene: Scene) -> None:
+    """A guest started by hand is adopted, moved by one command, and back."""
+    with Cluster(scene) as cluster:
+        source = slowly(cluster, '')
+        plan = cluster.json('migrate', VM, '--dry-run')
+        require(plan['to'] == 'beta', f'plan: {plan}')
+        require(plan['estimate']['disks']['vd0']['kind'] == 'full',
+                f'plan: {plan}')
+        require(not cluster.qemu_pid('beta'), 'a dry run starts nothing')
+        text = cluster.ctl('migrate', VM)
+        require('runs on beta' in text, text)
+        source.wait_exit()
+        scene.guest.stop()
+        cluster.expect_at('beta')
+        back = cluster.json('migrate', VM, '--dry-run')['estimate']
+        require(back['disks']['vd0']['kind'] == 'sync-point',
+                f'the way back: {back}')
+        require(back['disks']['vd0']['bytes'] < 8 * MIB, f'way back: {back}')
+        scene.guest.start(**QUIET)
+        cluster.ctl('migrate', VM, '--to', 'alpha')
+        scene.guest.stop()
+        cluster.expect_at('alpha')
+        results = [move['result'] for move in cluster.json('history')]
+        require(results == ['moved', 'moved'], f'history: {results}')
+
+
+@test(CONFIG)
+def wsmctl_other_machine(scene: Scene) -> None:
+    """Another machine there is refused before a byte is sent."""
+    with Cluster(scene) as cluster:
+        cluster.guest()
+        require('can move' in cluster.ctl('vm', 'check', VM, '--to', 'beta'),
+                'the same machine fits')
+        path = cluster.spec_path('alpha')
+        good = path.read_text('utf-8')
+        for old, new, words in (
+                ('"-m", "256"', '"-m", "128"', 'memory'),
+                ('"-smp", "1"', '"-smp", "2"', 'vCPUs'),
+                ('"-cpu", "qemu64"', '"-cpu", "qemu64,-nx"', 'features'),
+                ('netdev=net,romfile=', 'netdev=net,mac=52:54:00:00:00:09,'
+                 'romfile=', 'mac=52:54:00:00:00:09')):
+            require(old in good, f'{old} is not in {good}')
+            path.write_text(good.replace(old, new), 'utf-8')
+            text = cluster.ctl('vm', 'check', VM, '--to', 'beta', status=4)
+            require(words in text, f'{new}: {text}')
+            require(not list(cluster.leftovers('beta')), 'left at beta')
+        text = cluster.ctl('migrate', VM, status=1)
+        require('stays on alpha' in text, text)
+        path.write_text(good, 'utf-8')
+        scene.guest.start(**QUIET)
+        cluster.expect_at('alpha')
+        require(not list((cluster.folder('beta') / 'images').rglob('*')),
+                'a blank image is left')
+
+
+@test(CONFIG)
+def wsmctl_interrupted(scene: Scene) -> None:
+    """Ctrl-C cancels in good order; the next try goes on where it was."""
+    with Cluster(scene) as cluster:
+        source = slowly(cluster, 'disk-precopy')
+        process = cluster.popen('migrate', VM, '--retries', '0')
+        wait_phase(source, 'disk-precopy')
+        process.send_signal(signal.SIGINT)
+        text = cluster.end(process, 1)
+        require('stays on alpha' in text, text)
+        require(cluster.moved()['result'] == 'cancelled', 'the journal')
+        cluster.expect_at('alpha')
+        source.qmp.cmd('wsm-set-options', bandwidth=0)
+        cluster.ctl('migrate', VM)
+        cluster.expect_at('beta')
+
+
+@test(CONFIG)
+def wsmctl_killed(scene: Scene) -> None:
+    """wsmctl and both agents are killed: the move goes on and is found."""
+    with Cluster(scene) as cluster:
+        source = slowly(cluster, '', **QUIET, **BUSY_RAM)
+        process = cluster.popen('migrate', VM, '--rate', '48M',
+                                '--retries', '0')
+        source.set_params(downtime_limit=1)
+        wait_phase(source, 'ram-precopy')
+        process.kill()
+        process.communicate()
+        for name in list(cluster.agents):
+            cluster.stop_agent(name, signal.SIGKILL)
+        require(source.alive(), 'the guest needs no agent')
+        release_ram_phase(source)
+        source.wait_migration('completed')
+        for name in cluster.hosts:
+            cluster.start_agent(name)
+        source.wait_exit()
+        cluster.wait_agent('alpha')
+        cluster.ctl('recover', VM)
+        cluster.expect_at('beta')
+
+
+@test(CONFIG)
+def wsmctl_destination_killed(scene: Scene) -> None:
+    """The destination dies before the handover: the guest stays."""
+    with Cluster(scene) as cluster:
+        source = slowly(cluster, 'disk-precopy')
+        process = cluster.popen('migrate', VM, '--retries', '0')
+        wait_phase(source, 'disk-precopy')
+        pid = cluster.qemu_pid('beta')
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        text = cluster.end(process, 1)
+        require('stays on alpha' in text, text)
+        cluster.expect_at('alpha')
+
+
+@test(CONFIG)
+def wsmctl_source_killed(scene: Scene) -> None:
+    """The source dies before the handover: its disks boot again there."""
+    with Cluster(scene) as cluster:
+        source = slowly(cluster, '', **QUIET, **BUSY_RAM)
+        hold_ram_phase(source)
+        process = cluster.popen('migrate', VM, '--rate', '48M',
+                                '--retries', '0')
+        wait_phase(source, 'ram-precopy')
+        source.kill()
+        text = cluster.end(process, 1)
+        require('booted again' in text, text)
+        require(cluster.owner('alpha') == 'owner', 'alpha owns it')
+        require(cluster.qemu_pid('alpha') is not None, 'it runs at alpha')
+        require(not list(cluster.leftovers('beta')), 'left at beta')
+        scene.guest.wait_ready()
+
+
+@test(CONFIG)
+def wsmctl_refused(scene: Scene) -> None:
+    """No place, a second move, a strange certificate, another's image."""
+    with Cluster(scene) as cluster:
+        source = slowly(cluster, 'disk-precopy')
+        cluster.ctl('host', 'cordon', 'beta')
+        text = cluster.ctl('migrate', VM, status=4)
+        require('cordoned' in text, text)
+        cluster.ctl('host', 'cordon', 'beta', '--off')
+        strange = cluster.folder('beta') / f'images/{VM}/vd0.raw'
+        strange.parent.mkdir()
+        strange.write_bytes(b'somebody needs this')
+        text = cluster.ctl('migrate', VM, status=1)
+        require('may be overwritten' in text, text)
+        require(strange.read_bytes() == b'somebody needs this', 'kept')
+        strange.unlink()
+        process = cluster.popen('migrate', VM, '--retries', '0')
+        wait_phase(source, 'disk-precopy')
+        text = cluster.ctl('migrate', VM, status=4)
+        require('in move' in text or 'takes in' in text, text)
+        source.qmp.cmd('wsm-set-options', bandwidth=0)
+        cluster.end(process)
+        cluster.expect_at('beta')
+        expect_fenced(cluster)
+
+
+def expect_fenced(cluster: Cluster) -> None:
+    """An old epoch and another controller are turned away."""
+    held = json.loads((cluster.folder('beta') / 'state/controller.json')
+                      .read_text('utf-8'))
+    mine = json.loads((cluster.home / 'cluster.json').read_text('utf-8'))
+    require(held['instance'] == mine['instance'], f'{held} {mine}')
+    path = cluster.home / 'cluster.json'
+    path.write_text(json.dumps({**mine, 'instance': 'wsmctl-other'}), 'utf-8')
+    text = cluster.ctl('vm', 'stop', VM, '--force', status=1)
+    require('held by' in text, text)
+    path.write_text(json.dumps({**mine, 'name': 'elsewhere'}), 'utf-8')
+    text = cluster.ctl('vm', 'list', status=5)
+    require('is not the agent' in text, text)
+    path.write_text(json.dumps(mine), 'utf-8')
+
+
+@test(CONFIG)
+def wsmctl_link_broken(scene: Scene) -> None:
+    """The cable is pulled in post-copy: the move waits and goes on."""
+    with Cluster(scene) as cluster:
+        source = slowly(cluster, '', **LOAD, **BUSY_RAM)
+        source.qmp.cmd('wsm-set-options', x_push_delay=100, max_residue=30000)
+        hold_ram_phase(source)
+        process = cluster.popen('migrate', VM, '--rate', '48M',
+                                '--retries', '0')
+        wait_phase(source, 'ram-precopy')
+        release_ram_phase(source)
+        wait_phase(source, 'postcopy')
+        cluster.link.set_up(False)
+        source.qmp.cmd('yank', instances=[{'type': 'migration'}])
+        source.wait_migration('postcopy-paused')
+        require(process.poll() is None, 'wsmctl waits')
+        cluster.link.set_up(True)
+        source.qmp.cmd('wsm-set-options', x_push_delay=0)
+        cluster.end(process)
+        cluster.expect_at('beta')
+
+
+def in_postcopy(cluster: Cluster) -> tuple[Vm, 'subprocess.Popen[str]']:
+    """A guest whose blocks come slowly after the handover, and wsmctl."""
+    source = slowly(cluster, '', **LOAD, **BUSY_RAM)
+    source.qmp.cmd('wsm-set-options', x_push_delay=1000, max_residue=30000)
+    hold_ram_phase(source)
+    process = cluster.popen('migrate', VM, '--rate', '48M', '--retries', '0')
+    wait_phase(source, 'ram-precopy')
+    wait_until(lambda: disk_total(source, 'dirty') > MIB, 'dirty blocks')
+    release_ram_phase(source)
+    wait_phase(source, 'postcopy')
+    return source, process
+
+
+@test(CONFIG)
+def wsmctl_source_lost(scene: Scene) -> None:
+    """The source dies in post-copy: the guest runs on, a person is told."""
+    with Cluster(scene) as cluster:
+        source, process = in_postcopy(cluster)
+        source.kill()
+        text = cluster.end(process, 4)
+        require('only in its images' in text, text)
+        require(cluster.qemu_pid('beta') is not None, 'it runs at beta')
+        require(cluster.owner('beta') == 'owner', 'beta owns it')
+        require(cluster.owner('alpha') == 'gone', 'alpha does not')
+        text = cluster.ctl('vm', 'start', VM, status=1)
+        require('in move' in text, text)
+
+
+@test(CONFIG)
+def wsmctl_destination_lost(scene: Scene) -> None:
+    """The destination dies in post-copy: nothing is started anywhere."""
+    with Cluster(scene) as cluster:
+        source, process = in_postcopy(cluster)
+        pid = cluster.qemu_pid('beta')
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        text = cluster.end(process, 4)
+        require('memory' in text and 'is lost' in text, text)
+        require(source.alive() and source.status() != 'running',
+                f'source is {source.status()}')
+        require(cluster.qemu_pid('beta') is None, 'nothing runs at beta')
+        require(cluster.owner('alpha') == 'gone', 'alpha does not own it')
+
+
+@test(CONFIG)
+def wsmctl_drain(scene: Scene) -> None:
+    """A host is emptied; a VM that has no place is told with numbers."""
+    with Cluster(scene) as cluster:
+        slowly(cluster, '')
+        plan = cluster.json('drain', 'alpha', '--dry-run', status=3)
+        require([step['to'] for step in plan['steps']] == ['beta'], f'{plan}')
+        text = cluster.ctl('drain', 'alpha')
+        require('alpha is empty' in text, text)
+        cluster.expect_at('beta')
+        text = cluster.ctl('drain', 'beta', status=4)
+        require('alpha is draining' in text, text)
+        cluster.ctl('drain', 'alpha', '--cancel')
+        cluster.ctl('vm', 'stop', VM, '--force')
+        cluster.ctl('vm', 'start', VM)
+        wait_until(lambda: cluster.qemu_pid('beta'), 'it runs again')
+        scene.guest.wait_ready()
+        cluster.ctl('vm', 'stop', VM, '--force')
+        cluster.ctl('vm', 'forget', VM)
+        require(not cluster.json('vm', 'list')['vms'], 'it is forgotten')
