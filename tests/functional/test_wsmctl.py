@@ -249,6 +249,10 @@ def wsmctl_source_lost(scene: Scene) -> None:
         require(cluster.owner('alpha') == 'gone', 'alpha does not')
         text = cluster.ctl('vm', 'start', VM, status=1)
         require('in move' in text, text)
+        cluster.ctl('recover', VM, '--keep', status=4)
+        cluster.ctl('recover', VM, '--keep', '--accept-loss')
+        require(cluster.moved()['result'] == 'moved', 'the journal')
+        require(cluster.qemu_pid('beta') is not None, 'it still runs')
 
 
 @test(CONFIG)
@@ -265,6 +269,15 @@ def wsmctl_destination_lost(scene: Scene) -> None:
                 f'source is {source.status()}')
         require(cluster.qemu_pid('beta') is None, 'nothing runs at beta')
         require(cluster.owner('alpha') == 'gone', 'alpha does not own it')
+        text = cluster.ctl('recover', VM, '--from-source', status=4)
+        require('--accept-loss' in text, text)
+        cluster.ctl('recover', VM, '--from-source', '--accept-loss')
+        require(cluster.owner('beta') == 'gone', 'beta gave up')
+        scene.guest.wait_ready()        # booted anew: its memory is lost
+        rows = cluster.json('vm', 'list')['vms']
+        require([(row['host'], row['owner'], row['runs']) for row in rows]
+                == [('alpha', 'owner', True)], f'vm list: {rows}')
+        require(not list(cluster.leftovers('beta')), 'left at beta')
 
 
 @test(CONFIG)
@@ -280,6 +293,13 @@ def wsmctl_drain(scene: Scene) -> None:
         text = cluster.ctl('drain', 'beta', status=4)
         require('alpha is draining' in text, text)
         cluster.ctl('drain', 'alpha', '--cancel')
+        image = cluster.folder('alpha').parent / 'source-vd0.raw'
+        text = cluster.ctl('image', 'list')
+        require('handed-over' in text and 'kept for 14' in text, text)
+        cluster.ctl('image', 'gc')
+        require(image.exists(), 'it is too young')
+        cluster.ctl('image', 'gc', '--keep', '0')
+        require(not image.exists(), 'it was collected')
         cluster.ctl('vm', 'stop', VM, '--force')
         cluster.ctl('vm', 'start', VM)
         wait_until(lambda: cluster.qemu_pid('beta'), 'it runs again')

@@ -556,10 +556,78 @@ class Mover:
         self.owners.put(record.vm, replace_owner(
             old, state=File.OWNER, epoch=old.epoch + 1, move=""))
         monitor = await self.vms.launch(vm, place, made, False)
-        status = await monitor.call("query-status")
-        if not status["running"]:
+        await self._adopt_and_run(monitor)
+        self.save(record, ended="done")
+
+    # What only a person can want, after a loss
+
+    async def take_back(self, move: str, token: dict[str, Any]) -> None:
+        """
+        Boot the source's copy although the guest was handed over.
+
+        The token says who has decided it, and that he knows that the other
+        host's QEMU is gone; what was written there is lost.
+        """
+        record = self.record(move)
+        if record.role != "source":
+            raise Refused("only a source takes a guest back")
+        if (token.get("vm"), token.get("method"), token.get("host")) != (
+                record.vm, "operator", record.peer):
+            raise Refused("the token does not say that a person knows "
+                          f"{record.peer} to be without this guest")
+        word, _, _ = await self.word(record)
+        if word is Word.COMPLETED:
+            raise Refused(f"{record.peer} has all of {record.vm}: boot it "
+                          "there")
+        described = self._left(record.vm)
+        old = self.owners.get(record.vm)
+        if old.state is File.OWNER and self.vms.known(record.vm):
+            return
+        await self._end(record)
+        self.vms.save_spec(described)
+        place, made = self.vms.lend(described)
+        self.owners.put(record.vm, replace_owner(
+            old, state=File.OWNER, epoch=record.epoch + 2, move=""))
+        durable.save(self._folder / f"{move}.token", dict(token))
+        monitor = await self.vms.launch(described, place, made, False)
+        await self._adopt_and_run(monitor)
+        self.save(record, ended="done")
+
+    def _left(self, vm: str) -> spec.Spec:
+        """Return the description of a VM that is here, or has left."""
+        path = self.vms.folder(vm) / "left.toml"
+        if not self.vms.spec_path(vm).exists() and path.exists():
+            return spec.loads(path.read_text(encoding="utf-8"))
+        return self.vms.described(vm)
+
+    async def _adopt_and_run(self, monitor: Monitor) -> None:
+        """Let a QEMU run its images whatever their records say."""
+        if not (await monitor.call("query-status"))["running"]:
             await monitor.call("wsm-adopt")
             await monitor.call("cont")
+
+    async def give_up(self, move: str) -> None:
+        """The guest was taken back: what is left of it here is nobody's."""
+        record = self.record(move)
+        if record.role != "destination":
+            raise Refused("only a destination gives up")
+        if self.vms.known(record.vm):
+            raise Refused(f"{record.vm} lives here")
+        await self._end(record)
+        old = self.owners.get(record.vm)
+        self.owners.put(record.vm, replace_owner(
+            old, state=File.GONE, epoch=record.epoch + 2, move=""))
+        durable.remove(self.vms.spec_path(record.vm))
+        taps.remove_key(self.key_folder(move))
+        self.save(record, ended="done")
+
+    async def settle(self, move: str) -> None:
+        """The guest stays here as it is, although blocks are lost."""
+        record = self.record(move)
+        if record.role != "destination":
+            raise Refused("only a destination keeps what has arrived")
+        await self.hand_over(move)
+        taps.remove_key(self.key_folder(move))
         self.save(record, ended="done")
 
     # What an agent does alone

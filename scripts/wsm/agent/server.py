@@ -203,6 +203,25 @@ class Door:
             found["use"] = await self.vms.use(name)
         return answer(found)
 
+    async def images(self, _request: web.Request) -> web.Response:
+        """The old copies of VMs that have left."""
+        return answer({"images": [copy for left in self.vms.left()
+                                  for copy in stock.copies(self.config,
+                                                           left)]})
+
+    async def remove_image(self, request: web.Request) -> web.Response:
+        """Remove an old copy; the controller has seen its VM elsewhere."""
+        data = await self.order(request)
+        name, disk = text_of(data, "vm"), text_of(data, "disk")
+        self.mover.busy(name, "")
+        for left in self.vms.left():
+            for copy in stock.copies(self.config, left):
+                if (copy.vm, copy.disk) == (name, disk):
+                    self.vms.drop_copy(copy)
+                    return answer({})
+        raise vms.Refused(f"there is no old copy of disk {disk[:80]!r} of "
+                          f"{name[:80]!r} here")
+
     # VMs
 
     async def vm_order(self, request: web.Request) -> web.Response:
@@ -276,6 +295,10 @@ class Door:
             "recover": lambda: mover.recover(move, text_of(data, "address"),
                                              number_of(data, "port")),
             "fence": lambda: mover.fence(move),
+            "take-back": lambda: mover.take_back(
+                move, dict(data.get("token", {}))),
+            "give-up": lambda: mover.give_up(move),
+            "settle": lambda: mover.settle(move),
             "restart": lambda: mover.restart(move,
                                              dict(data.get("token", {}))),
         }
@@ -314,6 +337,8 @@ class Door:
             web.get("/v1/hello", self.hello),
             web.get("/v1/host", self.host),
             web.get("/v1/vms", self.list_vms),
+            web.get("/v1/images", self.images),
+            web.post("/v1/image/remove", self.remove_image),
             web.get("/v1/vm/{name}", self.show_vm),
             web.post("/v1/vm/{verb}", self.vm_order),
             web.get("/v1/move/{move}", self.see_move),

@@ -2,6 +2,7 @@
 """The VMs of this host: adopted ones, and those that the agent starts."""
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -18,7 +19,7 @@ from wsm.agent.owner import Owner, Owners
 from wsm.plan import adopt, spec
 from wsm.plan.draft import Adoption, FileFact, GuestDisk, Running
 from wsm.plan.ends import File
-from wsm.plan.inventory import VmUse
+from wsm.plan.inventory import Copy, VmUse
 from wsm.plan.plain import BadData
 
 CHUNK = 1 << 20
@@ -93,6 +94,22 @@ class Vms:
         """Return the VMs that are described here."""
         return sorted(path.stem for path in self.config.specs.glob("*.toml")
                       if spec.NAME.fullmatch(path.stem))
+
+    def left(self) -> list[spec.Spec]:
+        """Return the descriptions of VMs that have left."""
+        return [spec.loads(path.read_text(encoding="utf-8")) for path in
+                sorted((self.config.state / "vm").glob("*/left.toml"))]
+
+    def drop_copy(self, copy: Copy) -> None:
+        """Remove an image that its own record calls old."""
+        if copy.state not in stock.OLD:
+            raise Refused(f"{copy.path} is '{copy.state}', no old copy")
+        if self.owners.get(copy.vm).state not in (File.GONE, File.NONE):
+            raise Refused(f"{copy.vm} is {self.config.host}'s")
+        for path in (copy.path, os.path.realpath(copy.path) + ".wsm"):
+            Path(path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(copy.path).parent.rmdir()
 
     # Processes
 

@@ -5,7 +5,7 @@ import argparse
 import sys
 
 from wsm import pki
-from wsm.cli import hosts, machines, relocate
+from wsm.cli import copies, hosts, machines, relocate
 from wsm.cli.agents import AgentSaid, NoAnswer
 from wsm.cli.home import CliError, Home
 from wsm.cli.terminal import plain
@@ -27,7 +27,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--home", metavar="FOLDER", help="of the cluster; "
                         "else $WSM_HOME, ~/.config/wsm")
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (hosts, machines, relocate):
+    for module in (hosts, machines, relocate, copies):
         module.options(commands)
     as_json = "--json" in words
     args = parser.parse_args([word for word in words if word != "--json"])

@@ -2,7 +2,9 @@
 """wsmctl migrate, drain, cancel, recover, status, history."""
 
 import argparse
+import contextlib
 import dataclasses
+import getpass
 import math
 import re
 import signal
@@ -17,8 +19,10 @@ from wsm.cli.home import CliError, Home, HostEntry, Move
 from wsm.cli.terminal import Progress, say, say_json, table
 from wsm.plan import filters, outcome
 from wsm.plan.estimate import Estimate
+from wsm.plan.ends import Stage
 from wsm.plan.inventory import human
 from wsm.plan.plain import to_plain
+from wsm.plan.recovery import next_step
 
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 RATES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -281,12 +285,48 @@ def cancel(home: Home, args: argparse.Namespace) -> int:
 
 
 def recover(home: Home, args: argparse.Namespace) -> int:
-    """Go on with a VM's move that nobody drives."""
+    """Go on with a VM's move that nobody drives, or do what a person wants."""
     found = [move for move in home.open_moves() if move.vm == args.name]
     if not found:
         say(f"{args.name} is in no move that this journal knows")
         return 0
+    if args.from_source or args.keep:
+        with home.locked(found[-1].id):
+            return decide(home, Agents(home), found[-1], args)
     return result(drive(home, Agents(home), found[-1], args.json), args.json)
+
+
+def decide(home: Home, agents: Agents, move: Move,
+           args: argparse.Namespace) -> int:
+    """Do what a person has decided after a loss."""
+    step = next_step(Driver(home, agents, move, lambda *_: None).observe())
+    wanted = "destination lost" if args.from_source else "blocks lost"
+    if not step.person and not args.i_know:
+        raise CliError(f"nothing is lost for good: {step.text}. 'wsmctl "
+                       f"recover {move.vm}' goes on", 4)
+    if step.row != wanted and args.i_know != move.destination:
+        raise CliError(
+            f"{move.vm} is in row '{step.row}': {step.text}. If "
+            f"{move.destination} is gone for good, say so with --i-know "
+            f"{move.destination}", 4)
+    if not args.accept_loss:
+        raise CliError(f"{step.text}. If you accept that: --accept-loss", 4)
+    path = f"/move/{move.id}"
+    if args.keep:
+        agents[move.destination].order(f"{path}/settle")
+        where, text = move.destination, "kept with blocks missing"
+    else:
+        agents[move.source].order(f"{path}/take-back", token={
+            "vm": move.vm, "method": "operator", "host": move.destination,
+            "by": getpass.getuser()})
+        where, text = move.source, "taken back as of the handover"
+        with contextlib.suppress(NoAnswer, AgentSaid):
+            agents[move.destination].order(f"{path}/give-up")
+    home.put_move(dataclasses.replace(
+        move, ended=time.time(), stage=int(Stage.ENDED), text=text,
+        result="moved" if args.keep else "stayed"))
+    say(f"{move.vm} is {where}'s: {text}")
+    return 0
 
 
 def status(home: Home, args: argparse.Namespace) -> int:
@@ -359,6 +399,14 @@ def options(commands: Any) -> None:
     each.set_defaults(act=cancel)
     each = commands.add_parser("recover", help="go on with a VM's move")
     each.add_argument("name")
+    each.add_argument("--from-source", action="store_true",
+                      help="the destination is lost: boot the source's disks, "
+                      "as of the handover")
+    each.add_argument("--keep", action="store_true",
+                      help="the source is lost: keep what has arrived")
+    each.add_argument("--accept-loss", action="store_true")
+    each.add_argument("--i-know", metavar="HOST", default="",
+                      help="that HOST is dead for good")
     each.set_defaults(act=recover)
     each = commands.add_parser("status", help="VMs and moves")
     each.set_defaults(act=status)

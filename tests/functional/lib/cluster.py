@@ -17,6 +17,7 @@ from dev.rig.basics import (Skip, TestFailure, require, run, tool, wait_until)
 from dev.rig.host import Host
 from dev.rig.scene import Scene, load_state, template
 from dev.rig.vm import Vm
+from wsm.agent import vmfind
 
 SCRIPTS = ROOT / 'scripts'
 VM = 'source'                   # as Scene names its first QEMU
@@ -172,10 +173,9 @@ class Cluster:
         """The VM's QEMU that the agent of a host has started."""
         try:
             pid = int((self.run_folder(name) / 'pid').read_text('ascii'))
-            os.kill(pid, 0)
         except (OSError, ValueError):
             return None
-        return pid
+        return pid if vmfind.process(pid) else None     # no zombie
 
     def owner(self, name: str) -> str:
         """What owner.json says at a host."""

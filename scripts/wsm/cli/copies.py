@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""wsmctl image list, image gc: old copies of disks."""
+
+import argparse
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from wsm.cli import machines
+from wsm.cli.agents import Agents, NoAnswer
+from wsm.cli.home import Home
+from wsm.cli.terminal import say, say_json, table
+from wsm.plan.inventory import Copy, human
+from wsm.plan.plain import from_plain, to_plain
+
+DAY = 86400
+
+
+@dataclass(frozen=True)
+class Found:
+    """An old copy, and why it may not be removed."""
+
+    host: str
+    copy: Copy
+    keep: str
+
+
+def why_keep(copy: Copy, host: str, vms: list[dict[str, Any]],
+             silent: list[str], days: float) -> str:
+    """Return why a copy must stay, "" if it need not."""
+    homes = [vm for vm in vms if vm["name"] == copy.vm
+             and vm["owner"] == "owner"]
+    if copy.state not in ("handed-over", "incomplete"):
+        return f"it is '{copy.state}'"
+    if len(homes) != 1 or homes[0]["host"] == host:
+        return f"{copy.vm} is not seen elsewhere" + (
+            ": not all hosts answer" if silent else "")
+    if homes[0]["moving"]:
+        return f"{copy.vm} is in a move"
+    if not homes[0]["runs"]:
+        return f"{copy.vm} does not run at {homes[0]['host']}"
+    age = (time.time() - copy.since) / DAY
+    if age < days:
+        return f"it is {age:.1f} days old, kept for {days:g}"
+    return ""
+
+
+def find(agents: Agents, days: float) -> list[Found]:
+    """Return all old copies."""
+    vms, silent = machines.every(agents)
+    found = []
+    for host in agents.names():
+        try:
+            images = agents[host].get("/images", 60.0)["images"]
+        except NoAnswer:
+            continue
+        for image in images:
+            copy = from_plain(Copy, image)
+            found.append(Found(host, copy, why_keep(copy, host, vms, silent,
+                                                    days)))
+    return found
+
+
+def listing(home: Home, args: argparse.Namespace) -> int:
+    """List old copies."""
+    found = find(Agents(home), args.keep)
+    if args.json:
+        say_json([{"host": each.host, "keep": each.keep,
+                   **to_plain(each.copy)} for each in found])
+        return 0
+    rows = [("HOST", "VM", "DISK", "SIZE", "STATE", "KEPT BECAUSE")]
+    rows += [(each.host, each.copy.vm, each.copy.disk,
+              human(each.copy.allocated), each.copy.state, each.keep or "-")
+             for each in found]
+    table(rows)
+    return 0
+
+
+def collect(home: Home, args: argparse.Namespace) -> int:
+    """Remove old copies that nobody needs."""
+    agents = Agents(home)
+    total = 0
+    for each in find(agents, args.keep):
+        if each.keep:
+            continue
+        total += each.copy.allocated
+        say(f"{each.host}: {each.copy.path}: {human(each.copy.allocated)}")
+        if not args.dry_run:
+            agents[each.host].order("/image/remove", vm=each.copy.vm,
+                                    disk=each.copy.disk)
+    say(f"{human(total)} " + ("could be freed" if args.dry_run
+                              else "were freed"))
+    return 3 if args.dry_run and total else 0
+
+
+def options(commands: Any) -> None:
+    """Describe these verbs."""
+    parser = commands.add_parser("image", help="old copies of disks")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, what, act in (
+            ("list", "those that are there", listing),
+            ("gc", "remove those that nobody needs", collect)):
+        each = verbs.add_parser(verb, help=what)
+        each.add_argument("--keep", type=float, default=14.0, metavar="DAYS",
+                          help="how long they are kept for the way back")
+        if verb == "gc":
+            each.add_argument("--dry-run", action="store_true")
+        each.set_defaults(act=act)
