@@ -233,6 +233,8 @@ def in_postcopy(cluster: Cluster) -> tuple[Vm, 'subprocess.Popen[str]']:
     wait_until(lambda: disk_total(source, 'dirty') > MIB, 'dirty blocks')
     release_ram_phase(source)
     wait_phase(source, 'postcopy')
+    # GO has arrived; before that the source's end would not be a loss
+    wait_until(lambda: cluster.owner('beta') == 'owner', 'it runs at beta')
     return source, process
 
 
@@ -246,7 +248,7 @@ def wsmctl_source_lost(scene: Scene) -> None:
         require('only in its images' in text, text)
         require(cluster.qemu_pid('beta') is not None, 'it runs at beta')
         require(cluster.owner('beta') == 'owner', 'beta owns it')
-        require(cluster.owner('alpha') == 'gone', 'alpha does not')
+        wait_until(lambda: cluster.owner('alpha') == 'gone', 'alpha does not')
         text = cluster.ctl('vm', 'start', VM, status=1)
         require('in move' in text, text)
         cluster.ctl('recover', VM, '--keep', status=4)
@@ -268,7 +270,7 @@ def wsmctl_destination_lost(scene: Scene) -> None:
         require(source.alive() and source.status() != 'running',
                 f'source is {source.status()}')
         require(cluster.qemu_pid('beta') is None, 'nothing runs at beta')
-        require(cluster.owner('alpha') == 'gone', 'alpha does not own it')
+        wait_until(lambda: cluster.owner('alpha') == 'gone', 'alpha does not')
         text = cluster.ctl('recover', VM, '--from-source', status=4)
         require('--accept-loss' in text, text)
         cluster.ctl('recover', VM, '--from-source', '--accept-loss')

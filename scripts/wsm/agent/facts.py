@@ -55,7 +55,7 @@ async def guest_disks(call: Call, found: vmfind.Process) -> list[GuestDisk]:
         image = inserted.get("image", {})
         path = str(inserted.get("file") or image.get("filename", ""))
         disks.append(GuestDisk(
-            disk_name(entry), path if ":" in path.split("/")[0]
+            disk_name(entry), path if ":" in path.split("/", maxsplit=1)[0]
             else absolute(path, found.cwd, files),
             str(inserted.get("drv", "raw")), int(image.get("virtual-size", 0)),
             bool(inserted.get("ro")),

@@ -27,6 +27,8 @@ from wsm.plan.fingerprint import Fingerprint, compare
 
 ALWAYS = ("whole-system", "events")
 AFTER = (Word.POSTCOPY, Word.PAUSED, Word.COMPLETED)
+KEEP_RECORDS = 14 * 86400.0     # s
+SWEEP = 10.0            # s between looks for QEMUs that have ended
 ABANDONED = 300.0       # s after which what was prepared is taken away
 END_WAIT = 10.0
 NO_UUID = "00000000-0000-0000-0000-000000000000"
@@ -77,8 +79,24 @@ class Mover:
         self.owners = vms.owners
         self._folder = self.config.state / "move"
         self._live: dict[str, Live] = {}
+        # Those that have not ended; this process alone writes their files
+        self._open = {each.id: each for each in self._read_all()
+                      if not each.ended}
+        self._swept = 0.0
 
     # Records
+
+    def _read_all(self) -> list[Record]:
+        """Read all records; those that have ended long ago are dropped."""
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            record = durable.load(Record, path)
+            if record and record.ended and (
+                    time.time() - path.stat().st_mtime > KEEP_RECORDS):
+                durable.remove(path)
+            elif record:
+                found.append(record)
+        return found
 
     def path(self, move: str) -> Path:
         """Return the file of a move."""
@@ -86,21 +104,27 @@ class Mover:
 
     def record(self, move: str) -> Record:
         """Return what is known of a move; raise Refused."""
-        found = durable.load(Record, self.path(move))
+        found = self.find(move)
         if found is None:
             raise Refused(f"{self.config.host} knows no move {move}")
         return found
 
+    def find(self, move: str) -> Optional[Record]:
+        """Return what is known of a move, None if nothing is."""
+        return self._open.get(move) or durable.load(Record, self.path(move))
+
     def open_moves(self) -> list[Record]:
         """Return the moves that have not ended here."""
-        found = [durable.load(Record, path)
-                 for path in sorted(self._folder.glob("*.json"))]
-        return [each for each in found if each and not each.ended]
+        return [each for _, each in sorted(self._open.items())]
 
     def save(self, record: Record, **more: Any) -> Record:
-        """Change a record, durably."""
+        """Write or change a record, durably."""
         record = dataclasses.replace(record, **more)
         durable.save(self.path(record.id), record)
+        if record.ended:
+            self._open.pop(record.id, None)
+        else:
+            self._open[record.id] = record
         return record
 
     def live(self, move: str) -> Live:
@@ -225,8 +249,8 @@ class Mover:
             raise Refused(f"{vm} does not run on {self.config.host}; "
                           f"'wsmctl vm start {vm}'")
         monitor = await self.vms.monitor(vm)
-        if durable.load(Record, self.path(move)) is None:
-            durable.save(self.path(move), Record(
+        if self.find(move) is None:
+            self.save(Record(
                 move, vm, "source", peer, self.owners.get(vm).epoch,
                 known.pid, known.started))
         self.live(move).watched = False
@@ -239,7 +263,7 @@ class Mover:
                       needs: dict[str, int]) -> dict[str, Any]:
         """Start a QEMU that waits for the guest; return where it listens."""
         self.busy(vm.name, move)
-        record = durable.load(Record, self.path(move))
+        record = self.find(move)
         if record and record.prepared and self.process(record):
             return {"address": self.config.migration.addr,
                     "port": record.port}
@@ -255,7 +279,7 @@ class Mover:
                         made=(*made, f"key:{self.key_folder(move)}"),
                         images=tuple(each.path for each in choices
                                      if each.made), described=vm)
-        durable.save(self.path(move), record)
+        self.save(record)
         self.live(move).watched = True
         old = self.owners.get(vm.name)
         self.owners.put(vm.name, replace_owner(
@@ -641,7 +665,8 @@ class Mover:
             async with live.lock:
                 with contextlib.suppress(Refused, QmpGone, QmpFailed):
                     await self._follow(record, live)
-        if not self.open_moves():
+        if not self._open and time.monotonic() - self._swept > SWEEP:
+            self._swept = time.monotonic()
             await self.vms.sweep()
 
     async def _follow(self, record: Record, live: Live) -> None:

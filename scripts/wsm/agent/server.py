@@ -84,17 +84,21 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except NotAllowed as error:
         return answer({"code": "not-allowed", "text": str(error)}, 403)
-    except tuple(STATUS) as error:
-        code = next(status for kind_of, status in STATUS.items()
-                    if isinstance(error, kind_of))
-        return answer({"code": type(error).__name__, "text": str(error)[:4000]
-                       or type(error).__name__}, code)
     except web.HTTPException as error:
         return answer({"code": "http", "text": error.reason}, error.status)
     except Exception as error:      # pylint: disable=broad-exception-caught
-        LOG.exception("%s", request.path)
-        return answer({"code": "bug", "text": f"{type(error).__name__}: "
-                       "see the agent's log"}, 500)
+        return went_wrong(request, error)
+
+
+def went_wrong(request: web.Request, error: Exception) -> web.Response:
+    """Return the answer for an error that is known, or for a bug."""
+    for kind, status in STATUS.items():
+        if isinstance(error, kind):
+            return answer({"code": type(error).__name__, "text": (
+                str(error) or type(error).__name__)[:4000]}, status)
+    LOG.error("%s", request.path, exc_info=error)
+    return answer({"code": "bug", "text": f"{type(error).__name__}: see the "
+                   "agent's log"}, 500)
 
 
 async def body_of(request: web.Request) -> Json:

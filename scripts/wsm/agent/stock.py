@@ -54,11 +54,11 @@ def pools(config: Config) -> dict[str, Pool]:
     found = {}
     for name, pool in config.pool.items():
         try:
-            room = os.statvfs(pool.path)
+            space = os.statvfs(pool.path)
         except OSError:
             continue
-        found[name] = Pool(room.f_bavail * room.f_frsize,
-                           room.f_blocks * room.f_frsize, pool.reserve)
+        found[name] = Pool(space.f_bavail * space.f_frsize,
+                           space.f_blocks * space.f_frsize, pool.reserve)
     return found
 
 

@@ -18,8 +18,9 @@ from wsm.cli.agents import Agent, AgentSaid, NoAnswer
 from wsm.cli.home import Home, HostEntry
 
 try:
-    from aiohttp import web
     from wsm.agent import server
+
+    from aiohttp import web
 except ImportError:
     PRESENT = False
 else:

@@ -7,12 +7,11 @@ import json
 import unittest
 from typing import Any, Awaitable, Callable
 
-from wsm.plan.permit import Forbidden
-
 from tests.scripts.agent.test_owner import FolderTest
 
 try:
     from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
+    from wsm.plan.permit import Forbidden
 except ImportError:
     PRESENT = False
 else:
