@@ -5,6 +5,7 @@ import argparse
 import json
 import shlex
 import subprocess
+import sys
 from typing import Any
 
 from wsm import pki
@@ -16,6 +17,7 @@ from wsm.plan import toml
 from wsm.plan.inventory import HostState, human
 
 TIMEOUT = 120
+END_OF_REQUEST = "-----END CERTIFICATE REQUEST-----"
 
 
 def init(home: Home, args: argparse.Namespace) -> int:
@@ -39,6 +41,22 @@ def remote(via: list[str], words: list[str], data: str = "") -> str:
         raise CliError(f"{shlex.join(command)}: "
                        f"{done.stderr.strip()[-1000:]}")
     return done.stdout
+
+
+def by_hand(words: list[str], data: str = "") -> str:
+    """Let a person run a command at the host, and paste what it prints."""
+    say("At the host, as root, run:")
+    print(f"\n{shlex.join(words)}"
+          + (f" <<'END'\n{data}\nEND" if data else "") + "\n", flush=True)
+    if data:
+        return ""
+    say(f"and paste here what it prints, to the line {END_OF_REQUEST}")
+    lines: list[str] = []
+    for line in sys.stdin:
+        lines.append(line)
+        if line.strip() == END_OF_REQUEST:
+            return "".join(lines)
+    raise CliError("that was no whole request for a certificate")
 
 
 def configuration(args: argparse.Namespace, cluster: str) -> dict[str, Any]:
@@ -70,18 +88,22 @@ def add(home: Home, args: argparse.Namespace) -> int:
         raise CliError(f"host {args.name} was added already; --replace", 2)
     via = shlex.split(args.via) if args.via is not None else [
         "ssh", args.address.rpartition(":")[0]]
+
+    def run(words: list[str], data: str = "") -> str:
+        return by_hand(words, data) if args.paste else remote(via, words, data)
+
     agent = shlex.split(args.agent)
     text = toml.dumps(configuration(args, cluster.name))
-    request = remote(via, [*agent, "csr", "--key",
-                           f"{args.folder}/agent.key", "--host", args.name])
+    request = run([*agent, "csr", "--key", f"{args.folder}/agent.key",
+                   "--host", args.name])
     certificate = pki.sign(home.folder, request, cluster.name, "agent",
                            args.name,
                            args.address.rpartition(":")[0].strip("[]"))
     ca = (home.folder / "ca.pem").read_text(encoding="ascii")
     folder = args.folder.rstrip("/")
-    remote(via, [*agent, "--config", f"{folder}/agent.toml", "install"],
-           json.dumps({"config": text, "replace": args.replace, "files": {
-               f"{folder}/ca.pem": ca, f"{folder}/agent.pem": certificate}}))
+    run([*agent, "--config", f"{folder}/agent.toml", "install"],
+        json.dumps({"config": text, "replace": args.replace, "files": {
+            f"{folder}/ca.pem": ca, f"{folder}/agent.pem": certificate}}))
     home.put_host(args.name, HostEntry(args.address))
     say(f"host {args.name} was added. If its agent does not run yet, there:")
     say(f"    {shlex.join([*agent, '--config', f'{folder}/agent.toml'])} run")
@@ -153,6 +175,8 @@ def options(commands: Any) -> None:
     each.add_argument("--via", metavar="COMMAND", help="instead of 'ssh HOST'"
                       ": what to put before the agent's command; \"\" if it "
                       "is this host")
+    each.add_argument("--paste", action="store_true", help="no ssh: say what "
+                      "to run there, and read what it prints")
     each.add_argument("--agent", default="wsm-agent", metavar="COMMAND",
                       help="the agent's program there")
     each.add_argument("--qemu", default="/usr/bin/qemu-system-x86_64",
