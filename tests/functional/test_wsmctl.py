@@ -97,6 +97,12 @@ def wsmctl_interrupted(scene: Scene) -> None:
         require('stays on alpha' in text, text)
         require(cluster.moved()['result'] == 'cancelled', 'the journal')
         cluster.expect_at('alpha')
+        process = cluster.popen('migrate', VM)
+        wait_phase(source, 'disk-precopy')
+        rows = cluster.json('status')['moves']
+        require([row['vm'] for row in rows] == [VM], f'status: {rows}')
+        cluster.ctl('cancel', rows[0]['id'][:8])
+        cluster.end(process, 1)
         source.qmp.cmd('wsm-set-options', bandwidth=0)
         cluster.ctl('migrate', VM)
         cluster.expect_at('beta')
@@ -108,7 +114,7 @@ def wsmctl_killed(scene: Scene) -> None:
     with Cluster(scene) as cluster:
         source = slowly(cluster, '', **QUIET, **BUSY_RAM)
         process = cluster.popen('migrate', VM, '--rate', '48M',
-                                '--retries', '0')
+                                '--retries', '0', '--wait')
         source.set_params(downtime_limit=1)
         wait_phase(source, 'ram-precopy')
         process.kill()
@@ -148,7 +154,7 @@ def wsmctl_source_killed(scene: Scene) -> None:
         source = slowly(cluster, '', **QUIET, **BUSY_RAM)
         hold_ram_phase(source)
         process = cluster.popen('migrate', VM, '--rate', '48M',
-                                '--retries', '0')
+                                '--retries', '0', '--wait')
         wait_phase(source, 'ram-precopy')
         source.kill()
         text = cluster.end(process, 1)
@@ -209,7 +215,7 @@ def wsmctl_link_broken(scene: Scene) -> None:
         source.qmp.cmd('wsm-set-options', x_push_delay=100, max_residue=30000)
         hold_ram_phase(source)
         process = cluster.popen('migrate', VM, '--rate', '48M',
-                                '--retries', '0')
+                                '--retries', '0', '--wait')
         wait_phase(source, 'ram-precopy')
         release_ram_phase(source)
         wait_phase(source, 'postcopy')
@@ -228,7 +234,8 @@ def in_postcopy(cluster: Cluster) -> tuple[Vm, 'subprocess.Popen[str]']:
     source = slowly(cluster, '', **LOAD, **BUSY_RAM)
     source.qmp.cmd('wsm-set-options', x_push_delay=1000, max_residue=30000)
     hold_ram_phase(source)
-    process = cluster.popen('migrate', VM, '--rate', '48M', '--retries', '0')
+    process = cluster.popen('migrate', VM, '--rate', '48M', '--retries', '0',
+                            '--wait')
     wait_phase(source, 'ram-precopy')
     wait_until(lambda: disk_total(source, 'dirty') > MIB, 'dirty blocks')
     release_ram_phase(source)
@@ -280,6 +287,18 @@ def wsmctl_destination_lost(scene: Scene) -> None:
         require([(row['host'], row['owner'], row['runs']) for row in rows]
                 == [('alpha', 'owner', True)], f'vm list: {rows}')
         require(not list(cluster.leftovers('beta')), 'left at beta')
+
+
+@test(CONFIG)
+def wsmctl_never_converges(scene: Scene) -> None:
+    """Memory that is written too fast: it is said, and the guest stays."""
+    with Cluster(scene) as cluster:
+        slowly(cluster, '', **QUIET, **BUSY_RAM)
+        text = cluster.ctl('migrate', VM, '--rate', '16M', '--downtime', '400',
+                           status=1)
+        require('does not converge' in text, text)
+        require('up to 400 ms' in text, text)
+        cluster.expect_at('alpha')
 
 
 @test(CONFIG)

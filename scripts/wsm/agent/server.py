@@ -8,10 +8,13 @@ that names it.
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
+import os
 import re
 import ssl
+import tempfile
 import time
 from typing import Any, Awaitable, Callable, Mapping
 
@@ -24,6 +27,7 @@ from wsm.agent.mover import Mover
 from wsm.agent.owner import Fenced, Gate, Owners
 from wsm.plan import spec
 from wsm.plan.fingerprint import Fingerprint
+from wsm.plan.inventory import MAX_COPIED
 from wsm.plan.permit import Forbidden
 from wsm.plan.plain import BadData, from_plain, to_plain
 
@@ -31,6 +35,7 @@ LOG = logging.getLogger("wsm-agent")
 MOVE = re.compile(r"[0-9a-f-]{8,64}")
 PEER = re.compile(r"/v1/move/[0-9a-f-]+/peer")
 BODY_LIMIT = 1 << 20
+CHUNK = 1 << 20
 TICK = 1.0
 VERSION = "1"
 Json = Mapping[str, Any]
@@ -226,6 +231,51 @@ class Door:
         raise vms.Refused(f"there is no old copy of disk {disk[:80]!r} of "
                           f"{name[:80]!r} here")
 
+    # Files that do not change
+
+    async def has_file(self, request: web.Request) -> web.Response:
+        """Whether this host has a file for a VM that may come."""
+        data = await body_of(request)
+        try:
+            self.vms.find_file("file", from_plain(spec.File,
+                                                  data.get("file")))
+        except vms.Refused as error:
+            return answer({"there": False, "why": str(error)})
+        return answer({"there": True})
+
+    async def send_file(self, request: web.Request) -> web.StreamResponse:
+        """A file that a VM here uses."""
+        path = self.vms.file_of(digest_of(request))
+        if os.path.getsize(path) > MAX_COPIED:
+            raise vms.Refused(f"{path} is too large to be copied")
+        return web.FileResponse(path)
+
+    async def take_file(self, request: web.Request) -> web.Response:
+        """Keep a file that is sent, if it is the one that it should be."""
+        if not request["who"].startswith("controller/"):
+            raise NotAllowed("only a controller gives orders")
+        self.gate.admit(int(request.query.get("epoch", "-1")),
+                        request.query.get("instance", ""), time.monotonic())
+        digest, found, size = digest_of(request), hashlib.sha256(), 0
+        path = self.vms.new_file(digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent) as stream:
+            async for chunk in request.content.iter_chunked(CHUNK):
+                found.update(chunk)
+                stream.write(chunk)
+                size += len(chunk)
+                if size > MAX_COPIED:
+                    raise vms.Refused("the file is too large to be copied")
+            if found.hexdigest() != digest:
+                raise vms.Refused("what was sent is not that file: its "
+                                  f"sha256 is {found.hexdigest()}")
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.fchmod(stream.fileno(), 0o644)
+            path.unlink(missing_ok=True)
+            os.link(stream.name, path)
+        return answer({})
+
     # VMs
 
     async def vm_order(self, request: web.Request) -> web.Response:
@@ -341,6 +391,9 @@ class Door:
             web.get("/v1/hello", self.hello),
             web.get("/v1/host", self.host),
             web.get("/v1/vms", self.list_vms),
+            web.post("/v1/file", self.has_file),
+            web.get("/v1/file/{digest}", self.send_file),
+            web.post("/v1/file/{digest}", self.take_file),
             web.get("/v1/images", self.images),
             web.post("/v1/image/remove", self.remove_image),
             web.get("/v1/vm/{name}", self.show_vm),
@@ -360,6 +413,14 @@ def key_of(data: Json) -> str:
     if key and not re.fullmatch(r"[0-9a-f]{64}", key):
         raise BadData("key: no 32 bytes in hex")
     return key
+
+
+def digest_of(request: web.Request) -> str:
+    """Return a SHA-256 in hex; raise BadData."""
+    digest = request.match_info["digest"]
+    if not spec.SHA256.fullmatch(digest):
+        raise BadData("no SHA-256")
+    return str(digest)
 
 
 def move_of(request: web.Request) -> str:

@@ -276,6 +276,20 @@ class Vms:
                       f"{file.sha256[:16]}...; looked at "
                       + (", ".join(filter(None, places)) or "nothing"))
 
+    def file_of(self, digest: str) -> str:
+        """Return the file with this SHA-256 that a VM here uses."""
+        for name in self.names():
+            for key, file in self.described(name).file.items():
+                if file.sha256 == digest:
+                    return self.find_file(key, file)
+        raise Refused(f"no VM here uses a file with sha256 {digest}")
+
+    def new_file(self, digest: str) -> Path:
+        """Return where a file that is sent goes: into the first pool."""
+        for name in sorted(self.config.pool):
+            return Path(self.config.pool[name].path) / "files" / digest
+        raise Refused(f"{self.config.host} has no pool")
+
     def program(self, vm: spec.Spec) -> str:
         """Return the QEMU for a VM; raise Refused."""
         qemus = self.config.qemu

@@ -3,9 +3,10 @@
 
 import http.client
 import json
+import shutil
 import socket
 import ssl
-from typing import Any, Mapping, Optional
+from typing import IO, Any, Mapping, Optional
 from urllib.parse import quote
 
 from wsm import pki
@@ -91,16 +92,51 @@ class Agent:
         return self.ask("GET", path + (f"?{words}" if words else ""),
                         timeout=timeout)
 
-    def order(self, path: str, timeout: float = LONG, **body: Any) -> Any:
-        """Give an order, as the controller that this folder is."""
+    def _epoch(self) -> int:
         if not self.epoch:
             hello = self.get("/hello")
             mine = hello["holder"] == self.cluster.instance
             self.epoch = int(hello["epoch"]) + (0 if mine else 1)
+        return self.epoch
+
+    def order(self, path: str, timeout: float = LONG, **body: Any) -> Any:
+        """Give an order, as the controller that this folder is."""
         return self.ask("POST", path, {
-            "epoch": self.epoch, "instance": self.cluster.instance,
+            "epoch": self._epoch(), "instance": self.cluster.instance,
             **{name.replace("_", "-"): value
                for name, value in body.items()}}, timeout)
+
+    def fetch(self, path: str, sink: IO[bytes]) -> None:
+        """Write what an agent has into @sink; raise NoAnswer, AgentSaid."""
+        connection = self._connect(LONG)
+        try:
+            connection.request("GET", f"/v1{path}")
+            reply = connection.getresponse()
+            if reply.status >= 400:
+                raise AgentSaid("", f"{self.name}: {path}: {reply.reason}")
+            shutil.copyfileobj(reply, sink, 1 << 20)
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(f"{self.name}: {error}") from error
+        finally:
+            connection.close()
+
+    def send(self, path: str, source: IO[bytes], size: int) -> None:
+        """Send a file; raise NoAnswer, AgentSaid."""
+        epoch = self._epoch()
+        connection = self._connect(LONG)
+        try:
+            connection.request(
+                "POST", f"/v1{path}?epoch={epoch}&instance="
+                f"{self.cluster.instance}", source,
+                {"Content-Length": str(size)})
+            reply = connection.getresponse()
+            text = reply.read(LIMIT).decode("utf-8", "replace")
+            if reply.status >= 400:
+                raise AgentSaid("", f"{self.name}: {text[:500]}")
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(f"{self.name}: {error}") from error
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Hang up."""

@@ -7,18 +7,21 @@ this one was killed.
 
 import dataclasses
 import secrets
+import tempfile
 import time
 from typing import Any, Callable, Mapping, Optional
 
-from wsm.cli.agents import AgentSaid, Agents, NoAnswer
+from wsm.cli.agents import LONG, AgentSaid, Agents, NoAnswer
 from wsm.cli.home import Home, Move
 from wsm.plan.ends import End, Observed, Stage, Word
+from wsm.plan.inventory import MAX_COPIED, human
+from wsm.plan.outcome import Push, converge
 from wsm.plan.plain import from_plain
 from wsm.plan.recovery import Do, Step, next_step
 
 POLL = 0.3                  # s between looks
 REFUSALS = 5                # of one step, then it is cancelled
-TELL = 10.0                 # s between words to a machine
+DOWNTIME = 0.3              # s, downtime-limit as in QEMU
 
 Show = Callable[[Move, Step, Mapping[str, Any]], None]
 
@@ -35,6 +38,12 @@ class Driver:
         self.destination = agents[move.destination]
         self.stop = False           # leave it to itself
         self.needs: dict[str, int] = {}
+        self.downtime = DOWNTIME    # s, to begin with
+        self.downtime_most = DOWNTIME
+        self.patient = False        # go on although memory does not converge
+        self._round = 0
+        self._left: list[int] = []  # bytes at the begin of each round
+        self._pushes = 0
         self._key = ""
         self._where: dict[str, Any] = {}
         self._facts: dict[str, Any] = {}
@@ -85,6 +94,8 @@ class Driver:
 
     def observe(self) -> Observed:
         """Return both ends and the journal."""
+        if self.home.cancel_wanted(self.move.id):
+            self.cancel("")
         return Observed(self.look("source"), self.look("destination"),
                         Stage(self.move.stage), self.move.cancel, self._tries)
 
@@ -100,6 +111,8 @@ class Driver:
             for do in step.do:
                 try:
                     self.act(do, step)
+                    if do is Do.WAIT and step.row == "early":
+                        self.push()
                 except (NoAnswer, AgentSaid) as error:
                     wait = max(POLL, self.refused(do, error))
                     break
@@ -110,6 +123,29 @@ class Driver:
             if self.move.ended or self.stop or step.person:
                 return self.move
             time.sleep(min(wait, POLL) if wait <= 1 else wait)
+
+    def push(self) -> None:
+        """Help memory that does not converge; in the end cancel."""
+        ram = self.figures.get("ram", {})
+        number = int(ram.get("dirty-sync-count", 0))
+        if self.figures.get("phase") != "ram-precopy" or (
+                number == self._round):
+            return
+        self._round = number
+        self._left.append(int(ram.get("remaining", 0)))
+        what, limit = converge(self._left, self.downtime, self.downtime_most,
+                               self._pushes, False, False)
+        if what is Push.DOWNTIME:
+            self._pushes += 1
+            self._left = self._left[-1:]
+            self.source.order(f"/move/{self.move.id}/limits", limits={
+                "downtime-limit": round(limit * 1000)})
+        elif what is Push.CANCEL and not self.patient:
+            self.cancel(
+                f"memory does not converge: {human(self._left[-1])} were left "
+                f"after round {number}, and no less than two rounds before, "
+                f"with a downtime of up to {limit * 1000:.0f} ms. A higher "
+                "--rate, a longer --downtime, or a quieter hour can help")
 
     def refused(self, do: Do, error: Exception) -> float:
         """Take in that a step did not work; return how long to wait."""
@@ -169,11 +205,25 @@ class Driver:
             self.known(self.destination, "clean")
             self._key = secrets.token_hex(32)
         self.save(stage=int(Stage.PREPARED))
+        self.send_files()
         self._where = self.destination.order(
             f"/move/{self.move.id}/prepare", spec=self._facts["spec"],
             peer=self.move.source, vm_epoch=self._facts["epoch"],
             fingerprint=self._facts["fingerprint"], key=self._key,
             needs=self.needs)
+
+    def send_files(self) -> None:
+        """Copy the files that the destination lacks and that are small."""
+        for file in self._facts["spec"].get("file", {}).values():
+            if file["size"] > MAX_COPIED or self.destination.ask(
+                    "POST", "/file", {"file": file}, LONG)["there"]:
+                continue
+            path = f"/file/{file['sha256']}"
+            with tempfile.TemporaryFile() as copy:
+                self.source.fetch(path, copy)
+                size = copy.tell()
+                copy.seek(0)
+                self.destination.send(path, copy, size)
 
     def perform(self) -> None:
         """Let the source begin."""
@@ -181,7 +231,8 @@ class Driver:
             self.known(self.destination, "clean")
             return
         self.save(stage=int(Stage.PERFORMED))
-        limits = {"max-bandwidth": self.move.rate or 1 << 37}
+        limits = {"max-bandwidth": self.move.rate or 1 << 37,
+                  "downtime-limit": round(self.downtime * 1000)}
         self.source.order(f"/move/{self.move.id}/perform",
                           address=self._where["address"],
                           port=self._where["port"], key=self._key,

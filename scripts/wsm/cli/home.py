@@ -157,6 +157,14 @@ class Home:
         """Return the moves that have not ended."""
         return [move for move in self.moves() if not move.ended]
 
+    def want_cancel(self, move: str) -> None:
+        """Tell whoever drives a move that it is not wanted any more."""
+        durable.write(self.path(move).with_suffix(".cancel"), b"")
+
+    def cancel_wanted(self, move: str) -> bool:
+        """Return whether somebody has said so."""
+        return self.path(move).with_suffix(".cancel").exists()
+
     @contextlib.contextmanager
     def locked(self, move: str) -> Iterator[None]:
         """Drive a move: only one process does."""

@@ -17,6 +17,7 @@ from wsm.plan.plain import from_plain, to_plain
 
 ASSUMED_MBIT = 1000         # where nobody says how fast a network is
 USABLE = 0.94               # of a link, for data
+CLASS_DOWNTIME = {"gold": 300, "silver": 1000, "bronze": 5000}     # ms
 LEAST_RATE = float(1 << 20)
 
 
@@ -56,6 +57,12 @@ def look_at(agents: Agents, name: str, where: str) -> Subject:
                    host_now(agents, where))
 
 
+def downtime_most(sla: spec.Sla) -> float:
+    """Return how long a guest may stand still, in seconds."""
+    given = sla.downtime_ms_max
+    return (CLASS_DOWNTIME[sla.class_] if given is None else given) / 1000
+
+
 def link_of(one: Host, two: Host, rate: float = 0.0) -> Link:
     """Return the link between two hosts."""
     mbit = min(one.mbit or ASSUMED_MBIT, two.mbit or ASSUMED_MBIT)
@@ -67,11 +74,10 @@ def link_of(one: Host, two: Host, rate: float = 0.0) -> Link:
 def load_of(subject: Subject) -> Load:
     """Return what the guest does meanwhile."""
     use = subject.use
-    limit = subject.spec.sla.downtime_ms_max
     return Load(use.touched, use.dirty,
                 sum(disk.written for disk in use.disks),
                 sum(disk.allocated for disk in use.disks),
-                min(0.3, limit / 1000) if limit else 0.3)
+                min(0.3, downtime_most(subject.spec.sla)))
 
 
 def bases_of(subject: Subject, there: Host) -> list[Basis]:

@@ -52,6 +52,14 @@ def rate(text: str) -> int:
     return int(float(found[1]) * RATES[found[2]])
 
 
+def milliseconds(text: str) -> float:
+    """Return seconds: "300"."""
+    if not text.isdigit() or not 0 < int(text) <= 10000:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} are no milliseconds from 1 to 10000")
+    return int(text) / 1000
+
+
 class Interrupt:
     """Ctrl-C cancels in good order; the second one leaves the move alone."""
 
@@ -76,12 +84,17 @@ class Interrupt:
             self.driver.stop = True
 
 
-def drive(home: Home, agents: Agents, move: Move, quiet: bool,
-          needs: Optional[dict[str, int]] = None) -> Move:
+def drive(home: Home, agents: Agents, move: Move, args: argparse.Namespace,
+          subject: Optional[outlook.Subject] = None) -> Move:
     """Drive a move and show it."""
-    progress = Progress(quiet)
+    progress = Progress(args.json)
     driver = Driver(home, agents, move, progress.show)
-    driver.needs = needs or {}
+    if subject:
+        driver.needs = outlook.disk_needs(subject)
+        most = outlook.downtime_most(subject.spec.sla)
+        driver.downtime_most = getattr(args, "downtime", None) or most
+        driver.downtime = min(driver.downtime, driver.downtime_most)
+    driver.patient = subject is None or getattr(args, "wait", False)
     try:
         with Interrupt(driver):
             return resume(home, agents, move, progress.show, driver)
@@ -177,7 +190,7 @@ def attempt(home: Home, agents: Agents,
     if not args.json:
         say(f"{args.name} moves from {where} to {best.host}: "
             + outlook.estimate_lines(cost)[0])
-    return drive(home, agents, move, args.json, outlook.disk_needs(subject))
+    return drive(home, agents, move, args, subject)
 
 
 def tell_plan(args: argparse.Namespace, best: filters.Choice,
@@ -226,7 +239,7 @@ def drain(home: Home, args: argparse.Namespace) -> int:
     if args.cancel:
         for move in home.open_moves():
             if move.source == args.name:
-                home.put_move(dataclasses.replace(move, cancel=True))
+                home.want_cancel(move.id)
         home.put_host(args.name, HostEntry(entry.address))
         say(f"{args.name} is not drained any more")
         return 0
@@ -255,8 +268,7 @@ def drain(home: Home, args: argparse.Namespace) -> int:
             str(uuid.uuid4()), step.vm, args.name, step.to,
             expected_bytes=step.estimate.bytes,
             expected_seconds=step.estimate.seconds))
-        done = drive(home, agents, move, args.json,
-                     outlook.disk_needs(subjects[step.vm]))
+        done = drive(home, agents, move, args, subjects[step.vm])
         failed += result(done, args.json)
         if done.cancel and not done.reason:
             break
@@ -272,7 +284,7 @@ def cancel(home: Home, args: argparse.Namespace) -> int:
     if move.ended:
         say(f"move {move.id[:8]} has ended: {move.result}")
         return 0
-    home.put_move(dataclasses.replace(move, cancel=True))
+    home.want_cancel(move.id)
     agents = Agents(home)
     try:
         with home.locked(move.id):
@@ -280,7 +292,7 @@ def cancel(home: Home, args: argparse.Namespace) -> int:
     except CliError:
         say(f"move {move.id[:8]} of {move.vm} is being cancelled")
         return 0
-    return 0 if result(drive(home, agents, home.move(move.id), args.json),
+    return 0 if result(drive(home, agents, home.move(move.id), args),
                        args.json) in (0, 1) else 1
 
 
@@ -293,7 +305,7 @@ def recover(home: Home, args: argparse.Namespace) -> int:
     if args.from_source or args.keep:
         with home.locked(found[-1].id):
             return decide(home, Agents(home), found[-1], args)
-    return result(drive(home, Agents(home), found[-1], args.json), args.json)
+    return result(drive(home, Agents(home), found[-1], args), args.json)
 
 
 def decide(home: Home, agents: Agents, move: Move,
@@ -384,6 +396,11 @@ def options(commands: Any) -> None:
     each.add_argument("--rate", type=rate, help="at most so many bytes/s")
     each.add_argument("--force", action="append", default=[],
                       metavar="FILTER", help="although this filter refuses")
+    each.add_argument("--downtime", type=milliseconds, metavar="MS",
+                      help="how long the guest may stand still; default: "
+                      "its sla.downtime_ms_max, or that of its class")
+    each.add_argument("--wait", action="store_true", help="go on although "
+                      "its memory does not converge")
     each.add_argument("--retries", type=int, default=2, help="after failures "
                       "for which the next try may do better; default 2")
     each.set_defaults(act=migrate)

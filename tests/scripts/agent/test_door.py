@@ -2,7 +2,9 @@
 """Tests of who gets through the agent's door, with real certificates."""
 
 import asyncio
+import hashlib
 import http.client
+import io
 import json
 import shutil
 import ssl
@@ -13,9 +15,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 from wsm import pki
-from wsm.agent.config import Config, Folders, Tls
+from wsm.agent.config import Config, Folders, Pool, Tls
 from wsm.cli.agents import Agent, AgentSaid, NoAnswer
 from wsm.cli.home import Home, HostEntry
+from wsm.plan import spec
 
 try:
     from wsm.agent import server
@@ -79,8 +82,8 @@ class DoorTest(unittest.TestCase):
         cls.agent = Server(Config("alpha", cluster="test", tls=Tls(
             str(cls.home.folder / "ca.pem"), str(cls.folder / "alpha.pem"),
             str(cls.folder / "alpha.key")), folders=Folders(*(
-                str(cls.folder / name) for name in ("etc", "state",
-                                                    "run")))))
+                str(cls.folder / name) for name in ("etc", "state", "run"))),
+            pool={"default": Pool(str(cls.folder / "pool"))}))
         cls.home.put_host("alpha", HostEntry(f"127.0.0.1:{cls.agent.port}"))
 
     @classmethod
@@ -195,6 +198,35 @@ class DoorTest(unittest.TestCase):
                 "127.0.0.1", self.agent.port, timeout=10, context=context)
             connection.request("GET", "/v1/hello")
             connection.getresponse()
+
+    def test_files(self) -> None:
+        """A file is kept if it is the one that it should be, and sent."""
+        agent = self.client()
+        pool = self.folder / "pool"
+        data = b"kernel" * 1000
+        digest = hashlib.sha256(data).hexdigest()
+        file = {"sha256": digest, "size": len(data)}
+        self.assertFalse(agent.ask("POST", "/file", {"file": file})["there"])
+        with self.assertRaisesRegex(AgentSaid, "is not that file"):
+            agent.send(f"/file/{'0' * 64}", io.BytesIO(data), len(data))
+        self.assertEqual(list((pool / "files").iterdir()), [])
+        agent.send(f"/file/{digest}", io.BytesIO(data), len(data))
+        self.assertEqual((pool / "files" / digest).read_bytes(), data)
+        self.assertTrue(agent.ask("POST", "/file", {"file": file})["there"])
+        with self.assertRaises(AgentSaid):      # no VM uses it
+            agent.fetch(f"/file/{digest}", io.BytesIO())
+        made = spec.Spec("vm1", ("-kernel", "${file.k}"),
+                         file={"k": spec.File(digest, len(data))})
+        path = self.folder / "etc/vms/vm1.toml"
+        path.parent.mkdir(parents=True)
+        path.write_text(spec.dumps(made), encoding="ascii")
+        self.addCleanup(shutil.rmtree, path.parent)
+        copy = io.BytesIO()
+        agent.fetch(f"/file/{digest}", copy)
+        self.assertEqual(copy.getvalue(), data)
+        for path_of in ("/file/..%2f..%2fetc%2fpasswd", "/file/abc"):
+            with self.assertRaises(AgentSaid):
+                agent.fetch(path_of, io.BytesIO())
 
     def test_wrong_agent(self) -> None:
         """A controller does not speak to an agent of another name."""

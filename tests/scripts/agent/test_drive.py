@@ -181,6 +181,13 @@ class DriveTest(unittest.TestCase):
         self.assertEqual((hosts.world.here, hosts.world.there).count(
             File.OWNER), 1)
 
+    def test_cancelled_elsewhere(self) -> None:
+        """By another wsmctl, while this one drives it."""
+        self.home.want_cancel("m-1")
+        hosts = Hosts()
+        self.assertEqual(self.drive(hosts).result, "cancelled")
+        self.assertNotIn("source perform", hosts.orders)
+
     def test_source_dies(self) -> None:
         """Before the handover it boots again, after it a person is told."""
         for when, result in ((Word.FREEZE, "stayed"), (Word.POSTCOPY, "")):
@@ -201,6 +208,35 @@ class DriveTest(unittest.TestCase):
                              when is Word.FREEZE)
             self.assertEqual("is lost" in done.text or "blocks" in done.text
                              or "bytes" in done.text, True, done.text)
+
+    def test_converges_never(self) -> None:
+        """Downtime is raised in steps, then the move is cancelled."""
+        limits: list[int] = []
+        driver = drive.Driver(self.home, cast(Agents, Hosts()), self.move,
+                              lambda *_: None)
+        driver.downtime_most = 0.5
+
+        def order(_self: FakeAgent, _path: str, **body: Any) -> None:
+            limits.append(body["limits"]["downtime-limit"])
+
+        with mock.patch.object(FakeAgent, "order", order):
+            for number in range(1, 20):
+                driver.figures = {"phase": "ram-precopy", "ram": {
+                    "dirty-sync-count": number // 2, "remaining": 50 << 20}}
+                driver.push()
+                if driver.move.cancel:
+                    break
+        self.assertEqual(limits, [450, 500])
+        self.assertIn("does not converge: 50.0 MiB", driver.move.reason)
+        driver = drive.Driver(self.home, cast(Agents, Hosts()), self.move,
+                              lambda *_: None)
+        driver.patient = True
+        driver.downtime_most = driver.downtime
+        for number in range(1, 20):
+            driver.figures = {"phase": "ram-precopy", "ram": {
+                "dirty-sync-count": number, "remaining": 50 << 20}}
+            driver.push()
+        self.assertFalse(driver.move.cancel)
 
     def test_one_driver(self) -> None:
         """Two do not drive the same move."""
