@@ -294,7 +294,7 @@ def wsmctl_never_converges(scene: Scene) -> None:
     """Memory that is written too fast: it is said, and the guest stays."""
     with Cluster(scene) as cluster:
         slowly(cluster, '', **QUIET, **BUSY_RAM)
-        text = cluster.ctl('migrate', VM, '--rate', '16M', '--downtime', '400',
+        text = cluster.ctl('migrate', VM, '--rate', '40M', '--downtime', '400',
                            status=1)
         require('does not converge' in text, text)
         require('up to 400 ms' in text, text)
