@@ -185,10 +185,15 @@ def wsmctl_refused(scene: Scene) -> None:
         wait_phase(source, 'disk-precopy')
         text = cluster.ctl('migrate', VM, status=4)
         require('in move' in text or 'takes in' in text, text)
+        expect_fenced(cluster)
         source.qmp.cmd('wsm-set-options', bandwidth=0)
         cluster.end(process)
         cluster.expect_at('beta')
-        expect_fenced(cluster)
+        path = cluster.home / 'cluster.json'
+        mine = json.loads(path.read_text('utf-8'))
+        path.write_text(json.dumps({**mine, 'instance': 'wsmctl-other'}),
+                        'utf-8')
+        cluster.ctl('vm', 'stop', VM, '--force')    # nobody acts any more
 
 
 def expect_fenced(cluster: Cluster) -> None:

@@ -358,7 +358,10 @@ class Mover:
                       limits: dict[str, int]) -> None:
         """Begin the migration."""
         record = self.record(move)
-        word, _, _ = await self.word(record)
+        word, _, migration = await self.word(record)
+        if record.performed and migration.get("status") == "failed":
+            raise Refused(f"{record.vm}: "
+                          + str(migration.get("error-desc", "failed")))
         if word is not Word.HERE:
             if record.performed and word not in (Word.DEAD, Word.SILENT):
                 return                  # it runs already

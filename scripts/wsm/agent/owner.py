@@ -78,10 +78,11 @@ class Owners:
 class Gate:
     """Lets only one controller act: that with the highest epoch."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, now: float = 0.0) -> None:
         self._path = state / "controller.json"
         self.held = durable.load(Held, self._path) or Held()
-        self._heard = float("-inf")
+        # Who it was may be about to speak, as far as a new agent knows
+        self._heard = now if self.held.instance else float("-inf")
 
     def admit(self, epoch: int, instance: str, now: float) -> None:
         """

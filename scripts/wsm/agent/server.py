@@ -147,7 +147,7 @@ class Door:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.owners = Owners(config.state)
-        self.gate = Gate(config.state)
+        self.gate = Gate(config.state, time.monotonic())
         self.vms = vms.Vms(config, self.owners)
         self.mover = Mover(self.vms)
         self.info = hostinfo.HostInfo(config)

@@ -38,8 +38,12 @@ def arguments(words: list[str]) -> argparse.Namespace:
 def main() -> int:
     """Run the program; return its exit status."""
     args = arguments(sys.argv[1:])
+    home = Home(args.home)
     try:
-        status: int = args.act(Home(args.home), args)
+        try:
+            status: int = args.act(home, args)
+        finally:
+            home.leave()
         return status
     except CliError as error:
         text, status = str(error), error.status

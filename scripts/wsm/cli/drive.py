@@ -21,6 +21,7 @@ from wsm.plan.recovery import Do, Step, next_step
 
 POLL = 0.3                  # s between looks
 REFUSALS = 5                # of one step, then it is cancelled
+BEGINS = 3                  # times that it is prepared, and performed
 DOWNTIME = 0.3              # s, downtime-limit as in QEMU
 
 Show = Callable[[Move, Step, Mapping[str, Any]], None]
@@ -49,6 +50,7 @@ class Driver:
         self._facts: dict[str, Any] = {}
         self._tries = 0
         self._refused = 0
+        self._begins: dict[Do, int] = {}
         self._silent: dict[str, float] = {}
         self.figures: dict[str, Any] = {}
 
@@ -110,7 +112,7 @@ class Driver:
             wait = step.wait
             for do in step.do:
                 try:
-                    self.act(do, step)
+                    self.act(do, step, seen)
                     if do is Do.WAIT and step.row == "early":
                         self.push()
                 except (NoAnswer, AgentSaid) as error:
@@ -156,8 +158,15 @@ class Driver:
             return 0.0
         return min(10.0, 0.5 * 2.0 ** self._refused)
 
-    def act(self, do: Do, step: Step) -> None:
+    def act(self, do: Do, step: Step, seen: Observed) -> None:
         """Do one thing; raise NoAnswer, AgentSaid."""
+        if do in (Do.PREPARE, Do.PERFORM):
+            self._begins[do] = self._begins.get(do, 0) + 1
+            if self._begins[do] > BEGINS:
+                there = seen.destination.reason or "it gives no reason"
+                self.cancel(f"{do.value} came to nothing {BEGINS} times: "
+                            f"{there}")
+                return
         move = f"/move/{self.move.id}"
         simple: dict[Do, Callable[[], Any]] = {
             Do.WAIT: lambda: None,

@@ -9,7 +9,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, Mapping, Optional
+from typing import Callable, Iterator, Mapping, Optional
 
 from wsm import durable, pki
 from wsm.plan.ends import Stage
@@ -71,6 +71,14 @@ class Home:
     def __init__(self, folder: Optional[str]) -> None:
         name = folder or os.environ.get("WSM_HOME") or DEFAULT
         self.folder = Path(name).expanduser()
+        # What to do at the end, unless a move goes on
+        self.acting: list[Callable[[], None]] = []
+
+    def leave(self) -> None:
+        """Let others act, if this journal has no move that goes on."""
+        if self.acting and not self.open_moves():
+            for release in self.acting:
+                release()
 
     @property
     def cluster(self) -> Cluster:

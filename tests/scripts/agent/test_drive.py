@@ -163,6 +163,15 @@ class DriveTest(unittest.TestCase):
                              ("stayed", "b: pool default: no room"))
             self.assertIs(hosts.world.here, File.OWNER)
 
+    def test_dies_at_once(self) -> None:
+        """A destination that never lives long is not tried for ever."""
+        hosts = Hosts()
+        hosts.lost = lambda world: world.but(destination=Word.DEAD)
+        done = self.drive(hosts)
+        self.assertEqual(done.result, "stayed")
+        self.assertIn("3 times", done.text)
+        self.assertEqual(hosts.orders.count("destination prepare"), 3)
+
     def test_cancelled(self) -> None:
         """Somebody does not want it any more."""
         hosts = Hosts()

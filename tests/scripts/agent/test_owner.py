@@ -135,6 +135,14 @@ class GateTest(FolderTest):
         with self.assertRaises(Fenced):
             gate.admit(7, "x", HOLD + 1)
 
+    def test_restart(self) -> None:
+        """A new agent waits for the controller that it finds."""
+        Gate(self.folder).admit(5, "x", 0.0)
+        gate = Gate(self.folder, 1000.0)
+        with self.assertRaises(Fenced):
+            gate.admit(6, "y", 1000.0 + HOLD - 1)
+        gate.admit(6, "y", 1000.0 + HOLD)
+
     def test_release(self) -> None:
         """One that has ended in good order is not waited for."""
         gate = Gate(self.folder)
