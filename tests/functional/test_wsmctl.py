@@ -56,7 +56,7 @@ def wsmctl_there_and_back(scene: Scene) -> None:
         require(results == ['moved', 'moved'], f'history: {results}')
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_other_machine(scene: Scene) -> None:
     """Another machine there is refused before a byte is sent."""
     with Cluster(scene) as cluster:
@@ -85,7 +85,7 @@ def wsmctl_other_machine(scene: Scene) -> None:
                 'a blank image is left')
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_interrupted(scene: Scene) -> None:
     """Ctrl-C cancels in good order; the next try goes on where it was."""
     with Cluster(scene) as cluster:
@@ -108,7 +108,7 @@ def wsmctl_interrupted(scene: Scene) -> None:
         cluster.expect_at('beta')
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_killed(scene: Scene) -> None:
     """wsmctl and both agents are killed: the move goes on and is found."""
     with Cluster(scene) as cluster:
@@ -132,7 +132,7 @@ def wsmctl_killed(scene: Scene) -> None:
         cluster.expect_at('beta')
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_destination_killed(scene: Scene) -> None:
     """The destination dies before the handover: the guest stays."""
     with Cluster(scene) as cluster:
@@ -147,7 +147,7 @@ def wsmctl_destination_killed(scene: Scene) -> None:
         cluster.expect_at('alpha')
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_source_killed(scene: Scene) -> None:
     """The source dies before the handover: its disks boot again there."""
     with Cluster(scene) as cluster:
@@ -165,7 +165,7 @@ def wsmctl_source_killed(scene: Scene) -> None:
         scene.guest.wait_ready()
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_refused(scene: Scene) -> None:
     """No place, a second move, a strange certificate, another's image."""
     with Cluster(scene) as cluster:
@@ -212,7 +212,7 @@ def expect_fenced(cluster: Cluster) -> None:
     path.write_text(json.dumps(mine), 'utf-8')
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_link_broken(scene: Scene) -> None:
     """The cable is pulled in post-copy: the move waits and goes on."""
     with Cluster(scene) as cluster:
@@ -250,7 +250,7 @@ def in_postcopy(cluster: Cluster) -> tuple[Vm, 'subprocess.Popen[str]']:
     return source, process
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_source_lost(scene: Scene) -> None:
     """The source dies in post-copy: the guest runs on, a person is told."""
     with Cluster(scene) as cluster:
@@ -269,7 +269,7 @@ def wsmctl_source_lost(scene: Scene) -> None:
         require(cluster.qemu_pid('beta') is not None, 'it still runs')
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_destination_lost(scene: Scene) -> None:
     """The destination dies in post-copy: nothing is started anywhere."""
     with Cluster(scene) as cluster:
@@ -294,7 +294,7 @@ def wsmctl_destination_lost(scene: Scene) -> None:
         require(not list(cluster.leftovers('beta')), 'left at beta')
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_never_converges(scene: Scene) -> None:
     """Memory that is written too fast: it is said, and the guest stays."""
     with Cluster(scene) as cluster:
@@ -306,7 +306,7 @@ def wsmctl_never_converges(scene: Scene) -> None:
         cluster.expect_at('alpha')
 
 
-@test(CONFIG)
+@test(CONFIG, slow=True)
 def wsmctl_drain(scene: Scene) -> None:
     """A host is emptied; a VM that has no place is told with numbers."""
     with Cluster(scene) as cluster:
