@@ -341,7 +341,7 @@ def taken_back(scene: Scene, **incoming: Any) -> Vm:
     destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0', **incoming)
     relay = scene.make_relay(destination)
     relay.hold_at(Type.READY)
-    begin(source, relay.uri, switchover_timeout=1000)
+    begin(source, relay.uri, switchover_timeout=3000)
     relay.wait_held()
     source.wait_migration('failed')
     expect_unharmed(scene, source)
