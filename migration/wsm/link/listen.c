@@ -275,20 +275,28 @@ static int wsm_visitor_peek(WsmVisitor *v, uint8_t *buf)
     return n > 0 ? n : -1;
 }
 
+/* The same; if not all are there, it waits before it returns */
+static int coroutine_fn wsm_visitor_await(WsmVisitor *v, uint8_t *buf)
+{
+    int n = wsm_visitor_peek(v, buf);
+
+    if (n == 0) {
+        qio_channel_yield(QIO_CHANNEL(v->sioc), G_IO_IN);
+    } else if (n > 0 && n < WSM_SNIFF_BYTES) {
+        /* They nearly always come together; to yield would not wait now */
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_SNIFF_RETRY_NS);
+    }
+    return n;
+}
+
 /* Wait for the first bytes.  False: they did not come. */
 static bool coroutine_fn wsm_visitor_speaks(WsmVisitor *v, uint8_t *buf)
 {
     int n;
 
-    while (!v->late && (n = wsm_visitor_peek(v, buf)) < WSM_SNIFF_BYTES) {
+    while (!v->late && (n = wsm_visitor_await(v, buf)) < WSM_SNIFF_BYTES) {
         if (n < 0) {
             return false;
-        }
-        if (n == 0) {
-            qio_channel_yield(QIO_CHANNEL(v->sioc), G_IO_IN);
-        } else {
-            /* They nearly always come together; to yield would not wait now */
-            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_SNIFF_RETRY_NS);
         }
     }
     return !v->late;
@@ -391,14 +399,9 @@ static bool coroutine_fn wsm_visitor_is_ours(WsmVisitor *v)
     int n = 0;
 
     while (v->listen->news == WSM_LISTEN_UNKNOWN &&
-           (n = wsm_visitor_peek(v, buf)) < WSM_SNIFF_BYTES) {
+           (n = wsm_visitor_await(v, buf)) < WSM_SNIFF_BYTES) {
         if (n < 0) {
             return false;
-        }
-        if (n == 0) {
-            qio_channel_yield(QIO_CHANNEL(v->sioc), G_IO_IN);
-        } else {
-            qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_SNIFF_RETRY_NS);
         }
     }
     return v->listen->news == WSM_LISTEN_OURS ||
