@@ -4,10 +4,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "qemu/cutils.h"
 #include "qemu/sockets.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/peer.h"
+#include "migration/wsm/link/target.h"
 
 char *wsm_peer_of_address(SocketAddress *addr)
 {
@@ -20,14 +20,6 @@ char *wsm_peer_of_address(SocketAddress *addr)
                            inet->host, inet->port);
 }
 
-/* IPv4 on a socket for IPv6 is "::ffff:10.0.0.1" */
-static const char *wsm_unmapped(const char *host)
-{
-    const char *ipv4;
-
-    return strstart(host, "::ffff:", &ipv4) && strchr(ipv4, '.') ? ipv4 : host;
-}
-
 char *wsm_peer_of_channel(QIOChannel *ioc)
 {
     QIOChannelSocket *sioc = wsm_channel_socket(ioc);
@@ -38,7 +30,8 @@ char *wsm_peer_of_channel(QIOChannel *ioc)
     }
     addr = qio_channel_socket_get_remote_address(sioc, NULL);
     if (addr && addr->type == SOCKET_ADDRESS_TYPE_INET) {
-        return g_strdup(wsm_unmapped(addr->u.inet.host));
+        wsm_address_unmap_ipv4(addr);
+        return g_strdup(addr->u.inet.host);
     }
     if (addr && addr->type == SOCKET_ADDRESS_TYPE_VSOCK) {
         return g_strdup_printf("vsock:%s", addr->u.vsock.cid);

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include "io/channel-socket.h"
 #include "qapi/error.h"
+#include "qemu/cutils.h"
 #include "qemu/main-loop.h"
 #include "qemu/sockets.h"
 #include "migration/wsm/link/target.h"
@@ -34,22 +35,6 @@ static const char *wsm_not_a_stream(int fd)
     }
 }
 
-/* A socket for IPv6 says "::ffff:10.0.0.1"; nobody else does */
-static void wsm_unmap_ipv4(struct sockaddr_storage *ss, socklen_t *size)
-{
-    struct sockaddr_in6 in6 = *(struct sockaddr_in6 *)ss;
-    struct sockaddr_in *in = (struct sockaddr_in *)ss;
-
-    if (ss->ss_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr)) {
-        return;
-    }
-    memset(ss, 0, sizeof(*ss));
-    in->sin_family = AF_INET;
-    in->sin_port = in6.sin6_port;
-    memcpy(&in->sin_addr, &in6.sin6_addr.s6_addr[12], sizeof(in->sin_addr));
-    *size = sizeof(*in);
-}
-
 /* One end of a socketpair has none, nor need a client have one */
 static bool wsm_has_no_name(const struct sockaddr_storage *ss, socklen_t size)
 {
@@ -57,11 +42,29 @@ static bool wsm_has_no_name(const struct sockaddr_storage *ss, socklen_t size)
            size <= offsetof(struct sockaddr_un, sun_path);
 }
 
+void wsm_address_unmap_ipv4(SocketAddress *addr)
+{
+    InetSocketAddress *inet = &addr->u.inet;
+    const char *ipv4;
+    char *host;
+
+    if (addr->type != SOCKET_ADDRESS_TYPE_INET ||
+        !strstart(inet->host, "::ffff:", &ipv4) || !strchr(ipv4, '.')) {
+        return;
+    }
+    host = g_strdup(ipv4);
+    g_free(inet->host);
+    inet->host = host;
+    inet->has_ipv6 = inet->ipv6 = false;
+    inet->has_ipv4 = inet->ipv4 = true;
+}
+
 SocketAddress *wsm_target_of_fd(int fd, Error **errp)
 {
     const char *what = wsm_not_a_stream(fd);
     struct sockaddr_storage ss = {};
     socklen_t size = sizeof(ss);
+    SocketAddress *target;
 
     if (what) {
         error_setg(errp, "%s", what);
@@ -76,8 +79,11 @@ SocketAddress *wsm_target_of_fd(int fd, Error **errp)
                    "a socketpair");
         return NULL;
     }
-    wsm_unmap_ipv4(&ss, &size);
-    return socket_sockaddr_to_address(&ss, size, errp);
+    target = socket_sockaddr_to_address(&ss, size, errp);
+    if (target) {
+        wsm_address_unmap_ipv4(target);
+    }
+    return target;
 }
 
 void wsm_target_connect(SocketAddress *target, QIOTaskFunc done, void *opaque)

@@ -13,6 +13,12 @@
 #include "qapi/qapi-types-sockets.h"
 
 /*
+ * A socket for IPv6 calls a host "::ffff:10.0.0.1" that all others know as
+ * "10.0.0.1": make that of it.
+ */
+void wsm_address_unmap_ipv4(SocketAddress *addr);
+
+/*
  * What @fd is connected to, with IPv4 as such also on a socket for IPv6.
  * Returns NULL and sets @errp to what it is instead ("a pipe") if that is
  * nothing that more connections can be opened to.  @fd stays the caller's.
