@@ -16,9 +16,9 @@
 /* Even if that cannot be: what is wrong is then said on block channels */
 static bool wsm_incoming_switch_on(Wsm *w, Error **errp)
 {
+    ERRP_GUARD();
     MigrationIncomingState *mis = migration_incoming_get_current();
     bool *caps = migrate_get_current()->capabilities;
-    ERRP_GUARD();
 
     w->follows = true;
     caps[MIGRATION_CAPABILITY_WHOLE_SYSTEM] = true;

@@ -16,6 +16,13 @@
 #include "migration/wsm/state.h"
 #include "migration/wsm/transport.h"
 
+#define WSM_NEEDS \
+    "Capability 'whole-system' opens more connections to where the guest " \
+    "goes, so it needs 'tcp:', 'unix:', 'vsock:', or 'fd:' of a socket that " \
+    "is connected to such an address"
+#define WSM_TO_A_FILE \
+    ". To save the guest to a file, switch the capability off first"
+
 static bool wsm_is_network(const MigrationAddress *addr)
 {
     return addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET &&
@@ -44,11 +51,7 @@ static SocketAddress *wsm_target_of_name(const char *name, Error **errp)
     target = wsm_target_of_fd(fd, &what);
     monitor_add_fd(monitor_cur(), fd, name, &error_abort);
     if (!target) {
-        error_setg(errp, "Capability 'whole-system' opens more connections to "
-                   "where the guest goes, so it needs 'tcp:', 'unix:', "
-                   "'vsock:', or 'fd:' of a socket that is connected to such "
-                   "an address; 'fd:%s' is %s. To save the guest to a file, "
-                   "switch the capability off first", name,
+        error_setg(errp, WSM_NEEDS "; 'fd:%s' is %s" WSM_TO_A_FILE, name,
                    error_get_pretty(what));
     }
     return target;
@@ -64,11 +67,8 @@ SocketAddress *wsm_transport_target(const MigrationAddress *addr,
     if (addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET) {
         return wsm_target_of_name(addr->u.socket.u.fd.str, errp);
     }
-    error_setg(errp, "Capability 'whole-system' opens more connections to "
-               "where the guest goes, so it needs 'tcp:', 'unix:', 'vsock:', "
-               "or 'fd:' of a socket that is connected to such an address, not "
-               "'%s:'. To save the guest to a file, switch the capability off "
-               "first", wsm_transport_name(addr));
+    error_setg(errp, WSM_NEEDS ", not '%s:'" WSM_TO_A_FILE,
+               wsm_transport_name(addr));
     return NULL;
 }
 

@@ -55,13 +55,17 @@ BlockDriverState *wsm_image_file_node(BlockDriverState *bs, Error **errp)
     return bs;
 }
 
+static bool wsm_is_same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
 /* Takes @path; returns it if that is the name of @st, else NULL */
 static char *wsm_image_if_same(char *path, const struct stat *st)
 {
     struct stat now;
 
-    if (path && stat(path, &now) == 0 && now.st_dev == st->st_dev &&
-        now.st_ino == st->st_ino) {
+    if (path && stat(path, &now) == 0 && wsm_is_same_file(&now, st)) {
         return path;
     }
     g_free(path);
@@ -112,7 +116,7 @@ static int wsm_image_reopen(int fd, const char *path)
     int own = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
     if (own >= 0 && (fstat(fd, &st) < 0 || fstat(own, &now) < 0 ||
-                     st.st_dev != now.st_dev || st.st_ino != now.st_ino)) {
+                     !wsm_is_same_file(&st, &now))) {
         close(own);
         return -1;
     }
