@@ -86,14 +86,23 @@ int wsm_save_setup(QEMUFile *f, void *opaque, Error **errp)
     return 0;
 }
 
+/* Was it the destination that ended the main stream? */
+static bool wsm_save_was_closed(MigrationState *ms)
+{
+    QEMU_LOCK_GUARD(&ms->qemu_file_lock);
+    return ms->rp_state.from_dst_file &&
+           qemu_file_get_error(ms->rp_state.from_dst_file);
+}
+
 /*
  * What the disks or the destination told us is why; that a stream broke, or
  * "Sibling indicated error 1", came of it, and may have been seen earlier.
  */
 static void wsm_save_say_why(WsmSource *s, MigrationState *ms)
 {
+    bool closed = wsm_save_was_closed(ms);
     QEMU_LOCK_GUARD(&ms->error_mutex);
-    Error *why = wsm_source_why(s, ms->error);
+    Error *why = wsm_source_why(s, ms->error, closed);
 
     error_free(ms->error);
     ms->error = why;

@@ -251,7 +251,7 @@ void wsm_source_stop(WsmSource *s)
     s->released = true;
 }
 
-Error *wsm_source_why(WsmSource *s, const Error *seen)
+Error *wsm_source_why(WsmSource *s, const Error *seen, bool closed)
 {
     Error *fatal = wsm_fatal(&s->milestones);
 
@@ -259,7 +259,7 @@ Error *wsm_source_why(WsmSource *s, const Error *seen)
         return fatal;
     }
     if (seen && wsm_session_phase(s->session) == WSM_PHASE_SETUP &&
-        qatomic_read(&s->opened) && !qatomic_read(&s->answered)) {
+        (closed || qatomic_read(&s->opened)) && !qatomic_read(&s->answered)) {
         return wsm_source_unanswered(s, seen);
     }
     return seen ? error_copy(seen) : NULL;

@@ -100,9 +100,9 @@ void wsm_source_stop(WsmSource *s);
 
 /*
  * Why it failed, a new error or NULL.  @seen is what is known of the main
- * stream; it may be NULL.
+ * stream; it may be NULL.  @closed: the destination ended that.
  */
-Error *wsm_source_why(WsmSource *s, const Error *seen);
+Error *wsm_source_why(WsmSource *s, const Error *seen, bool closed);
 
 void wsm_source_free(WsmSource *s);
 
