@@ -71,7 +71,8 @@ def configuration(args: argparse.Namespace, cluster: str) -> dict[str, Any]:
             ":")[0].strip("[]"), "ports": [47000, 47099],
                       "mbit": args.mbit},
         "qemu": {"wsm": args.qemu},
-        "pool": {"default": {"path": args.pool}},
+        "pool": {"default": {"path": args.pool,
+                             "reserve": args.reserve / 100}},
         "network": {name: {"bridge": bridge} for name, _, bridge in
                     (each.partition("=") for each in args.network)},
         "root": {"cores": args.cores} if args.cores else {},
@@ -184,6 +185,9 @@ def options(commands: Any) -> None:
     each.add_argument("--qemu-img", default="qemu-img", metavar="PROGRAM")
     each.add_argument("--pool", default="/var/lib/wsm/images",
                       metavar="FOLDER", help="for images")
+    each.add_argument("--reserve", type=float, default=10, metavar="PERCENT",
+                      help="of that file system, which stay free "
+                      "(default: 10)")
     each.add_argument("--network", action="append", default=[],
                       metavar="NAME=BRIDGE")
     each.add_argument("--migration", default="", metavar="ADDRESS",

@@ -71,7 +71,7 @@ class Cluster:
                  ' '.join(host.prefix()), '--agent', str(SCRIPTS / 'wsm-agent'),
                  '--qemu', str(self.scene.binary), '--qemu-img',
                  tool('qemu-img'), '--pool', str(folder / 'images'),
-                 '--folder', str(folder / 'etc'), '--state',
+                 '--reserve', '0', '--folder', str(folder / 'etc'), '--state',
                  str(folder / 'state'), '--run', str(folder / 'run'),
                  '--cores', '64')
 
