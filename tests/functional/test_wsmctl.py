@@ -7,10 +7,10 @@ import signal
 import subprocess
 
 from dev.rig.basics import require, wait_until
+from dev.rig.cluster import VM, Cluster
 from dev.rig.image import MIB
 from dev.rig.scene import Scene, disk_total, wait_phase
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
-from tests.functional.lib.cluster import VM, Cluster
 from tests.functional.lib.moves import (BUSY_RAM, LOAD, fill_half,
                                         hold_ram_phase, release_ram_phase)
 from tests.functional.lib.registry import test

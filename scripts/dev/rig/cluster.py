@@ -27,12 +27,13 @@ NAMES = ('alpha', 'beta')
 class Cluster:
     """alpha and beta; use as a context."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, mbit: int = 0) -> None:
         if not shutil.which('python3', path='/usr/bin') or subprocess.run(
                 ['/usr/bin/python3', '-c', 'import aiohttp'], check=False,
                 capture_output=True).returncode:
             raise Skip('install python3-aiohttp')
         self.scene = scene
+        self.mbit = mbit            # as agent.toml has it; 0: not said
         self.link = scene.make_link()
         self.hosts = dict(zip(NAMES, (self.link.a, self.link.b)))
         self.home = scene.folder / 'home'
@@ -73,7 +74,7 @@ class Cluster:
                  tool('qemu-img'), '--pool', str(folder / 'images'),
                  '--reserve', '0', '--folder', str(folder / 'etc'), '--state',
                  str(folder / 'state'), '--run', str(folder / 'run'),
-                 '--cores', '64')
+                 '--cores', '64', '--mbit', str(self.mbit))
 
     # Agents
 
