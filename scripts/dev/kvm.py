@@ -67,17 +67,11 @@ def libraries(program: Path) -> list[Path]:
 
 
 def make_tree(kernel: Path) -> None:
-    """Make the Debian system with @kernel's modules, unless it is there."""
-    stamp = FOLDER / "made-of"
-    wanted = " ".join([*PACKAGES, kernel.name])
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-        return
-    stamp.unlink(missing_ok=True)
+    """Make the Debian system with @kernel's modules."""
     roots.make(TREE, roots.own_suite(), PACKAGES)
     modules = next(kernel.glob("lib/modules/*"))
     shutil.copytree(modules, TREE / "usr/lib/modules" / modules.name)
     run_command(roots.command(TREE, "depmod", modules.name))
-    stamp.write_text(wanted, encoding="utf-8")
 
 
 class Initramfs:
@@ -150,7 +144,8 @@ def run_tests(run: stages.Run) -> None:
     chosen = stages.chosen_tests(run) if run.pattern else TESTS
     options = [word for name in chosen for word in ("--only", name)]
     kernel = next((GUEST / "packages").glob("linux-image-*"))
-    make_tree(kernel)
+    roots.make_once(TREE, " ".join([*PACKAGES, kernel.name]),
+                    lambda: make_tree(kernel))
     say("functional tests under KVM, in an emulated machine")
     initramfs, disk = FOLDER / "initramfs", FOLDER / "disk"
     make_initramfs(initramfs, options)

@@ -5,9 +5,13 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Callable
 
 from dev import debian
 from dev.common import Failure, output, run, say
+
+# Debian releases that we test in
+SUITES = ("bookworm", "trixie")
 
 # What of the host's apt its way to the archive may depend on.
 APT_SETTINGS = re.compile(
@@ -80,6 +84,20 @@ def make(tree: Path, suite: str, packages: list[str],
          "--dpkgopt=force-unsafe-io",
          *(f"--aptopt={line}" for line in settings), *hooks,
          suite, tree, *sources(suite)])
+
+
+def make_once(tree: Path, wanted: str, maker: Callable[[], None]) -> None:
+    """
+    Have @maker make the folder @tree, unless it was made of what is @wanted.
+
+    What it was made of is noted beside it, and not before it is whole.
+    """
+    stamp = tree.with_suffix(".made-of")
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    stamp.unlink(missing_ok=True)
+    maker()
+    stamp.write_text(wanted, encoding="utf-8")
 
 
 def command(tree: Path, *words: object, shared: str = "") -> list[str]:

@@ -67,13 +67,17 @@ def downloaded() -> Path | None:
     return found[best] if best else None
 
 
+def latest(archive: Archive) -> str | None:
+    """Return the version of Debian's newest QEMU 10.0.*, None if none."""
+    return newest(version for version in archive.source_versions("qemu")
+                  if upstream_version(version).startswith(BASE))
+
+
 def download() -> Path:
     """Fetch the newest QEMU 10.0.* of Debian 13; return its .dsc."""
     archive = Archive()
     archive.update()
-    versions = [version for version in archive.source_versions("qemu")
-                if upstream_version(version).startswith(BASE)]
-    version = newest(versions)
+    version = latest(archive)
     if version is None:
         raise Failure(f"Debian's archive has no QEMU {BASE}*; put the files "
                       "of such a source package into build/downloads")

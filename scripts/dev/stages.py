@@ -199,6 +199,14 @@ def printed_cases(run: Run, cmd: list[str], prefix: str = "",
     return seen, f"exit status {status}"
 
 
+def run_printed(run: Run, title: str, cmd: list[str], prefix: str = "",
+                env: Environment | None = None) -> None:
+    """Like printed_cases(); what went wrong is a failed case named @title."""
+    seen, why = printed_cases(run, cmd, prefix, env)
+    if why or not seen:
+        run.results.add(NOT_OK, title, why or "no cases")
+
+
 def chosen_tests(run: Run, program: Path = FUNCTIONAL) -> list[str]:
     """Return the names of the tests of @program that are selected."""
     names = re.findall(r"^([\w.-]+)", output([str(program), "--list"]), re.M)
@@ -233,10 +241,8 @@ def run_sanitized(run: Run, name: str) -> None:
     say(f"functional tests, {name}")
     cmd = [str(FUNCTIONAL)]
     cmd += [word for test in chosen for word in ("--only", test)]
-    seen, why = printed_cases(run, cmd, f"{name}:",
-                              sanitizer_environment(variant))
-    if why or not seen:
-        run.results.add(NOT_OK, f"functional-{name}", why or "no cases")
+    run_printed(run, f"functional-{name}", cmd, f"{name}:",
+                sanitizer_environment(variant))
 
 
 def run_functional_tests(run: Run, variant: str = "patched") -> None:
@@ -264,16 +270,16 @@ def run_functional_tests(run: Run, variant: str = "patched") -> None:
 def run_libvirt_tests(run: Run, suites: list[str],
                       packages: Path | None) -> None:
     """Build QEMU, unless it comes in @packages, and move libvirt's guests."""
+    chosen = chosen_tests(run, LIBVIRT)
+    if not chosen:
+        return
     if not packages:
         qemu.build()
     say("tests with libvirt")
     cmd = [str(LIBVIRT), *(f"--debian={suite}" for suite in suites)]
     cmd += [f"--packages={packages}"] * bool(packages)
-    cmd += [word for name in chosen_tests(run, LIBVIRT)
-            for word in ("--only", name)]
-    seen, why = printed_cases(run, cmd, "libvirt:")
-    if why or not seen:
-        run.results.add(NOT_OK, "libvirt", why or "no cases")
+    cmd += [word for name in chosen for word in ("--only", name)]
+    run_printed(run, "libvirt", cmd, "libvirt:")
 
 
 def run_property_test(run: Run, variant: str = "patched") -> None:
@@ -284,9 +290,7 @@ def run_property_test(run: Run, variant: str = "patched") -> None:
     say("property test")
     cmd = [str(PROPERTY), "--steps", str(PROPERTY_STEPS)]
     cmd += [word for seed in PROPERTY_SEEDS for word in ("--seed", seed)]
-    seen, why = printed_cases(run, cmd)
-    if why or not seen:
-        run.results.add(NOT_OK, "property", why or "no cases")
+    run_printed(run, "property", cmd)
 
 
 def guarded(run: Run, name: str, function: Callable[..., None],

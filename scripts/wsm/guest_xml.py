@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Iterator, Optional
+from typing import Iterator
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -44,7 +44,6 @@ class Guest:
     uuid: str
     disks: tuple[Disk, ...]
     refusals: tuple[str, ...]   # why it cannot be moved; for users
-    nvram: str                  # file with the variables of UEFI, or ""
 
 
 def read_guest(text: str) -> Guest:
@@ -53,13 +52,11 @@ def read_guest(text: str) -> Guest:
     elements = [element for element in top.iterfind("devices/disk")
                 if has_medium(element)]
     name = top.findtext("name", "")
-    nvram = top.find("os/nvram")
     return Guest(
         name=name, uuid=top.findtext("uuid", ""),
         disks=tuple(read_disk(element) for element in elements),
         refusals=tuple(text for element in elements
-                       for text in refusals(name, element)),
-        nvram=(nvram.text or "").strip() if nvram is not None else "")
+                       for text in refusals(name, element)))
 
 
 def target(disk: Element) -> str:
@@ -71,6 +68,12 @@ def target(disk: Element) -> str:
 def has_medium(disk: Element) -> bool:
     """Return whether a drive is not empty."""
     return disk.find("source") is not None
+
+
+def is_read_only(disk: Element) -> bool:
+    """Return whether a disk's medium is never written to."""
+    return (disk.get("device") == "cdrom"
+            or disk.find("readonly") is not None)
 
 
 def image_format(disk: Element) -> str:
@@ -89,8 +92,7 @@ def read_disk(disk: Element) -> Disk:
         target=target(disk), kind=disk.get("type", "file"),
         path=source.get("file") or source.get("dev") or "",
         fmt=image_format(disk),
-        read_only=(disk.get("device") == "cdrom"
-                   or disk.find("readonly") is not None),
+        read_only=is_read_only(disk),
         special=special[0] if special else "")
 
 
@@ -113,7 +115,7 @@ def refusals(guest: str, disk: Element) -> Iterator[str]:
         yield (f"{dev} is <transient/>: what the guest writes to it lies in "
                "a file that is gone when it stops; take that out of its XML, "
                "and start it anew")
-    if disk.get("device") == "cdrom" or disk.find("readonly") is not None:
+    if is_read_only(disk):
         return
     if disk.find("shareable") is not None:
         yield (f"{dev} is <shareable/>: other guests write to it, too, so it "
@@ -129,9 +131,3 @@ def refusals(guest: str, disk: Element) -> Iterator[str]:
         yield (f"{dev} is based on another image, which libvirt would look "
                "for at the destination: make it one image, while the guest "
                f"runs: virsh blockpull {guest} {dev} --wait")
-
-
-def element_text(text: str, path: str) -> Optional[str]:
-    """Return the text of an element of some XML."""
-    found = ElementTree.fromstring(text).findtext(path)
-    return found.strip() if found is not None else None

@@ -445,7 +445,7 @@ class Move:
         self.line.keep(move_texts.BROKEN_OFF.format(
             name=self.name, here=self.here, there=self.there,
             left="some" if left is None else move_texts.size(left),
-            are="is", uri=self.args.destination))
+            uri=self.args.destination))
         return UNFINISHED
 
     # What the user wants

@@ -16,7 +16,7 @@ once more ends virsh-wsm; the move goes on without it, and
 shows it again, or takes it up if it has broken off.\
 """
 BROKEN_OFF = """\
-{name} runs at {there}, and {left} of it {are} still at {here} only. Do not end
+{name} runs at {there}, and {left} of it is still at {here} only. Do not end
 it there, and do not end its QEMU here: 'virsh destroy', at either side, loses
 data. When the hosts reach each other again, type
     virsh-wsm --resume {name} {uri}

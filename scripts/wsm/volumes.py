@@ -47,14 +47,15 @@ class Volumes:
     def load(self) -> None:
         """Find out which pools there are."""
         for line in self.virsh.run("pool-list", "--name").splitlines():
-            text = self.virsh.try_run("pool-dumpxml", line.strip())
-            if not line.strip() or text is None:
+            name = line.strip()
+            text = self.virsh.try_run("pool-dumpxml", name) if name else None
+            if text is None:
                 continue
             top = ElementTree.fromstring(text)
             path = top.findtext("target/path")
             if path and top.get("type") in POOLS:
-                self.pools[path.rstrip("/")] = line.strip()
-                self.virsh.try_run("pool-refresh", line.strip())
+                self.pools[path.rstrip("/")] = name
+                self.virsh.try_run("pool-refresh", name)
 
     def pool(self, disk: Disk) -> Optional[str]:
         """Return the pool for an image, made now for a file's folder."""

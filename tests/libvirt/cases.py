@@ -2,11 +2,10 @@
 """What is tested with libvirt: there, back, and what breaks on the way."""
 
 import shutil
-import signal
 import time
 
 from dev.libvirt.virt_guest import Disk, Domain
-from dev.libvirt.virt_host import VirtHost
+from dev.libvirt.virt_host import Done, VirtHost
 from dev.libvirt.virt_scene import Case, Process, VirtScene
 from dev.rig.basics import Skip, TestFailure, require, wait_until
 from dev.rig.image import MIB
@@ -39,6 +38,13 @@ def to_postcopy(scene: VirtScene) -> Process:
     process = scene.move(scene.alpha)
     scene.wait_phase(scene.alpha, "postcopy")
     return process
+
+
+def ended(scene: VirtScene, process: Process) -> Done:
+    """Wait for the end of virsh-wsm; note what it said."""
+    done = process.wait()
+    scene.note(f"status {done.status}: {done.text()}")
+    return done
 
 
 @case
@@ -90,14 +96,12 @@ def link_cut(scene: VirtScene) -> None:
                f"beta: {scene.state(scene.beta)}")
     scene.guest.wait_progress(beats=10)
     scene.pair.link.set_up(True)
-    done = process.wait()
-    scene.note(f"status {done.status}: {done.text()}")
-    finish_by_resume(scene, done.status)
-    scene.verify()
+    finish(scene, process)
 
 
-def finish_by_resume(scene: VirtScene, status: int) -> None:
-    """Type virsh-wsm --resume if the move has not ended by itself."""
+def finish(scene: VirtScene, process: Process) -> None:
+    """The move ends, by virsh-wsm --resume if not by itself."""
+    status = ended(scene, process).status
     if status == 3:
         with_speed(scene)
         done = scene.move(scene.alpha, "--resume").wait()
@@ -106,6 +110,7 @@ def finish_by_resume(scene: VirtScene, status: int) -> None:
     require(not status, f"status {status}")
     scene.expect_state(scene.beta, "running")
     require(not scene.capability(scene.beta), "the capability is on at beta")
+    scene.verify()
 
 
 def with_speed(scene: VirtScene) -> None:
@@ -126,8 +131,7 @@ def source_killed(scene: VirtScene) -> None:
     """alpha's QEMU dies while blocks are missing: what is left is seen."""
     process = to_postcopy(scene)
     scene.alpha.check("kill", "-9", qemu_pid(scene.alpha))
-    done = process.wait()
-    scene.note(f"status {done.status}: {done.text()}")
+    done = ended(scene, process)
     scene.note(f"alpha: {scene.state(scene.alpha)}, "
                f"beta: {scene.state(scene.beta)}")
     require(done.status == 3, f"status {done.status}")
@@ -137,7 +141,7 @@ def source_killed(scene: VirtScene) -> None:
 
 def restart(scene: VirtScene, host: VirtHost, phase: str) -> None:
     """Restart libvirtd at @host in this phase of a move."""
-    host.stop_libvirtd(signal.SIGTERM)
+    host.stop_libvirtd()
     host.start_libvirtd()
     scene.note(f"libvirtd restarted at {host.name} in {phase}: "
                f"alpha: {scene.state(scene.alpha)}, "
@@ -154,8 +158,7 @@ def libvirtd_restarted_in_precopy(scene: VirtScene) -> None:
     process = scene.move(scene.alpha)
     scene.wait_phase(scene.alpha, "disk-precopy")
     restart(scene, scene.alpha, "disk-precopy")
-    done = process.wait()
-    scene.note(f"status {done.status}: {done.text()}")
+    done = ended(scene, process)
     require(done.status == 1, f"status {done.status}")
     scene.expect_state(scene.alpha, "running")
     scene.verify()
@@ -170,10 +173,7 @@ def libvirtd_restarted_at_source(scene: VirtScene) -> None:
     process = to_postcopy(scene)
     restart(scene, scene.alpha, "postcopy")
     with_speed(scene)
-    done = process.wait()
-    scene.note(f"status {done.status}: {done.text()}")
-    finish_by_resume(scene, done.status)
-    scene.verify()
+    finish(scene, process)
 
 
 @case
@@ -182,10 +182,7 @@ def libvirtd_restarted_at_destination(scene: VirtScene) -> None:
     process = to_postcopy(scene)
     restart(scene, scene.beta, "postcopy")
     with_speed(scene)
-    done = process.wait()
-    scene.note(f"status {done.status}: {done.text()}")
-    finish_by_resume(scene, done.status)
-    scene.verify()
+    finish(scene, process)
 
 
 @case
@@ -269,8 +266,7 @@ def tpm_and_vnc(scene: VirtScene) -> None:
 def no_userfaultfd(scene: VirtScene) -> None:
     """A destination as Debian makes it: the reason is named."""
     scene.start(userfaultfd=False).boot(BOTH)
-    done = scene.move(scene.alpha).wait()
-    scene.note(f"status {done.status}: {done.text()}")
+    done = ended(scene, scene.move(scene.alpha))
     require(done.status == 1, f"status {done.status}")
     require("userfaultfd=1" in done.text(), "no remedy is named")
     scene.expect_state(scene.alpha, "running")
@@ -285,8 +281,7 @@ def stock_destination(scene: VirtScene) -> None:
     scene.start().boot(BOTH)
     shutil.copy(scene.beta.tree / PROGRAM, scene.pair.shared / "stock")
     scene.beta.check("mv", "/srv/stock", f"/{PROGRAM}")
-    done = scene.move(scene.alpha).wait()
-    scene.note(f"status {done.status}: {done.text()}")
+    done = ended(scene, scene.move(scene.alpha))
     require(done.status in (1, 2), f"status {done.status}")
     wait_until(lambda: scene.state(scene.alpha).startswith("running"),
                "the guest runs at alpha")

@@ -15,6 +15,7 @@ from dev.demo.guest_disk import DISK_BYTES, Guest, make_guest
 from dev.demo.network import (GUEST_ADDRESS, GUEST_MAC, PREFIX_LENGTH,
                               Network, make_network)
 from dev.demo.process import KERNEL_LINE, MEMORY_MIB
+from dev.demo.summary import average
 from dev.libvirt.virt_guest import Disk, Domain
 from dev.libvirt.virt_host import VirtHost
 from dev.libvirt.virt_scene import Process, VirtScene
@@ -24,7 +25,7 @@ from dev.rig.image import MIB
 RATE = "160mbit"
 CLIENTS = 2
 PGBENCH_SECONDS = 3600
-WARM_SECONDS = 12.0
+WARM_REPORTS = 12        # of pgbench, one each second
 STEADY_SECONDS = 15.0
 MOVE_SECONDS = 600
 CHECK_SECONDS = 900
@@ -81,7 +82,8 @@ class Story:
         wait_until(self.heartbeat.last, "the guest boots")
         wait_until(self.database_answers, "PostgreSQL answers")
         self.load = Load(self.network, CLIENTS, PGBENCH_SECONDS)
-        time.sleep(WARM_SECONDS)
+        wait_until(lambda: len(self.load.samples) >= WARM_REPORTS,
+                   "pgbench is under way")
 
     def database_answers(self) -> bool:
         """Return whether the database is there."""
@@ -92,14 +94,12 @@ class Story:
 
     def rate(self, since: float, until: float) -> float:
         """Return transactions per second."""
-        samples = self.load.overlapping(since, until)
-        seconds = sum(sample.end - sample.begin for sample in samples)
-        return sum(sample.transactions for sample in samples) / (seconds or 1)
+        return average(self.load.overlapping(since, until))
 
     def move(self, way: str, source: VirtHost, *commands: list[str]) -> None:
         """Type @commands at @source; the last one moves the guest."""
         steady = time.monotonic()
-        time.sleep(STEADY_SECONDS)
+        time.sleep(STEADY_SECONDS)      # not for anything: this is measured
         begin, sent = time.monotonic(), source.net.sent_bytes()
         *first, last = commands
         for words in first:
@@ -112,7 +112,8 @@ class Story:
             source.check("virsh", "domjobabort", "vm1")
             ended = f"given up after {MOVE_SECONDS} s"
         end = time.monotonic()
-        time.sleep(1)
+        wait_until(lambda: self.heartbeat.last() > end + 1,
+                   "an answer after the move")
         gaps = self.heartbeat.gaps(begin, end + 1)
         self.rows.append(Row(
             way, len(commands), ended, end - begin,

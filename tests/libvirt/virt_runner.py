@@ -13,10 +13,12 @@ import time
 import traceback
 from pathlib import Path
 
+from dev import roots
+from dev.common import Failure
 from dev.libvirt import virt_root
 from dev.libvirt.virt_scene import Case, VirtScene
 from dev.rig import guest_image
-from dev.rig.basics import QEMU, Skip, TestFailure
+from dev.rig.basics import QEMU, Skip
 from tests.libvirt import cases, database
 
 CASES: dict[str, Case] = {**cases.CASES, "database": database.database}
@@ -30,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="PATTERN", action="append",
                         help="run tests whose name matches (shell pattern)")
     parser.add_argument("--debian", action="append",
-                        choices=virt_root.SUITES,
+                        choices=roots.SUITES,
                         help="only the libvirt of this release")
     parser.add_argument("--packages", type=Path, metavar="FOLDER",
                         help="take QEMU from this apt repository")
@@ -71,10 +73,10 @@ def main() -> int:
         sys.exit(f"{QEMU} does not exist: build it, or set WSM_QEMU")
     guest_image.build()
     failed = 0
-    for suite in options.debian or virt_root.SUITES:
+    for suite in options.debian or roots.SUITES:
         try:
             tree = virt_root.make(suite, options.packages)
-        except TestFailure as error:
+        except Failure as error:
             sys.exit(str(error))
         for name in chosen:
             begin = time.monotonic()

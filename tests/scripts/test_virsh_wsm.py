@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 from pathlib import Path
 from typing import Any, Optional
 from unittest import mock
 
+from dev.rig.basics import wait_until
 from wsm import libvirt_move
 from wsm.virsh import Virsh, VirshError
 
@@ -506,6 +506,11 @@ class Program(VirshWsm):
             fcntl.flock(file, fcntl.LOCK_SH)
             self.hosts = Hosts(json.load(file))
 
+    def asked_twice(self) -> bool:
+        """Return whether query-wsm has been asked that often."""
+        self.read_state()
+        return int(self.hosts.state["asked"]) >= 2
+
     def run_program(self, interrupt: bool = False) -> tuple[int, str]:
         """Run it, with ^C after the second query-wsm if wanted."""
         self.file.write_text(json.dumps(self.hosts.state), encoding="utf-8")
@@ -514,13 +519,9 @@ class Program(VirshWsm):
         with subprocess.Popen([sys.executable, PROGRAM, *OPTIONS, "vm1", URI],
                               text=True, env=env, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT) as process:
-            deadline = time.monotonic() + SECONDS
-            while interrupt and time.monotonic() < deadline:
-                self.read_state()
-                if self.hosts.state["asked"] >= 2:
-                    process.send_signal(signal.SIGINT)
-                    break
-                time.sleep(0.01)
+            if interrupt:
+                wait_until(self.asked_twice, "two of query-wsm", SECONDS)
+                process.send_signal(signal.SIGINT)
             text = process.communicate(timeout=SECONDS)[0]
         self.read_state()
         return process.returncode, text

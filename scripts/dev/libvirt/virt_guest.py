@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guests as libvirt knows them: the XML of a domain."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dev.libvirt.virt_host import IMAGES
 from dev.rig.image import MIB
@@ -80,7 +80,6 @@ class Domain:
     tpm: bool = False
     vnc: bool = False
     mac: str = ""                       # that of a card on a bridge
-    extra: tuple[str, ...] = field(default=())      # devices
 
     def xml(self) -> str:
         """Return it as libvirt wants it."""
@@ -108,7 +107,6 @@ class Domain:
     <memballoon model='none'/>
     <serial type='file'><source path='/var/log/libvirt/qemu/{self.name}.console'/></serial>
     {"".join(devices)}
-    {"".join(self.extra)}
   </devices>
 {'' if self.mac else CARD}
 </domain>

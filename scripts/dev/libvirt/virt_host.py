@@ -4,7 +4,6 @@
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,10 +184,11 @@ class VirtHost:
         """Replace Debian's QEMU by the tested one, and what it needs."""
         programs = {"qemu-system-x86_64": QEMU.resolve(),
                     "qemu-img": Path(tool("qemu-img")).resolve()}
+        present = {path.name for path in self.tree.glob("usr/lib/**/*")}
         for name, path in programs.items():
             put(path, self.top / "usr/bin" / name)
             for library in libraries(path):
-                if not list(self.tree.glob(f"usr/lib/**/{library.name}")):
+                if library.name not in present:
                     put(library, self.top / "usr/local/lib" / library.name)
         for folder in FIRMWARE:
             for path in (self.tree / folder).glob("*.*"):
@@ -200,10 +200,10 @@ class VirtHost:
         wait_until(lambda: self.virsh("version").status == 0,
                    f"{self.name}: libvirtd answers")
 
-    def stop_libvirtd(self, how: signal.Signals = signal.SIGTERM) -> None:
+    def stop_libvirtd(self) -> None:
         """End libvirtd; guests run on."""
         pid = self.check("cat", DAEMON_PIDS["libvirtd"]).strip()
-        self.check("kill", f"-{int(how)}", pid)
+        self.check("kill", pid)
         wait_until(lambda: self.run("kill", "-0", pid).status != 0,
                    f"{self.name}: libvirtd ends")
 

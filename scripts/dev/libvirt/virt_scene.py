@@ -16,8 +16,8 @@ from dev.libvirt.virt_pair import Pair
 from dev.rig.basics import GUEST_BUILD, TestFailure, require, wait_until
 from dev.rig.guest import Guest
 from dev.rig.host import Link
+from dev.rig.scene import WSM
 
-WSM = "whole-system"
 TOOLS = "usr/share/qemu-wsm"
 
 

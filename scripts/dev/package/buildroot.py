@@ -37,6 +37,8 @@ class BuildRoot:
         self.profiles = list(PROFILES)
         if not all_targets:
             self.profiles.append(control.X86_ONLY)
+        if not block_tests:
+            self.profiles.append("nocheck")
         self.block_tests = block_tests
         self.copied = suite.copied + all_targets * suite.copied_all
         self.copies: list[Path] = []
@@ -74,13 +76,9 @@ class BuildRoot:
                 shutil.copy(path, self.work)
             self.install("install " + " ".join(f"./{path.name}"
                                                for path in self.copies))
-        profiles = ",".join(self.all_profiles())
+        profiles = ",".join(self.profiles)
         self.install(f"build-dep --arch-only -P {profiles} ./{dsc.name}")
         self.install("install debhelper dh-python")
-
-    def all_profiles(self) -> list[str]:
-        """Return the build profiles."""
-        return [*self.profiles, *([] if self.block_tests else ["nocheck"])]
 
     def fetch_copies(self) -> None:
         """Fetch what goes into the repository as it is in Debian 13."""
@@ -116,7 +114,7 @@ dpkg-source --extract {shlex.quote(dsc.name)} qemu >log
 export PATH=/usr/lib/ccache:$PATH CCACHE_DIR=/shared
 export CCACHE_BASEDIR=/{WORK} DEB_BUILD_OPTIONS={shlex.quote(options)}
 cd qemu
-dpkg-buildpackage -B -us -uc -P{','.join(self.all_profiles())} \
+dpkg-buildpackage -B -us -uc -P{','.join(self.profiles)} \
     >>../log 2>&1 || {{ tail -n 40 ../log; exit 1; }}
 """)
 

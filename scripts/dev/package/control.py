@@ -34,23 +34,22 @@ endif
 
 def replaced(text: str, pattern: str, new: str, where: str) -> str:
     """Return @text with what matches @pattern, once, replaced by @new."""
-    found = re.findall(pattern, text, re.M)
-    if len(found) != 1:
-        raise Failure(f"Debian's {where} has {len(found)} times what matches "
+    result, count = re.subn(pattern, new, text, flags=re.M)
+    if count != 1:
+        raise Failure(f"Debian's {where} has {count} times what matches "
                       f"'{pattern}', not once: its packaging has changed; "
                       "see scripts/dev/package/control.py")
-    return re.sub(pattern, lambda match: match.expand(new), text, count=1,
-                  flags=re.M)
+    return result
 
 
 def stanza(text: str, package: str) -> tuple[int, int]:
     """Return where the lines about @package begin and end."""
-    found = re.findall(f"^Package: {re.escape(package)}$", text, re.M)
+    found = list(re.finditer(f"^Package: {re.escape(package)}$", text, re.M))
     if len(found) != 1:
         raise Failure(f"Debian's control-in has {len(found)} packages "
                       f"{package}: its packaging has changed; see "
                       "scripts/dev/package/control.py")
-    begin = text.index(f"Package: {package}\n")
+    begin = found[0].start()
     end = text.find("\nPackage: ", begin)
     return begin, len(text) if end < 0 else end
 

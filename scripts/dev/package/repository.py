@@ -22,6 +22,7 @@ KEYS = debsource.FOLDER / "gnupg"
 KEY_FILE = FOLDER / "qemu-wsm.gpg"
 ORIGIN = "qemu-wsm"
 ARCHITECTURE = "amd64"
+SOURCES = "etc/apt/sources.list.d/qemu-wsm.sources"      # in a root
 # By-products: same source, nothing of ours in them
 LEFT_OUT = ("qemu-guest-agent_",)
 RELEASE = {
@@ -59,15 +60,20 @@ def key() -> str:
     return known()[0]
 
 
+def pool(suite: Suite) -> Path:
+    """Return the folder with the packages for @suite."""
+    return FOLDER / "pool" / suite.name
+
+
 def fill_pool(suite: Suite, debs: Path, copies: list[Path]) -> None:
     """Make pool/SUITE hold what is in @debs, and @copies."""
-    pool = FOLDER / "pool" / suite.name
-    shutil.rmtree(pool, ignore_errors=True)
-    pool.mkdir(parents=True)
+    where = pool(suite)
+    shutil.rmtree(where, ignore_errors=True)
+    where.mkdir(parents=True)
     for path in [*sorted(debs.iterdir()), *copies]:
         if (path.name.endswith((".deb", ".dsc")) or ".tar." in path.name) \
                 and not path.name.startswith(LEFT_OUT):
-            shutil.copy(path, pool)
+            shutil.copy(path, where)
 
 
 def write_index(path: Path, text: str) -> None:
@@ -99,11 +105,11 @@ def publish(suite: Suite, debs: Path, copies: list[Path]) -> None:
     fill_pool(suite, debs, copies)
     dists = FOLDER / "dists" / suite.name
     shutil.rmtree(dists, ignore_errors=True)
-    pool = f"pool/{suite.name}"
+    names = pool(suite).relative_to(FOLDER)
     write_index(dists / f"main/binary-{ARCHITECTURE}/Packages",
-                output(["apt-ftparchive", "packages", pool], cwd=FOLDER))
+                output(["apt-ftparchive", "packages", names], cwd=FOLDER))
     write_index(dists / "main/source/Sources",
-                output(["apt-ftparchive", "sources", pool], cwd=FOLDER))
+                output(["apt-ftparchive", "sources", names], cwd=FOLDER))
     sign(dists, suite)
     subprocess.run(["gpgconf", "--kill", "all"], check=False,
                    env={**os.environ, "GNUPGHOME": str(KEYS)})
@@ -115,6 +121,13 @@ def sources_entry(suite: Suite, where: str, keyring: str) -> str:
     return (f"Types: deb\nURIs: {where}\nSuites: {suite.name}\n"
             f"Components: main\nArchitectures: {ARCHITECTURE}\n"
             f"Signed-By: {keyring}\n")
+
+
+def add_to(tree: Path, suite: Suite) -> None:
+    """Tell apt in the root @tree of the repository, which is /shared there."""
+    (tree / SOURCES).write_text(
+        sources_entry(suite, "file:/shared", f"/shared/{KEY_FILE.name}"),
+        encoding="utf-8")
 
 
 def version(suite: Suite) -> str | None:

@@ -15,13 +15,13 @@ from dev.common import Failure, say
 from dev.package import debsource, lint, repository, versions
 from dev.package.versions import Suite
 from dev.results import NOT_OK, OK, Results
+from dev.rig.basics import TestFailure, require
 
 # A host with all that belongs to a QEMU for PCs
 QEMU = ("qemu-system-x86 qemu-system-common qemu-utils qemu-block-extra "
         "qemu-system-gui qemu-system-modules-spice "
         "qemu-system-modules-opengl qemu-system-data seabios")
 OURS = "qemu-wsm-tools qemu-wsm-pin"
-SOURCES = "etc/apt/sources.list.d/qemu-wsm.sources"
 PRELUDE = """
 set -eu
 export DEBIAN_FRONTEND=noninteractive
@@ -34,7 +34,7 @@ $install {QEMU} {OURS} >/dev/null
 """
 # As docs/install.md has it
 GO_BACK = f"""
-rm -f /{SOURCES}
+rm -f /{repository.SOURCES}
 apt-get -qq -y purge qemu-wsm-pin >/dev/null
 apt-get -qq update
 rm -f /usr/share/doc/qemu-system-x86
@@ -88,10 +88,6 @@ done
 """
 
 
-class Wrong(Exception):
-    """What a case has found."""
-
-
 @dataclass
 class Trial:
     """A Debian system in which the packages for @suite are tried."""
@@ -114,7 +110,7 @@ class Trial:
         if done.returncode:
             print(done.stdout)
             last = (done.stdout.splitlines() or ["no output"])[-1]
-            raise Wrong(f"exit status {done.returncode}: {last}")
+            raise TestFailure(f"exit status {done.returncode}: {last}")
         return done.stdout
 
     def make(self) -> None:
@@ -125,12 +121,6 @@ class Trial:
         policy.chmod(0o755)
         shutil.copy(debsource.PACKAGING / "qemu/tests/wsm-guest",
                     self.tree / "root")
-
-    def add_repository(self) -> None:
-        """Tell apt of the repository."""
-        (self.tree / SOURCES).write_text(repository.sources_entry(
-            self.suite, "file:/shared", f"/shared/{repository.KEY_FILE.name}"),
-            encoding="utf-8")
 
     def installed(self, package: str) -> str:
         """
@@ -148,19 +138,17 @@ class Trial:
             version = self.installed(package)
             if package in ("seabios", "qemu-system-data"):
                 continue
-            if ("+wsm" in version) != ours:
-                raise Wrong(f"{package} is {version}")
+            require(("+wsm" in version) == ours, f"{package} is {version}")
         said = self.shell("qemu-system-x86_64 --version").splitlines()[0]
-        if ("qemu-wsm" in said) != ours:
-            raise Wrong(said)
-        if changed := self.shell("dpkg --verify"):
-            raise Wrong(f"dpkg --verify: {changed}")
+        require(("qemu-wsm" in said) == ours, said)
+        changed = self.shell("dpkg --verify")
+        require(not changed, f"dpkg --verify: {changed}")
 
     # The cases
 
     def fresh(self) -> None:
         """Install ours where no QEMU was."""
-        self.add_repository()
+        repository.add_to(self.tree, self.suite)
         self.shell(INSTALL)
         self.expect_ours(True)
 
@@ -172,19 +160,17 @@ class Trial:
         """What goes with it works where it is installed."""
         said = self.shell("truncate -s 1M /tmp/a.raw; wsm-info /tmp/a.raw; "
                           "test -s /usr/share/man/man1/wsm-info.1.gz")
-        if "current" not in said:
-            raise Wrong(said)
-        if self.shell("find /usr/share/qemu-wsm -name '*.pyc' | head -n 1; "
-                      "dpkg --verify qemu-wsm-tools") == "":
-            raise Wrong("no compiled modules")
+        require("current" in said, said)
+        require(self.shell("find /usr/share/qemu-wsm -name '*.pyc' | "
+                           "head -n 1; dpkg --verify qemu-wsm-tools"),
+                "no compiled modules")
 
     def pinned(self) -> None:
         """Debian's next version is not taken, and would be without a pin."""
         ours = self.installed("qemu-system-x86")
         later = f"{versions.base_of(ours)}.1"
         candidates = self.shell(NEXT, later).split()
-        if candidates != [ours, later]:
-            raise Wrong(f"apt would take {candidates}")
+        require(candidates == [ours, later], f"apt would take {candidates}")
 
     def back(self) -> None:
         """Go back to Debian's while a guest of ours runs."""
@@ -193,39 +179,36 @@ class Trial:
 
     def upgrade(self) -> None:
         """Go from Debian's to ours while a guest of Debian's runs."""
-        self.add_repository()
+        repository.add_to(self.tree, self.suite)
         print(self.shell("$guest during sh -euc \"$1\"", PRELUDE + INSTALL))
         self.expect_ours(True)
 
     def autopkgtest(self) -> None:
         """The test in the source package."""
-        dsc = self.newest_dsc()
+        dsc, = self.pooled("qemu_*.dsc")
         print(self.shell(
             "$install autopkgtest >/dev/null; cd /root; autopkgtest "
-            "--no-built-binaries --test-name=wsm-move \"$1\" -- null",
-            f"/shared/pool/{self.suite.name}/{dsc.name}"))
+            "--no-built-binaries --test-name=wsm-move \"$1\" -- null", dsc))
 
-    def newest_dsc(self) -> Path:
-        """Return the source package of QEMU in the repository."""
-        pool = repository.FOLDER / "pool" / self.suite.name
-        return next(pool.glob("qemu_*.dsc"))
+    def pooled(self, pattern: str) -> list[str]:
+        """Return files of the repository, as seen in the system."""
+        return [f"/shared/{path.relative_to(repository.FOLDER)}" for path in
+                sorted(repository.pool(self.suite).glob(pattern))]
 
     def lintian(self) -> None:
         """Lintian has no more to say of ours than of Debian's."""
-        pool = repository.FOLDER / "pool" / self.suite.name
-        ours = [f"/shared/pool/{self.suite.name}/{path.name}"
-                for path in sorted(pool.glob("*wsm*.deb"))]
+        ours = self.pooled("*wsm*.deb")
         names = [Path(path).name.split("_")[0] for path in ours]
         self.shell("$install lintian >/dev/null")
         theirs = self.told(self.debians(names))
         if self.suite.suffix:           # what comes of its own debhelper
             theirs |= self.told(self.own(names))
-        told = self.told([*ours, *self.sources()])
+        told = self.told([*ours, *self.pooled("*.dsc")])
         print(f"# lintian: {sum(told.values())} tags, Debian's packages "
               f"have {sum(theirs.values())}")
         if new := lint.more(told, theirs):
             print("\n".join(f"# {line}" for line in new))
-            raise Wrong(f"{len(new)} tags more than Debian's")
+            raise TestFailure(f"{len(new)} tags more than Debian's")
 
     def told(self, files: list[str]) -> lint.Tags:
         """Return what lintian tells of packages, by their names there."""
@@ -237,12 +220,6 @@ class Trial:
         self.shell(OWN, *names)
         where = self.tree / "root/debian/own"
         return [f"own/{path.name}" for path in sorted(where.glob("*.deb"))]
-
-    def sources(self) -> list[str]:
-        """Return our source packages, as seen in the system."""
-        pool = repository.FOLDER / "pool" / self.suite.name
-        return [f"/shared/pool/{self.suite.name}/{path.name}"
-                for path in sorted(pool.glob("*.dsc"))]
 
     def debians(self, names: list[str]) -> list[str]:
         """Put Debian 13's packages @names, and QEMU's source, into /root."""
@@ -275,7 +252,7 @@ class Trial:
         say(name)
         try:
             case()
-        except (Wrong, Failure) as error:
+        except (TestFailure, Failure) as error:
             self.results.add(NOT_OK, name, str(error).split("\n", 1)[0])
         else:
             self.results.add(OK, name)

@@ -53,14 +53,6 @@ def base_of(version: str) -> str:
     return found[1]
 
 
-def revision_of(version: str) -> str:
-    """Return which packaging of ours a version is of."""
-    base_of(version)
-    found = OURS.fullmatch(version)
-    assert found
-    return found[2]
-
-
 def without_epoch(version: str) -> str:
     """Return a version as it is in the names of files."""
     return version.split(":", 1)[-1]
