@@ -64,6 +64,9 @@ class BuildRoot:
             (self.tree / "etc/apt/sources.list.d/backports.list").write_text(
                 f"deb {main} {name} main\n", encoding="utf-8")
         self.install("update")
+        # QEMU's configure takes these, for which ccache makes no links
+        self.shell("ln -sf ../../bin/ccache /usr/lib/ccache/cc; "
+                   "ln -sf ../../bin/ccache /usr/lib/ccache/c++")
 
     def add_dependencies(self, dsc: Path) -> None:
         """Install what is needed to build @dsc."""
