@@ -2,13 +2,12 @@
 """The matrix: what whole-system migration must work with."""
 
 from dataclasses import replace
-from typing import Callable
 
 from dev.rig.basics import require, wait_until
 from dev.rig.image import MIB
 from dev.rig.scene import Scene, begin, disk_total, finish, query, wait_phase
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
-from tests.functional.lib import tls
+from tests.functional.lib import setups, tls
 from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, SLOW_PUSH,
                                         end, expect_moved, expect_postcopy,
                                         expect_unharmed, fill_half,
@@ -128,8 +127,7 @@ matrix('heavy-load', MachineConfig(), 'Writes without limit.',
        writers=4, readers=2, full=6, part=3, big=1, flush=200)
 
 
-def with_setup(name: str, setup: Callable[[Scene, Vm, Vm], None],
-               summary: str) -> None:
+def with_setup(name: str, setup: setups.Setup, summary: str) -> None:
     """Add a test in which both sides are set up in a special way."""
     def function(scene: Scene) -> None:
         source = loaded_source(scene)
@@ -144,38 +142,24 @@ def with_setup(name: str, setup: Callable[[Scene, Vm, Vm], None],
     add(name, function)
 
 
-def setup_multifd(_scene: Scene, source: Vm, destination: Vm) -> None:
-    for vm in (source, destination):
-        vm.set_caps('multifd')
-        vm.set_params(multifd_channels=3)
-
-
 def setup_psk(scene: Scene, source: Vm, destination: Vm) -> None:
     folder = tls.make_keys(scene.folder / 'tls')
     tls.use_psk(source, folder, 'client')
     tls.use_psk(destination, folder, 'server')
 
 
-def setup_multifd_tls(scene: Scene, source: Vm, destination: Vm) -> None:
-    setup_multifd(scene, source, destination)
-    tls.use_x509_on_both(scene, source, destination)
-
-
-def setup_auto_converge(_scene: Scene, source: Vm, destination: Vm) -> None:
-    for vm in (source, destination):
-        vm.set_caps('auto-converge')
-
-
 def setup_large_blocks(_scene: Scene, source: Vm, _destination: Vm) -> None:
     source.qmp.cmd('wsm-set-options', granularity=65536, channels=8)
 
 
-with_setup('multifd', setup_multifd, 'RAM over multifd channels.')
+with_setup('multifd', setups.multifd(), 'RAM over multifd channels.')
 with_setup('tls-x509', tls.use_x509_on_both,
            'TLS with certificates.')
 with_setup('tls-psk', setup_psk, 'TLS with a shared key.')
-with_setup('multifd-tls', setup_multifd_tls, 'multifd and TLS at once.')
-with_setup('auto-converge', setup_auto_converge, 'With auto-converge on.')
+with_setup('multifd-tls', setups.with_tls(setups.multifd()),
+           'multifd and TLS at once.')
+with_setup('auto-converge', setups.caps('auto-converge'),
+           'With auto-converge on.')
 with_setup('large-blocks', setup_large_blocks,
            'Blocks of 64 KiB, eight bulk channels.')
 

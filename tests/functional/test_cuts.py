@@ -2,7 +2,7 @@
 """Links that break: block channels in any phase, the whole link later."""
 
 import socket
-from typing import Any, Callable, Optional
+from typing import Any
 
 from dev.rig.basics import TestFailure, require, wait_until
 from dev.rig.image import MIB
@@ -16,8 +16,8 @@ from tests.functional.lib.moves import (LOAD, end, expect_moved,
                                         expect_unharmed, fill_half,
                                         loaded_source, second_try)
 from tests.functional.lib.registry import add, test
+from tests.functional.lib.setups import Setup, nothing
 
-Setup = Callable[[Scene, Vm, Vm], None]
 LONG_POSTCOPY: dict[str, Any] = {'x_push_delay': 200, 'max_residue': 30000}
 
 
@@ -42,13 +42,12 @@ def wait_connected(vm: Vm) -> None:
                'all block channels are up again')
 
 
-def in_postcopy(scene: Scene, setup: Optional[Setup] = None,
+def in_postcopy(scene: Scene, setup: Setup = nothing,
                 **load: int) -> tuple[Vm, Vm, Relay]:
     """A migration in a post-copy phase that lasts until it is let go."""
     source = loaded_source(scene, **(load or {**LOAD, 'rate': 0}))
     destination = scene.destination('defer')
-    if setup:
-        setup(scene, source, destination)
+    setup(scene, source, destination)
     destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
     relay = scene.make_relay(destination)
     begin(source, relay.uri, **LONG_POSTCOPY)
@@ -194,7 +193,7 @@ def stop_that_hangs(destination: Vm) -> int:
 
 
 def stop_without_link(name: str, summary: str,
-                      setup: Optional[Setup] = None) -> None:
+                      setup: Setup = nothing) -> None:
     """Add a test that stops the guest while its read cannot be answered."""
     def function(scene: Scene) -> None:
         source, destination, relay = in_postcopy(

@@ -3,26 +3,25 @@
 
 import socket
 from dataclasses import replace
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from dev.rig.basics import require, wait_until
 from dev.rig.image import MIB
 from dev.rig.relay import BLOCK, MAIN, Relay
 from dev.rig.scene import WSM, Scene, begin, finish, query, wait_phase
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
-from tests.functional.lib import tls
+from tests.functional.lib import setups, tls
 from tests.functional.lib.descriptor import begin_by, connect_to
 from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, SLOW_PUSH,
                                         end, expect_moved, expect_postcopy,
                                         expect_unharmed, fill_half,
                                         loaded_source, move, second_try)
 from tests.functional.lib.registry import add, test
+from tests.functional.lib.setups import PREEMPT, Setup
 from tests.functional.test_cuts import (LONG_POSTCOPY, complete,
                                         cut_whole_link, let_go, recover)
 
-Setup = Callable[[Scene, Vm, Vm], None]
 LISTEN = 'tcp:127.0.0.1:0'
-PREEMPT = ('postcopy-ram', 'postcopy-preempt')
 
 
 def has_capability(vm: Vm) -> bool:
@@ -124,35 +123,14 @@ def follows(name: str, summary: str, setup: Setup, uri: str = LISTEN,
     add(name, function)
 
 
-def setup_nothing(_scene: Scene, _source: Vm, _destination: Vm) -> None:
-    pass
-
-
-def setup_caps(*caps: str) -> Setup:
-    def setup(_scene: Scene, source: Vm, destination: Vm) -> None:
-        for vm in (source, destination):
-            vm.set_caps(*caps)
-    return setup
-
-
-def setup_multifd(_scene: Scene, source: Vm, destination: Vm) -> None:
-    for vm in (source, destination):
-        vm.set_caps('multifd')
-        vm.set_params(multifd_channels=3)
-
-
-def setup_multifd_tls(scene: Scene, source: Vm, destination: Vm) -> None:
-    setup_multifd(scene, source, destination)
-    tls.use_x509_on_both(scene, source, destination)
-
-
-follows('follows-unix', 'Over a unix: address.', setup_nothing,
+follows('follows-unix', 'Over a unix: address.', setups.nothing,
         'unix:{folder}/migration')
 follows('follows-tls', 'With TLS.', tls.use_x509_on_both)
-follows('follows-multifd', 'With multifd.', setup_multifd)
-follows('follows-multifd-tls', 'With multifd and TLS.', setup_multifd_tls)
+follows('follows-multifd', 'With multifd.', setups.multifd())
+follows('follows-multifd-tls', 'With multifd and TLS.',
+        setups.with_tls(setups.multifd()))
 follows('follows-preempt', 'With postcopy-preempt, which has no effect.',
-        setup_caps(*PREEMPT))
+        setups.caps(*PREEMPT))
 
 
 def late_main_stream(name: str, summary: str, setup: Setup) -> None:
@@ -178,10 +156,10 @@ def late_main_stream(name: str, summary: str, setup: Setup) -> None:
     add(name, function)
 
 
-late_main_stream('follows-late', 'Block channels come first.', setup_nothing)
+late_main_stream('follows-late', 'Block channels come first.', setups.nothing)
 late_main_stream('follows-late-preempt',
                  'Block channels where one for preempt is expected.',
-                 setup_caps(*PREEMPT))
+                 setups.caps(*PREEMPT))
 
 
 def in_postcopy(scene: Scene) -> tuple[Vm, Vm, Relay]:
@@ -267,13 +245,13 @@ def setup_release_ram(_scene: Scene, _source: Vm, destination: Vm) -> None:
 
 RAW = DiskConfig('vd0')
 follows_in_vain('follows-not-to-wrong-size', 'The disk is too small.',
-                setup_nothing, 'vd0', str(MIB),
+                setups.nothing, 'vd0', str(MIB),
                 config=MachineConfig((replace(RAW, size=MIB),)))
 follows_in_vain('follows-not-with-conflict',
                 'The destination has a capability that does not go with it.',
                 setup_release_ram, WSM, 'release-ram', 'switch')
 follows_in_vain('follows-not-to-other-machine',
-                'The destination is another machine.', setup_nothing,
+                'The destination is another machine.', setups.nothing,
                 'Machine type received', config=MachineConfig(machine='q35'))
 
 

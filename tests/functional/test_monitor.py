@@ -12,9 +12,8 @@ from dev.rig.scene import (Scene, begin, disk_total, finish, query, wait_phase,
 from dev.rig.vm import MachineConfig, Vm
 from dev.rig.wire import VERSION
 from tests.functional.lib.moves import (SLOW_PUSH, end, expect_moved,
-                                        expect_unharmed, fill_half,
-                                        hold_ram_phase, loaded_source, move,
-                                        release_ram_phase)
+                                        fill_half, hold_ram_phase,
+                                        loaded_source, release_ram_phase)
 from tests.functional.lib.registry import test
 
 SLOW = 8 * MIB

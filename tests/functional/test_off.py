@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Without the capability nothing differs; these run with any QEMU."""
 
-from typing import Callable, Optional
+from typing import Optional
 
 from dev.rig.basics import require, wait_until
 from dev.rig.image import MIB
 from dev.rig.relay import BLOCK, MAIN
 from dev.rig.scene import Scene, expect_clean
-from dev.rig.vm import MachineConfig, Vm
-from tests.functional.lib import tls
-from tests.functional.lib.moves import BUSY_RAM
+from dev.rig.vm import MachineConfig
+from tests.functional.lib import setups
+from tests.functional.lib.moves import BUSY_RAM, hold_ram_phase
 from tests.functional.lib.registry import add, test
 
 # How the section's name stands in the stream: length, text, instance 0
@@ -71,7 +71,7 @@ def off_means_off(scene: Scene) -> None:
     require(not list(scene.folder.glob('**/*.wsm*')), 'there is a record')
 
 
-def off(name: str, summary: str, setup: Callable[[Scene, Vm, Vm], None],
+def off(name: str, summary: str, setup: setups.Setup,
         config: Optional[MachineConfig] = None, late: int = 0,
         postcopy: bool = False) -> None:
     """Add a test of a stock migration that needs several connections.
@@ -90,7 +90,7 @@ def off(name: str, summary: str, setup: Callable[[Scene, Vm, Vm], None],
         relay = scene.make_relay(destination)
         relay.hold_main = bool(late)
         if postcopy:
-            source.set_params(downtime_limit=1, max_bandwidth=48 * MIB)
+            hold_ram_phase(source)
         source.qmp.cmd('migrate', uri=relay.uri)
         if late:
             wait_until(lambda: len(relay.connections) >= late,
@@ -115,36 +115,18 @@ def off(name: str, summary: str, setup: Callable[[Scene, Vm, Vm], None],
     add(name, function, config, needs_wsm=False)
 
 
-def with_multifd(_scene: Scene, source: Vm, destination: Vm) -> None:
-    for vm in (source, destination):
-        vm.set_caps('multifd')
-        vm.set_params(multifd_channels=70)
-
-
-def with_multifd_tls(scene: Scene, source: Vm, destination: Vm) -> None:
-    with_multifd(scene, source, destination)
-    tls.use_x509_on_both(scene, source, destination)
-
-
-def with_preempt(_scene: Scene, source: Vm, destination: Vm) -> None:
-    for vm in (source, destination):
-        vm.set_caps('postcopy-ram', 'postcopy-preempt')
-
-
-def with_preempt_tls(scene: Scene, source: Vm, destination: Vm) -> None:
-    with_preempt(scene, source, destination)
-    tls.use_x509_on_both(scene, source, destination)
-
-
 # It opens the channel for preempt at once, and says nothing on it
 OLD = MachineConfig(machine='pc-i440fx-7.1')
+MULTIFD = setups.multifd(70)
+PREEMPT = setups.caps(*setups.PREEMPT)
 
-off('off-multifd', 'Many channels of multifd.', with_multifd)
+off('off-multifd', 'Many channels of multifd.', MULTIFD)
 off('off-multifd-late', 'The main stream is the last to say something.',
-    with_multifd, late=71)
-off('off-multifd-tls', 'Many channels of multifd with TLS.', with_multifd_tls)
-off('off-preempt', 'A channel for preempt.', with_preempt, postcopy=True)
-off('off-preempt-tls', 'A channel for preempt with TLS.', with_preempt_tls,
-    postcopy=True)
+    MULTIFD, late=71)
+off('off-multifd-tls', 'Many channels of multifd with TLS.',
+    setups.with_tls(MULTIFD))
+off('off-preempt', 'A channel for preempt.', PREEMPT, postcopy=True)
+off('off-preempt-tls', 'A channel for preempt with TLS.',
+    setups.with_tls(PREEMPT), postcopy=True)
 off('off-preempt-old', 'A channel for preempt that says nothing at first.',
-    with_preempt, OLD, late=2, postcopy=True)
+    PREEMPT, OLD, late=2, postcopy=True)

@@ -1,38 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """postcopy-preempt, which libvirt switches on wherever it can, does nothing."""
 
-from typing import Callable
-
 from dev.rig.basics import require
-from dev.rig.image import MIB
 from dev.rig.qmp import Json
 from dev.rig.relay import BLOCK, MAIN
 from dev.rig.scene import WSM, Scene, begin, wait_phase
-from dev.rig.vm import Vm
-from tests.functional.lib.moves import BUSY_RAM, LOAD, SLOW_PUSH, fill_half
+from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_PUSH, fill_half,
+                                        hold_ram_phase)
 from tests.functional.lib.registry import add, test
+from tests.functional.lib.setups import PREEMPT
 from tests.functional.test_cuts import complete
 
 
-def in_order(*caps: tuple[str, ...]) -> Callable[[Vm], None]:
-    def setup(vm: Vm) -> None:
-        for group in caps:
-            vm.set_caps(*group)
-    return setup
-
-
-def preempt(name: str, summary: str, *setups: Callable[[Vm], None]) -> None:
-    """Add a test in which postcopy-preempt is on, set up like that."""
+def preempt(name: str, summary: str, *groups: tuple[str, ...]) -> None:
+    """Add a test in which these capabilities are set in this order."""
     def function(scene: Scene) -> None:
         source = scene.source()
         fill_half(scene)
         scene.guest.start(**LOAD, **BUSY_RAM)
         destination = scene.destination('defer', wsm=False)
-        for vm, setup in zip((source, destination), setups):
-            setup(vm)
+        for vm in (source, destination):
+            for group in groups:
+                vm.set_caps(*group)
         destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
         relay = scene.make_relay(destination)
-        source.set_params(downtime_limit=1, max_bandwidth=48 * MIB)
+        hold_ram_phase(source)
         begin(source, relay.uri, **SLOW_PUSH)
         wait_phase(source, 'ram-precopy')
         source.qmp.cmd('migrate-start-postcopy')
@@ -46,11 +38,10 @@ def preempt(name: str, summary: str, *setups: Callable[[Vm], None]) -> None:
     add(name, function)
 
 
-PREEMPT = ('postcopy-ram', 'postcopy-preempt')
 preempt('preempt-before', 'postcopy-preempt, then whole-system: no effect.',
-        in_order(PREEMPT, (WSM,)), in_order(PREEMPT, (WSM,)))
+        PREEMPT, (WSM,))
 preempt('preempt-after', 'whole-system, then postcopy-preempt: no effect.',
-        in_order((WSM,), PREEMPT), in_order((WSM,), PREEMPT))
+        (WSM,), PREEMPT)
 
 
 @test()

@@ -2,14 +2,13 @@
 """What cannot work is refused with a clear error; the guest is unharmed."""
 
 from dataclasses import replace
-from typing import Callable, Optional
 
 from dev.rig.basics import require, wait_until
 from dev.rig.image import MIB
 from dev.rig.qmp import Json, QmpError
 from dev.rig.scene import WSM, Scene, begin, enable, query, wait_phase
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
-from tests.functional.lib import tls
+from tests.functional.lib import setups
 from tests.functional.lib.moves import (SLOW_DISK, end, expect_unharmed,
                                         fill_half, loaded_source, move,
                                         second_try)
@@ -185,17 +184,13 @@ bad_destination('read-only-destination', 'The destination cannot write.',
                 'vd0', 'read-only')
 
 
-Setup = Callable[[Scene, Vm, Vm], None]
-
-
 def only_at_destination(name: str, summary: str,
-                        setup: Optional[Setup] = None) -> None:
+                        setup: setups.Setup = setups.nothing) -> None:
     """Add a test: the source lacks the capability, and both sides say so."""
     def function(scene: Scene) -> None:
         source = loaded_source(scene)
         destination = scene.destination('defer')
-        if setup:
-            setup(scene, source, destination)
+        setup(scene, source, destination)
         destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
         source.qmp.cmd('migrate', uri=scene.uri(destination))
         source.wait_migration('failed')
@@ -210,28 +205,16 @@ def only_at_destination(name: str, summary: str,
     add(name, function)
 
 
-def set_multifd(_scene: Scene, source: Vm, destination: Vm) -> None:
-    for vm in (source, destination):
-        vm.set_caps('multifd', 'return-path')
-
-
-def set_return_path(_scene: Scene, source: Vm, destination: Vm) -> None:
-    for vm in (source, destination):
-        vm.set_caps('return-path')
-
-
-def set_tls(scene: Scene, source: Vm, destination: Vm) -> None:
-    set_return_path(scene, source, destination)
-    tls.use_x509_on_both(scene, source, destination)
-
-
+RETURN_PATH = setups.caps('return-path')
 only_at_destination('only-at-destination', 'The source lacks the capability.')
 only_at_destination('only-at-destination-return-path',
-                    'The same with a return path.', set_return_path)
+                    'The same with a return path.', RETURN_PATH)
 only_at_destination('only-at-destination-multifd',
-                    'The same with multifd, and a return path.', set_multifd)
+                    'The same with multifd, and a return path.',
+                    setups.caps('multifd', 'return-path'))
 only_at_destination('only-at-destination-tls',
-                    'The same with TLS, and a return path.', set_tls)
+                    'The same with TLS, and a return path.',
+                    setups.with_tls(RETURN_PATH))
 
 
 @test()
