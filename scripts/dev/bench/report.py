@@ -15,6 +15,9 @@ from dev.bench.report_compare import (COMPARE_ROWS, COMPARE_TABLES,
 from dev.bench.report_cost import COST_NOTES, COST_ROWS, COST_TITLES
 from dev.bench.report_paper import (PAPER_NOTES, PAPER_ROWS, PAPER_TABLES,
                                     PAPER_TITLES)
+from dev.bench.report_prediction import (PREDICTION_NOTES, PREDICTION_ROWS,
+                                         PREDICTION_TABLES,
+                                         PREDICTION_TITLES)
 from dev.bench.report_scale import SCALE_NOTES, SCALE_ROWS, SCALE_TITLES
 from dev.bench.rows import (Row, collect, field_of, growth, make, per_t0,
                             wrong_row)
@@ -75,6 +78,7 @@ ROWS = {
     **COST_ROWS,
     **APP_ROWS,
     **PAPER_ROWS,
+    **PREDICTION_ROWS,
 }
 
 
@@ -92,10 +96,12 @@ TITLES = {
     **COST_TITLES,
     **APP_TITLES,
     **PAPER_TITLES,
+    **PREDICTION_TITLES,
 }
-TABLES = {**COMPARE_TABLES, **APP_TABLES, **PAPER_TABLES}
+TABLES = {**COMPARE_TABLES, **APP_TABLES, **PAPER_TABLES,
+          **PREDICTION_TABLES}
 NOTES = {**BACK_NOTES, **COST_NOTES, **SCALE_NOTES, **APP_NOTES,
-         **PAPER_NOTES}
+         **PAPER_NOTES, **PREDICTION_NOTES}
 
 
 def cpu_model() -> str:

@@ -17,6 +17,7 @@ from dev.bench.moving import Plan, evenly, measure
 from dev.bench.off import OFF_SECTIONS
 from dev.bench.paper import PAPER_SECTIONS
 from dev.bench.peers import PEER_SECTIONS
+from dev.bench.prediction import PREDICTION_SECTIONS
 from dev.bench.pull import PULL_SECTIONS
 from dev.bench.sample import Samples
 from dev.bench.scale import SCALE_SECTIONS
@@ -59,6 +60,7 @@ SECTIONS: dict[str, Section] = {
     **SCALE_SECTIONS,
     **APP_SECTIONS,
     **PAPER_SECTIONS,
+    **PREDICTION_SECTIONS,
 }
 
 # Those of a quick round, which ends within 10 minutes

@@ -111,13 +111,14 @@ class Cluster:
 
     # wsmctl
 
-    def popen(self, *words: str) -> 'subprocess.Popen[str]':
+    def popen(self, *words: str,
+              stderr: int = subprocess.PIPE) -> 'subprocess.Popen[str]':
         """Start wsmctl."""
         return subprocess.Popen(
             [*self.link.a.prefix(), sys.executable, str(SCRIPTS / 'wsmctl'),
              '--home', str(self.home), *words], text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, start_new_session=True)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+            start_new_session=True)
 
     def ctl(self, *words: str, status: int = 0) -> str:
         """Run wsmctl; return all that it says."""

@@ -3,7 +3,7 @@
 
 import os
 import re
-from typing import Any, Awaitable, Callable, Optional
+from typing import Any, Awaitable, Callable, Mapping, Optional
 
 from wsm.agent import vmfind
 from wsm.agent.monitor import Monitor, QmpFailed
@@ -149,8 +149,20 @@ async def fingerprint(call: Call) -> Fingerprint:
         tuple(sorted(disks, key=lambda disk: disk.path)))
 
 
-async def disk_uses(call: Call) -> list[DiskUse]:
-    """Return sizes, and what was written since each sync point."""
+async def ram_sizes(call: Call) -> list[int]:
+    """Return the bytes of each piece of the guest's memory."""
+    found = [int(each["size"]) for each in await call("query-memdev")]
+    memory = await call("query-memory-size-summary")
+    return found or [int(memory["base-memory"])]
+
+
+async def disk_uses(call: Call,
+                    written: Mapping[str, float]) -> list[DiskUse]:
+    """
+    Return sizes, and what was written since each sync point.
+
+    @written: bytes per second, lately.
+    """
     points = {str(image["name"]): {str(point["id"]): int(point["changed"])
                                    for point in image["points"]}
               for image in (await call("query-wsm"))["images"]
@@ -165,7 +177,7 @@ async def disk_uses(call: Call) -> list[DiskUse]:
         found.append(DiskUse(
             name, int(image["virtual-size"]),
             int(image.get("actual-size", image["virtual-size"])),
-            points=points.get(name, {})))
+            written.get(name, 0.0), points.get(name, {})))
     return found
 
 

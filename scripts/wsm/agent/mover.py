@@ -10,6 +10,7 @@ can take it away.
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Record:
     reason: str = ""
     before: str = ""                # the source's session before this one
     described: Optional[spec.Spec] = None
+    final: str = ""                 # JSON: figures of a source that has ended
 
 
 @dataclass
@@ -209,10 +211,9 @@ class Mover:
             whole=self.whole(record), missing=missing,
             never_ran=(live.watched and "postcopy" not in live.phases),
             reason=self.reason(record, info, migration))
-        return end, {**{key: value for key, value in info.items()
-                        if key != "images"}, "status": migration.get(
-                            "status", "none"), "ram": migration.get(
-                                "ram", {})}
+        if record.final and not info:
+            return end, dict(json.loads(record.final))
+        return end, figures_of(info, migration)
 
     def whole(self, record: Record) -> bool:
         """Return whether no record says that an image here is old."""
@@ -491,7 +492,7 @@ class Mover:
         record = self.record(move)
         if record.ended:
             return
-        word, _, _ = await self.word(record)
+        word, info, migration = await self.word(record)
         if record.role == "destination":
             if word is Word.COMPLETED:
                 await self.drop_key(record)
@@ -500,6 +501,9 @@ class Mover:
                 self.save(record, ended="done")
             return
         known = self.process(record)
+        if info:
+            record = self.save(record, final=json.dumps(
+                figures_of(info, migration)))
         if known and needed:
             if word is not Word.COMPLETED:
                 raise Refused(f"{record.vm} is '{word.value}': it is needed")
@@ -683,6 +687,14 @@ class Mover:
                 and time.monotonic() - live.heard > ABANDONED):
             await self.clean(record.id, "no controller for "
                              f"{ABANDONED:.0f} s")
+
+
+def figures_of(info: dict[str, Any],
+               migration: dict[str, Any]) -> dict[str, Any]:
+    """Return what is shown of a move, from query-wsm and query-migrate."""
+    return {**{key: value for key, value in info.items() if key != "images"},
+            "status": migration.get("status", "none"),
+            "ram": migration.get("ram", {})}
 
 
 def unused(path: str) -> bool:

@@ -37,6 +37,7 @@ PEER = re.compile(r"/v1/move/[0-9a-f-]+/peer")
 BODY_LIMIT = 1 << 20
 CHUNK = 1 << 20
 TICK = 1.0
+WATCH = 10.0            # s between looks at what guests write
 VERSION = "1"
 Json = Mapping[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -378,9 +379,18 @@ class Door:
                     LOG.error("%s", error)
                 await asyncio.sleep(TICK)
 
-        task = asyncio.create_task(follow())
+        async def watch() -> None:
+            while True:
+                try:
+                    await self.vms.watch()
+                except (BadData, OSError) as error:
+                    LOG.error("%s", error)
+                await asyncio.sleep(WATCH)
+
+        tasks = [asyncio.create_task(each()) for each in (follow, watch)]
         yield
-        task.cancel()
+        for task in tasks:
+            task.cancel()
         await self.vms.close()
 
     def app(self) -> web.Application:

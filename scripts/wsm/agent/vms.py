@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from wsm import durable
-from wsm.agent import facts, launch, stock, taps, vmfind
+from wsm.agent import facts, launch, pages, stock, taps, vmfind
 from wsm.agent.config import Config
-from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
+from wsm.agent.monitor import TIMEOUT, Monitor, QmpFailed, QmpGone
 from wsm.agent.owner import Owner, Owners
+from wsm.agent.writes import Writes, written
 from wsm.plan import adopt, spec
 from wsm.plan.draft import Adoption, FileFact, GuestDisk, Running
 from wsm.plan.ends import File
@@ -24,6 +25,8 @@ from wsm.plan.plain import BadData
 
 CHUNK = 1 << 20
 STOP_WAIT = 60.0
+FRESH = 20.0            # s for which a look at a guest's memory is good
+WATCH_TIMEOUT = 3.0     # s for a reading that only counts
 
 
 class Refused(Exception):
@@ -58,6 +61,8 @@ class Vms:
         self.config = config
         self.owners = owners
         self._monitors: dict[str, Monitor] = {}
+        self._looks: dict[int, tuple[float, pages.Memory]] = {}     # by pid
+        self.writes = Writes()
 
     # Files
 
@@ -388,6 +393,9 @@ class Vms:
         if process is None:
             raise QmpGone(f"{name} has ended")
         call = monitor.call
+        await self.count(monitor, process.pid)
+        seen = await self._look(monitor, process.pid)
+        await self.count(monitor, process.pid)
         memory = await call("query-memory-size-summary")
         version = await call("query-version")
         numbers = version["qemu"]
@@ -401,11 +409,44 @@ class Vms:
             version=f"{numbers['major']}.{numbers['minor']}."
                     f"{numbers['micro']}",
             host_cpu=uses_host_cpu(process.argv),
-            disks=tuple(await facts.disk_uses(call)),
-            dirty=await self._dirty(monitor))
+            disks=tuple(await facts.disk_uses(
+                call, self.writes.rates(process.pid))),
+            filled=seen.used, dirty=seen.dirty)
+
+    async def count(self, monitor: Monitor, pid: int,
+                    timeout: float = TIMEOUT) -> None:
+        """Read how much a guest has written to its disks."""
+        self.writes.add(pid, written(await monitor.call(
+            "query-blockstats", timeout=timeout)))
+
+    async def watch(self) -> None:
+        """Do so for all guests; one that does not answer is left out."""
+        pids = []
+        for name in self.names():
+            known = self.known(name)
+            if known is None:
+                continue
+            pids.append(known.pid)
+            with contextlib.suppress(QmpGone, QmpFailed):
+                await self.count(await self.monitor(name), known.pid,
+                                 WATCH_TIMEOUT)
+        self.writes.only(pids)
+        self._looks = {pid: look for pid, look in self._looks.items()
+                       if pid in pids}
+
+    async def _look(self, monitor: Monitor, pid: int) -> pages.Memory:
+        """Return how a guest uses its memory, now or a moment ago."""
+        seen, now = self._looks.get(pid), time.monotonic()
+        if seen and now - seen[0] < FRESH:
+            return seen[1]
+        found = await pages.look(pid, await facts.ram_sizes(monitor.call))
+        if found is None:
+            found = pages.Memory(0, await self._dirty(monitor))
+        self._looks[pid] = (time.monotonic(), found)
+        return found
 
     async def _dirty(self, monitor: Monitor) -> dict[str, int]:
-        """Return how much memory is written in one second."""
+        """Return how much memory is written in one second, by QEMU."""
         try:
             await monitor.call("calc-dirty-rate", {
                 "calc-time": 1, "sample-pages": 512})

@@ -292,6 +292,8 @@ class Driver:
                   text=self.move.reason or step.text,
                   seconds=time.time() - self.move.begun,
                   downtime_ms=int(figures.get("downtime-ms", 0)),
+                  phases={each["phase"]: int(each["ms"])
+                          for each in figures.get("phases", [])},
                   bytes=sent + int(figures.get("ram", {}).get(
                       "transferred", 0)))
 

@@ -63,6 +63,7 @@ class Move:
     bytes: int = 0
     rate: int = 0               # bytes/s, 0: as fast as it can
     reason: str = ""            # why it is cancelled
+    phases: Mapping[str, int] = field(default_factory=dict)     # ms in each
 
 
 class Home:

@@ -16,7 +16,7 @@ from wsm.plan.inventory import Host, HostState, VmUse, human
 from wsm.plan.plain import from_plain, to_plain
 
 ASSUMED_MBIT = 1000         # where nobody says how fast a network is
-USABLE = 0.94               # of a link, for data
+USABLE = 0.95               # of a link, for data: headers of TCP and TLS
 CLASS_DOWNTIME = {"gold": 300, "silver": 1000, "bronze": 5000}     # ms
 LEAST_RATE = float(1 << 20)
 
@@ -74,8 +74,8 @@ def link_of(one: Host, two: Host, rate: float = 0.0) -> Link:
 def load_of(subject: Subject) -> Load:
     """Return what the guest does meanwhile."""
     use = subject.use
-    return Load(use.touched, use.dirty,
-                sum(disk.written for disk in use.disks),
+    return Load(use.filled or min(use.touched, use.memory), use.dirty,
+                use.memory, sum(disk.written for disk in use.disks),
                 sum(disk.allocated for disk in use.disks),
                 min(0.3, downtime_most(subject.spec.sla)))
 

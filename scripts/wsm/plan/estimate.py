@@ -11,10 +11,13 @@ from typing import Mapping, Optional, Sequence
 
 from wsm.plan.inventory import Copy, DiskUse, human
 
-START = 3.0                     # s until the first byte
+START = 1.5                     # s in which nothing is sent: begin and end
 PAUSE = 0.060                   # s that a handover takes by itself
 MAX_ROUNDS = 30
-DISK_OVERHEAD = 1.05            # messages, and headers of TCP
+DISK_OVERHEAD = 1.01            # messages
+PAGE = 4096
+ZERO_PAGE = 9                   # bytes that stand for a page of zeroes
+MAX_RESIDUE = 1.0               # s, as in QEMU
 HASHES = 0.008                  # of the bytes that are compared
 HASH_SPEED = 1.5e9              # bytes/s of a core
 HASH_CORES = 4
@@ -49,8 +52,9 @@ class Link:
 class Load:
     """What the guest does meanwhile."""
 
-    touched: int                                    # bytes of RAM
+    touched: int                                    # bytes of RAM in use
     dirty: Mapping[str, int] = field(default_factory=dict)  # window: bytes
+    memory: int = 0                                 # bytes of RAM
     written: float = 0.0                            # bytes/s of disks, new
     allocated: int = 0                              # bytes of all disks
     downtime: float = 0.3                           # s, downtime-limit
@@ -74,12 +78,26 @@ class Estimate:
     terms: tuple[tuple[str, float], ...] = ()
 
 
+def spread(done: float, pace: float, seconds: float, most: float) -> float:
+    """
+    Return how many bytes of @most are written at least once in the end.
+
+    @done of them are already; @pace new ones per second at first, and fewer
+    the more of them were hit before, as writes come to all places alike.
+    """
+    left = most - done
+    if left <= 0:
+        return most
+    return done + left * -math.expm1(-pace * seconds / left)
+
+
 def dirtied(load: Load, seconds: float) -> float:
     """
     Return how many bytes of RAM are written at least once in @seconds.
 
     Between the measured windows it is linear, after the last one it goes on
-    as between the last two; never more than there is, nor less for longer.
+    as between the last two, evenly over what is in use; never more than that,
+    nor less for longer.
     """
     points = sorted([(0.0, 0.0), *((float(window), float(size))
                                    for window, size in load.dirty.items())])
@@ -93,13 +111,14 @@ def dirtied(load: Load, seconds: float) -> float:
     if len(points) < 2:
         return 0.0
     (t0, w0), (t1, _) = points[-2:]
-    slope = max(0.0, best - w0) / (t1 - t0)
-    return min(float(load.touched), best + slope * (seconds - t1))
+    pace = max(0.0, best - w0) / (t1 - t0)
+    return spread(min(best, load.touched), pace, seconds - t1, load.touched)
 
 
 def rounds(load: Load, rate: float) -> tuple[float, float, float, int, bool]:
     """Return (seconds, bytes, rest, rounds, whether it ends) for the RAM."""
-    left, seconds, total = float(load.touched), 0.0, 0.0
+    zeroes = max(0, load.memory - load.touched) / PAGE * ZERO_PAGE
+    left, seconds, total = load.touched + zeroes, 0.0, 0.0
     for number in range(1, MAX_ROUNDS + 1):
         took = left / rate
         seconds += took
@@ -122,11 +141,38 @@ def needed_rate(load: Load, rate: float) -> float:
     return high
 
 
-def unique(load: Load, seconds: float) -> float:
-    """Return how many bytes of disks are written at least once."""
+def unique(load: Load, seconds: float, done: float = 0.0) -> float:
+    """
+    Return how many bytes of disks are written at least once.
+
+    @done of them were before.
+    """
+    most = float(max(load.allocated, done))
     if not math.isfinite(seconds):
-        return float(load.allocated)
-    return min(float(load.allocated), load.written * seconds)
+        return most
+    return spread(done, load.written, seconds, most)
+
+
+def passes(data: float, load: Load, rate: float,
+           least: float = 0.0) -> tuple[float, float, float]:
+    """
+    Return (seconds, bytes, rest) of sending disks until memory begins.
+
+    As migration/wsm/policy/passes.h has it.  @least: seconds that the first
+    pass takes in any case, to compare.
+    """
+    ram = float(max(load.memory, load.touched))
+    before, left, seconds, total = math.inf, data, 0.0, 0.0
+    for number in range(MAX_ROUNDS):
+        took = left / rate if number else max(left / rate, least)
+        sent, seconds, total = left, seconds + took, total + left
+        left = unique(load, took)
+        if (left / rate <= MAX_RESIDUE or left > min(before, sent) / 3
+                or left + ram > (sent + ram) / 2
+                and left / rate <= 10 * MAX_RESIDUE):
+            break
+        before = sent
+    return seconds, total, left
 
 
 def basis_of(disk: DiskUse, copies: Sequence[Copy],
@@ -171,25 +217,30 @@ def basis_of(disk: DiskUse, copies: Sequence[Copy],
 
 
 def estimate(bases: Sequence[Basis], load: Load, link: Link,
-             factor: float = 1.0, pause: float = PAUSE) -> Estimate:
-    """Return what a move costs; @factor is what was learned of this pair."""
+             factor: float = 1.0, pause: float = PAUSE,
+             start: float = START) -> Estimate:
+    """
+    Return what a move costs.
+
+    @factor, @pause and @start are what was learned of this pair of hosts.
+    """
     factor = min(FACTOR_LIMIT, max(1 / FACTOR_LIMIT, factor))
     data = float(sum(basis.data for basis in bases))
-    hashed = sum(basis.hashed for basis in bases)
-    hash_speed = min(link.disk_read,
-                     HASH_SPEED * max(1, min(link.cores, HASH_CORES)))
-    send = DISK_OVERHEAD * data / link.rate
-    disk_seconds = max(send, hashed / hash_speed)
+    hashing = sum(basis.hashed for basis in bases) / min(
+        link.disk_read, HASH_SPEED * max(1, min(link.cores, HASH_CORES)))
+    disk_seconds, disk_bytes, left = passes(
+        DISK_OVERHEAD * data, load, link.rate, hashing)
     ram_seconds, ram_bytes, rest, count, converges = rounds(load, link.rate)
-    residue = unique(load, ram_seconds + min(1.0, disk_seconds))
+    residue = unique(load, ram_seconds, left)
     post_seconds = residue / link.rate + link.rtt
-    total = data + ram_bytes + rest + residue
-    seconds = START + factor * (disk_seconds + ram_seconds + post_seconds)
+    total = disk_bytes + ram_bytes + rest + residue
+    seconds = start + factor * (disk_seconds + ram_seconds + post_seconds)
     downtime = pause + 2 * link.rtt + rest / link.rate
-    terms = (("start", START), ("disks", disk_seconds), ("hashing", hashed
-             / hash_speed), ("memory", ram_seconds), ("post-copy",
-             post_seconds), ("factor", factor), ("disk bytes", data),
-             ("memory bytes", ram_bytes + rest), ("post-copy bytes", residue))
+    terms = (("start", start), ("disks", disk_seconds), ("hashing", hashing),
+             ("memory", ram_seconds), ("post-copy", post_seconds),
+             ("factor", factor), ("disk bytes", disk_bytes),
+             ("memory bytes", ram_bytes + rest), ("post-copy bytes", residue),
+             ("rate", link.rate))
     return Estimate(
         int(total), seconds, downtime, disk_seconds, ram_seconds,
         post_seconds, count, converges,

@@ -102,7 +102,7 @@ class VmUse:
     host: str
     vcpus: int
     memory: int                 # bytes it can have
-    touched: int                # bytes it has
+    touched: int                # bytes it has of its host
     demand: float = 0.0         # cores
     machine: str = ""           # type with version
     package: str = ""           # of its QEMU
@@ -111,6 +111,7 @@ class VmUse:
     huge: bool = False          # RAM in huge pages
     managed: str = ""           # "libvirt": not ours to move
     disks: tuple[DiskUse, ...] = ()
+    filled: int = 0             # bytes of RAM that are not zero; 0: not known
     # Window in seconds: bytes of RAM written in it
     dirty: Mapping[str, int] = field(default_factory=dict)
     moving: str = ""            # id of the move it is in

@@ -16,7 +16,7 @@ PATH = re.compile(r"/machine(/(?!\.)[A-Za-z0-9_.\[\]:-]+)*")
 ADDRESS = re.compile(r"tcp:([0-9.]+|\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(\d+)")
 QUERIES = frozenset("""
     query-block query-blockstats query-cpus-fast query-hotpluggable-cpus
-    query-machines query-memory-size-summary query-migrate
+    query-machines query-memdev query-memory-size-summary query-migrate
     query-migrate-capabilities query-migrate-parameters query-named-block-nodes
     query-name query-status query-uuid query-version query-wsm
     query-wsm-options query-dirty-rate query-balloon query-stats

@@ -6,8 +6,9 @@ import math
 import unittest
 from typing import Any
 
-from wsm.plan.estimate import (Basis, Estimate, Link, Load, basis_of, dirtied,
-                               estimate, rate_for)
+from wsm.plan.estimate import (DISK_OVERHEAD, START, ZERO_PAGE, Basis,
+                               Estimate, Link, Load, basis_of, dirtied,
+                               estimate, passes, rate_for, spread)
 from wsm.plan.inventory import Copy, DiskUse
 
 from tests.scripts.plan.properties import over
@@ -67,8 +68,10 @@ class EstimateTest(unittest.TestCase):
     def test_idle(self) -> None:
         """A guest that writes nothing: what must be sent, once."""
         found = cost(load=Load(256 * MIB))
-        self.assertEqual(found.bytes, 512 * MIB)
-        self.assertAlmostEqual(found.seconds, 3 + 1.05 * 12.8 + 12.8, delta=.1)
+        self.assertEqual(found.bytes, int(DISK_OVERHEAD * 256 * MIB)
+                         + 256 * MIB)
+        self.assertAlmostEqual(found.seconds, START + DISK_OVERHEAD * 12.8
+                               + 12.8, delta=.1)
         self.assertEqual(found.rounds, 1)
         self.assertLess(found.downtime, 0.1)
 
@@ -105,7 +108,49 @@ class EstimateTest(unittest.TestCase):
         one = estimate([Basis("v", "full", 1 << 30)], LOAD, LINK)
         for factor, used in ((2.0, 2.0), (100.0, 3.0), (0.0, 1 / 3)):
             two = estimate([Basis("v", "full", 1 << 30)], LOAD, LINK, factor)
-            self.assertAlmostEqual(two.seconds - 3, used * (one.seconds - 3))
+            self.assertAlmostEqual(two.seconds - START,
+                                   used * (one.seconds - START))
+
+    def test_zeroes(self) -> None:
+        """Memory that nobody has touched is sent as next to nothing."""
+        found = cost(0, Load(MIB, memory=4096 * MIB))
+        self.assertAlmostEqual(found.bytes, MIB + 4095 * 256 * ZERO_PAGE,
+                               delta=1)
+
+    def test_spread(self) -> None:
+        """New ones at first, none any more when all were hit."""
+        self.assertAlmostEqual(spread(0, 10, 1, 1e6), 10, delta=0.01)
+        self.assertAlmostEqual(spread(0, 10, 1e9, 100), 100)
+        self.assertAlmostEqual(spread(50, 10, 5, 100), 81.6, delta=0.1)
+        self.assertEqual(spread(200, 10, 5, 100), 100)
+
+    def test_passes(self) -> None:
+        """As often as migration/wsm/policy/passes.h has it, by hand."""
+        rate = 10.0 * MIB
+
+        def look(data: int, written: float,
+                 touched: int = MIB) -> tuple[float, float]:
+            _, total, left = passes(float(data), Load(
+                touched, written=written, allocated=1 << 40), rate)
+            return round(total / MIB), round(left / MIB)
+
+        self.assertEqual(look(100 * MIB, 0), (100, 0))
+        # 20 MiB are written while 100 are sent, 4 while these are
+        self.assertEqual(look(100 * MIB, 2.0 * MIB), (120, 4))
+        # No more than half becomes dirty again in time: no second pass
+        self.assertEqual(look(100 * MIB, 5.0 * MIB), (100, 50))
+        # What is left takes less than a second
+        self.assertEqual(look(100 * MIB, 0.9 * MIB), (100, 9))
+        # Memory takes so long that another pass would not help
+        self.assertEqual(look(100 * MIB, 2.0 * MIB, 1 << 30), (100, 20))
+        # But so much would be missing that it is made nevertheless
+        self.assertEqual(look(1000 * MIB, 2.0 * MIB, 4 << 30), (1200, 40))
+
+    def test_start(self) -> None:
+        """What was learned of begin and end counts as it is."""
+        one = estimate([], LOAD, LINK, start=2.0)
+        two = estimate([], LOAD, LINK, start=7.0)
+        self.assertAlmostEqual(two.seconds - one.seconds, 5.0)
 
     @over(lambda st: st.tuples(
         st.integers(0, 1 << 40), st.integers(1, 1 << 38),
@@ -115,7 +160,7 @@ class EstimateTest(unittest.TestCase):
     def test_monotone(self, value: Any) -> None:
         """More bytes or less rate never makes a move shorter."""
         data, touched, dirty, written, rate, more = value
-        load = Load(touched, dirty, written, 1 << 40)
+        load = Load(touched, dirty, 0, written, 1 << 40)
         one = cost(data, load, Link(rate))
         self.assertLessEqual(cost(data, load, Link(rate * more)).seconds,
                              one.seconds * 1.000001)
