@@ -341,7 +341,12 @@ class SourceTest(unittest.TestCase):
                 self.assertTrue((tree / "scripts" / tool).is_file(), tool)
                 self.assertTrue(
                     (tree / f"packaging/man/{tool}.1").is_file(), tool)
-            self.assertTrue((tree / "scripts/wsm/record.py").is_file())
+            for path in ("scripts/wsm/record.py", "scripts/wsm/cli/home.py",
+                         "scripts/wsm/plan/spec.py", "scripts/wsm-agent",
+                         "scripts/wsm/agent/program.py",
+                         "packaging/man/wsm-agent.8",
+                         "packaging/systemd/wsm-agent.service"):
+                self.assertTrue((tree / path).is_file(), path)
 
     def test_maintainer(self) -> None:
         """Who builds may say who they are, as to Debian's tools."""

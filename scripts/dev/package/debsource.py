@@ -19,8 +19,10 @@ ORIG = re.compile(r"^ [0-9a-f]{64} \d+ (\S+\.orig\.tar\.\S+)$", re.M)
 TOOLS = "qemu-wsm"
 # What the source of our tools has beside packaging/debian
 TOOLS_FILES = ["COPYING", "README.md", "docs/*.md", "packaging/man/*",
-               "packaging/apparmor/*", "packaging/apt/*", "scripts/wsm/*.py",
-               "scripts/wsm-*", "scripts/virsh-*"]
+               "packaging/apparmor/*", "packaging/apt/*",
+               "packaging/systemd/*", "scripts/wsm/*.py",
+               "scripts/wsm/*/*.py", "scripts/qemu/qmp/*.py",
+               "scripts/wsm-*", "scripts/wsmctl", "scripts/virsh-*"]
 
 
 def our_entry() -> changelog.Entry:

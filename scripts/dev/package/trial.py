@@ -21,7 +21,8 @@ from dev.rig.basics import TestFailure, require
 QEMU = ("qemu-system-x86 qemu-system-common qemu-utils qemu-block-extra "
         "qemu-system-gui qemu-system-modules-spice "
         "qemu-system-modules-opengl qemu-system-data seabios")
-OURS = "qemu-wsm-tools qemu-wsm-pin"
+OURS = "qemu-wsm-tools qemu-wsm-agent qemu-wsm-pin"
+MACHINES = ("q35", "pc", "microvm")
 PRELUDE = """
 set -eu
 export DEBIAN_FRONTEND=noninteractive
@@ -43,6 +44,14 @@ $install --allow-downgrades $(
                      sed -n 's/ .*+wsm.*//p') seabios qemu-system-data; do
         apt-cache madison $package | awk 'NR == 1 {{ print $1 "=" $3 }}'
     done) >/dev/null
+"""
+# Our programs and manual pages; the agent starts with its host
+TOOLS = """
+for each in wsm-info.1 virsh-wsm.1 wsmctl.1 wsm-agent.8; do
+    ${each%.*} --help >/dev/null
+    test -s /usr/share/man/man${each#*.}/$each.gz
+done
+test -e /etc/systemd/system/multi-user.target.wants/wsm-agent.service
 """
 # A package that only claims to be Debian's next
 NEXT = r"""
@@ -153,17 +162,22 @@ class Trial:
         self.expect_ours(True)
 
     def moves(self) -> None:
-        """Move a guest from one QEMU to another."""
-        print(self.shell("$guest move"))
+        """Move a guest from one QEMU to another, with -sandbox on."""
+        for machine in MACHINES:
+            print(f"# {machine}:", self.shell("$guest move $1", machine))
 
     def tools(self) -> None:
         """What goes with it works where it is installed."""
-        said = self.shell("truncate -s 1M /tmp/a.raw; wsm-info /tmp/a.raw; "
-                          "test -s /usr/share/man/man1/wsm-info.1.gz")
+        said = self.shell("truncate -s 1M /tmp/a.raw; wsm-info /tmp/a.raw")
         require("current" in said, said)
+        self.shell(TOOLS)
         require(self.shell("find /usr/share/qemu-wsm -name '*.pyc' | "
                            "head -n 1; dpkg --verify qemu-wsm-tools"),
                 "no compiled modules")
+
+    def agents(self) -> None:
+        """Let wsmctl move a guest there and back, between two agents."""
+        print(self.shell("$guest agents"))
 
     def pinned(self) -> None:
         """Debian's next version is not taken, and would be without a pin."""
@@ -243,8 +257,9 @@ class Trial:
                           "scripts/package first")
         self.make()
         for number, case in enumerate((
-                self.fresh, self.moves, self.tools, self.pinned, self.back,
-                self.upgrade, self.moves, self.autopkgtest, self.lintian)):
+                self.fresh, self.moves, self.tools, self.agents, self.pinned,
+                self.back, self.upgrade, self.moves, self.autopkgtest,
+                self.lintian)):
             self.run_case(f"{self.suite.name}:{number}-{case.__name__}", case)
 
     def run_case(self, name: str, case: Callable[[], None]) -> None:

@@ -80,6 +80,13 @@ def configuration(args: argparse.Namespace, cluster: str) -> dict[str, Any]:
     return {key: value for key, value in made.items() if value != {}}
 
 
+def start_command(agent: list[str], folder: str) -> str:
+    """Return what starts the agent of a host."""
+    if agent == ["wsm-agent"] and folder == "/etc/wsm":
+        return "systemctl restart wsm-agent"    # the package's
+    return shlex.join([*agent, "--config", f"{folder}/agent.toml", "run"])
+
+
 def add(home: Home, args: argparse.Namespace) -> int:
     """Let a host join."""
     cluster = home.cluster
@@ -107,7 +114,7 @@ def add(home: Home, args: argparse.Namespace) -> int:
             f"{folder}/ca.pem": ca, f"{folder}/agent.pem": certificate}}))
     home.put_host(args.name, HostEntry(args.address))
     say(f"host {args.name} was added. If its agent does not run yet, there:")
-    say(f"    {shlex.join([*agent, '--config', f'{folder}/agent.toml'])} run")
+    say(f"    {start_command(agent, folder)}")
     return 0
 
 
