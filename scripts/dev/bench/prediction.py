@@ -25,8 +25,9 @@ from dev.rig.scene import Scene
 from dev.rig.vm import DiskConfig, MachineConfig
 
 WAY = 'wsmctl'
-RUN_UP = 3.0                    # s of load before the first question
-LEFT = re.compile(r'about (\d+) (s|min|h)\b')
+RUN_UP = 12.0                   # s of load before the first question
+FORGET = 40.0                   # s after which old writes do not count
+TOTAL = re.compile(r'of about (\d+(?:\.\d+)?) (s|min|h)\b')
 UNITS = {'s': 1, 'min': 60, 'h': 3600}
 
 
@@ -54,21 +55,21 @@ class Journey:
 
 
 JOURNEYS = (
-    Journey('idle', 160, 48, (Leg(), Leg(4), Leg(16))),
-    Journey('memory', 320, 64, (Leg(), Leg()), noise=128),
-    Journey('slow link', 80, 24, (Leg(), Leg(8)), noise=16, pages=200),
-    Journey('writes', 160, 96, (Leg(), Leg(8), Leg()), writes=200, noise=32),
-    Journey('many writes', 240, 160, (Leg(), Leg()), writes=1200, noise=16),
-    Journey('busy memory', 320, 48, (Leg(), Leg(8)), noise=96, pages=1500),
-    Journey('fast link', 400, 320, (Leg(), Leg(32)), noise=64, pages=500,
-            writes=100),
-    Journey('rates', 320, 64, (Leg(rate=6), Leg(16, rate=10), Leg(rate=14)),
-            noise=32),
-    Journey('qcow2', 160, 64, (Leg(), Leg(16)), fmt='qcow2', writes=50),
-    Journey('two disks', 240, 64, (Leg(), Leg(8)), disks=2, writes=100),
-    Journey('content', 160, 64, (Leg(), Leg(4, spoiled=True),
-                                 Leg(4, spoiled=True)), writes=20),
-    Journey('not told', 120, 48, (Leg(), Leg(8), Leg(8)), said=False),
+    Journey('idle', 100, 48, (Leg(), Leg(4), Leg(16))),
+    Journey('memory', 120, 48, (Leg(), Leg()), noise=64),
+    Journey('slow link', 60, 24, (Leg(), Leg(8)), noise=16, pages=100),
+    Journey('writes', 80, 64, (Leg(), Leg(8), Leg()), writes=100, noise=16),
+    Journey('many writes', 100, 96, (Leg(), Leg()), writes=500, noise=16),
+    Journey('busy memory', 120, 48, (Leg(), Leg(8)), noise=48, pages=400),
+    Journey('more data', 160, 160, (Leg(), Leg(32)), noise=32, pages=200,
+            writes=50),
+    Journey('limits', 160, 48, (Leg(rate=5), Leg(16, rate=8), Leg(rate=12)),
+            noise=16),
+    Journey('qcow2', 80, 48, (Leg(), Leg(16)), fmt='qcow2', writes=50),
+    Journey('two disks', 100, 32, (Leg(), Leg(8)), disks=2, writes=100),
+    Journey('content', 80, 64, (Leg(), Leg(4, spoiled=True),
+                                Leg(4, spoiled=True)), writes=20),
+    Journey('not told', 60, 32, (Leg(), Leg(8), Leg(8)), said=False),
 )
 QUICK = (Journey('quick', 320, 8, (Leg(), Leg(2))),)
 
@@ -96,12 +97,12 @@ def shown(cluster: Cluster, *words: str) -> Iterator[tuple[float, str]]:
 
 
 def totals(lines: list[tuple[float, str]]) -> list[tuple[float, float]]:
-    """(seconds, what the move would take in all) of lines of progress."""
+    """(seconds, what the move takes in all) of lines of progress."""
     found = []
     for when, line in lines:
-        left = LEFT.search(line)
-        if left:
-            found.append((when, when + int(left[1]) * UNITS[left[2]]))
+        total = TOTAL.search(line)
+        if total:
+            found.append((when, float(total[1]) * UNITS[total[2]]))
     return found
 
 
@@ -122,7 +123,8 @@ def guesses(lines: list[tuple[float, str]], seconds: float
     seen = totals(lines)
     if not seen:
         return {}
-    half = [total for when, total in seen if when <= seconds / 2]
+    half = [total for when, total in seen
+            if when <= seen[0][0] + seconds / 2]
     return {'first seen': seen[0][0], 'first guess': seen[0][1],
             'half guess': (half or [seen[0][1]])[-1]}
 
@@ -146,20 +148,20 @@ def one_leg(cluster: Cluster, journey: Journey, leg: Leg) -> Sample:
         'downtime': move['downtime_ms'] / 1000,
         'expected downtime': said['downtime-seconds'],
         'mbit': journey.mbit, 'rate': leg.rate * MIB,
-        'took': lines[-1][0], **guesses(lines, lines[-1][0])}
+        'took': lines[-1][0], **guesses(lines, move['seconds'])}
     sample.wsm = {'terms': said['terms'], 'phases': move.get('phases', {}),
                   'kinds': sorted({disk['kind'] for disk
                                    in said['disks'].values()})}
     return sample
 
 
-def load_up(scene: Scene, journey: Journey) -> None:
+def load_up(scene: Scene, journey: Journey, seconds: float) -> None:
     """Let the guest work as this journey wants."""
     if journey.writes or journey.noise:
         scene.guest.start(writers=int(journey.writes > 0),
                           rate=journey.writes, full=1, mem=journey.noise,
                           mrate=journey.pages or 1)
-    time.sleep(RUN_UP)
+    time.sleep(seconds)
 
 
 def travel(journey: Journey) -> Samples:
@@ -181,7 +183,8 @@ def travel(journey: Journey) -> Samples:
                     scene.guest.fill(0, 0, leg.written * MIB)
                 if leg.spoiled:
                     spoil(cluster, ('beta', 'alpha')[number % 2])
-                load_up(scene, journey)
+                load_up(scene, journey, FORGET if leg.written or not number
+                        else RUN_UP)
                 yield f'{journey.name} {number + 1}', one_leg(
                     cluster, journey, leg)
             scene.guest.stop()

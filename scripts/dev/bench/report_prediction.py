@@ -64,8 +64,8 @@ def prediction_rows(section: str, rows: Samples,
             ('seconds, by the dry run', 'expected seconds', 'seconds',
              MEDIAN, P90),
             ('bytes, by the dry run', 'expected bytes', 'bytes', BYTES, None),
-            ('seconds, by the first line', 'first guess', 'took', None, None),
-            ('seconds, by the line at half', 'half guess', 'took', None,
+            ('seconds, by the first line', 'first guess', 'seconds', None, None),
+            ('seconds, by the line at half', 'half guess', 'seconds', None,
              None)):
         values = errors(moves, said, was)
         if not values:
@@ -116,7 +116,6 @@ PREDICTION_NOTES = {'prediction': (
     'move the dry run is asked. "Took" is from the begin of the move in '
     'wsmctl\'s journal to its end; "sent" is what QEMU counts of disks and '
     'memory. "First line" and "line at half" are what the line of progress '
-    'says that it will take in all, when it first says so and at half of the '
-    'time, in seconds from the start of wsmctl, which is up to three seconds '
-    'earlier. "Longer or shorter" is how many times. In "content" the old '
+    'says that it takes in all, in seconds, at first and at half of the time. '
+    '"Longer or shorter" is how many times. In "content" the old '
     'copy there was changed by somebody else, so all is compared.')}

@@ -7,7 +7,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from wsm.agent.facts import disk_name
 
-KEPT = 60.0             # s
+KEPT = 30.0             # s
 LEAST = 1.0             # s between two readings that say something
 
 Reading = tuple[float, Mapping[str, int]]
@@ -20,7 +20,7 @@ def written(answer: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 
 class Writes:
-    """Readings of the last minute of each QEMU."""
+    """Readings of the last half minute of each QEMU."""
 
     def __init__(self) -> None:
         self._kept: dict[int, deque[Reading]] = {}
@@ -31,7 +31,7 @@ class Writes:
         when = time.monotonic() if now is None else now
         kept = self._kept.setdefault(pid, deque())
         kept.append((when, counts))
-        # One that is older stays as the begin of the minute
+        # One that is older stays as the begin of it
         while len(kept) > 2 and kept[1][0] <= when - KEPT:
             kept.popleft()
 

@@ -294,6 +294,10 @@ class Driver:
                   downtime_ms=int(figures.get("downtime-ms", 0)),
                   phases={each["phase"]: int(each["ms"])
                           for each in figures.get("phases", [])},
+                  differed={str(disk["name"]): int(disk["sent"])
+                            / int(disk["compared"])
+                            for disk in figures.get("disks", [])
+                            if disk.get("compared")},
                   bytes=sent + int(figures.get("ram", {}).get(
                       "transferred", 0)))
 

@@ -13,6 +13,7 @@ from typing import Callable, Iterator, Mapping, Optional
 
 from wsm import durable, pki
 from wsm.plan.ends import Stage
+from wsm.plan.learn import Past
 
 DEFAULT = "~/.config/wsm"
 
@@ -64,6 +65,10 @@ class Move:
     rate: int = 0               # bytes/s, 0: as fast as it can
     reason: str = ""            # why it is cancelled
     phases: Mapping[str, int] = field(default_factory=dict)     # ms in each
+    # What the expectation was made of; see plan/learn.py
+    expected_start: float = 0.0
+    factor: float = 1.0
+    differed: Mapping[str, float] = field(default_factory=dict)
 
 
 class Home:
@@ -165,6 +170,14 @@ class Home:
     def open_moves(self) -> list[Move]:
         """Return the moves that have not ended."""
         return [move for move in self.moves() if not move.ended]
+
+    def past(self) -> list[Past]:
+        """Return what can be learned from."""
+        return [Past(move.vm, move.source, move.destination, move.rate,
+                     move.bytes, move.seconds, move.phases,
+                     move.expected_seconds, move.expected_start, move.factor,
+                     move.differed)
+                for move in self.moves() if move.result == "moved"]
 
     def want_cancel(self, move: str) -> None:
         """Tell whoever drives a move that it is not wanted any more."""

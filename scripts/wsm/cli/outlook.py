@@ -4,16 +4,18 @@
 import dataclasses
 import json
 import math
+import time
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Sequence
 
 from wsm.cli.agents import TIMEOUT, Agents, AgentSaid, NoAnswer
-from wsm.cli.home import CliError
-from wsm.plan import filters, spec
+from wsm.cli.home import CliError, Move
+from wsm.plan import filters, learn, spec
 from wsm.plan.estimate import (Basis, Estimate, Link, Load, basis_of,
                                estimate, rate_for)
 from wsm.plan.inventory import Host, HostState, VmUse, human
 from wsm.plan.plain import from_plain, to_plain
+from wsm.plan.headway import Expected, progress
 
 ASSUMED_MBIT = 1000         # where nobody says how fast a network is
 USABLE = 0.95               # of a link, for data: headers of TCP and TLS
@@ -28,6 +30,7 @@ class Subject:
     use: VmUse
     spec: spec.Spec
     here: Host
+    past: tuple[learn.Past, ...] = ()   # moves that teach
 
 
 def host_now(agents: Agents, name: str, subject: Optional[spec.Spec] = None
@@ -54,7 +57,7 @@ def look_at(agents: Agents, name: str, where: str) -> Subject:
         raise CliError(f"{name} does not run: 'wsmctl vm start {name}'", 4)
     described = spec.from_json(found["spec"])
     return Subject(from_plain(VmUse, found["use"]), described,
-                   host_now(agents, where))
+                   host_now(agents, where), tuple(agents.home.past()))
 
 
 def downtime_most(sla: spec.Sla) -> float:
@@ -63,10 +66,17 @@ def downtime_most(sla: spec.Sla) -> float:
     return (CLASS_DOWNTIME[sla.class_] if given is None else given) / 1000
 
 
-def link_of(one: Host, two: Host, rate: float = 0.0) -> Link:
-    """Return the link between two hosts."""
-    mbit = min(one.mbit or ASSUMED_MBIT, two.mbit or ASSUMED_MBIT)
-    full = mbit * 1e6 / 8 * USABLE
+def link_of(one: Host, two: Host, rate: float = 0.0,
+            past: Sequence[learn.Past] = ()) -> Link:
+    """
+    Return the link between two hosts.
+
+    As agent.toml says; else as fast as it was lately.
+    """
+    told = [host.mbit for host in (one, two) if host.mbit]
+    full = min(told, default=ASSUMED_MBIT) * 1e6 / 8 * USABLE
+    if not told:
+        full = learn.speed(past, one.name, two.name) or full
     return Link(min(full, rate) if rate else full,
                 cores=int(min(one.cores, two.cores)))
 
@@ -82,16 +92,22 @@ def load_of(subject: Subject) -> Load:
 
 def bases_of(subject: Subject, there: Host) -> list[Basis]:
     """Return what each disk would build on."""
+    differs = learn.differs(subject.past, subject.use.name,
+                            subject.here.name, there.name)
     return [basis_of(disk, there.copies,
                      disk.id in subject.spec.disk
-                     and bool(subject.spec.disk[disk.id].template))
+                     and bool(subject.spec.disk[disk.id].template),
+                     differs(disk.id))
             for disk in subject.use.disks]
 
 
 def cost_of(subject: Subject, there: Host, rate: float = 0.0) -> Estimate:
     """Return what the move would cost."""
+    pair = subject.here.name, there.name
     return estimate(bases_of(subject, there), load_of(subject),
-                    link_of(subject.here, there, rate))
+                    link_of(subject.here, there, rate, subject.past),
+                    learn.factor(subject.past, *pair),
+                    start=learn.start(subject.past, *pair))
 
 
 def disk_needs(subject: Subject) -> dict[str, int]:
@@ -119,13 +135,13 @@ def choices(agents: Agents, subject: Subject,
 
 def deadline_rate(subject: Subject, there: Host, seconds: float) -> float:
     """Return the gentlest rate that is done in time; raise CliError."""
-    link = link_of(subject.here, there)
     best = cost_of(subject, there)
     if best.seconds > seconds:
         raise CliError(f"{subject.use.name} to {there.name} takes about "
                        f"{seconds_text(best.seconds)} at full speed, longer "
                        f"than {seconds_text(seconds)}", 4)
-    return rate_for(bases_of(subject, there), load_of(subject), link,
+    return rate_for(lambda rate: cost_of(subject, there, rate).seconds,
+                    link_of(subject.here, there, past=subject.past).rate,
                     seconds, LEAST_RATE)
 
 
@@ -189,16 +205,20 @@ def choice_json(found: filters.Choice) -> dict[str, Any]:
     return made
 
 
-def progress_line(figures: Mapping[str, Any]) -> str:
+def progress_line(figures: Mapping[str, Any], move: Move,
+                  now: Optional[float] = None) -> str:
     """Return one honest line of how far a move is."""
-    words = [str(figures.get("phase", "begins"))]
-    if "percent" in figures:
-        words.append(f"{figures['percent']} %")
-    if figures.get("speed"):
-        words.append(f"{human(int(figures['speed']))}/s")
-    if "remaining" in figures:
-        words.append(f"{human(int(figures['remaining']))} left")
-    if "expected-seconds" in figures:
-        words.append("about "
-                     + seconds_text(float(figures["expected-seconds"])))
+    elapsed = max(0.0, (time.time() if now is None else now) - move.begun)
+    found = progress(figures, elapsed, Expected(
+        move.expected_bytes, move.expected_seconds, move.expected_start))
+    words = [found.phase if found.phase != "none" else "begins"]
+    if found.percent is not None:
+        words.append(f"{found.percent} %")
+    if found.speed:
+        words.append(f"{human(found.speed)}/s")
+    if found.left is not None:
+        words.append(f"{human(found.left)} left")
+    words.append(seconds_text(elapsed) + ("" if found.seconds is None else
+                                          " of about "
+                                          + seconds_text(found.seconds)))
     return ", ".join(words)

@@ -183,14 +183,22 @@ def attempt(home: Home, agents: Agents,
     if args.dry_run:
         tell_plan(args, best, cost)
         return None
-    move = home.new_move(Move(
-        str(uuid.uuid4()), args.name, where, best.host,
-        expected_bytes=cost.bytes, rate=int(speed), expected_seconds=(
-            cost.seconds if math.isfinite(cost.seconds) else 0.0)))
+    move = home.new_move(booked(args.name, where, best.host, cost,
+                                int(speed)))
     if not args.json:
         say(f"{args.name} moves from {where} to {best.host}: "
             + outlook.estimate_lines(cost)[0])
     return drive(home, agents, move, args, subject)
+
+
+def booked(vm: str, source: str, destination: str, cost: Estimate,
+           speed: int = 0) -> Move:
+    """Return a move as it is expected."""
+    terms = dict(cost.terms)
+    return Move(str(uuid.uuid4()), vm, source, destination, rate=speed,
+                expected_bytes=cost.bytes, expected_seconds=(
+                    cost.seconds if math.isfinite(cost.seconds) else 0.0),
+                expected_start=terms["start"], factor=terms["factor"])
 
 
 def tell_plan(args: argparse.Namespace, best: filters.Choice,
@@ -264,10 +272,8 @@ def drain(home: Home, args: argparse.Namespace) -> int:
     home.put_host(args.name, HostEntry(entry.address, "draining"))
     failed = 0
     for step in plan.steps:
-        move = home.new_move(Move(
-            str(uuid.uuid4()), step.vm, args.name, step.to,
-            expected_bytes=step.estimate.bytes,
-            expected_seconds=step.estimate.seconds))
+        move = home.new_move(booked(step.vm, args.name, step.to,
+                                    step.estimate))
         done = drive(home, agents, move, args, subjects[step.vm])
         failed += result(done, args.json)
         if done.cancel and not done.reason:
@@ -361,7 +367,7 @@ def status(home: Home, args: argparse.Namespace) -> int:
     for move in moves:
         say(f"move {move.id[:8]}: {move.vm} {move.source} -> "
             f"{move.destination}: "
-            + outlook.progress_line(figures[move.id]))
+            + outlook.progress_line(figures[move.id], move))
     return status_of
 
 

@@ -51,11 +51,9 @@ class Progress:
         """Show how far it is."""
         if self.quiet:
             return
-        line = f"{move.vm}: {progress_line(figures)}"
+        line = f"{move.vm}: {progress_line(figures, move)}"
         if step.alarm or step.person:
             line = f"{move.vm}: {step.text}"
-        elif figures.get("phase", "none") == "none":
-            return
         now = time.monotonic()
         if self.live:
             text = plain(line)[:200]

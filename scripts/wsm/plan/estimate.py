@@ -7,7 +7,7 @@ so that it can be shown.
 
 import math
 from dataclasses import dataclass, field
-from typing import Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 from wsm.plan.inventory import Copy, DiskUse, human
 
@@ -248,18 +248,14 @@ def estimate(bases: Sequence[Basis], load: Load, link: Link,
         CPU_PER_GIB * total / (1 << 30), tuple(bases), terms)
 
 
-def rate_for(bases: Sequence[Basis], load: Load, link: Link, seconds: float,
+def rate_for(takes: Callable[[float], float], full: float, seconds: float,
              least: float) -> float:
     """
-    Return the lowest rate that is done in @seconds; link.rate if none is.
+    Return the lowest rate that is done in @seconds; @full if none is.
 
-    For a deadline: as gently as possible.
+    For a deadline: as gently as possible.  @takes: seconds at a rate.
     """
-    def takes(rate: float) -> float:
-        return estimate(bases, load, Link(rate, link.rtt, link.disk_read,
-                                          link.cores)).seconds
-
-    low, high = min(least, link.rate), link.rate
+    low, high = min(least, full), full
     if takes(high) > seconds or takes(low) <= seconds:
         return high if takes(high) > seconds else low
     while high > low * 1.01:

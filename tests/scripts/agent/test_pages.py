@@ -77,10 +77,10 @@ class PagesTest(unittest.TestCase):
 
 
 class WritesTest(unittest.TestCase):
-    """Bytes per second of the last minute."""
+    """Bytes per second, lately."""
 
     def test_rates(self) -> None:
-        """Over the last minute, not before; other QEMUs are forgotten."""
+        """Of the last half minute, not before; other QEMUs are forgotten."""
         writes = Writes()
         self.assertEqual(writes.rates(1), {})
         writes.add(1, {"vd0": 0}, 0.0)

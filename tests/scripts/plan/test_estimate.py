@@ -94,14 +94,16 @@ class EstimateTest(unittest.TestCase):
 
     def test_deadline(self) -> None:
         """As slow as may be, and no slower."""
-        bases = [Basis("vd0", "full", 256 * MIB)]
-        rate = rate_for(bases, LOAD, LINK, 120, MIB)
+        def takes(rate: float, load: Load = LOAD) -> float:
+            return cost(load=load, link=Link(rate)).seconds
+
+        rate = rate_for(takes, LINK.rate, 120, MIB)
         self.assertLess(rate, LINK.rate)
-        self.assertLessEqual(estimate(bases, LOAD, Link(rate)).seconds, 120)
-        self.assertGreater(estimate(bases, LOAD, Link(rate * 0.95)).seconds,
-                           115)
-        self.assertEqual(rate_for(bases, LOAD, LINK, 5, MIB), LINK.rate)
-        self.assertEqual(rate_for(bases, Load(MIB), LINK, 1e9, MIB), MIB)
+        self.assertLessEqual(takes(rate), 120)
+        self.assertGreater(takes(rate * 0.95), 115)
+        self.assertEqual(rate_for(takes, LINK.rate, 5, MIB), LINK.rate)
+        self.assertEqual(rate_for(lambda rate: takes(rate, Load(MIB)),
+                                  LINK.rate, 1e9, MIB), MIB)
 
     def test_factor(self) -> None:
         """What was learned counts, but not without limit."""

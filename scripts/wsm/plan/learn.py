@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What earlier moves teach about the next one."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Callable, Mapping, Optional, Sequence
+
+from wsm.plan.estimate import FACTOR_LIMIT, START
+
+WEIGHT = 0.3                    # of the last one, in a mean
+LAST = 5                        # moves that tell how fast a link is
+START_LIMITS = (0.3, 30.0)      # s
+SENDING = ("disk-precopy", "ram-precopy", "freeze", "postcopy")
+
+
+@dataclass(frozen=True)
+class Past:
+    """A move that has come to its end; in the order of time."""
+
+    vm: str
+    source: str
+    destination: str
+    rate: int                   # bytes/s that it was given; 0: no limit
+    bytes: int                  # sent
+    seconds: float
+    phases: Mapping[str, int]   # ms in each
+    expected_seconds: float
+    expected_start: float       # s of them in which nothing is sent
+    factor: float               # that was in them
+    # Of disks that were compared: the part that had to be sent
+    differed: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def sending(self) -> float:
+        """Seconds in which bytes were sent."""
+        return sum(self.phases.get(each, 0) for each in SENDING) / 1000
+
+    def joins(self, one: str, two: str) -> bool:
+        """Return whether it was between these hosts."""
+        return {self.source, self.destination} == {one, two}
+
+
+def mean(values: Sequence[float], first: float) -> float:
+    """Return a mean in which the last ones count most."""
+    found = first
+    for value in values:
+        found += WEIGHT * (value - found)
+    return found
+
+
+def nearest(past: Sequence[Past], one: str, two: str) -> list[Past]:
+    """Return the moves between two hosts, or all if there are none."""
+    return [each for each in past if each.joins(one, two)] or list(past)
+
+
+def start(past: Sequence[Past], one: str, two: str) -> float:
+    """Return the seconds in which nothing is sent."""
+    values = [each.seconds - each.sending
+              for each in nearest(past, one, two) if each.phases]
+    low, high = START_LIMITS
+    return min(high, max(low, mean(values, START)))
+
+
+def factor(past: Sequence[Past], one: str, two: str) -> float:
+    """Return by what an estimate between two hosts is multiplied."""
+    logs = []
+    for each in past:
+        raw = (each.expected_seconds - each.expected_start) / max(
+            each.factor, 0.01)
+        if each.joins(one, two) and raw > 0 and each.sending > 0:
+            logs.append(math.log(each.sending / raw))
+    return min(FACTOR_LIMIT, max(1 / FACTOR_LIMIT, math.exp(mean(logs, 0.0))))
+
+
+def speed(past: Sequence[Past], one: str, two: str) -> Optional[float]:
+    """Return the bytes per second that a link has shown lately."""
+    seen = [each.bytes / each.sending for each in past
+            if each.joins(one, two) and not each.rate and not each.differed
+            and each.sending > 0 and each.bytes > 0]
+    return max(seen[-LAST:], default=None)
+
+
+def differs(past: Sequence[Past], vm: str, one: str,
+            two: str) -> Callable[[str], float]:
+    """Return what of a disk differed when it was last compared, else 1."""
+    known: dict[str, float] = {}
+    for each in past:
+        if each.vm == vm and each.joins(one, two):
+            known.update(each.differed)
+    return lambda disk: known.get(disk, 1.0)
