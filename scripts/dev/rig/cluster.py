@@ -74,7 +74,7 @@ class Cluster:
                  tool('qemu-img'), '--pool', str(folder / 'images'),
                  '--reserve', '0', '--folder', str(folder / 'etc'), '--state',
                  str(folder / 'state'), '--run', str(folder / 'run'),
-                 '--cores', '64', '--mbit', str(self.mbit))
+                 '--cores', '64', '--mbit', str(self.mbit), '--no-start')
 
     # Agents
 

@@ -3,12 +3,13 @@
 
 import argparse
 import sys
+from typing import Any, Mapping, Optional
 
 from wsm import pki
-from wsm.cli import copies, hosts, machines, relocate
+from wsm.cli import copies, drain, hosts, machines, overview, relocate
 from wsm.cli.agents import AgentSaid, NoAnswer
 from wsm.cli.home import CliError, Home
-from wsm.cli.terminal import plain
+from wsm.cli.terminal import plain, say_json
 from wsm.plan.plain import BadData
 
 STATUS = """\
@@ -27,7 +28,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--home", metavar="FOLDER", help="of the cluster; "
                         "else $WSM_HOME, ~/.config/wsm")
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (hosts, machines, relocate, copies):
+    for module in (hosts, machines, overview, relocate, drain,
+                   copies):
         module.options(commands)
     as_json = "--json" in words
     args = parser.parse_args([word for word in words if word != "--json"])
@@ -46,11 +48,20 @@ def main() -> int:
             home.leave()
         return status
     except CliError as error:
-        text, status = str(error), error.status
+        return fail(str(error), error.status, args.json, error.more)
     except NoAnswer as error:
-        text, status = str(error), 5
+        return fail(str(error), 5, args.json)
     except (AgentSaid, BadData, pki.NoCertificate, OSError) as error:
-        text, status = str(error), 1
+        return fail(str(error), 1, args.json)
+    except KeyboardInterrupt:
+        return fail("interrupted", 1, args.json)
+
+
+def fail(text: str, status: int, as_json: bool,
+         more: Optional[Mapping[str, Any]] = None) -> int:
+    """Tell what went wrong; return the exit status."""
+    if as_json:
+        say_json({**(more or {}), "error": text, "status": status})
     for line in text.splitlines():
         print("wsmctl: " + plain(line), file=sys.stderr)
     return status

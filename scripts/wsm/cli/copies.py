@@ -9,7 +9,7 @@ from typing import Any
 from wsm.cli import machines
 from wsm.cli.agents import Agents, NoAnswer
 from wsm.cli.home import Home
-from wsm.cli.terminal import say, say_json, table
+from wsm.cli.terminal import say, say_json, table, tell
 from wsm.plan.inventory import Copy, human
 from wsm.plan.plain import from_plain, to_plain
 
@@ -79,18 +79,21 @@ def listing(home: Home, args: argparse.Namespace) -> int:
 def collect(home: Home, args: argparse.Namespace) -> int:
     """Remove old copies that nobody needs."""
     agents = Agents(home)
-    total = 0
-    for each in find(agents, args.keep):
-        if each.keep:
-            continue
-        total += each.copy.allocated
-        say(f"{each.host}: {each.copy.path}: {human(each.copy.allocated)}")
+    freed = [each for each in find(agents, args.keep) if not each.keep]
+    total = sum(each.copy.allocated for each in freed)
+    for each in freed:
+        if not args.json:
+            say(f"{each.host}: {each.copy.path}: "
+                f"{human(each.copy.allocated)}")
         if not args.dry_run:
             agents[each.host].order("/image/remove", vm=each.copy.vm,
                                     disk=each.copy.disk)
-    say(f"{human(total)} " + ("could be freed" if args.dry_run
-                              else "were freed"))
-    return 3 if args.dry_run and total else 0
+    tell(args.json, f"{human(total)} " + (
+        "could be freed" if args.dry_run else "were freed"), {
+            "bytes": total, "dry-run": args.dry_run, "images": [
+                {"host": each.host, **to_plain(each.copy)}
+                for each in freed]})
+    return 3 if args.dry_run and freed else 0
 
 
 def options(commands: Any) -> None:

@@ -9,7 +9,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Iterator, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 from wsm import durable, pki
 from wsm.plan.ends import Stage
@@ -19,11 +19,13 @@ DEFAULT = "~/.config/wsm"
 
 
 class CliError(Exception):
-    """Something to be told, with an exit status."""
+    """Something to be told, with an exit status, and @more for programs."""
 
-    def __init__(self, text: str, status: int = 1) -> None:
+    def __init__(self, text: str, status: int = 1,
+                 more: Optional[Mapping[str, Any]] = None) -> None:
         super().__init__(text)
         self.status = status
+        self.more = more or {}
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Move:
     expected_start: float = 0.0
     factor: float = 1.0
     differed: Mapping[str, float] = field(default_factory=dict)
+    drained: str = ""           # the host of whose drain it is a part
 
 
 class Home:
@@ -101,11 +104,12 @@ class Home:
 
     def init(self, name: str) -> Cluster:
         """Make a cluster with its CA and a certificate for this folder."""
-        with contextlib.suppress(CliError):
-            found = self.cluster
-            if found.name != name:
-                raise CliError(f"{self.folder} has cluster {found.name} "
-                               "already; use another --home")
+        found = durable.load(Cluster, self.folder / "cluster.json")
+        if found and found.name == name:
+            return found
+        if found:
+            raise CliError(f"{self.folder} has cluster {found.name} already, "
+                           f"not {name}: use another --home")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         pki.new_ca(self.folder, name)
@@ -153,11 +157,18 @@ class Home:
         return move
 
     def move(self, name: str) -> Move:
-        """Return a move by its id or the begin of it; raise CliError."""
-        found = [move for move in self.moves() if move.id.startswith(name)]
-        if len(found) != 1 or not name:
-            raise CliError(f"{len(found)} moves begin with {name!r}; 'wsmctl "
-                           "history' shows all", 2)
+        """
+        Return a move by its id, the begin of it, or its VM if it is open.
+
+        Raises CliError.
+        """
+        found = [move for move in self.open_moves() if move.vm == name] or [
+            move for move in self.moves() if name
+            and move.id.startswith(name)]
+        if len(found) != 1:
+            raise CliError(
+                f"{len(found)} moves begin with {name!r}, and no VM of that "
+                "name moves; 'wsmctl history' shows all moves", 2)
         return found[0]
 
     def moves(self) -> list[Move]:

@@ -12,9 +12,9 @@ from wsm import pki
 from wsm.cli.agents import Agents, NoAnswer
 from wsm.cli.home import CliError, Home, HostEntry
 from wsm.cli.outlook import host_now
-from wsm.cli.terminal import say, say_json, table
+from wsm.cli.terminal import say, say_json, table, tell
 from wsm.plan import toml
-from wsm.plan.inventory import HostState, human
+from wsm.plan.inventory import Host, HostState, human
 
 TIMEOUT = 120
 END_OF_REQUEST = "-----END CERTIFICATE REQUEST-----"
@@ -23,10 +23,9 @@ END_OF_REQUEST = "-----END CERTIFICATE REQUEST-----"
 def init(home: Home, args: argparse.Namespace) -> int:
     """Make a cluster."""
     cluster = home.init(args.cluster)
-    say(f"cluster {cluster.name} is in {home.folder}")
-    say("Its CA's key is ca.key there: whoever has it can add hosts. Next:")
-    say("    wsmctl host add NAME ADDRESS")
-    return 0
+    return tell(args.json, f"cluster {cluster.name} is in {home.folder}; its "
+                "CA's key is ca.key there: whoever has it can add hosts",
+                {"cluster": cluster.name, "folder": str(home.folder)})
 
 
 def remote(via: list[str], words: list[str], data: str = "") -> str:
@@ -80,13 +79,6 @@ def configuration(args: argparse.Namespace, cluster: str) -> dict[str, Any]:
     return {key: value for key, value in made.items() if value != {}}
 
 
-def start_command(agent: list[str], folder: str) -> str:
-    """Return what starts the agent of a host."""
-    if agent == ["wsm-agent"] and folder == "/etc/wsm":
-        return "systemctl restart wsm-agent"    # the package's
-    return shlex.join([*agent, "--config", f"{folder}/agent.toml", "run"])
-
-
 def add(home: Home, args: argparse.Namespace) -> int:
     """Let a host join."""
     cluster = home.cluster
@@ -100,6 +92,7 @@ def add(home: Home, args: argparse.Namespace) -> int:
     def run(words: list[str], data: str = "") -> str:
         return by_hand(words, data) if args.paste else remote(via, words, data)
 
+    where_all_is(args)
     agent = shlex.split(args.agent)
     text = toml.dumps(configuration(args, cluster.name))
     request = run([*agent, "csr", "--key", f"{args.folder}/agent.key",
@@ -113,9 +106,61 @@ def add(home: Home, args: argparse.Namespace) -> int:
         json.dumps({"config": text, "replace": args.replace, "files": {
             f"{folder}/ca.pem": ca, f"{folder}/agent.pem": certificate}}))
     home.put_host(args.name, HostEntry(args.address))
-    say(f"host {args.name} was added. If its agent does not run yet, there:")
-    say(f"    {start_command(agent, folder)}")
-    return 0
+    if not args.no_start:
+        run([*agent, "--config", f"{folder}/agent.toml", "start"])
+    return tell(args.json, f"host {args.name} was added"
+                + (": start its agent" if args.no_start or args.paste
+                   else ", and its agent runs"),
+                {"host": args.name, "address": args.address,
+                 "started": not (args.no_start or args.paste)})
+
+
+def where_all_is(args: argparse.Namespace) -> None:
+    """Fill in what the command line leaves open."""
+    clone, below = args.clone, args.below
+    for name, in_clone, elsewhere in (
+            ("agent", "scripts/wsm-agent", "wsm-agent"),
+            ("qemu", "build/qemu-system-x86_64",
+             "/usr/bin/qemu-system-x86_64"),
+            ("qemu_img", "build/qemu-img", "qemu-img")):
+        given = getattr(args, name)
+        setattr(args, name, given or (f"{clone}/{in_clone}" if clone
+                                      else elsewhere))
+    for name, folder, elsewhere in (
+            ("folder", "etc", "/etc/wsm"), ("state", "state", "/var/lib/wsm"),
+            ("run", "run", "/run/wsm"),
+            ("pool", "images", "/var/lib/wsm/images")):
+        given = getattr(args, name)
+        setattr(args, name, given or (f"{below}/{folder}" if below
+                                      else elsewhere))
+
+
+def host_json(home: Home, host: Host) -> dict[str, Any]:
+    """Return a host for programs."""
+    return {"name": host.name, "state": host.state.value,
+            "address": home.host(host.name).address,
+            "cores": host.cores, "demand": round(host.demand, 2),
+            "memory": host.memory, "available": host.available,
+            "pools": {name: pool.usable for name, pool
+                      in host.pools.items()},
+            "networks": list(host.networks)}
+
+
+def host_rows(found: list[Host]) -> list[tuple[str, ...]]:
+    """Return hosts for people, with a head."""
+    rows: list[tuple[str, ...]] = [
+        ("HOST", "STATE", "CPU", "MEMORY FREE", "POOLS", "NETWORKS")]
+    for host in found:
+        known = host.state is not HostState.UNKNOWN
+        rows.append((
+            host.name, host.state.value,
+            f"{host.demand:.1f}/{host.cores:g}" if known else "-",
+            f"{human(host.available)} of {human(host.memory)}"
+            if known else "-",
+            ", ".join(f"{name}: {human(pool.usable)}" for name, pool
+                      in sorted(host.pools.items())) or "-",
+            ", ".join(host.networks) or "-"))
+    return rows
 
 
 def show(home: Home, args: argparse.Namespace) -> int:
@@ -123,26 +168,9 @@ def show(home: Home, args: argparse.Namespace) -> int:
     agents = Agents(home)
     found = [host_now(agents, name) for name in agents.names()]
     if args.json:
-        say_json([{"name": host.name, "state": host.state.value,
-                   "address": home.host(host.name).address,
-                   "cores": host.cores, "demand": round(host.demand, 2),
-                   "memory": host.memory, "available": host.available,
-                   "pools": {name: pool.usable for name, pool
-                             in host.pools.items()},
-                   "networks": list(host.networks)} for host in found])
+        say_json([host_json(home, host) for host in found])
     else:
-        rows = [("HOST", "STATE", "CPU", "MEMORY FREE", "POOLS", "NETWORKS")]
-        for host in found:
-            known = host.state is not HostState.UNKNOWN
-            rows.append((
-                host.name, host.state.value,
-                f"{host.demand:.1f}/{host.cores:g}" if known else "-",
-                f"{human(host.available)} of {human(host.memory)}"
-                if known else "-",
-                ", ".join(f"{name}: {human(pool.usable)}" for name, pool
-                          in sorted(host.pools.items())) or "-",
-                ", ".join(host.networks) or "-"))
-        table(rows)
+        table(host_rows(found))
     return 5 if any(host.state is HostState.UNKNOWN for host in found) else 0
 
 
@@ -151,8 +179,8 @@ def cordon(home: Home, args: argparse.Namespace) -> int:
     entry = home.host(args.name)
     state = "active" if args.off else "cordoned"
     home.put_host(args.name, HostEntry(entry.address, state))
-    say(f"{args.name} is {state}")
-    return 0
+    return tell(args.json, f"{args.name} is {state}",
+                {"host": args.name, "state": state})
 
 
 def remove(home: Home, args: argparse.Namespace) -> int:
@@ -167,7 +195,8 @@ def remove(home: Home, args: argparse.Namespace) -> int:
                        + ", ".join(vm["name"] for vm in found)
                        + "; --force forgets it nevertheless", 4)
     home.put_host(args.name, None)
-    return 0
+    return tell(args.json, f"{args.name} is no host of this cluster any more",
+                {"host": args.name, "state": "removed"})
 
 
 def options(commands: Any) -> None:
@@ -185,13 +214,17 @@ def options(commands: Any) -> None:
                       "is this host")
     each.add_argument("--paste", action="store_true", help="no ssh: say what "
                       "to run there, and read what it prints")
-    each.add_argument("--agent", default="wsm-agent", metavar="COMMAND",
-                      help="the agent's program there")
-    each.add_argument("--qemu", default="/usr/bin/qemu-system-x86_64",
-                      metavar="PROGRAM")
-    each.add_argument("--qemu-img", default="qemu-img", metavar="PROGRAM")
-    each.add_argument("--pool", default="/var/lib/wsm/images",
-                      metavar="FOLDER", help="for images")
+    each.add_argument("--clone", metavar="FOLDER", help="of qemu-wsm there, "
+                      "as scripts/build leaves it: its agent, its QEMU")
+    each.add_argument("--agent", metavar="COMMAND",
+                      help="the agent's program there; default: wsm-agent")
+    each.add_argument("--qemu", metavar="PROGRAM",
+                      help="default: /usr/bin/qemu-system-x86_64")
+    each.add_argument("--qemu-img", metavar="PROGRAM")
+    each.add_argument("--no-start", action="store_true",
+                      help="do not start the agent")
+    each.add_argument("--pool", metavar="FOLDER",
+                      help="for images; default: /var/lib/wsm/images")
     each.add_argument("--reserve", type=float, default=10, metavar="PERCENT",
                       help="of that file system, which stay free "
                       "(default: 10)")
@@ -203,9 +236,13 @@ def options(commands: Any) -> None:
                       help="how fast that network is")
     each.add_argument("--cores", type=float, default=0.0,
                       help="that VMs may use; default: all")
-    each.add_argument("--folder", default="/etc/wsm", help="configuration")
-    each.add_argument("--state", default="/var/lib/wsm", metavar="FOLDER")
-    each.add_argument("--run", default="/run/wsm", metavar="FOLDER")
+    each.add_argument("--below", metavar="FOLDER", help="of all of these, "
+                      "if not below /etc, /var and /run")
+    each.add_argument("--folder", metavar="FOLDER",
+                      help="configuration; default: /etc/wsm")
+    each.add_argument("--state", metavar="FOLDER",
+                      help="default: /var/lib/wsm")
+    each.add_argument("--run", metavar="FOLDER", help="default: /run/wsm")
     each.add_argument("--replace", action="store_true")
     each.set_defaults(act=add)
     each = verbs.add_parser("list", help="the hosts as they are now")

@@ -9,7 +9,7 @@ from typing import Any
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.home import CliError, Home
 from wsm.cli.outlook import disk_needs, look_at
-from wsm.cli.terminal import say, say_json, table
+from wsm.cli.terminal import say, say_json, table, tell
 from wsm.plan import spec
 from wsm.plan.inventory import human
 
@@ -54,14 +54,18 @@ def listing(home: Home, args: argparse.Namespace) -> int:
     if args.json:
         say_json({"vms": found, "silent": silent})
     else:
-        rows = [("VM", "HOST", "STATE", "OWNER", "MOVE")]
-        rows += [(vm["name"], vm["host"], "runs" if vm["runs"] else "off",
-                  vm["owner"], vm["moving"][:8] or "-")
-                 for vm in sorted(found, key=lambda vm: str(vm["name"]))]
-        table(rows)
+        table(vm_rows(found))
         for each in silent:
             say(f"no answer: {each}")
     return 5 if silent else 0
+
+
+def vm_rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return VMs for people, with a head."""
+    return [("VM", "HOST", "STATE", "OWNER", "MOVE"), *(
+        (vm["name"], vm["host"], "runs" if vm["runs"] else "off",
+         vm["owner"], vm["moving"][:8] or "-")
+        for vm in sorted(found, key=lambda vm: str(vm["name"])))]
 
 
 def show(home: Home, args: argparse.Namespace) -> int:
@@ -88,8 +92,8 @@ def simple(verb: str) -> Any:
         where = agents.find_vm(args.name)
         agents[where].order(f"/vm/{verb}", name=args.name,
                             force=getattr(args, "force", False))
-        say(f"{args.name} on {where}: {verb}: done")
-        return 0
+        return tell(args.json, f"{args.name} on {where}: {verb}: done",
+                    {"vm": args.name, "host": where, "done": verb})
 
     return act
 

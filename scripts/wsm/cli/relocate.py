@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""wsmctl migrate, drain, cancel, recover, status, history."""
+"""wsmctl migrate, cancel, recover."""
 
 import argparse
 import contextlib
@@ -10,13 +10,13 @@ import re
 import signal
 import time
 import uuid
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from wsm.cli import machines, outlook
+from wsm.cli import outlook
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.drive import Driver, resume
-from wsm.cli.home import CliError, Home, HostEntry, Move
-from wsm.cli.terminal import Progress, say, say_json, table
+from wsm.cli.home import CliError, Home, Move
+from wsm.cli.terminal import Progress, say, say_json, tell
 from wsm.plan import filters, outcome
 from wsm.plan.estimate import Estimate
 from wsm.plan.ends import Stage
@@ -123,6 +123,11 @@ def result(move: Move, as_json: bool) -> int:
     return 0 if move.result == "moved" else 1
 
 
+def carried(move: Move) -> bool:
+    """Return whether a move has ended, and not because somebody said so."""
+    return bool(move.result) and not (move.cancel and not move.reason)
+
+
 def pick(agents: Agents, subject: outlook.Subject,
          args: argparse.Namespace) -> filters.Choice:
     """Return the host to which a VM moves; raise CliError."""
@@ -141,173 +146,119 @@ def pick(agents: Agents, subject: outlook.Subject,
     if not found or found[0].refusals:
         lines = [line for each in found
                  for line in outlook.refusal_lines(each)]
-        if args.json:
-            say_json({"vm": subject.use.name, "hosts": [
+        raise CliError(
+            f"{subject.use.name} can go nowhere:\n    "
+            + ("\n    ".join(lines) or "there is no other host"), 4,
+            {"vm": subject.use.name, "hosts": [
                 outlook.choice_json(each) for each in found]})
-        raise CliError(f"{subject.use.name} can go nowhere:\n    "
-                       + ("\n    ".join(lines) or "there is no other host"), 4)
     return found[0]
+
+
+def persist(home: Home, args: argparse.Namespace, name: str,
+            once: Callable[[], Move]) -> Move:
+    """Try, and again where that can help; return the last move."""
+    tries = 0
+    while True:
+        move = once()
+        tries += 1
+        again = (outcome.retry(outcome.kind_of(move.text), tries)
+                 if move.result == "stayed" and not move.reason else None)
+        if again is None or tries > args.retries or home.cancel_wanted(
+                move.id):
+            return move
+        if not args.json:
+            result(move, False)
+            say(f"{name}: once more in {again.wait:.0f} s")
+        time.sleep(again.wait)
 
 
 def migrate(home: Home, args: argparse.Namespace) -> int:
     """Move one VM, and try again where that can help."""
     agents = Agents(home)
-    tries = 0
-    while True:
-        move = attempt(home, agents, args)
-        if move is None:
-            return 0
-        tries += 1
-        again = (outcome.retry(outcome.kind_of(move.text), tries)
-                 if move.result == "stayed" and not move.reason else None)
-        status_of = result(move, args.json)
-        if again is None or tries > args.retries:
-            return status_of
-        say(f"{args.name}: once more in {again.wait:.0f} s")
-        time.sleep(again.wait)
+    if args.dry_run:
+        _, _, best, cost, speed = consider(agents, args)
+        tell_plan(args, best, cost, speed)
+        return 0
+    move = persist(home, args, args.name,
+                   lambda: attempt(home, agents, args))
+    return result(move, args.json)
 
 
-def attempt(home: Home, agents: Agents,
-            args: argparse.Namespace) -> Optional[Move]:
-    """Move a VM once; return None for a dry run."""
+def consider(agents: Agents, args: argparse.Namespace) -> tuple[
+        str, outlook.Subject, filters.Choice, Estimate, float]:
+    """Return (where it is, VM, best host, cost, rate); raise CliError."""
     where = agents.find_vm(args.name)
     subject = outlook.look_at(agents, args.name, where)
     best = pick(agents, subject, args)
     assert best.estimate
-    speed = float(args.rate or 0)
-    cost = best.estimate
+    speed, cost = float(args.rate or 0), best.estimate
     if args.deadline:
         there = outlook.host_now(agents, best.host, subject.spec)
         speed = outlook.deadline_rate(subject, there, args.deadline)
         cost = outlook.cost_of(subject, there, speed)
-    if args.dry_run:
-        tell_plan(args, best, cost)
-        return None
-    move = home.new_move(booked(args.name, where, best.host, cost,
-                                int(speed)))
+    return where, subject, best, cost, speed
+
+
+def attempt(home: Home, agents: Agents, args: argparse.Namespace) -> Move:
+    """Move a VM once."""
+    where, subject, best, cost, speed = consider(agents, args)
+    move = book(home, args.name, where, best.host, cost, speed)
     if not args.json:
         say(f"{args.name} moves from {where} to {best.host}: "
             + outlook.estimate_lines(cost)[0])
     return drive(home, agents, move, args, subject)
 
 
-def booked(vm: str, source: str, destination: str, cost: Estimate,
-           speed: int = 0) -> Move:
-    """Return a move as it is expected."""
+def book(home: Home, vm: str, source: str, destination: str, cost: Estimate,
+         speed: float, drained: str = "") -> Move:
+    """Write a new move into the journal, as it is expected."""
     terms = dict(cost.terms)
-    return Move(str(uuid.uuid4()), vm, source, destination, rate=speed,
-                expected_bytes=cost.bytes, expected_seconds=(
-                    cost.seconds if math.isfinite(cost.seconds) else 0.0),
-                expected_start=terms["start"], factor=terms["factor"])
+    return home.new_move(Move(
+        str(uuid.uuid4()), vm, source, destination, rate=int(speed),
+        expected_bytes=cost.bytes, expected_seconds=(
+            cost.seconds if math.isfinite(cost.seconds) else 0.0),
+        expected_start=terms["start"], factor=terms["factor"],
+        drained=drained))
 
 
 def tell_plan(args: argparse.Namespace, best: filters.Choice,
-              cost: Estimate) -> None:
+              cost: Estimate, speed: float) -> None:
     """Show what a move would be."""
     if args.json:
-        say_json({"vm": args.name, "to": best.host,
+        say_json({"vm": args.name, "to": best.host, "rate": int(speed),
                   "estimate": outlook.estimate_json(cost)})
         return
     say(f"{args.name} would move to {best.host}: "
         + outlook.estimate_lines(cost)[0])
     for line in outlook.estimate_lines(cost)[1:]:
         say(f"    {line}")
-
-
-def drain_plan(agents: Agents, name: str) -> tuple[
-        filters.DrainPlan, dict[str, outlook.Subject]]:
-    """Return where each VM of a host goes."""
-    try:
-        vms = [vm for vm in agents[name].get("/vms")["vms"]
-               if vm["owner"] == "owner" and vm["runs"]]
-    except NoAnswer as error:
-        raise CliError(str(error), 5) from error
-    subjects = {vm["name"]: outlook.look_at(agents, vm["name"], name)
-                for vm in vms}
-    # Copies are looked up for each VM; the rest of a host is one reading
-    hosts = [outlook.host_now(agents, each) for each in agents.names()
-             if each != name]
-    copies = {(vm, host.name): outlook.host_now(
-        agents, host.name, subject.spec).copies
-        for vm, subject in subjects.items() for host in hosts}
-
-    def cost(wish: filters.Wish, host: Any) -> Any:
-        there = dataclasses.replace(
-            host, copies=copies[wish.use.name, host.name])
-        return outlook.cost_of(subjects[wish.use.name], there)
-
-    wishes = [outlook.wish_of(subject) for subject in subjects.values()]
-    return filters.drain(wishes, hosts, cost), subjects
-
-
-def drain(home: Home, args: argparse.Namespace) -> int:
-    """Empty a host."""
-    entry = home.host(args.name)
-    agents = Agents(home)
-    if args.cancel:
-        for move in home.open_moves():
-            if move.source == args.name:
-                home.want_cancel(move.id)
-        home.put_host(args.name, HostEntry(entry.address))
-        say(f"{args.name} is not drained any more")
-        return 0
-    plan, subjects = drain_plan(agents, args.name)
-    for step in plan.steps if not args.json else ():
-        say(f"{step.vm} to {step.to}: "
-            + outlook.estimate_lines(step.estimate)[0])
-    for name, choices in plan.stay:
-        say(f"{name} can go nowhere:")
-        for choice in choices:
-            for line in outlook.refusal_lines(choice):
-                say(f"    {line}")
-    if plan.stay and not args.partial:
-        raise CliError("nothing was begun; --partial moves the others", 4)
-    if args.dry_run:
-        if args.json:
-            say_json({"steps": [
-                {"vm": step.vm, "to": step.to, "estimate":
-                 outlook.estimate_json(step.estimate)}
-                for step in plan.steps], "stay": [n for n, _ in plan.stay]})
-        return 3 if plan.steps else 0
-    home.put_host(args.name, HostEntry(entry.address, "draining"))
-    failed = 0
-    for step in plan.steps:
-        move = home.new_move(booked(step.vm, args.name, step.to,
-                                    step.estimate))
-        done = drive(home, agents, move, args, subjects[step.vm])
-        failed += result(done, args.json)
-        if done.cancel and not done.reason:
-            break
-    left = len(plan.stay) + failed
-    say(f"{args.name} is empty" if not left else
-        f"{left} VMs are still on {args.name}")
-    return 1 if failed else 4 if plan.stay else 0
+    if speed:
+        say(f"    at {human(speed)}/s")
 
 
 def cancel(home: Home, args: argparse.Namespace) -> int:
     """Cancel a move; whoever drives it sees it."""
     move = home.move(args.move)
     if move.ended:
-        say(f"move {move.id[:8]} has ended: {move.result}")
-        return 0
+        return tell(args.json, f"move {move.id[:8]} of {move.vm} has ended: "
+                    f"{move.result}", to_plain(move))
     home.want_cancel(move.id)
-    agents = Agents(home)
     try:
         with home.locked(move.id):
             pass
     except CliError:
-        say(f"move {move.id[:8]} of {move.vm} is being cancelled")
-        return 0
-    return 0 if result(drive(home, agents, home.move(move.id), args),
-                       args.json) in (0, 1) else 1
+        return tell(args.json, f"move {move.id[:8]} of {move.vm} is being "
+                    "cancelled by the wsmctl that drives it", to_plain(move))
+    done = drive(home, Agents(home), home.move(move.id), args)
+    return 0 if result(done, args.json) in (0, 1) else 1
 
 
 def recover(home: Home, args: argparse.Namespace) -> int:
     """Go on with a VM's move that nobody drives, or do what a person wants."""
     found = [move for move in home.open_moves() if move.vm == args.name]
     if not found:
-        say(f"{args.name} is in no move that this journal knows")
-        return 0
+        return tell(args.json, f"{args.name} is in no move that this journal "
+                    "knows", {"vm": args.name, "moves": []})
     if args.from_source or args.keep:
         with home.locked(found[-1].id):
             return decide(home, Agents(home), found[-1], args)
@@ -340,54 +291,10 @@ def decide(home: Home, agents: Agents, move: Move,
         where, text = move.source, "taken back as of the handover"
         with contextlib.suppress(NoAnswer, AgentSaid):
             agents[move.destination].order(f"{path}/give-up")
-    home.put_move(dataclasses.replace(
+    move = home.put_move(dataclasses.replace(
         move, ended=time.time(), stage=int(Stage.ENDED), text=text,
         result="moved" if args.keep else "stayed"))
-    say(f"{move.vm} is {where}'s: {text}")
-    return 0
-
-
-def status(home: Home, args: argparse.Namespace) -> int:
-    """Show VMs and moves on one screen."""
-    agents = Agents(home)
-    moves = home.open_moves()
-    figures: dict[str, Any] = {}
-    for move in moves:
-        try:
-            figures[move.id] = agents[move.source].get(
-                f"/move/{move.id}")["figures"]
-        except (NoAnswer, AgentSaid) as error:
-            figures[move.id] = {"phase": str(error)}
-    if args.json:
-        found, silent = machines.every(agents)
-        say_json({"vms": found, "silent": silent, "moves": [
-            {**to_plain(move), "now": figures[move.id]} for move in moves]})
-        return 5 if silent else 0
-    status_of = machines.listing(home, args)
-    for move in moves:
-        say(f"move {move.id[:8]}: {move.vm} {move.source} -> "
-            f"{move.destination}: "
-            + outlook.progress_line(figures[move.id], move))
-    return status_of
-
-
-def history(home: Home, args: argparse.Namespace) -> int:
-    """List the moves of this journal."""
-    moves = home.moves()[-args.last:]
-    if args.json:
-        say_json([to_plain(move) for move in moves])
-        return 0
-    rows = [("MOVE", "VM", "FROM", "TO", "BEGUN", "RESULT", "SECONDS",
-             "EXPECTED", "BYTES", "PAUSE")]
-    for move in moves:
-        rows.append((
-            move.id[:8], move.vm, move.source, move.destination,
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(move.begun)),
-            move.result or "open", f"{move.seconds:.1f}",
-            f"{move.expected_seconds:.1f}", human(move.bytes),
-            f"{move.downtime_ms} ms"))
-    table(rows)
-    return 0
+    return tell(args.json, f"{move.vm} is {where}'s: {text}", to_plain(move))
 
 
 def options(commands: Any) -> None:
@@ -397,9 +304,10 @@ def options(commands: Any) -> None:
     each.add_argument("--to", metavar="HOST", help="default: the best one")
     each.add_argument("--dry-run", action="store_true",
                       help="only say what it would be")
-    each.add_argument("--deadline", type=duration, metavar="TIME",
+    pace = each.add_mutually_exclusive_group()
+    pace.add_argument("--deadline", type=duration, metavar="TIME",
                       help="as gently as possible, but done in or at TIME")
-    each.add_argument("--rate", type=rate, help="at most so many bytes/s")
+    pace.add_argument("--rate", type=rate, help="at most so many bytes/s")
     each.add_argument("--force", action="append", default=[],
                       metavar="FILTER", help="although this filter refuses")
     each.add_argument("--downtime", type=milliseconds, metavar="MS",
@@ -410,15 +318,8 @@ def options(commands: Any) -> None:
     each.add_argument("--retries", type=int, default=2, help="after failures "
                       "for which the next try may do better; default 2")
     each.set_defaults(act=migrate)
-    each = commands.add_parser("drain", help="move all VMs away from a host")
-    each.add_argument("name", metavar="host")
-    each.add_argument("--dry-run", action="store_true")
-    each.add_argument("--partial", action="store_true",
-                      help="although some can go nowhere")
-    each.add_argument("--cancel", action="store_true")
-    each.set_defaults(act=drain)
     each = commands.add_parser("cancel", help="cancel a move")
-    each.add_argument("move")
+    each.add_argument("move", help="its id, the begin of it, or the VM")
     each.set_defaults(act=cancel)
     each = commands.add_parser("recover", help="go on with a VM's move")
     each.add_argument("name")
@@ -431,8 +332,3 @@ def options(commands: Any) -> None:
     each.add_argument("--i-know", metavar="HOST", default="",
                       help="that HOST is dead for good")
     each.set_defaults(act=recover)
-    each = commands.add_parser("status", help="VMs and moves")
-    each.set_defaults(act=status)
-    each = commands.add_parser("history", help="the moves of this journal")
-    each.add_argument("--last", type=int, default=20)
-    each.set_defaults(act=history)

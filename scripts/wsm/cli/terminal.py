@@ -29,12 +29,27 @@ def say_json(value: Any) -> None:
     print(json.dumps(value, indent=4, sort_keys=True), flush=True)
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows in columns; the first row is their head."""
+def tell(as_json: bool, line: str, value: Any) -> int:
+    """Print a line for people or a value for programs; return 0."""
+    if as_json:
+        say_json(value)
+    else:
+        say(line)
+    return 0
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return rows as lines with columns; the first row is their head."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        say("  ".join(cell.ljust(width)
-                      for cell, width in zip(row, widths)).rstrip())
+    return ["  ".join(cell.ljust(width)
+                      for cell, width in zip(row, widths)).rstrip()
+            for row in rows]
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows in columns."""
+    for line in columns(rows):
+        say(line)
 
 
 class Progress:

@@ -128,7 +128,8 @@ def has_space(wish: Wish, host: Host) -> Iterator[str]:
     for name, needed in sorted(wish.needs.items()):
         pool: Optional[Pool] = host.pools.get(name)
         if pool is None:
-            yield f"{host.name} has no pool {name} in agent.toml"
+            yield (f"{host.name} has no pool {name}: it is not in agent.toml, "
+                   "or its folder is not there")
         elif needed > pool.usable:
             yield (f"pool {name} of {host.name}: {human(needed)} are needed, "
                    f"{human(pool.usable)} are free besides the reserve of "

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of wsmctl's verbs, as far as they need no agent."""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import tempfile
+import unittest
+from typing import Any, Mapping, Optional
+from unittest import mock
+
+from wsm.cli import console, drain, hosts, outlook, overview
+from wsm.cli.agents import NoAnswer
+from wsm.cli.home import CliError, Cluster, Home, HostEntry, Move
+from wsm.plan import spec
+from wsm.plan.inventory import DiskUse, Host, VmUse
+
+MBIT = 800                      # of each host
+
+
+class Folder(unittest.TestCase):
+    """Tests with a cluster of hosts of which none answers."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()  # pylint: disable=R1732
+        self.addCleanup(folder.cleanup)
+        self.home = Home(folder.name)
+        self.home.save(Cluster("test", "x", {
+            "a": HostEntry("localhost:1", "draining"),
+            "b": HostEntry("localhost:1")}))
+
+    def ctl(self, *words: str) -> tuple[int, str, str]:
+        """Type a command; return status, output, errors."""
+        out, err = io.StringIO(), io.StringIO()
+        with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+              mock.patch("sys.argv", ["wsmctl", "--home",
+                                      str(self.home.folder), *words])):
+            try:
+                status = console.main()
+            except SystemExit as end:
+                status = int(str(end.code))
+        return status, out.getvalue(), err.getvalue()
+
+    def moved(self, vm: str, source: str, to: str, **more: Any) -> Move:
+        """Write a move that has ended into the journal."""
+        number = len(self.home.moves())
+        return self.home.put_move(dataclasses.replace(
+            Move(f"m{number}", vm, source, to, begun=number + 1.0, ended=2.0,
+                 result="moved"), **more))
+
+
+class JsonTest(Folder):
+    """--json is one JSON value, also of what goes wrong."""
+
+    def test_each_is_one_value(self) -> None:
+        """Verbs that need nobody, and errors with their exit status."""
+        self.moved("vm", "a", "b")
+        cases: list[tuple[tuple[str, ...], int]] = [
+                (("history",), 0), (("cancel", "m0"), 0),
+                (("recover", "vm"), 0), (("host", "cordon", "b"), 0),
+                (("drain", "a", "--cancel"), 0), (("host", "cordon", "x"), 2),
+                (("cancel", "m9"), 2), (("init", "--cluster", "y"), 1),
+                (("init", "--cluster", "test"), 0),
+                (("watch", "--every", "0"), 2)]
+        for words, status in cases:
+            found, out, err = self.ctl(*words, "--json")
+            self.assertEqual(found, status, f"{words}: {out}{err}")
+            value = json.loads(out)
+            if status:
+                self.assertEqual(value["status"], status, words)
+                self.assertIn(value["error"].splitlines()[0], err)
+
+    def test_init_keeps(self) -> None:
+        """A cluster that is there is never made anew."""
+        before = self.home.cluster
+        for name in ("y", "test"):
+            self.ctl("init", "--cluster", name)
+            self.assertEqual(self.home.cluster, before)
+            self.assertFalse((self.home.folder / "ca.key").exists())
+
+    def test_silent(self) -> None:
+        """Hosts that do not answer are named, with exit status 5."""
+        with mock.patch("wsm.pki.client_context"), mock.patch(
+                "wsm.cli.agents.Agent._connect", side_effect=NoAnswer("b")):
+            for words in (("status",), ("vm", "list"), ("host", "list")):
+                found, out, err = self.ctl(*words, "--json")
+                self.assertEqual(found, 5, f"{words}: {out}{err}")
+                json.loads(out)
+            found, out, _ = self.ctl("vm", "show", "vm", "--json")
+            self.assertEqual((found, json.loads(out)["status"]), (5, 5))
+            found, out, _ = self.ctl("host", "remove", "a", "--json")
+            self.assertEqual((found, json.loads(out)["host"]), (0, "a"))
+
+    def test_contradictions(self) -> None:
+        """What cannot be meant together is a wrong command line."""
+        for words in (("drain", "a", "--back", "--cancel"),
+                      ("drain", "a", "--rate", "1M", "--deadline", "1h"),
+                      ("migrate", "v", "--rate", "1M", "--deadline", "1h"),
+                      ("drain", "a", "--rate", "fast"),
+                      ("drain", "a", "--deadline", "25:00:00")):
+            self.assertEqual(self.ctl(*words)[0], 2, words)
+
+
+class DrainTest(Folder):
+    """What a drain remembers, and how fast it goes."""
+
+    def plan(self, *allocated: int) -> drain.Plan:
+        """A plan of VMs with so much on their disks, and no RAM."""
+        legs = []
+        for number, size in enumerate(allocated):
+            use = VmUse(f"v{number}", "a", 1, 0, 0,
+                        disks=(DiskUse("d", size, size),))
+            vm = spec.Spec(use.name, args=())
+            legs.append(drain.Leg(outlook.Subject(
+                use, vm, Host("a", 1, 1, 1, mbit=MBIT)), "a",
+                Host("b", 1, 1, 1, mbit=MBIT)))
+        return drain.Plan("a", tuple(legs))
+
+    def test_drained(self) -> None:
+        """What a drain moved and nobody since comes back; the rest not."""
+        self.moved("v1", "a", "b", drained="a")
+        self.moved("v2", "a", "b", drained="a")
+        self.moved("v3", "a", "b")                  # by hand
+        self.moved("v4", "a", "b", drained="a", result="stayed")
+        self.moved("v5", "c", "b", drained="c")
+        self.moved("v2", "b", "a", drained="a")     # is back already
+        self.moved("v1", "b", "c")                  # by hand, elsewhere
+        self.moved("v6", "a", "c", drained="a")
+        self.moved("v6", "c", "b", result="stayed")
+        self.assertEqual(drain.drained(self.home.moves(), "a"), {"v6": "c"})
+
+    def test_deadline(self) -> None:
+        """All are done in time, as slowly as that allows."""
+        plan = self.plan(100 << 20, 300 << 20)
+        full = plan.seconds(0)
+        speed = drain.speed_for(plan, 60.0)
+        self.assertTrue(57 < plan.seconds(speed) <= 60, plan.seconds(speed))
+        # What is left after the first is slower yet, if it was fast
+        later = drain.speed_for(plan, 60.0, 1)
+        self.assertLess(later, speed)
+        self.assertEqual(drain.speed_for(plan, full / 2), 0.0)
+        with self.assertRaisesRegex(CliError, "2 moves take about .* longer "
+                                    "than 5 s"):
+            drain.speed_of(plan, argparse.Namespace(deadline=5.0, rate=None))
+
+    def test_enough(self) -> None:
+        """A drain goes on until somebody says that it is enough."""
+        self.assertTrue(drain.going_on(self.home, "a", False))
+        self.ctl("drain", "a", "--cancel")
+        self.assertFalse(drain.going_on(self.home, "a", False))
+
+    def test_cancel_all(self) -> None:
+        """What a drain moves at this moment is cancelled, nothing else."""
+        for name, host in (("m1", "a"), ("m2", "")):
+            self.home.put_move(Move(name, name, "a", "b", drained=host))
+        self.ctl("drain", "a", "--cancel")
+        self.assertTrue(self.home.cancel_wanted("m1"))
+        self.assertFalse(self.home.cancel_wanted("m2"))
+
+
+class WatchTest(unittest.TestCase):
+    """What watch says where there is no terminal."""
+
+    def test_news(self) -> None:
+        """Only what is new."""
+        vm = {"name": "v", "host": "a", "runs": True, "owner": "owner"}
+        move = Move("m-12345678", "v", "a", "b")
+        last: list[str] = []
+        cases: list[tuple[bool, Optional[int], list[str]]] = [
+            (True, None, ["v on a: runs, owner"]), (True, None, []),
+            (True, 5, ["5 %"]), (True, 5, []), (False, 6, ["off", "6 %"])]
+        for runs, percent, said in cases:
+            out = io.StringIO()
+            moves: list[tuple[Move, Mapping[str, Any]]] = (
+                [] if percent is None else
+                [(move, {"phase": "disk-precopy", "percent": percent})])
+            with contextlib.redirect_stdout(out):
+                last = overview.news(last, overview.View(
+                    [], [{**vm, "runs": runs}], [], moves))
+            lines = out.getvalue().splitlines()
+            self.assertEqual(len(lines), len(said), lines)
+            for line, words in zip(lines, said):
+                self.assertIn(words, line)
+
+
+class HostTest(unittest.TestCase):
+    """Where 'host add' looks for everything."""
+
+    def where(self, **given: Optional[str]) -> argparse.Namespace:
+        """Fill in what is not given."""
+        args = argparse.Namespace(**{
+            **dict.fromkeys(("clone", "below", "agent", "qemu", "qemu_img",
+                             "folder", "state", "run", "pool")), **given})
+        hosts.where_all_is(args)
+        return args
+
+    def test_defaults(self) -> None:
+        """Packages; a clone; one folder; and what is given counts."""
+        found = self.where()
+        self.assertEqual((found.agent, found.folder, found.run),
+                         ("wsm-agent", "/etc/wsm", "/run/wsm"))
+        found = self.where(clone="/c", below="/b", pool="/big")
+        self.assertEqual(
+            (found.agent, found.qemu, found.qemu_img, found.folder,
+             found.state, found.run, found.pool),
+            ("/c/scripts/wsm-agent", "/c/build/qemu-system-x86_64",
+             "/c/build/qemu-img", "/b/etc", "/b/state", "/b/run", "/big"))
+
+
+if __name__ == "__main__":
+    unittest.main()
