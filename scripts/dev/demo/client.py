@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dev.common import Failure
 from dev.demo.guest.agent import CONTROL_PORT, ECHO_PORT
-from dev.demo.network import GUEST_ADDRESS, Network
+from dev.demo.network import GUEST_ADDRESS, Lan
 
 HEARTBEAT_SECONDS = 0.01
 CONNECT_SECONDS = 3.0
@@ -35,7 +35,7 @@ class Job:
     The connection stays open while the guest moves: nobody connects anew.
     """
 
-    def __init__(self, network: Network, *request: object,
+    def __init__(self, network: Lan, *request: object,
                  on_line: Callable[[str], None] = lambda line: None) -> None:
         self._on_line = on_line
         self._result: Result | None = None
@@ -92,7 +92,7 @@ class Job:
         return self._result
 
 
-def run_job(network: Network, *request: object,
+def run_job(network: Lan, *request: object,
             seconds: float = 120.0) -> Result:
     """Runs a job in the guest to its end."""
     try:
@@ -118,7 +118,7 @@ class Heartbeat:
     learn the guest's new port, and a guest too slow to answer.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Lan) -> None:
         self._socket = network.client_socket(socket.SOCK_DGRAM)
         self._socket.settimeout(0.2)
         self._socket.connect((GUEST_ADDRESS, ECHO_PORT))
@@ -200,7 +200,7 @@ class Load:
     is frozen. So only its counts are used; seconds are the client's.
     """
 
-    def __init__(self, network: Network, clients: int, seconds: int) -> None:
+    def __init__(self, network: Lan, clients: int, seconds: int) -> None:
         self.samples: list[Sample] = []     # appended by one thread only
         self._last_arrival = time.monotonic()
         self._last_guest = 0.0

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,17 +36,15 @@ GUEST_ADDRESS = "198.51.100.2"      # TEST-NET-2, seen by nobody else
 CLIENT_ADDRESS = "198.51.100.1"
 PREFIX_LENGTH = 24
 CLIENT_PREFIX = "wsm-client-"
+HOST_PREFIX = "wsm-host-"
 CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True)
-class Network:
-    """The finished network."""
+class Lan:
+    """The guest's network, as its client sees it."""
 
-    source: Host
-    destination: Host
     client: str                     # namespace
-    link: Link                      # source and destination are its ends
 
     def client_socket(self, kind: socket.SocketKind) -> socket.socket:
         """Returns a new socket that belongs to the client's namespace."""
@@ -66,22 +65,31 @@ class Network:
         return made[0]
 
 
+@dataclass(frozen=True)
+class Network(Lan):
+    """The finished network."""
+
+    source: Host
+    destination: Host
+    link: Link                      # source and destination are its ends
+
+
 @contextmanager
 def make_network(rate: str) -> Iterator[Network]:
     """Makes the network; removes it at the end, whatever happens.
 
     rate limits the migration link, in tc's words ("160mbit").
     """
-    _remove_stale()
+    remove_stale()
     link = Link(rate)
     client = f"{CLIENT_PREFIX}{os.getpid()}"
     try:
         run("ip", "netns", "add", client)
-        _make_bridge(client)
+        make_bridge(client)
         run("ip", "-n", client, "addr", "add",
             f"{CLIENT_ADDRESS}/{PREFIX_LENGTH}", "dev", "br0")
         for host, port in ((link.a, "a"), (link.b, "b")):
-            _make_bridge(host.netns)
+            make_bridge(host.netns)
             run("ip", "-n", host.netns, "tuntap", "add", "tap0",
                 "mode", "tap")
             run("ip", "-n", host.netns, "link", "add", "lan0", "type", "veth",
@@ -91,7 +99,7 @@ def make_network(rate: str) -> Iterator[Network]:
                                     (client, f"lan-{port}")):
                 run("ip", "-n", namespace, "link", "set", name,
                     "master", "br0", "up")
-        yield Network(link.a, link.b, client, link)
+        yield Network(client, link.a, link.b, link)
     finally:
         link.close()
         try:
@@ -100,17 +108,17 @@ def make_network(rate: str) -> Iterator[Network]:
             pass    # it was never made
 
 
-def _make_bridge(namespace: str) -> None:
-    """Makes bridge br0 that forwards at once and speaks no protocols."""
+def make_bridge(namespace: str, name: str = "br0") -> None:
+    """Makes a bridge that forwards at once and speaks no protocols."""
     run("ip", "netns", "exec", namespace, "sh", "-c",
         "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do"
         " echo 1 >$f; done")
-    run("ip", "-n", namespace, "link", "add", "br0", "type", "bridge",
+    run("ip", "-n", namespace, "link", "add", name, "type", "bridge",
         "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
-    run("ip", "-n", namespace, "link", "set", "br0", "up")
+    run("ip", "-n", namespace, "link", "set", name, "up")
 
 
-def _remove_stale() -> None:
+def remove_stale() -> None:
     """Removes namespaces that a killed demo left behind."""
     folder = Path("/run/netns")
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
@@ -123,5 +131,13 @@ def _remove_stale() -> None:
         for stale in names:
             if stale == name or stale.startswith(
                     (f"wsm-a-{int(pid) % 100000}x",
-                     f"wsm-b-{int(pid) % 100000}x")):
+                     f"wsm-b-{int(pid) % 100000}x", f"{HOST_PREFIX}{pid}-")):
+                end_all(stale)
                 run("ip", "netns", "del", stale)
+
+
+def end_all(namespace: str) -> None:
+    """Kills whatever runs in a namespace."""
+    for pid in run("ip", "netns", "pids", namespace).split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)

@@ -134,11 +134,9 @@ def _command(name: str, plan: Plan, folder: Path, disk: Path,
                      "discard": "unmap"}}
     device = {"driver": "virtio-blk-pci", "id": DISK_ID,
               "drive": f"node-{DISK_ID}"}
-    # One core of a small machine is left to the migration and its client.
-    processors = 2 if (os.cpu_count() or 1) >= 4 else 1
     command = [
         str(plan.qemu), "-name", name, *WHOLE_SYSTEM,
-        *guest_options(plan.guest, MEMORY_MIB, processors),
+        *guest_options(plan.guest, MEMORY_MIB, processors()),
         "-serial", f"file:{folder / name}.console",
         "-chardev", f"socket,id=qmp,path={qmp}",
         "-mon", "chardev=qmp,mode=control",
@@ -148,7 +146,13 @@ def _command(name: str, plan: Plan, folder: Path, disk: Path,
     return command
 
 
-def guest_options(guest: Guest, memory: int, processors: int) -> list[str]:
+def processors() -> int:
+    """Returns a guest's: one core is left to migration and client."""
+    return 2 if (os.cpu_count() or 1) >= 4 else 1
+
+
+def guest_options(guest: Guest, memory: int, processors: int,
+                  tap: str = "tap0") -> list[str]:
     """Returns the options of any QEMU for this guest; memory in MiB.
 
     Its disk and whatever is the host's own are not among them.
@@ -159,5 +163,6 @@ def guest_options(guest: Guest, memory: int, processors: int) -> list[str]:
         "-smp", str(processors), "-m", str(memory),
         "-kernel", str(guest.kernel), "-initrd", str(guest.initrd),
         "-append", KERNEL_LINE, "-no-reboot",
-        "-netdev", "tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off",
+        "-netdev", f"tap,id=net0,ifname={tap},script=no,downscript=no,"
+        "vhost=off",
         "-device", f"virtio-net-pci,netdev=net0,mac={GUEST_MAC},romfile="]

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,10 @@ from dev.demo.client import Heartbeat, Job, Load, Result, run_job
 from dev.demo.guest_disk import DISK_BYTES, Guest
 from dev.demo.logged import LiveLine
 from dev.demo.migrate import PORT, Migration, migrate
-from dev.demo.network import Network, make_network
+from dev.demo.network import Lan, Network, make_network
 from dev.demo.process import WHOLE_SYSTEM, Machine, Plan
 from dev.demo.progress import progress_line
-from dev.demo.summary import Findings, Way, report
+from dev.demo.summary import Checks, Findings, Way, report
 from dev.rig.host import Host
 
 BOOT_SECONDS = 150.0
@@ -79,28 +81,29 @@ def tell_story(settings: Settings, guest: Guest) -> bool:
 
         source = machine("source", network.source, disks[0], False)
         heartbeat = stack.enter_context(closing(Heartbeat(network)))
-        _wait_for_database(network, source, heartbeat)
+        wait_for_database(network, heartbeat,
+                          lambda: source.exit_status() is None, disks[0])
         load = Load(network, PGBENCH_CLIENTS, PGBENCH_SECONDS)
         stack.callback(load.job.close)
         clients = Clients(network, heartbeat, load)
 
-        steady = _measure("pgbench before the migration", load,
+        steady = measure("pgbench before the migration", load,
                           WARM_UP_SECONDS, settings.seconds)
         destination = machine("destination", network.destination, disks[1],
                               True)
         ways = [_move("there", source, destination, clients, steady)]
-        steady = _measure("pgbench at the destination", load, SETTLE_SECONDS,
+        steady = measure("pgbench at the destination", load, SETTLE_SECONDS,
                           settings.away)
         returned = machine("returned", network.source, disks[0], True)
         ways.append(_move("back", destination, returned, clients, steady))
-        steady = _measure("pgbench after the way back", load, SETTLE_SECONDS,
+        steady = measure("pgbench after the way back", load, SETTLE_SECONDS,
                           settings.seconds)
 
         findings = Findings(ways, settings.link_megabits,
                             load.overlapping(steady, time.monotonic()))
         _check_migrations(findings, load)
-        _check_guest(findings, network, returned, load)
-        _check_file_system(findings, disks[0])
+        check_guest(findings, network, returned.wait_exit, load)
+        check_file_system(findings, disks[0])
     print(report(findings))
     if findings.well:
         print(NEXT)
@@ -128,12 +131,17 @@ def _make_disks(settings: Settings, guest: Guest) -> tuple[Path, Path]:
     """Makes the source's copy of the guest's disk, and a blank one."""
     folder = settings.folder
     source, destination = folder / "source.raw", folder / "destination.raw"
-    subprocess.run(["cp", "--sparse=always", "--reflink=auto",
-                    guest.disk, source], check=True)
+    copy_disk(guest, source)
     qemu_img = settings.qemu.resolve().with_name("qemu-img")
     subprocess.run([qemu_img, "create", "-q", "-f", "raw",
                     destination, str(DISK_BYTES)], check=True)
     return source, destination
+
+
+def copy_disk(guest: Guest, path: Path) -> None:
+    """Makes a copy of a guest's disk."""
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto",
+                    guest.disk, path], check=True)
 
 
 def _remove_disk(disk: Path) -> None:
@@ -146,16 +154,16 @@ def _allocated(disk: Path) -> int:
     return disk.stat().st_blocks * 512
 
 
-def _wait_for_database(network: Network, source: Machine,
-                       heartbeat: Heartbeat) -> None:
+def wait_for_database(network: Lan, heartbeat: Heartbeat,
+                      alive: Callable[[], bool], disk: Path) -> None:
     """Waits until the guest's agent answers and its database is ready."""
     line = LiveLine()
     begin = time.monotonic()
     while not heartbeat.last():
         elapsed = time.monotonic() - begin
-        if source.exit_status() is not None or elapsed > BOOT_SECONDS:
+        if not alive() or elapsed > BOOT_SECONDS:
             raise Failure("the guest did not boot; its console and QEMU's "
-                          f"messages are beside its disk: {source.disk}")
+                          f"messages are beside its disk: {disk}")
         line.show(f"Booting Debian: {elapsed:4.0f} s")
         time.sleep(0.2)
     while time.monotonic() < begin + BOOT_SECONDS + DATABASE_SECONDS:
@@ -168,14 +176,14 @@ def _wait_for_database(network: Network, source: Machine,
         time.sleep(0.5)
     else:
         raise Failure("PostgreSQL did not start in the guest; the guest's "
-                      f"console is beside its disk: {source.disk}")
+                      f"console is beside its disk: {disk}")
     run_job(network, "balances")    # reads all tables: warms the caches
     kernel = " ".join(run_job(network, "hello").lines)
     line.keep(f"Guest is up after {time.monotonic() - begin:.0f} s: Debian, "
               f"{kernel}, PostgreSQL answers")
 
 
-def _measure(title: str, load: Load, skip: float, seconds: float) -> float:
+def measure(title: str, load: Load, skip: float, seconds: float) -> float:
     """Lets pgbench run; returns when the measured time began."""
     line = LiveLine()
     begin = time.monotonic() + skip
@@ -248,8 +256,8 @@ def _check_migrations(findings: Findings, load: Load) -> None:
                    sum(sample.transactions for sample in findings.after) > 0)
 
 
-def _check_guest(findings: Findings, network: Network, machine: Machine,
-                 load: Load) -> None:
+def check_guest(findings: Checks, network: Lan,
+                wait_exit: Callable[[float], None], load: Load) -> None:
     """Ends the load, has the guest check its data, and shuts it down."""
     line = LiveLine()
     load.job.stop()
@@ -281,7 +289,7 @@ def _check_guest(findings: Findings, network: Network, machine: Machine,
                    f"{numbers.get('Bad checksums', '?').strip()} bad")
     line.show("Shutting the guest down")
     with closing(Job(network, "poweroff")):
-        machine.wait_exit(SHUTDOWN_SECONDS)
+        wait_exit(SHUTDOWN_SECONDS)
     line.keep("The guest checked its data and was shut down.")
 
 
@@ -289,7 +297,7 @@ def _bad_lines(result: Result) -> str:
     return "" if result.code == 0 else " / ".join(result.lines[-3:])
 
 
-def _check_file_system(findings: Findings, disk: Path) -> None:
+def check_file_system(findings: Checks, disk: Path) -> None:
     done = subprocess.run(["e2fsck", "-f", "-n", disk], check=False,
                           text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -303,5 +311,8 @@ def folder_for_run(top: Path) -> Path:
     folder = top / "run"
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        os.unlink(path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     return folder

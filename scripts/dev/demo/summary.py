@@ -55,13 +55,10 @@ class Way:
                 for disk in self.migration.source.get("disks", [])]
 
 
-@dataclass
-class Findings:
-    """All that the demo found out."""
+@dataclass(kw_only=True)
+class Checks:
+    """What must be so."""
 
-    ways: list[Way]                 # there, back
-    link_megabits: int
-    after: list[Sample]             # when all is over
     checks: list[tuple[str, bool, str]] = field(default_factory=list)
 
     def check(self, title: str, passed: bool, detail: str = "") -> None:
@@ -72,6 +69,23 @@ class Findings:
     def well(self) -> bool:
         """Whether every check passed."""
         return all(passed for _, passed, _ in self.checks)
+
+    def verdict(self) -> list[str]:
+        """Returns each check and the verdict, as lines."""
+        return [*(f"{'ok    ' if passed else 'FAILED'}  {title}"
+                  + (f": {detail}" if detail else "")
+                  for title, passed, detail in self.checks), "",
+                "VERDICT: " + ("all is well" if self.well
+                               else "something is wrong, see above")]
+
+
+@dataclass
+class Findings(Checks):
+    """All that the demo found out."""
+
+    ways: list[Way]                 # there, back
+    link_megabits: int
+    after: list[Sample]             # when all is over
 
 
 def average(samples: list[Sample]) -> float:
@@ -97,11 +111,7 @@ def report(findings: Findings) -> str:
                                    subsequent_indent="    ")
     lines += [f"The host has {os.cpu_count()} CPUs for all of it; the link "
               f"has {findings.link_megabits} Mbit/s.", ""]
-    for title, passed, detail in findings.checks:
-        mark = "ok    " if passed else "FAILED"
-        lines.append(f"{mark}  {title}" + (f": {detail}" if detail else ""))
-    lines += ["", "VERDICT: " + ("all is well" if findings.well
-                                 else "something is wrong, see above")]
+    lines += findings.verdict()
     return "\n".join(lines)
 
 
@@ -161,7 +171,7 @@ def _byte_rows(ways: list[Way]) -> Rows:
     ]
 
 
-def _longest(gaps: list[Gap]) -> Gap:
+def longest(gaps: list[Gap]) -> Gap:
     return max(gaps, key=lambda gap: gap.length, default=Gap(0.0, 0.0))
 
 
@@ -173,14 +183,14 @@ def _client_rows(findings: Findings) -> Rows:
     after = average(findings.after)
     return [
         ("Downtime, seen by a client", [
-            _milliseconds(_longest(way.gaps_freeze)) for way in ways]),
+            _milliseconds(longest(way.gaps_freeze)) for way in ways]),
         ("Downtime, counted by QEMU", [
             "-" if count is None else f"{count} ms" for count in counted]),
         ("Longest other silence", [
             _milliseconds(_other(way)) for way in ways]),
         ("  it was in", [_phase_of(way, _other(way)) for way in ways]),
         ("Longest silence before", [
-            _milliseconds(_longest(way.gaps_before)) for way in ways]),
+            _milliseconds(longest(way.gaps_before)) for way in ways]),
         ("pgbench before, tps", [f"{rate:.0f}" for rate in rates]),
         ("pgbench during", [
             f"{now:.0f} ({now / rate:.0%})" if rate else f"{now:.0f}"
@@ -200,8 +210,8 @@ def _milliseconds(gap: Gap) -> str:
 
 def _other(way: Way) -> Gap:
     """Returns the longest gap during the migration but for the freeze's."""
-    down = _longest(way.gaps_freeze)
-    return _longest([gap for gap in way.gaps_during if gap != down])
+    down = longest(way.gaps_freeze)
+    return longest([gap for gap in way.gaps_during if gap != down])
 
 
 def _phase_of(way: Way, gap: Gap) -> str:
