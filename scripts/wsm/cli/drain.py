@@ -126,7 +126,7 @@ def plan_back(home: Home, name: str) -> Plan:
         else:
             legs.append(Leg(subject, subject.here.name, there))
             room[name] = filters.with_vm(wish, there)
-    legs.sort(key=lambda leg: (leg.cost(0).seconds, leg.vm))
+    legs.sort(key=lambda leg: (round(leg.cost(0).seconds), leg.vm))
     return Plan(name, tuple(legs), tuple(stay))
 
 

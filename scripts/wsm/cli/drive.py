@@ -79,12 +79,15 @@ class Driver:
             self._silent.pop(side, None)
             return self._before(side)
         self._silent.pop(side, None)
-        if side == "source" or found["figures"].get("phase") in (
-                "postcopy", "completed"):
+        end = from_plain(End, found["end"])
+        # What QEMU knows of the move that brought the guest is not of this one
+        if end.word is not Word.HERE and (
+                side == "source" or found["figures"].get("phase") in (
+                    "postcopy", "completed")):
             self.figures = {**self.figures, **{
                 name: value for name, value in found["figures"].items()
                 if value or name not in self.figures}}
-        return from_plain(End, found["end"])
+        return end
 
     def _before(self, side: str) -> End:
         """Return an end that knows no such move."""

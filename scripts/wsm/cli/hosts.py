@@ -15,8 +15,10 @@ from wsm.cli.outlook import host_now
 from wsm.cli.terminal import say, say_json, table, tell
 from wsm.plan import toml
 from wsm.plan.inventory import Host, HostState, human
+from wsm.plan.spec import ID
 
 TIMEOUT = 120
+PORT = "7443"               # of an agent
 END_OF_REQUEST = "-----END CERTIFICATE REQUEST-----"
 
 
@@ -82,8 +84,7 @@ def configuration(args: argparse.Namespace, cluster: str) -> dict[str, Any]:
 def add(home: Home, args: argparse.Namespace) -> int:
     """Let a host join."""
     cluster = home.cluster
-    if ":" not in args.address:
-        args.address += ":7443"
+    args.address = address_of(args.name, args.address)
     if args.name in cluster.hosts and not args.replace:
         raise CliError(f"host {args.name} was added already; --replace", 2)
     via = shlex.split(args.via) if args.via is not None else [
@@ -113,6 +114,23 @@ def add(home: Home, args: argparse.Namespace) -> int:
                    else ", and its agent runs"),
                 {"host": args.name, "address": args.address,
                  "started": not (args.no_start or args.paste)})
+
+
+def address_of(name: str, address: str) -> str:
+    """Return a host's address with its port; raise CliError."""
+    if not ID.fullmatch(name):
+        raise CliError(f"{name!r} is no name for a host: letters, digits, "
+                       "-, _ and . only", 2)
+    host, _, port = address.rpartition(":")
+    if not host or address.endswith("]"):
+        host, port = address, PORT
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise CliError(f"{address!r} is no address of an agent: HOST, or "
+                       "HOST:PORT with a port from 1 to 65535", 2)
+    if ":" in host and not host.startswith("["):
+        raise CliError(f"{address!r}: an IPv6 address stands in brackets, "
+                       f"[{address}]", 2)
+    return f"{host}:{port}"
 
 
 def where_all_is(args: argparse.Namespace) -> None:

@@ -111,6 +111,9 @@ def result(move: Move, as_json: bool) -> int:
             f"{move.seconds:.1f} s (expected {human(move.expected_bytes)} in "
             f"{move.expected_seconds:.0f} s), it stood still for "
             f"{move.downtime_ms} ms")
+    elif move.result == "cancelled":
+        say(f"{move.vm} stays on {move.source}: it was cancelled; the next "
+            "try goes on where this one was")
     elif move.result:
         say(f"{move.vm} stays on {move.source}: {move.text}")
     elif move.text:

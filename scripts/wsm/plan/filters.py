@@ -276,5 +276,6 @@ def drain(wishes: Sequence[Wish], hosts: Sequence[Host],
             continue
         steps.append(DrainStep(wish.use.name, best.host, best.estimate))
         there[best.host] = with_vm(wish, there[best.host])
-    steps.sort(key=lambda step: (step.estimate.seconds, step.vm))
+    steps.sort(key=lambda step: (
+        round(min(step.estimate.seconds, 1e9)), step.vm))
     return DrainPlan(tuple(steps), tuple(stay))

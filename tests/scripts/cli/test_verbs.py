@@ -208,6 +208,18 @@ class HostTest(unittest.TestCase):
             ("/c/scripts/wsm-agent", "/c/build/qemu-system-x86_64",
              "/c/build/qemu-img", "/b/etc", "/b/state", "/b/run", "/big"))
 
+    def test_address(self) -> None:
+        """A name and an address are looked at before anybody is asked."""
+        for given, found in (("h", "h:7443"), ("h:1", "h:1"),
+                             ("[::1]", "[::1]:7443"), ("[::1]:2", "[::1]:2")):
+            self.assertEqual(hosts.address_of("a", given), found)
+        for name, given, words in (
+                ("e/vil", "h", "no name"), ("a", "h:x", "'h:x' is no"),
+                ("a", "h:0", "'h:0' is no"), ("a", "h:70000", "65535"),
+                ("a", "fd00::1", r"\[fd00::1\]")):
+            with self.assertRaisesRegex(CliError, words):
+                hosts.address_of(name, given)
+
 
 if __name__ == "__main__":
     unittest.main()
