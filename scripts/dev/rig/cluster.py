@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence
 
 from dev.common import ROOT
 from dev.rig.basics import (Skip, TestFailure, require, run, tool, wait_until)
@@ -27,13 +27,15 @@ NAMES = ('alpha', 'beta')
 class Cluster:
     """alpha and beta; use as a context."""
 
-    def __init__(self, scene: Scene, mbit: int = 0) -> None:
+    def __init__(self, scene: Scene, mbit: int = 0,
+                 options: Sequence[str] = ()) -> None:
         if not shutil.which('python3', path='/usr/bin') or subprocess.run(
                 ['/usr/bin/python3', '-c', 'import aiohttp'], check=False,
                 capture_output=True).returncode:
             raise Skip('install python3-aiohttp')
         self.scene = scene
         self.mbit = mbit            # as agent.toml has it; 0: not said
+        self.options = options      # of 'host add'
         self.link = scene.make_link()
         self.hosts = dict(zip(NAMES, (self.link.a, self.link.b)))
         self.home = scene.folder / 'home'
@@ -74,7 +76,8 @@ class Cluster:
                  tool('qemu-img'), '--pool', str(folder / 'images'),
                  '--reserve', '0', '--folder', str(folder / 'etc'), '--state',
                  str(folder / 'state'), '--run', str(folder / 'run'),
-                 '--cores', '64', '--mbit', str(self.mbit), '--no-start')
+                 '--cores', '64', '--mbit', str(self.mbit), '--no-start',
+                 *self.options)
 
     # Agents
 

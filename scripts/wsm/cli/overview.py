@@ -102,16 +102,22 @@ def watch(home: Home, args: argparse.Namespace) -> int:
         return 0
 
 
+def gist(line: str) -> str:
+    """Return what of a line is news: no speed, no time."""
+    words = line.split(", ")
+    return ", ".join(words[:2] if words[1:2] and "%" in words[1]
+                     else words[:1])
+
+
 def news(last: list[str], view: View) -> list[str]:
-    """Say what was not there the last time, as plain lines; return all."""
+    """Say what was not there the last time; return the gist of all."""
     lines = [f"{vm['name']} on {vm['host']}: "
-             f"{'runs' if vm['runs'] else 'off'}, {vm['owner']}"
-             for vm in view.vms]
-    lines += move_lines(view)
+             f"{'runs' if vm['runs'] else 'off'} and {vm['owner']}"
+             for vm in view.vms] + move_lines(view)
     for line in lines:
-        if line not in last:
+        if gist(line) not in last:
             say(f"{time.strftime('%H:%M:%S')} {line}")
-    return lines
+    return [gist(line) for line in lines]
 
 
 def history(home: Home, args: argparse.Namespace) -> int:

@@ -169,13 +169,14 @@ class WatchTest(unittest.TestCase):
         move = Move("m-12345678", "v", "a", "b")
         last: list[str] = []
         cases: list[tuple[bool, Optional[int], list[str]]] = [
-            (True, None, ["v on a: runs, owner"]), (True, None, []),
+            (True, None, ["v on a: runs and owner"]), (True, None, []),
             (True, 5, ["5 %"]), (True, 5, []), (False, 6, ["off", "6 %"])]
         for runs, percent, said in cases:
             out = io.StringIO()
             moves: list[tuple[Move, Mapping[str, Any]]] = (
                 [] if percent is None else
-                [(move, {"phase": "disk-precopy", "percent": percent})])
+                [(move, {"phase": "postcopy", "remaining": 100 - percent,
+                         "ram": {"transferred": percent}})])
             with contextlib.redirect_stdout(out):
                 last = overview.news(last, overview.View(
                     [], [{**vm, "runs": runs}], [], moves))

@@ -198,8 +198,8 @@ def tell_hosts_story(settings: Settings, guest: Guest) -> bool:
             own = Checks()
             check_guest(own, client.lan, ended(shell, name), client.load)
             check_file_system(own, disks[name])
-            findings.checks += [(f"{name}: {title}", *more)
-                                for title, *more in own.checks]
+            for title, passed, detail in own.checks:
+                findings.check(f"{name}: {title}", passed, detail)
     print("\n".join(report(shell, rounds, findings, settings)))
     return findings.well
 
