@@ -5,6 +5,7 @@ import argparse
 import dataclasses
 import functools
 import math
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ def look_at_all(home: Home, places: list[tuple[str, str]],
         return subject, {name: outlook.host_now(agents, name, subject.spec)
                          for name in names if name != place[1]}
 
+    if len(places) > 1:
+        print(f"looking at {len(places)} VMs", file=sys.stderr, flush=True)
     with ThreadPoolExecutor(LOOKS) as pool:
         yield from pool.map(look, places)
 

@@ -119,8 +119,10 @@ def result(move: Move, as_json: bool) -> int:
     elif move.text:
         say(f"{move.vm}: {move.text}")
     else:
-        say(f"move {move.id[:8]} of {move.vm} goes on by itself: 'wsmctl "
-            f"status', 'wsmctl recover {move.vm}'")
+        say(f"move {move.id[:8]} of {move.vm} "
+            + ("is being cancelled, and nobody waits for that"
+               if move.cancel else "goes on by itself")
+            + f": 'wsmctl status', 'wsmctl recover {move.vm}'")
     if not move.result and move.text:
         return 4
     return 0 if move.result == "moved" else 1
