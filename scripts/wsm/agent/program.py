@@ -94,8 +94,9 @@ def start(path: Path, made: config.Config) -> None:
     end = time.monotonic() + START_WAIT
     while not listens(made):
         if process and process.poll() is not None:
-            raise BadData("the agent has ended: " + log.read_text(
-                "utf-8", "replace")[-2000:].strip())
+            words = log.read_text("utf-8", "replace").strip().splitlines()
+            raise BadData(f"the agent has ended: {''.join(words[-1:])} (all "
+                          f"of it is in {log})")
         if time.monotonic() > end:
             raise BadData(f"the agent does not listen on {made.listen} after "
                           f"{START_WAIT:.0f} s; look at {log}, or "

@@ -44,12 +44,12 @@ def remote(via: list[str], words: list[str], data: str = "") -> str:
     return done.stdout
 
 
-def by_hand(words: list[str], data: str = "") -> str:
-    """Let a person run a command at the host, and paste what it prints."""
+def by_hand(words: list[str], data: str = "", reads: bool = False) -> str:
+    """Let a person run a command at the host; @reads what it prints."""
     say("At the host, as root, run:")
     print(f"\n{shlex.join(words)}"
           + (f" <<'END'\n{data}\nEND" if data else "") + "\n", flush=True)
-    if data:
+    if not reads:
         return ""
     say(f"and paste here what it prints, to the line {END_OF_REQUEST}")
     lines: list[str] = []
@@ -90,14 +90,15 @@ def add(home: Home, args: argparse.Namespace) -> int:
     via = shlex.split(args.via) if args.via is not None else [
         "ssh", args.address.rpartition(":")[0]]
 
-    def run(words: list[str], data: str = "") -> str:
-        return by_hand(words, data) if args.paste else remote(via, words, data)
+    def run(words: list[str], data: str = "", reads: bool = False) -> str:
+        return (by_hand(words, data, reads) if args.paste
+                else remote(via, words, data))
 
     where_all_is(args)
     agent = shlex.split(args.agent)
     text = toml.dumps(configuration(args, cluster.name))
     request = run([*agent, "csr", "--key", f"{args.folder}/agent.key",
-                   "--host", args.name])
+                   "--host", args.name], reads=True)
     certificate = pki.sign(home.folder, request, cluster.name, "agent",
                            args.name,
                            args.address.rpartition(":")[0].strip("[]"))
@@ -110,10 +111,11 @@ def add(home: Home, args: argparse.Namespace) -> int:
     if not args.no_start:
         run([*agent, "--config", f"{folder}/agent.toml", "start"])
     return tell(args.json, f"host {args.name} was added"
-                + (": start its agent" if args.no_start or args.paste
-                   else ", and its agent runs"),
+                + (": start its agent" if args.no_start else
+                   "; an agent that ran there before must be started anew"
+                   if args.replace else ", and its agent runs"),
                 {"host": args.name, "address": args.address,
-                 "started": not (args.no_start or args.paste)})
+                 "started": not args.no_start})
 
 
 def address_of(name: str, address: str) -> str:

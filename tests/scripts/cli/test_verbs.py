@@ -80,6 +80,20 @@ class JsonTest(Folder):
             self.assertEqual(self.home.cluster, before)
             self.assertFalse((self.home.folder / "ca.key").exists())
 
+    def test_paste(self) -> None:
+        """Without ssh: three commands are shown, one paste is read."""
+        with (mock.patch("wsm.pki.sign", return_value="CERT") as sign,
+              mock.patch("sys.stdin", io.StringIO(
+                  f"REQUEST\n{hosts.END_OF_REQUEST}\nmore"))):
+            (self.home.folder / "ca.pem").write_text("CA")
+            status, out, err = self.ctl("host", "add", "c", "10.0.0.9",
+                                        "--paste")
+        self.assertEqual(status, 0, err)
+        self.assertIn("REQUEST", sign.call_args.args[1])
+        for word in ("csr", "install", "start"):
+            self.assertRegex(out, rf"wsm-agent .*{word}")
+        self.assertEqual(self.home.host("c").address, "10.0.0.9:7443")
+
     def test_silent(self) -> None:
         """Hosts that do not answer are named, with exit status 5."""
         with mock.patch("wsm.pki.client_context"), mock.patch(
