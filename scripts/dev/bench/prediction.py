@@ -11,8 +11,11 @@ import functools
 import os
 import pty
 import re
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Iterator
 
 from dev.bench.moving import attempt
@@ -54,7 +57,9 @@ class Journey:
     said: bool = True           # agent.toml has the link's speed
 
 
+# The first one has no past
 JOURNEYS = (
+    Journey('not told', 60, 32, (Leg(), Leg(8), Leg(8)), said=False),
     Journey('idle', 100, 48, (Leg(), Leg(4), Leg(16))),
     Journey('memory', 120, 48, (Leg(), Leg()), noise=64),
     Journey('slow link', 60, 24, (Leg(), Leg(8)), noise=16, pages=100),
@@ -69,7 +74,6 @@ JOURNEYS = (
     Journey('two disks', 100, 32, (Leg(), Leg(8)), disks=2, writes=100),
     Journey('content', 80, 64, (Leg(), Leg(4, spoiled=True),
                                 Leg(4, spoiled=True)), writes=20),
-    Journey('not told', 60, 32, (Leg(), Leg(8), Leg(8)), said=False),
 )
 QUICK = (Journey('quick', 320, 8, (Leg(), Leg(2))),)
 
@@ -164,14 +168,21 @@ def load_up(scene: Scene, journey: Journey, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def travel(journey: Journey) -> Samples:
-    """All moves of a journey, and a look at each block at its end."""
+def travel(journey: Journey, journal: Path) -> Samples:
+    """
+    All moves of a journey, and a look at each block at its end.
+
+    @journal: a folder with the moves of those before, as the hosts are the
+    same; filled.
+    """
     scene = Scene(MachineConfig(tuple(
         DiskConfig(f'vd{number}', journey.fmt, 2 * journey.data * MIB)
         for number in range(journey.disks))))
     try:
         with Cluster(scene, journey.mbit if journey.said else 0) as cluster:
             cluster.link.set_rate(f'{journey.mbit}mbit')
+            moves = cluster.home / 'moves'
+            shutil.copytree(journal, moves, dirs_exist_ok=True)
             cluster.guest()
             for disk in range(journey.disks):
                 scene.guest.region(disk, 0, journey.data * MIB)
@@ -187,6 +198,7 @@ def travel(journey: Journey) -> Samples:
                         else RUN_UP)
                 yield f'{journey.name} {number + 1}', one_leg(
                     cluster, journey, leg)
+            shutil.copytree(moves, journal, dirs_exist_ok=True)
             scene.guest.stop()
             scene.guest.verify()
     finally:
@@ -195,8 +207,10 @@ def travel(journey: Journey) -> Samples:
 
 def section_prediction(settings: Settings) -> Samples:
     """Said and done, over all journeys."""
-    for journey in JOURNEYS if settings.verify_all else QUICK:
-        yield from attempt(WAY, functools.partial(travel, journey))
+    with tempfile.TemporaryDirectory() as folder:
+        for journey in JOURNEYS if settings.verify_all else QUICK:
+            yield from attempt(WAY, functools.partial(travel, journey,
+                                                      Path(folder)))
 
 
 PREDICTION_SECTIONS = {'prediction': section_prediction}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a QEMU says of its guest: disks, devices, CPUs, its move."""
 
+import asyncio
 import os
 import re
 from typing import Any, Awaitable, Callable, Mapping, Optional
@@ -156,12 +157,13 @@ async def ram_sizes(call: Call) -> list[int]:
     return found or [int(memory["base-memory"])]
 
 
-async def disk_uses(call: Call,
-                    written: Mapping[str, float]) -> list[DiskUse]:
+async def disk_uses(call: Call, written: Mapping[str, float],
+                    content: Callable[[str, str], int]) -> list[DiskUse]:
     """
     Return sizes, and what was written since each sync point.
 
-    @written: bytes per second, lately.
+    @written: bytes per second, lately.  @content: of a file and its format,
+    the bytes without internal snapshots, which do not move; 0: not known.
     """
     points = {str(image["name"]): {str(point["id"]): int(point["changed"])
                                    for point in image["points"]}
@@ -174,9 +176,13 @@ async def disk_uses(call: Call,
             continue
         name = disk_name(entry)
         image = inserted["image"]
+        allocated = int(image.get("actual-size", image["virtual-size"]))
+        if image.get("snapshots"):
+            now = await asyncio.to_thread(content, str(image["filename"]),
+                                          str(image["format"]))
+            allocated = min(allocated, now or allocated)
         found.append(DiskUse(
-            name, int(image["virtual-size"]),
-            int(image.get("actual-size", image["virtual-size"])),
+            name, int(image["virtual-size"]), allocated,
             written.get(name, 0.0), points.get(name, {})))
     return found
 

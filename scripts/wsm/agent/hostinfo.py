@@ -105,7 +105,8 @@ class HostInfo:
             address=config.migration.addr, mbit=config.migration.mbit,
             networks=tuple(sorted(config.network)), files=files(config),
             pools=pools, qemus=self.qemus(), tags=config.root.tags,
-            copies=copies, moves_in=moves_in, moves_out=moves_out)
+            copies=copies, moves_in=moves_in, moves_out=moves_out,
+            clock=time.time())
 
 
 def files(config: Config) -> dict[str, int]:

@@ -255,8 +255,9 @@ class Mover:
                 move, vm, "source", peer, self.owners.get(vm).epoch,
                 known.pid, known.started))
         self.live(move).watched = False
+        use = await self.vms.use(vm)
         return {"fingerprint": await facts.fingerprint(monitor.call),
-                "spec": described, "use": await self.vms.use(vm),
+                "spec": self.vms.resized(described, use), "use": use,
                 "epoch": self.owners.get(vm).epoch}
 
     async def prepare(self, move: str, vm: spec.Spec, peer: str, epoch: int,

@@ -15,10 +15,9 @@ from typing import Any, Optional
 from wsm import info
 from wsm.agent.config import Config
 from wsm.plan import spec
-from wsm.plan.inventory import Copy, Pool, human
+from wsm.plan.inventory import OLD, Copy, Pool, human, too_full
 
 TIMEOUT = 60.0
-OLD = ("handed-over", "incomplete")
 
 
 class NoImage(Exception):
@@ -58,7 +57,8 @@ def pools(config: Config) -> dict[str, Pool]:
         except OSError:
             continue
         found[name] = Pool(space.f_bavail * space.f_frsize,
-                           space.f_blocks * space.f_frsize, pool.reserve)
+                           space.f_blocks * space.f_frsize, pool.reserve,
+                           os.stat(pool.path).st_dev)
     return found
 
 
@@ -95,8 +95,8 @@ def choose(config: Config, vm: spec.Spec, disk: str) -> Choice:
             f"overwritten (state {facts['state'] or 'not known'}). Move it "
             "away, or say with path_at where the image shall be")
     if facts.get("disk-size") != described.size:
-        raise NoImage(f"disk {disk}: {path} has {facts.get('disk-size')} "
-                      f"bytes, the disk {described.size}. Remove it")
+        # The disk has grown since: an old copy as it was is of no use
+        return Choice(disk, path, image_format, "blank", True)
     return Choice(disk, path, image_format, "partial" if facts["state"]
                   == "incomplete" else "old", False)
 
@@ -131,6 +131,8 @@ def make(config: Config, vm: spec.Spec, choice: Choice) -> None:
     if not choice.made:
         return
     described = vm.disk[choice.disk]
+    for old in (choice.path, os.path.realpath(choice.path) + ".wsm"):
+        Path(old).unlink(missing_ok=True)
     Path(choice.path).parent.mkdir(parents=True, exist_ok=True)
     found = template(config, described)
     if choice.kind == "template" and found:
@@ -160,11 +162,9 @@ def room(config: Config, vm: spec.Spec, needs: dict[str, int]) -> list[str]:
             more = max(0, needed - allocated(path_of(config, vm, disk)))
             pool = vm.disk[disk].pool
             by_pool[pool] = by_pool.get(pool, 0) + more
-    there = pools(config)
-    return [f"pool {name}: {human(needed)} are needed, "
-            f"{human(there[name].usable)} are free besides the reserve"
-            for name, needed in sorted(by_pool.items())
-            if name in there and needed > there[name].usable]
+    return [f"pool {' and '.join(names)}: {human(needed)} are needed, "
+            f"{human(pool.usable)} are free besides the reserve"
+            for names, needed, pool in too_full(by_pool, pools(config))]
 
 
 def copies(config: Config, vm: spec.Spec) -> list[Copy]:
@@ -189,10 +189,20 @@ def copies(config: Config, vm: spec.Spec) -> list[Copy]:
             points[bitmap["name"].split("-", 2)[-1]] = None
         found.append(Copy(
             vm.name, disk, path, facts["state"], int(facts.get("time", 0)),
-            allocated(path), points,
+            allocated(path), int(facts.get("disk-size") or 0), points,
             bool(facts.get("bitmaps")) or bool(
                 facts.get("stamp", {}).get("fits"))))
     return found
+
+
+def content(config: Config, path: str, image_format: str) -> int:
+    """Return the bytes of what an image holds now; 0 if not known."""
+    try:
+        return int(json.loads(run(config, "measure", "-U", "--output=json",
+                                  "-f", image_format, "-O", "raw", path)
+                              )["required"])
+    except (NoImage, KeyError, ValueError):
+        return 0
 
 
 def img_info(config: Config, path: str) -> dict[str, Any]:

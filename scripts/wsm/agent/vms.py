@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import time
@@ -20,7 +21,7 @@ from wsm.agent.writes import Writes, written
 from wsm.plan import adopt, spec
 from wsm.plan.draft import Adoption, FileFact, GuestDisk, Running
 from wsm.plan.ends import File
-from wsm.plan.inventory import Copy, VmUse
+from wsm.plan.inventory import OLD, Copy, VmUse
 from wsm.plan.plain import BadData
 
 CHUNK = 1 << 20
@@ -107,7 +108,7 @@ class Vms:
 
     def drop_copy(self, copy: Copy) -> None:
         """Remove an image that its own record calls old."""
-        if copy.state not in stock.OLD:
+        if copy.state not in OLD:
             raise Refused(f"{copy.path} is '{copy.state}', no old copy")
         if self.owners.get(copy.vm).state not in (File.GONE, File.NONE):
             raise Refused(f"{copy.vm} is {self.config.host}'s")
@@ -410,8 +411,20 @@ class Vms:
                     f"{numbers['micro']}",
             host_cpu=uses_host_cpu(process.argv),
             disks=tuple(await facts.disk_uses(
-                call, self.writes.rates(process.pid))),
+                call, self.writes.rates(process.pid),
+                functools.partial(stock.content, self.config))),
             filled=seen.used, dirty=seen.dirty)
+
+    def resized(self, vm: spec.Spec, use: VmUse) -> spec.Spec:
+        """Return a description with the sizes that its disks have now."""
+        sizes = {disk.id: disk.size for disk in use.disks}
+        disks = {name: dataclasses.replace(disk, size=sizes.get(
+            name, disk.size)) for name, disk in vm.disk.items()}
+        if disks == dict(vm.disk):
+            return vm
+        made = dataclasses.replace(vm, disk=disks)
+        self.save_spec(made)
+        return made
 
     async def count(self, monitor: Monitor, pid: int,
                     timeout: float = TIMEOUT) -> None:

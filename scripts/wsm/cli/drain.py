@@ -85,15 +85,13 @@ def plan_away(home: Home, agents: Agents, name: str) -> Plan:
     seen = {subject.use.name: (subject, hosts) for subject, hosts
             in look_at_all(home, [(vm["name"], name) for vm in vms
                                   if vm["runs"]], names)}
-    # Copies differ for each VM; the rest of a host is one reading
-    hosts = list(next(iter(seen.values()))[1].values()) if seen else []
-
-    def with_copies(vm: str, host: Host) -> Host:
-        return dataclasses.replace(host, copies=seen[vm][1][host.name].copies)
+    # Copies are looked up for each VM; the rest of a host is one reading
+    hosts = [dataclasses.replace(host, copies=tuple(
+        copy for _, there in seen.values() for copy in there[host.name].copies
+    )) for host in next(iter(seen.values()))[1].values()] if seen else []
 
     def cost(wish: filters.Wish, host: Host) -> Any:
-        vm = wish.use.name
-        return outlook.cost_of(seen[vm][0], with_copies(vm, host))
+        return outlook.cost_of(seen[wish.use.name][0], host)
 
     found = filters.drain([outlook.wish_of(subject) for subject, _
                            in seen.values()], hosts, cost)

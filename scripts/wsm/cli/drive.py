@@ -52,6 +52,7 @@ class Driver:
         self._refused = 0
         self._begins: dict[Do, int] = {}
         self._silent: dict[str, float] = {}
+        self._pause = 0             # ms that the guest stood still
         self.figures: dict[str, Any] = {}
 
     def save(self, **more: Any) -> None:
@@ -80,6 +81,10 @@ class Driver:
             return self._before(side)
         self._silent.pop(side, None)
         end = from_plain(End, found["end"])
+        if end.word is not Word.HERE:
+            # The source counts from the guest's stop, the destination its part
+            self._pause = max(self._pause, int(found["figures"].get(
+                "downtime-ms", 0)))
         # What QEMU knows of the move that brought the guest is not of this one
         if end.word is not Word.HERE and (
                 side == "source" or found["figures"].get("phase") in (
@@ -294,7 +299,7 @@ class Driver:
         self.save(stage=int(Stage.ENDED), ended=time.time(), result=result,
                   text=self.move.reason or step.text,
                   seconds=time.time() - self.move.begun,
-                  downtime_ms=int(figures.get("downtime-ms", 0)),
+                  downtime_ms=self._pause,
                   phases={each["phase"]: int(each["ms"])
                           for each in figures.get("phases", [])},
                   differed={str(disk["name"]): int(disk["sent"])

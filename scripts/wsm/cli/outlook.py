@@ -39,12 +39,25 @@ def host_now(agents: Agents, name: str, subject: Optional[spec.Spec] = None
     query = {"copies_of": subject.name, "spec": json.dumps(
         to_plain(subject))} if subject else {}
     entry = agents.home.host(name)
+    begun = time.time()
     try:
         found = from_plain(Host, agents[name].get("/host", TIMEOUT, **query))
     except NoAnswer:
         return Host(name, 1.0, 1, 0, HostState.UNKNOWN)
     state = HostState(entry.state)
-    return dataclasses.replace(found, state=state)
+    return dataclasses.replace(found, state=state, clock_off=clock_off(
+        found.clock, begun, time.time()))
+
+
+def clock_off(clock: float, begun: float, ended: float) -> float:
+    """
+    Return by how much another clock is surely off, in seconds.
+
+    It was read between @begun and @ended; 0 stands for not at all.
+    """
+    if not clock or begun <= clock <= ended:
+        return 0.0
+    return clock - begun if clock < begun else clock - ended
 
 
 def look_at(agents: Agents, name: str, where: str) -> Subject:
@@ -74,11 +87,13 @@ def link_of(one: Host, two: Host, rate: float = 0.0,
     As agent.toml says; else as fast as it was lately.
     """
     told = [host.mbit for host in (one, two) if host.mbit]
+    seen = learn.speed(past, one.name, two.name)
     full = min(told, default=ASSUMED_MBIT) * 1e6 / 8 * USABLE
-    if not told:
-        full = learn.speed(past, one.name, two.name) or full
+    if not told and seen:
+        full = seen
     return Link(min(full, rate) if rate else full,
-                cores=int(min(one.cores, two.cores)))
+                cores=int(min(one.cores, two.cores)),
+                known=bool(told or seen))
 
 
 def load_of(subject: Subject) -> Load:
@@ -94,7 +109,8 @@ def bases_of(subject: Subject, there: Host) -> list[Basis]:
     """Return what each disk would build on."""
     differs = learn.differs(subject.past, subject.use.name,
                             subject.here.name, there.name)
-    return [basis_of(disk, there.copies,
+    copies = [copy for copy in there.copies if copy.vm == subject.use.name]
+    return [basis_of(disk, copies,
                      disk.id in subject.spec.disk
                      and bool(subject.spec.disk[disk.id].template),
                      differs(disk.id))
@@ -118,11 +134,8 @@ def disk_needs(subject: Subject) -> dict[str, int]:
 
 def wish_of(subject: Subject) -> filters.Wish:
     """Return what a VM asks of a host."""
-    needs: dict[str, int] = {}
-    for disk, size in disk_needs(subject).items():
-        pool = subject.spec.disk[disk].pool
-        needs[pool] = needs.get(pool, 0) + size
-    return filters.Wish(subject.use, subject.spec, subject.here, needs)
+    return filters.Wish(subject.use, subject.spec, subject.here,
+                        disk_needs(subject))
 
 
 def choices(agents: Agents, subject: Subject,

@@ -222,7 +222,8 @@ def book(home: Home, vm: str, source: str, destination: str, cost: Estimate,
         str(uuid.uuid4()), vm, source, destination, rate=int(speed),
         expected_bytes=cost.bytes, expected_seconds=(
             cost.seconds if math.isfinite(cost.seconds) else 0.0),
-        expected_start=terms["start"], factor=terms["factor"],
+        expected_start=terms["start"], factor=(
+            terms["factor"] * terms["known"]),
         drained=drained))
 
 

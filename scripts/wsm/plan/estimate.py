@@ -46,6 +46,7 @@ class Link:
     rtt: float = 0.0005         # s
     disk_read: float = 1e9      # bytes/s of the slower host's disks
     cores: int = 2
+    known: bool = True          # nobody had to guess the rate
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,11 @@ def basis_of(disk: DiskUse, copies: Sequence[Copy],
     the content that differed the last time.
     """
     best: Optional[Basis] = None
+    # One of a disk that has grown since is made anew
+    copies = [copy for copy in copies if copy.disk == disk.id
+              and copy.size in (0, disk.size)]
     for copy in copies:
-        if copy.disk != disk.id or not copy.fits:
+        if not copy.fits:
             continue
         for point, here in sorted(disk.points.items()):
             there = copy.points.get(point, -1)
@@ -202,8 +206,7 @@ def basis_of(disk: DiskUse, copies: Sequence[Copy],
                     "since both were equal"))
     if best:
         return best
-    old = next((copy for copy in copies if copy.disk == disk.id
-                and copy.state != "leaving"), None)
+    old = next((copy for copy in copies if copy.state != "leaving"), None)
     if old or template:
         share = min(1.0, max(0.0, differs))
         return Basis(disk.id, "content", int(disk.allocated
@@ -240,7 +243,7 @@ def estimate(bases: Sequence[Basis], load: Load, link: Link,
              ("memory", ram_seconds), ("post-copy", post_seconds),
              ("factor", factor), ("disk bytes", disk_bytes),
              ("memory bytes", ram_bytes + rest), ("post-copy bytes", residue),
-             ("rate", link.rate))
+             ("rate", link.rate), ("known", float(link.known)))
     return Estimate(
         int(total), seconds, downtime, disk_seconds, ram_seconds,
         post_seconds, count, converges,

@@ -9,8 +9,8 @@ from typing import Callable, Iterator, Mapping, Optional, Sequence
 from wsm.plan import spec
 from wsm.plan.estimate import Estimate
 from wsm.plan.fingerprint import series, wsm_version
-from wsm.plan.inventory import (MAX_COPIED, Host, HostState, Pool, VmUse,
-                                human)
+from wsm.plan.inventory import (MAX_COPIED, OLD, Host, HostState, VmUse, human,
+                                too_full)
 
 CLOCK_LIMIT = 2.0               # s
 MAX_IN = MAX_OUT = 1            # moves at once
@@ -31,7 +31,21 @@ class Wish:
     use: VmUse
     spec: spec.Spec
     here: Host
-    needs: Mapping[str, int]    # pool: bytes that its images need there
+    needs: Mapping[str, int]    # disk: bytes that its image comes to
+
+    def room(self, host: Host) -> dict[str, int]:
+        """Return the bytes that its images need of each pool there."""
+        found: dict[str, int] = {}
+        for disk, needed in self.needs.items():
+            described = self.spec.disk.get(disk)
+            if described is None or host.name in described.path_at:
+                continue
+            there = max((copy.allocated for copy in host.copies
+                         if (copy.vm, copy.disk) == (self.use.name, disk)
+                         and copy.state in OLD), default=0)
+            found[described.pool] = found.get(described.pool, 0) + max(
+                0, needed - there)
+        return found
 
 
 def is_other(wish: Wish, host: Host) -> Iterator[str]:
@@ -125,15 +139,14 @@ def has_memory(wish: Wish, host: Host) -> Iterator[str]:
 
 def has_space(wish: Wish, host: Host) -> Iterator[str]:
     """Yield each pool that is missing or too full."""
-    for name, needed in sorted(wish.needs.items()):
-        pool: Optional[Pool] = host.pools.get(name)
-        if pool is None:
-            yield (f"{host.name} has no pool {name}: it is not in agent.toml, "
-                   "or its folder is not there")
-        elif needed > pool.usable:
-            yield (f"pool {name} of {host.name}: {human(needed)} are needed, "
-                   f"{human(pool.usable)} are free besides the reserve of "
-                   f"{pool.reserve:.0%}")
+    room = wish.room(host)
+    for name in sorted(set(room) - set(host.pools)):
+        yield (f"{host.name} has no pool {name}: it is not in agent.toml, or "
+               "its folder is not there")
+    for names, needed, pool in too_full(room, host.pools):
+        yield (f"pool {' and '.join(names)} of {host.name}: {human(needed)} "
+               f"are needed, {human(pool.usable)} are free besides the "
+               f"reserve of {pool.reserve:.0%}")
 
 
 def has_networks(wish: Wish, host: Host) -> Iterator[str]:
@@ -247,10 +260,11 @@ class DrainPlan:
 def with_vm(wish: Wish, host: Host) -> Host:
     """Return a host as it is when the VM is there."""
     pools = dict(host.pools)
-    for name, needed in wish.needs.items():
-        if name in pools:
-            old = pools[name]
-            pools[name] = Pool(old.free - needed, old.total, old.reserve)
+    for name, needed in wish.room(host).items():
+        here = pools[name].device if name in pools else 0
+        for each, old in pools.items():
+            if each == name or here and old.device == here:
+                pools[each] = dataclasses.replace(old, free=old.free - needed)
     return dataclasses.replace(
         host, pools=pools, demand=host.demand + wish.use.demand,
         available=host.available - wish.use.memory)

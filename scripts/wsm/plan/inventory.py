@@ -3,10 +3,11 @@
 
 import enum
 from dataclasses import dataclass, field
-from typing import Mapping, Optional
+from typing import Iterator, Mapping, Optional
 
 GIB = 1 << 30
 MAX_COPIED = 256 << 20          # bytes of a file that agents copy
+OLD = ("handed-over", "incomplete")     # images that may be written over
 
 
 class HostState(enum.Enum):
@@ -25,6 +26,7 @@ class Pool:
     free: int                   # bytes
     total: int
     reserve: float = 0.1        # part of total that stays free
+    device: int = 0             # of its file system; 0: not known
 
     @property
     def usable(self) -> int:
@@ -52,6 +54,7 @@ class Copy:
     state: str                  # as in wsm-info
     since: int = 0              # s after 1970
     allocated: int = 0          # bytes
+    size: int = 0               # of its disk; 0: not known
     points: Mapping[str, Optional[int]] = field(default_factory=dict)
     fits: bool = False          # its sync points can be trusted
 
@@ -70,6 +73,7 @@ class Host:
     reserve_cores: float = 0.05
     huge_free: int = 0                          # bytes
     cpu: str = ""                               # class: equal if features are
+    clock: float = 0.0                          # s after 1970; 0: not told
     clock_off: float = 0.0                      # s, against who asks
     address: str = ""                           # for migrations
     mbit: int = 0                               # of that network; 0: not known
@@ -115,6 +119,25 @@ class VmUse:
     # Window in seconds: bytes of RAM written in it
     dirty: Mapping[str, int] = field(default_factory=dict)
     moving: str = ""            # id of the move it is in
+
+
+def too_full(needs: Mapping[str, int], pools: Mapping[str, Pool]
+             ) -> Iterator[tuple[list[str], int, Pool]]:
+    """
+    Yield (names, bytes needed, pool) of pools without room for @needs.
+
+    Pools on one file system have its room together, and the least of what
+    they may fill of it.
+    """
+    shared: dict[object, list[str]] = {}
+    for name in sorted(set(needs) & set(pools)):
+        shared.setdefault(pools[name].device or name, []).append(name)
+    for names in shared.values():
+        needed = sum(needs[name] for name in names)
+        least = min((pools[name] for name in names),
+                    key=lambda pool: pool.usable)
+        if needed > least.usable:
+            yield names, needed, least
 
 
 def human(number: float) -> str:

@@ -7,7 +7,8 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from wsm.plan.estimate import FACTOR_LIMIT, START
 
-WEIGHT = 0.3                    # of the last one, in a mean
+WEIGHT = 0.3                    # of the last one in a mean, at least
+WRONG = 10.0                    # times, that one move can teach
 LAST = 5                        # moves that tell how fast a link is
 START_LIMITS = (0.3, 30.0)      # s
 SENDING = ("disk-precopy", "ram-precopy", "freeze", "postcopy")
@@ -26,7 +27,7 @@ class Past:
     phases: Mapping[str, int]   # ms in each
     expected_seconds: float
     expected_start: float       # s of them in which nothing is sent
-    factor: float               # that was in them
+    factor: float               # that was in them; 0: teaches nothing
     # Of disks that were compared: the part that had to be sent
     differed: Mapping[str, float] = field(default_factory=dict)
 
@@ -41,10 +42,14 @@ class Past:
 
 
 def mean(values: Sequence[float], first: float) -> float:
-    """Return a mean in which the last ones count most."""
+    """
+    Return a mean in which the last ones count most.
+
+    @first, which nobody has seen, counts as one of the first few.
+    """
     found = first
-    for value in values:
-        found += WEIGHT * (value - found)
+    for number, value in enumerate(values):
+        found += max(WEIGHT, 1 / (number + 2)) * (value - found)
     return found
 
 
@@ -65,10 +70,12 @@ def factor(past: Sequence[Past], one: str, two: str) -> float:
     """Return by what an estimate between two hosts is multiplied."""
     logs = []
     for each in past:
-        raw = (each.expected_seconds - each.expected_start) / max(
-            each.factor, 0.01)
-        if each.joins(one, two) and raw > 0 and each.sending > 0:
-            logs.append(math.log(each.sending / raw))
+        if not each.joins(one, two) or each.factor <= 0:
+            continue
+        raw = (each.expected_seconds - each.expected_start) / each.factor
+        if raw > 0 and each.sending > 0:
+            logs.append(math.log(min(WRONG, max(1 / WRONG,
+                                                each.sending / raw))))
     return min(FACTOR_LIMIT, max(1 / FACTOR_LIMIT, math.exp(mean(logs, 0.0))))
 
 

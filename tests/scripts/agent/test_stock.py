@@ -21,8 +21,11 @@ MIB = 1 << 20
 IMG = f"""#!{sys.executable}
 import sys
 words = sys.argv[1:]
+if words[0] == "measure" and words[-1] == "good":
+    print('{{"required": 4711, "fully-allocated": 9999}}')
+    sys.exit(0)
 assert words[0] == "create", words
-open(words[-2], "wb").truncate(int(words[-1]))
+open(words[-2], "xb").truncate(int(words[-1]))
 """
 
 
@@ -78,12 +81,31 @@ class StockTest(FolderTest):
             ({"state": "current"}, "may be overwritten"),
             ({"state": "leaving"}, "may be overwritten"),
             ({"state": None}, "may be overwritten"),
-            ({"in-use": True}, "open in another"),
-            ({"disk-size": 5 * MIB}, "5242880 bytes")]
+            ({"in-use": True}, "open in another")]
         for change, words in changes:
             with self.assertRaises(stock.NoImage) as caught:
                 self.choose({**known, **change})
             self.assertIn(words, str(caught.exception))
+
+    def test_grown(self) -> None:
+        """An old copy of a disk that has grown since is made anew."""
+        os.makedirs(os.path.dirname(self.path))
+        for path in (self.path, self.path + ".wsm"):
+            with open(path, "wb") as image:
+                image.truncate(MIB)
+        for state in ("handed-over", "incomplete"):
+            choice = self.choose({"state": state, "disk-size": 3 * MIB})
+            self.assertEqual((choice.kind, choice.made), ("blank", True))
+        stock.make(self.config, self.vm(), choice)
+        self.assertEqual(os.path.getsize(self.path), 4 * MIB)
+        self.assertFalse(os.path.exists(self.path + ".wsm"))
+        with self.assertRaises(stock.NoImage):
+            self.choose({"state": "current", "disk-size": 3 * MIB})
+
+    def test_content(self) -> None:
+        """Without snapshots; not known is no error."""
+        self.assertEqual(stock.content(self.config, "good", "qcow2"), 4711)
+        self.assertEqual(stock.content(self.config, "bad", "qcow2"), 0)
 
     def test_stranger(self) -> None:
         """A file of somebody else, really looked at."""
@@ -104,6 +126,20 @@ class StockTest(FolderTest):
             with mock.patch.object(stock, "allocated", return_value=MIB):
                 self.assertEqual(stock.room(self.config, self.vm(),
                                             {"vd0": 3 * MIB}), [])
+            # The way back into a file system that is full
+            with mock.patch.object(stock, "allocated", return_value=3 * MIB):
+                self.assertEqual(stock.room(self.config, self.vm(),
+                                            {"vd0": 3 * MIB}), [])
+
+    def test_pools(self) -> None:
+        """Two on one file system are known to be."""
+        config = Config("beta", pool={
+            "a": Pool(str(self.folder)), "b": Pool(str(self.folder / "pool")),
+            "c": Pool("/proc/nowhere")})
+        found = stock.pools(config)
+        self.assertEqual(sorted(found), ["a", "b"])
+        self.assertEqual(found["a"].device, found["b"].device)
+        self.assertTrue(found["a"].device)
 
 
 class LentTest(FolderTest):

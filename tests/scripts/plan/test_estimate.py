@@ -48,6 +48,9 @@ class BasisTest(unittest.TestCase):
                 ([self.copy(fits=False)], False, "content", 256 * MIB),
                 ([self.copy(state="leaving")], False, "full", 256 * MIB),
                 ([self.copy(disk="vd1")], False, "full", 256 * MIB),
+                # It has grown since
+                ([self.copy(size=MIB)], False, "full", 256 * MIB),
+                ([self.copy(size=512 * MIB)], False, "sync-point", 3 * MIB),
                 ([], True, "content", 256 * MIB),
                 ([], False, "full", 256 * MIB)]
         for copies, template, kind, data in cases:

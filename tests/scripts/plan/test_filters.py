@@ -7,7 +7,8 @@ from typing import Any
 
 from wsm.plan import filters, spec
 from wsm.plan.estimate import Estimate, Link, Load, estimate
-from wsm.plan.inventory import GIB, Host, HostState, Pool, Qemu, VmUse
+from wsm.plan.inventory import (GIB, MAX_COPIED, Copy, Host, HostState, Pool,
+                                Qemu, VmUse)
 
 QEMU = Qemu("/q", "10.0.13", "qemu-wsm 0.4", ("pc-i440fx-10.0",))
 BETA = Host("beta", 8.0, 32 * GIB, 24 * GIB, address="10.0.0.2",
@@ -18,8 +19,9 @@ ALPHA = dataclasses.replace(BETA, name="alpha", cpu="b")
 USE = VmUse("db1", "alpha", 4, 8 * GIB, 4 * GIB, 1.0, "pc-i440fx-10.0",
             "qemu-wsm 0.4", "10.0.5")
 SPEC = spec.Spec("db1", (), net={"n": spec.Net("lan")},
+                 disk={"vd0": spec.Disk("raw", 40 * GIB)},
                  file={"kernel": spec.File("ab" * 32, 1 * GIB)})
-WISH = filters.Wish(USE, SPEC, ALPHA, {"default": 20 * GIB})
+WISH = filters.Wish(USE, SPEC, ALPHA, {"vd0": 20 * GIB})
 
 
 def change(thing: Any, **values: Any) -> Any:
@@ -94,6 +96,78 @@ class FilterTest(unittest.TestCase):
             self.assertIn(words, found[0].text)
             forced = filters.refusals(wish, host, frozenset([name]))
             self.assertEqual(bool(forced), name in filters.FIRM)
+
+    def test_borders(self) -> None:
+        """As much as there is fits; one more does not."""
+        huge = change(WISH, use=change(USE, huge=True))
+        two = change(WISH, spec=change(SPEC, file={
+            "k": spec.File("cd" * 32, MAX_COPIED)}))
+        large = change(WISH, spec=change(SPEC, file={
+            "k": spec.File("cd" * 32, MAX_COPIED + 1)}))
+        reserve = int(32 * GIB * 0.08)
+        pool = Pool(40 * GIB, 200 * GIB)        # 20 GiB stay free
+        for wish, host, name in (
+                (WISH, change(BETA, available=8 * GIB + reserve), ""),
+                (WISH, change(BETA, available=8 * GIB + reserve - 1),
+                 "memory"),
+                (huge, change(BETA, huge_free=8 * GIB), ""),
+                (huge, change(BETA, huge_free=8 * GIB - 1), "memory"),
+                (WISH, change(BETA, cores=4.0), ""),
+                (WISH, change(BETA, cores=3.99), "cores"),
+                (WISH, change(BETA, demand=6.6), ""),
+                (WISH, change(BETA, demand=6.61), "cores"),
+                (WISH, change(BETA, pools={"default": pool}), ""),
+                (WISH, change(BETA, pools={"default": change(
+                    pool, free=40 * GIB - 1)}), "space"),
+                (two, BETA, ""), (large, BETA, "files"),
+                (WISH, change(BETA, clock_off=2.0), ""),
+                (WISH, change(BETA, clock_off=-2.0), ""),
+                (WISH, change(BETA, clock_off=2.01), "clock"),
+                (WISH, change(BETA, moves_in=0), "")):
+            found = filters.refusals(wish, host)
+            self.assertEqual([each.filter for each in found],
+                             [name] if name else [], f"{found}")
+
+    def test_way_back(self) -> None:
+        """What an old copy takes already need not be free."""
+        full = change(BETA, pools={"default": Pool(0, 200 * GIB)})
+        copy = Copy("db1", "vd0", "/i", "handed-over", allocated=20 * GIB)
+        self.assertEqual(self.space(change(full, copies=(copy,))), [])
+        for other in (change(copy, vm="db2"), change(copy, disk="vd1"),
+                      change(copy, state="current"),
+                      change(copy, allocated=20 * GIB - 1)):
+            self.assertEqual(len(self.space(change(full, copies=(other,)))),
+                             1, other)
+
+    def space(self, host: Host, wish: filters.Wish = WISH) -> list[str]:
+        """Return what the filter says of space there."""
+        return list(filters.has_space(wish, host))
+
+    def test_pools(self) -> None:
+        """Two pools on one file system have its room together."""
+        wish = change(WISH, needs={"vd0": 20 * GIB, "vd1": 30 * GIB},
+                      spec=change(SPEC, disk={
+                          "vd0": spec.Disk("raw", 40 * GIB),
+                          "vd1": spec.Disk("raw", 40 * GIB, "fast"),
+                          "vd2": spec.Disk("raw", 9, "none", path_at={
+                              "beta": "/dev/sdb"})}))
+        apart = {"default": Pool(60 * GIB, 200 * GIB, device=1),
+                 "fast": Pool(60 * GIB, 200 * GIB, device=2)}
+        shared = {"default": apart["default"],
+                  "fast": change(apart["fast"], device=1)}
+        self.assertEqual(self.space(change(BETA, pools=apart), wish), [])
+        text, = self.space(change(BETA, pools=shared), wish)
+        self.assertIn("default and fast of beta: 50.0 GiB are needed, "
+                      "40.0 GiB are free", text)
+        after = filters.with_vm(wish, change(BETA, pools=shared))
+        self.assertEqual([pool.free for pool in after.pools.values()],
+                         [10 * GIB, 10 * GIB])
+
+    def test_own_path(self) -> None:
+        """An image with a path of its own there is in no pool."""
+        wish = change(WISH, spec=change(SPEC, disk={"vd0": spec.Disk(
+            "raw", 40 * GIB, path_at={"beta": "/dev/sdb"})}))
+        self.assertEqual(self.space(change(BETA, pools={}), wish), [])
 
     def test_all_tried(self) -> None:
         """Each filter has a case above."""

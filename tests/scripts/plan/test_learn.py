@@ -32,22 +32,23 @@ class LearnTest(unittest.TestCase):
     def test_start(self) -> None:
         """Of this pair, either way; of others if there is none."""
         slow = past(source="c", seconds=20.0)
-        first = START + 0.3 * (2.0 - START)
+        first = (START + 2.0) / 2
         self.assertAlmostEqual(learn.start([PAST, slow], "b", "a"), first)
         self.assertAlmostEqual(learn.start([slow], "b", "a"),
-                               START + 0.3 * (10.0 - START))
+                               (START + 10.0) / 2)
         self.assertAlmostEqual(
             learn.start([PAST, past(seconds=13.0)], "a", "b"),
-            first + 0.3 * (3.0 - first))
+            (START + 2.0 + 3.0) / 3)
         self.assertEqual(learn.start([past(seconds=9000.0)], "a", "b"), 30.0)
         self.assertEqual(learn.start([past(phases={}, seconds=9.0)],
                                      "a", "b"), START)
 
     def test_factor(self) -> None:
-        """Sent in 10 s what was said to take 5: a third of the way there."""
-        self.assertAlmostEqual(learn.factor([PAST], "a", "b"), 2 ** 0.3)
+        """Sent in 10 s what was said to take 5: half of the way there."""
+        self.assertAlmostEqual(learn.factor([PAST], "a", "b"), 2 ** 0.5)
         self.assertEqual(learn.factor([PAST], "a", "c"), 1.0)
         # What was said with the right factor leaves it as it is
+        self.assertEqual(learn.factor([past(factor=0.0)], "a", "b"), 1.0)
         again = past(expected_seconds=12.0, factor=2.0)
         self.assertAlmostEqual(learn.factor([again] * 50, "a", "b"), 2.0,
                                places=3)
