@@ -291,6 +291,10 @@ class Mover:
             for each in choices:
                 await asyncio.to_thread(stock.make, self.config, vm, each)
             return await self._receive(record, vm, place, made, theirs, key)
+        except QmpGone as error:
+            why = await self.vms.why_gone(vm.name, error)
+            await self.clean(move, why)
+            raise launch.NotStarted(why) from error
         except BaseException as error:
             await self.clean(move, str(error))
             raise

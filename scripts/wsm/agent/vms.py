@@ -26,6 +26,7 @@ from wsm.plan.plain import BadData
 
 CHUNK = 1 << 20
 STOP_WAIT = 60.0
+ENDING_WAIT = 5.0       # s that a QEMU may take to end after its monitor
 FRESH = 20.0            # s for which a look at a guest's memory is good
 WATCH_TIMEOUT = 3.0     # s for a reading that only counts
 
@@ -320,7 +321,19 @@ class Vms:
         self.remember(Known(vm.name, pid, process.started,
                             f"{place.run}/agent.qmp", place.run, tuple(made)))
         await self.hang_up(vm.name)
-        return await self.monitor(vm.name)
+        try:
+            return await self.monitor(vm.name)
+        except QmpGone as error:
+            raise launch.NotStarted(
+                await self.why_gone(vm.name, error)) from error
+
+    async def why_gone(self, name: str, error: Exception) -> str:
+        """Return the last words of a QEMU that ends, else @error."""
+        run, end = self.run(name), time.monotonic() + ENDING_WAIT
+        while launch.read_pid(run) and time.monotonic() < end:
+            await asyncio.sleep(0.05)       # its monitor ends before it does
+        words = "" if launch.read_pid(run) else launch.last_words(run)
+        return f"QEMU for {name} has ended: {words}" if words else str(error)
 
     async def start(self, name: str) -> None:
         """Boot a VM: only its owner does."""
