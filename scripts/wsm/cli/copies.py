@@ -45,8 +45,8 @@ def why_keep(copy: Copy, host: str, vms: list[dict[str, Any]],
     return ""
 
 
-def find(agents: Agents, days: float) -> list[Found]:
-    """Return all old copies."""
+def find(agents: Agents, days: float) -> tuple[list[Found], list[str]]:
+    """Return (all old copies, hosts that do not answer)."""
     vms, silent = machines.every(agents)
     found = []
     for host in agents.names():
@@ -58,28 +58,31 @@ def find(agents: Agents, days: float) -> list[Found]:
             copy = from_plain(Copy, image)
             found.append(Found(host, copy, why_keep(copy, host, vms, silent,
                                                     days)))
-    return found
+    return found, silent
 
 
 def listing(home: Home, args: argparse.Namespace) -> int:
     """List old copies."""
-    found = find(Agents(home), args.keep)
+    found, silent = find(Agents(home), args.keep)
     if args.json:
         say_json([{"host": each.host, "keep": each.keep,
                    **to_plain(each.copy)} for each in found])
-        return 0
+        return 5 if silent else 0
     rows = [("HOST", "VM", "DISK", "SIZE", "STATE", "KEPT BECAUSE")]
     rows += [(each.host, each.copy.vm, each.copy.disk,
               human(each.copy.allocated), each.copy.state, each.keep or "-")
              for each in found]
     table(rows)
-    return 0
+    for name in silent:
+        say(f"no answer: {name}")
+    return 5 if silent else 0
 
 
 def collect(home: Home, args: argparse.Namespace) -> int:
     """Remove old copies that nobody needs."""
     agents = Agents(home)
-    freed = [each for each in find(agents, args.keep) if not each.keep]
+    found, silent = find(agents, args.keep)
+    freed = [each for each in found if not each.keep]
     total = sum(each.copy.allocated for each in freed)
     for each in freed:
         if not args.json:
@@ -93,7 +96,9 @@ def collect(home: Home, args: argparse.Namespace) -> int:
             "bytes": total, "dry-run": args.dry_run, "images": [
                 {"host": each.host, **to_plain(each.copy)}
                 for each in freed]})
-    return 3 if args.dry_run and freed else 0
+    for name in silent if not args.json else ():
+        say(f"no answer: {name}: its copies stay")
+    return 5 if silent else 3 if args.dry_run and freed else 0
 
 
 def options(commands: Any) -> None:

@@ -23,6 +23,7 @@ from wsm.plan.inventory import Host, HostState, human
 from wsm.plan.plain import to_plain
 
 LOOKS = 8                   # VMs that are looked at at once
+MARGIN = 0.05               # of the time to a deadline, for what goes wrong
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def speed_for(plan: Plan, seconds: float, done: int = 0) -> float:
     full = max((outlook.link_of(leg.subject.here, leg.there,
                                 past=leg.subject.past).rate
                 for leg in plan.legs[done:]), default=0.0)
-    found = rate_for(lambda speed: plan.seconds(speed, done), full, seconds,
-                     outlook.LEAST_RATE)
+    found = rate_for(lambda speed: plan.seconds(speed, done), full,
+                     seconds * (1 - MARGIN), outlook.LEAST_RATE)
     return 0.0 if found >= full else found
 
 

@@ -98,7 +98,8 @@ class JsonTest(Folder):
         """Hosts that do not answer are named, with exit status 5."""
         with mock.patch("wsm.pki.client_context"), mock.patch(
                 "wsm.cli.agents.Agent._connect", side_effect=NoAnswer("b")):
-            for words in (("status",), ("vm", "list"), ("host", "list")):
+            for words in (("status",), ("vm", "list"), ("host", "list"),
+                          ("image", "list"), ("image", "gc")):
                 found, out, err = self.ctl(*words, "--json")
                 self.assertEqual(found, 5, f"{words}: {out}{err}")
                 json.loads(out)
@@ -150,7 +151,7 @@ class DrainTest(Folder):
         plan = self.plan(100 << 20, 300 << 20)
         full = plan.seconds(0)
         speed = drain.speed_for(plan, 60.0)
-        self.assertTrue(57 < plan.seconds(speed) <= 60, plan.seconds(speed))
+        self.assertTrue(55 < plan.seconds(speed) <= 57, plan.seconds(speed))
         # What is left after the first is slower yet, if it was fast
         later = drain.speed_for(plan, 60.0, 1)
         self.assertLess(later, speed)
