@@ -227,7 +227,7 @@ stop_without_link('stop-without-link-tls',
 def recover_while_stop_hangs(scene: Scene) -> None:
     """The link comes back at another port while stop waits for it."""
     source, destination, relay = in_postcopy(
-        scene, None, writers=2, rate=100, full=1, readers=2, rrate=50)
+        scene, writers=2, rate=100, full=1, readers=2, rrate=50)
     old_port = destination.listen_port()
     cut_with_read_waiting(source, destination, relay)
     stop = stop_that_hangs(destination)
