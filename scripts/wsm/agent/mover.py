@@ -21,7 +21,7 @@ from wsm import durable
 from wsm.agent import facts, launch, stock, taps, vmfind
 from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
 from wsm.agent.owner import Owner
-from wsm.agent.vms import Known, Refused, Vms, replace_owner
+from wsm.agent.vms import Known, NoMove, Refused, Vms, replace_owner
 from wsm.plan import spec
 from wsm.plan.ends import End, File, Word, word_of
 from wsm.plan.fingerprint import Fingerprint, compare
@@ -105,10 +105,10 @@ class Mover:
         return self._folder / f"{move}.json"
 
     def record(self, move: str) -> Record:
-        """Return what is known of a move; raise Refused."""
+        """Return what is known of a move; raise NoMove."""
         found = self.find(move)
         if found is None:
-            raise Refused(f"{self.config.host} knows no move {move}")
+            raise NoMove(f"{self.config.host} knows no move {move}")
         return found
 
     def find(self, move: str) -> Optional[Record]:
@@ -128,6 +128,11 @@ class Mover:
         else:
             self._open[record.id] = record
         return record
+
+    def close(self, record: Record, how: str = "done", **more: Any) -> None:
+        """A move has ended here: nobody needs its shared key any more."""
+        taps.remove_key(self.key_folder(record.id))
+        self.save(record, ended=how, **more)
 
     def live(self, move: str) -> Live:
         """Return what is known while this agent lives."""
@@ -353,12 +358,11 @@ class Mover:
         await monitor.call("migrate-set-parameters", {"tls-creds": name})
 
     async def drop_key(self, record: Record) -> None:
-        """Take the shared key away, in QEMU and on the disk."""
+        """Take the shared key away from QEMU."""
         with contextlib.suppress(QmpFailed, QmpGone):
             monitor = await self.vms.monitor(record.vm)
             await monitor.call("migrate-set-parameters", {"tls-creds": ""})
             await monitor.call("object-del", {"id": f"move-{record.id}"})
-        taps.remove_key(self.key_folder(record.id))
 
     async def perform(self, move: str, address: str, port: int, key: str,
                       limits: dict[str, int]) -> None:
@@ -410,7 +414,7 @@ class Mover:
         self.owners.put(record.vm, replace_owner(old, state=File.OWNER,
                                                  move=""))
         await self.drop_key(record)
-        self.save(record, ended="done")
+        self.close(record)
 
     async def clean(self, move: str, reason: str = "") -> None:
         """End what waits here and take away what was made; keep images."""
@@ -429,7 +433,6 @@ class Mover:
         if "postcopy" in self.live(move).phases:
             raise Refused(f"{record.vm} began to run here before it was "
                           "ended: a person must look")
-        taps.remove_key(self.key_folder(move))
         for path in record.images:
             if unused(path):
                 Path(path).unlink(missing_ok=True)
@@ -439,8 +442,8 @@ class Mover:
         if old.state is not File.OWNER:
             self.owners.put(record.vm, replace_owner(old, state=File.GONE,
                                                      move=""))
-        self.save(record, ended="cleaned", prepared=False,
-                  reason=(reason or last)[-2000:])
+        self.close(record, "cleaned", prepared=False,
+                   reason=(reason or last)[-2000:])
 
     async def _end(self, record: Record) -> None:
         """Kill this move's QEMU, and hear it out to its last event."""
@@ -502,8 +505,7 @@ class Mover:
             if word is Word.COMPLETED:
                 await self.drop_key(record)
             if word in (Word.COMPLETED, Word.DEAD, Word.HERE):
-                taps.remove_key(self.key_folder(move))
-                self.save(record, ended="done")
+                self.close(record)
             return
         known = self.process(record)
         if info:
@@ -518,13 +520,12 @@ class Mover:
             with contextlib.suppress(Refused):
                 await self._gone(known)
         await self._end(record)
-        taps.remove_key(self.key_folder(move))
         spec_path = self.vms.spec_path(record.vm)
         if spec_path.exists():
             durable.write(self.vms.folder(record.vm) / "left.toml",
                           spec_path.read_bytes())
             durable.remove(spec_path)
-        self.save(record, ended="done")
+        self.close(record)
 
     async def break_link(self, move: str) -> None:
         """Break connections that hang."""
@@ -593,7 +594,7 @@ class Mover:
             old, state=File.OWNER, epoch=old.epoch + 1, move=""))
         monitor = await self.vms.launch(vm, place, made, False)
         await self._adopt_and_run(monitor)
-        self.save(record, ended="done")
+        self.close(record)
 
     # What only a person can want, after a loss
 
@@ -619,15 +620,15 @@ class Mover:
         old = self.owners.get(record.vm)
         if old.state is File.OWNER and self.vms.known(record.vm):
             return
+        place, made = self.vms.lend(described)
         await self._end(record)
         self.vms.save_spec(described)
-        place, made = self.vms.lend(described)
         self.owners.put(record.vm, replace_owner(
             old, state=File.OWNER, epoch=record.epoch + 2, move=""))
         durable.save(self._folder / f"{move}.token", dict(token))
         monitor = await self.vms.launch(described, place, made, False)
         await self._adopt_and_run(monitor)
-        self.save(record, ended="done")
+        self.close(record)
 
     def _left(self, vm: str) -> spec.Spec:
         """Return the description of a VM that is here, or has left."""
@@ -643,19 +644,19 @@ class Mover:
             await monitor.call("cont")
 
     async def give_up(self, move: str) -> None:
-        """The guest was taken back: what is left of it here is nobody's."""
+        """A person wants the source's copy: what is here is nobody's."""
         record = self.record(move)
         if record.role != "destination":
             raise Refused("only a destination gives up")
-        if self.vms.known(record.vm):
-            raise Refused(f"{record.vm} lives here")
+        word, _, _ = await self.word(record)
+        if word is Word.COMPLETED:
+            raise Refused(f"all of {record.vm} is here")
         await self._end(record)
         old = self.owners.get(record.vm)
         self.owners.put(record.vm, replace_owner(
             old, state=File.GONE, epoch=record.epoch + 2, move=""))
         durable.remove(self.vms.spec_path(record.vm))
-        taps.remove_key(self.key_folder(move))
-        self.save(record, ended="done")
+        self.close(record)
 
     async def settle(self, move: str) -> None:
         """The guest stays here as it is, although blocks are lost."""
@@ -663,8 +664,7 @@ class Mover:
         if record.role != "destination":
             raise Refused("only a destination keeps what has arrived")
         await self.hand_over(move)
-        taps.remove_key(self.key_folder(move))
-        self.save(record, ended="done")
+        self.close(record)
 
     # What an agent does alone
 

@@ -35,6 +35,10 @@ class Refused(Exception):
     """What an agent will not do; the text says why and what helps."""
 
 
+class NoMove(Refused):
+    """A move that this host does not know: nothing was begun here."""
+
+
 @dataclass(frozen=True)
 class Known:
     """A QEMU that this agent looks after."""
@@ -322,7 +326,7 @@ class Vms:
                             f"{place.run}/agent.qmp", place.run, tuple(made)))
         await self.hang_up(vm.name)
         try:
-            return await self.monitor(vm.name)
+            return await self._first_monitor(vm.name)
         except QmpGone as error:
             raise launch.NotStarted(
                 await self.why_gone(vm.name, error)) from error
@@ -334,6 +338,18 @@ class Vms:
             await asyncio.sleep(0.05)       # its monitor ends before it does
         words = "" if launch.read_pid(run) else launch.last_words(run)
         return f"QEMU for {name} has ended: {words}" if words else str(error)
+
+    async def _first_monitor(self, name: str) -> Monitor:
+        """Return the monitor of a QEMU that may not listen yet."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + launch.WAIT
+        while True:
+            try:
+                return await self.monitor(name)
+            except QmpGone:
+                if self.known(name) is None or loop.time() > end:
+                    raise
+            await asyncio.sleep(launch.POLL)
 
     async def start(self, name: str) -> None:
         """Boot a VM: only its owner does."""

@@ -17,6 +17,10 @@ from wsm.plan.plain import to_plain
 TIMEOUT = 10.0              # s for an answer that takes no work
 LONG = 180.0                # s for one that starts a QEMU or hashes files
 LIMIT = 16 << 20
+# A link that has gone silent is noticed also while an order is carried out
+USER_TIMEOUT = 18           # TCP_USER_TIMEOUT, in ms
+ALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5,
+         socket.TCP_KEEPCNT: 3, USER_TIMEOUT: 20000}
 
 
 class NoAnswer(Exception):
@@ -29,6 +33,10 @@ class AgentSaid(Exception):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+    def no_move(self) -> bool:
+        """Return whether the agent does not know that move."""
+        return self.code == "NoMove"
 
 
 class Agent:
@@ -52,6 +60,7 @@ class Agent:
             context=self._context)
         connection.connect()
         sock = connection.sock
+        notice_silence(sock)
         if not isinstance(sock, ssl.SSLSocket) or not pki.peer_is(
                 sock, self.cluster.name, "agent", self.name):
             connection.close()
@@ -65,26 +74,34 @@ class Agent:
         """Ask and return the answer; raise NoAnswer, AgentSaid."""
         data = None if body is None else json.dumps(
             {key: to_plain(value) for key, value in body.items()})
+        used = self._connection is not None
         try:
-            if self._connection is None:
-                self._connection = self._connect(timeout)
-            if self._connection.sock:
-                self._connection.sock.settimeout(timeout)
-            self._connection.request(method, f"/v1{path}", data)
-            reply = self._connection.getresponse()
-            text = reply.read(LIMIT)
-        except (OSError, http.client.HTTPException, socket.timeout) as error:
+            status, text = self._exchange(method, path, data, timeout)
+        except (OSError, http.client.HTTPException) as error:
             self.close()
+            if used and data is None and isinstance(error, ConnectionError):
+                # The agent has closed what was not used for a while
+                return self.ask(method, path, body, timeout)
             raise NoAnswer(f"{self.name} ({self.address}): "
                            f"{error or 'no answer'}") from error
         try:
             found = json.loads(text)
         except ValueError as error:
             raise NoAnswer(f"{self.name}: no JSON") from error
-        if reply.status >= 400:
+        if status >= 400:
             raise AgentSaid(str(found.get("code", "")),
                             f"{self.name}: {found.get('text', 'refused')}")
         return found
+
+    def _exchange(self, method: str, path: str, data: Optional[str],
+                  timeout: float) -> tuple[int, bytes]:
+        if self._connection is None:
+            self._connection = self._connect(timeout)
+        if self._connection.sock:
+            self._connection.sock.settimeout(timeout)
+        self._connection.request(method, f"/v1{path}", data)
+        reply = self._connection.getresponse()
+        return reply.status, reply.read(LIMIT)
 
     def get(self, path: str, timeout: float = TIMEOUT, **query: str) -> Any:
         """Look at something."""
@@ -150,6 +167,13 @@ class Agent:
         if self._connection:
             self._connection.close()
         self._connection = None
+
+
+def notice_silence(sock: socket.socket) -> None:
+    """Let a connection end some 20 s after the other host was heard last."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ALIVE.items():
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Agents:

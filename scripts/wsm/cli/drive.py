@@ -11,12 +11,12 @@ import tempfile
 import time
 from typing import Any, Callable, Mapping, Optional
 
-from wsm.cli.agents import LONG, AgentSaid, Agents, NoAnswer
+from wsm.cli.agents import LONG, Agent, AgentSaid, Agents, NoAnswer
 from wsm.cli.home import Home, Move
 from wsm.plan.ends import End, Observed, Stage, Word
 from wsm.plan.inventory import MAX_COPIED, human
 from wsm.plan.outcome import Push, converge
-from wsm.plan.plain import from_plain
+from wsm.plan.plain import from_plain, to_plain
 from wsm.plan.recovery import Do, Step, next_step
 
 POLL = 0.3                  # s between looks
@@ -70,15 +70,11 @@ class Driver:
         """Return one end."""
         agent = self.source if side == "source" else self.destination
         try:
-            found = agent.get(f"/move/{self.move.id}")
-        except NoAnswer as error:
+            found = self._ask(agent)
+        except (NoAnswer, AgentSaid) as error:
             since = self._silent.setdefault(side, time.monotonic())
             return End(Word.SILENT, still=time.monotonic() - since,
                        reason=str(error))
-        except AgentSaid:
-            # It does not know the move: nothing was begun there
-            self._silent.pop(side, None)
-            return self._before(side)
         self._silent.pop(side, None)
         end = from_plain(End, found["end"])
         if end.word is not Word.HERE:
@@ -94,13 +90,19 @@ class Driver:
                 if value or name not in self.figures}}
         return end
 
-    def _before(self, side: str) -> End:
-        """Return an end that knows no such move."""
-        agent = self.source if side == "source" else self.destination
-        for vm in agent.get("/vms")["vms"]:
-            if vm["name"] == self.move.vm and vm["runs"]:
-                return End(Word.HERE)
-        return End(Word.DEAD)
+    def _ask(self, agent: Agent) -> dict[str, Any]:
+        """Return what an agent sees of its end; raise NoAnswer, AgentSaid."""
+        try:
+            found: dict[str, Any] = agent.get(f"/move/{self.move.id}")
+            return found
+        except AgentSaid as error:
+            if not error.no_move():
+                raise
+        # Nothing was begun there
+        runs = any(vm["name"] == self.move.vm and vm["runs"]
+                   for vm in agent.get("/vms")["vms"])
+        return {"end": to_plain(End(Word.HERE if runs else Word.DEAD)),
+                "figures": {}}
 
     def observe(self) -> Observed:
         """Return both ends and the journal."""
@@ -203,7 +205,7 @@ class Driver:
         try:
             agent.order(f"/move/{self.move.id}/{verb}")
         except AgentSaid as error:
-            if "knows no move" not in str(error):
+            if not error.no_move():
                 raise
 
     def begin(self) -> None:
@@ -263,7 +265,7 @@ class Driver:
             except NoAnswer:
                 continue            # it does so by itself
             except AgentSaid as error:
-                if error.code != "Refused":
+                if error.code not in ("Refused", "NoMove"):
                     raise
 
     def finish(self) -> None:
@@ -274,7 +276,7 @@ class Driver:
             except NoAnswer:
                 continue
             except AgentSaid as error:
-                if error.code != "Refused":
+                if error.code not in ("Refused", "NoMove"):
                     raise
 
     def recover(self) -> None:

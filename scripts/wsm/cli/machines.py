@@ -121,7 +121,7 @@ def check(home: Home, args: argparse.Namespace) -> int:
             try:
                 agent.order(f"/move/{move}/{verb}")
             except AgentSaid as error:
-                if "knows no move" not in str(error):
+                if not error.no_move():
                     raise
     if args.json:
         say_json({"vm": args.name, "to": args.to, "fits": not problem,

@@ -2,7 +2,6 @@
 """wsmctl migrate, cancel, recover."""
 
 import argparse
-import contextlib
 import dataclasses
 import getpass
 import math
@@ -13,7 +12,7 @@ import uuid
 from typing import Any, Callable, Optional
 
 from wsm.cli import outlook
-from wsm.cli.agents import Agents, AgentSaid, NoAnswer
+from wsm.cli.agents import Agents, NoAnswer
 from wsm.cli.drive import Driver, resume
 from wsm.cli.home import CliError, Home, Move
 from wsm.cli.terminal import Progress, say, say_json, tell
@@ -275,11 +274,12 @@ def decide(home: Home, agents: Agents, move: Move,
            args: argparse.Namespace) -> int:
     """Do what a person has decided after a loss."""
     step = next_step(Driver(home, agents, move, lambda *_: None).observe())
-    wanted = "destination lost" if args.from_source else "blocks lost"
+    wanted = ("destination lost", "blocks lost", "both dead") if (
+        args.from_source) else ("blocks lost",)
     if not step.person and not args.i_know:
         raise CliError(f"nothing is lost for good: {step.text}. 'wsmctl "
                        f"recover {move.vm}' goes on", 4)
-    if step.row != wanted and args.i_know != move.destination:
+    if step.row not in wanted and args.i_know != move.destination:
         raise CliError(
             f"{move.vm} is in row '{step.row}': {step.text}. If "
             f"{move.destination} is gone for good, say so with --i-know "
@@ -291,12 +291,16 @@ def decide(home: Home, agents: Agents, move: Move,
         agents[move.destination].order(f"{path}/settle")
         where, text = move.destination, "kept with blocks missing"
     else:
+        # What may run there ends first, unless a person knows that it has
+        try:
+            agents[move.destination].order(f"{path}/give-up")
+        except NoAnswer:
+            if args.i_know != move.destination:
+                raise
         agents[move.source].order(f"{path}/take-back", token={
             "vm": move.vm, "method": "operator", "host": move.destination,
             "by": getpass.getuser()})
         where, text = move.source, "taken back as of the handover"
-        with contextlib.suppress(NoAnswer, AgentSaid):
-            agents[move.destination].order(f"{path}/give-up")
     move = home.put_move(dataclasses.replace(
         move, ended=time.time(), stage=int(Stage.ENDED), text=text,
         result="moved" if args.keep else "stayed"))

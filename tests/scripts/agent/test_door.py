@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import shutil
+import socket
 import ssl
 import tempfile
 import threading
@@ -135,6 +136,16 @@ class DoorTest(unittest.TestCase):
         with self.assertRaisesRegex(AgentSaid, "there is no VM vm1"):
             agent.order("/vm/start", name="vm1")
         agent.order("/release")
+
+    def test_idle(self) -> None:
+        """A connection that the agent has closed meanwhile is no silence."""
+        agent = self.client()
+        agent.get("/hello")
+        sock = vars(agent)["_connection"].sock
+        self.assertTrue(sock.getsockopt(socket.SOL_SOCKET,
+                                        socket.SO_KEEPALIVE))
+        sock.shutdown(socket.SHUT_RDWR)
+        self.assertEqual(agent.get("/hello")["host"], "alpha")
 
     def test_names(self) -> None:
         """Names that are none go nowhere."""

@@ -50,6 +50,7 @@ class Hosts:
         self.refuse = ""                # an order that never works
         self.lost: Optional[Callable[[World], World]] = None
         self.key = ""
+        self.answers: Callable[[str, str], None] = lambda side, path: None
 
     def __getitem__(self, name: str) -> "FakeAgent":
         return FakeAgent(self, "source" if name == "a" else "destination")
@@ -65,6 +66,7 @@ class FakeAgent:
     def get(self, path: str, **_: Any) -> Any:
         """Show this end, and let time go on."""
         hosts = self.hosts
+        hosts.answers(self.side, path)
         end = getattr(hosts.world.seen(), self.side)
         if path == "/vms":
             return {"vms": [{"name": "vm", "runs":
@@ -98,6 +100,22 @@ class FakeAgent:
             raise Killed
         return {"spec": {}, "epoch": 1, "fingerprint": {}, "address": "b",
                 "port": 1}
+
+
+def fail_a_while(hosts: Hosts, code: str, path: str) -> list[str]:
+    """Let the destination fail in post-copy; return what it was asked."""
+    asked: list[str] = []
+
+    def fails(side: str, what: str) -> None:
+        if side == "destination" and len(asked) < 4 and (
+                hosts.world.destination is Word.POSTCOPY):
+            asked.append(what)
+            if what == "/vms":
+                raise NoAnswer("b")
+            raise AgentSaid("NoMove" if path == "/vms" else code, "b: no")
+
+    hosts.answers = fails
+    return asked
 
 
 class DriveTest(unittest.TestCase):
@@ -196,6 +214,16 @@ class DriveTest(unittest.TestCase):
         hosts = Hosts()
         self.assertEqual(self.drive(hosts).result, "cancelled")
         self.assertNotIn("source perform", hosts.orders)
+
+    def test_agent_fails(self) -> None:
+        """An agent with a fault inside is silent: it says nothing of a move."""
+        for code, path in (("bug", "/move/m-1"), ("QmpGone", "/move/m-1"),
+                           ("NoMove", "/vms")):
+            self.home.put_move(self.move)
+            hosts = Hosts()
+            asked = fail_a_while(hosts, code, path)
+            self.assertEqual(self.drive(hosts).result, "moved", code)
+            self.assertIn(path, asked)
 
     def test_source_dies(self) -> None:
         """Before the handover it boots again, after it a person is told."""

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of the VMs of a host."""
+
+import asyncio
+import unittest
+from typing import Any, Optional
+from unittest import mock
+
+from wsm.agent.owner import Owners
+from wsm.plan import spec
+
+from tests.scripts.agent.test_owner import FolderTest
+
+try:
+    # pylint: disable=ungrouped-imports
+    from wsm.agent import config, launch, vms
+    from wsm.agent.monitor import QmpGone
+except ImportError:
+    PRESENT = False
+else:
+    PRESENT = True
+
+
+@unittest.skipUnless(PRESENT, "scripts/build has not been run")
+class LaunchTest(FolderTest):
+    """A QEMU that has just been started."""
+
+    def launch(self, answers: list[Any], lives: bool = True) -> Any:
+        """Start one whose monitor answers like this, in turn."""
+        made = vms.Vms(mock.Mock(spec=config.Config, state=self.folder,
+                                 run=self.folder, network={},
+                                 qemu={"q": "/q"}), Owners(self.folder))
+        known: Optional[vms.Known] = vms.Known("vm", 1, 2, "") if (
+            lives) else None
+        with mock.patch.object(vms.Vms, "monitor", side_effect=answers), (
+                mock.patch.object(vms.Vms, "known", return_value=known)), (
+                mock.patch.object(launch, "start", return_value=1)), (
+                mock.patch("wsm.agent.vmfind.process")) as process:
+            process.return_value.started = 2
+            return asyncio.run(made.launch(
+                spec.Spec("vm", ()), spec.Place(str(self.folder)), [], True))
+
+    def test_listens_late(self) -> None:
+        """Its socket is there before it listens."""
+        self.assertEqual(self.launch([QmpGone("refused"), 5]), 5)
+
+    def test_dies(self) -> None:
+        """It has ended: nobody waits."""
+        with self.assertRaisesRegex(launch.NotStarted, "refused"):
+            self.launch([QmpGone("refused"), 5], lives=False)
