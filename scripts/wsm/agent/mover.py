@@ -254,16 +254,22 @@ class Mover:
         if known is None:
             raise Refused(f"{vm} does not run on {self.config.host}; "
                           f"'wsmctl vm start {vm}'")
-        monitor = await self.vms.monitor(vm)
-        if self.find(move) is None:
-            self.save(Record(
-                move, vm, "source", peer, self.owners.get(vm).epoch,
-                known.pid, known.started))
+        epoch, fresh = self.owners.get(vm).epoch, self.find(move) is None
+        if fresh:       # from here on it is in this move and in no other
+            self.save(Record(move, vm, "source", peer, epoch, known.pid,
+                             known.started))
         self.live(move).watched = False
-        use = await self.vms.use(vm)
-        return {"fingerprint": await facts.fingerprint(monitor.call),
-                "spec": self.vms.resized(described, use), "use": use,
-                "epoch": self.owners.get(vm).epoch}
+        try:
+            monitor = await self.vms.monitor(vm)
+            use = await self.vms.use(vm)
+            return {"fingerprint": await facts.fingerprint(monitor.call),
+                    "spec": self.vms.resized(described, use), "use": use,
+                    "epoch": epoch}
+        except BaseException:
+            if fresh:
+                self._open.pop(move, None)
+                durable.remove(self.path(move))
+            raise
 
     async def prepare(self, move: str, vm: spec.Spec, peer: str, epoch: int,
                       theirs: Fingerprint, key: str,

@@ -66,6 +66,9 @@ def look_at(agents: Agents, name: str, where: str) -> Subject:
         found = agents[where].get(f"/vm/{name}", timeout=60.0)
     except AgentSaid as error:
         raise CliError(str(error)) from error
+    if found["runs"] and "use" not in found:
+        raise CliError(f"the QEMU of {name} does not answer its agent: look "
+                       f"at process {found['pid']} on {where}", 5)
     if "use" not in found:
         raise CliError(f"{name} does not run: 'wsmctl vm start {name}'", 4)
     described = spec.from_json(found["spec"])

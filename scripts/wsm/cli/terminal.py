@@ -14,9 +14,14 @@ from wsm.plan.recovery import Step
 SECONDS = 10.0          # between lines where there is no terminal
 
 
+# Neither control characters nor those that turn the direction of a text
+UNSAFE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]"
+                    "|[\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
 def plain(line: str) -> str:
     """Return a line that does nothing to a terminal."""
-    return re.sub(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]", "?", line)
+    return UNSAFE.sub("?", line)
 
 
 def say(line: str = "") -> None:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Coroutine, Optional
 
 from wsm import pki
 from wsm.agent.config import Config, Folders, Pool, Tls
@@ -57,6 +57,10 @@ class Server:
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run something beside it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
     def close(self) -> None:
         """End it."""
