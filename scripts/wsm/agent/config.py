@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping
 
-import tomllib
-
-from wsm.plan.plain import BadData, from_plain
+from wsm.plan import toml
+from wsm.plan.plain import BadData
 from wsm.plan.spec import ID
 
 
@@ -118,11 +117,7 @@ def check(config: Config) -> Config:
 
 def loads(text: str) -> Config:
     """Return the configuration in @text; raise BadData."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadData(f"no TOML: {error}") from error
-    return check(from_plain(Config, data))
+    return check(toml.loads(Config, text))
 
 
 def read(path: Path) -> Config:

@@ -40,6 +40,9 @@ BAD_BACKENDS = {
 }
 
 
+Act = Callable[[Draft, Option], None]
+
+
 def escaped(option: Option) -> Values:
     """Return the members of an argument with each "$" doubled."""
     return option.with_value(spec.escape(option.value)).values()
@@ -62,11 +65,19 @@ def take_name(draft: Draft, option: Option) -> None:
     draft.name = draft.name or option.values().get("guest") or ""
 
 
-def descriptors(draft: Draft, option: Option) -> None:
-    """Refuse what another program must hand over."""
-    draft.refuse(f"-{option.name} {option.value[:60]}: it was started by a "
-                 "manager that hands over descriptors (libvirt, Proxmox); "
-                 "move it with that manager")
+def refused(reason: str) -> Act:
+    """Return what refuses an option, with the reason and the remedy."""
+    def act(draft: Draft, option: Option) -> None:
+        draft.refuse(f"-{option.name} {option.value[:60]}".rstrip()
+                     + f": {reason}")
+
+    return act
+
+
+THROWN_AWAY = refused("what the guest writes goes to a temporary file. Start "
+                      "it without")
+MANAGED = refused("it was started by a manager that hands over descriptors "
+                  "(libvirt, Proxmox); move it with that manager")
 
 
 def versioned(draft: Draft, option: Option) -> None:
@@ -91,18 +102,6 @@ def host_cpu(draft: Draft, option: Option) -> None:
                  "allow_host_cpu if all hosts have the same CPU")
 
 
-def snapshot(draft: Draft, option: Option) -> None:
-    """Refuse a guest whose writes are thrown away."""
-    draft.refuse(f"-{option.name}: what the guest writes goes to a temporary "
-                 "file. Start it without")
-
-
-def hidden(draft: Draft, option: Option) -> None:
-    """Refuse options that are in a file."""
-    draft.refuse(f"-{option.name} {option.value[:60]}: options that are not "
-                 "on the command line; put them there")
-
-
 def device(draft: Draft, option: Option) -> None:
     """Count a device, and refuse those that belong to this host."""
     values = option.values()
@@ -114,18 +113,6 @@ def device(draft: Draft, option: Option) -> None:
             return
     draft.devices.append(values.get("id") or "")
     draft.keep(option)
-
-
-def shared_folder(draft: Draft, option: Option) -> None:
-    """Refuse a folder that the guest shares with the host."""
-    draft.refuse(f"-{option.name} {option.value[:60]}: it shares a folder "
-                 "with the host. Unmount it and start the VM without")
-
-
-def tpm(draft: Draft, option: Option) -> None:
-    """Refuse a TPM that another program or the host has."""
-    draft.refuse(f"-tpmdev {option.value[:60]}: what the TPM knows is on this "
-                 "host. Start the VM without")
 
 
 def block_option(draft: Draft, option: Option, values: Values, path_key: str,
@@ -201,7 +188,7 @@ def drive(draft: Draft, option: Option) -> None:
     """Deal with -drive."""
     values = option.values()
     if values.get("snapshot") == "on":
-        snapshot(draft, option)
+        THROWN_AWAY(draft, option)
         return
     if (values.get("if") or "") == "virtio":
         draft.devices.append("")
@@ -251,7 +238,7 @@ def tap(draft: Draft, option: Option) -> None:
     """Put the placeholder for a tap, and find its network."""
     values = option.values()
     if any(values.get(key) for key in BY_DESCRIPTORS):
-        descriptors(draft, option)
+        MANAGED(draft, option)
         return
     name = values.get("id") or f"net{len(draft.nets)}"
     bridge = bridge_of(draft, values)
@@ -276,7 +263,7 @@ def other_net(draft: Draft, option: Option) -> None:
     """Keep a network without a tap, and say what that means."""
     kind = option.values().get("type") or ""
     if any(option.values().get(key) for key in BY_DESCRIPTORS):
-        descriptors(draft, option)
+        MANAGED(draft, option)
     elif kind in BAD_BACKENDS:
         draft.refuse(f"-{option.name} {kind}: {BAD_BACKENDS[kind]}")
     else:
@@ -339,7 +326,7 @@ def chardev(draft: Draft, option: Option) -> None:
     if name in draft.chardevs and not elsewhere(draft, name):
         return
     if values.get("fd"):
-        descriptors(draft, option)
+        MANAGED(draft, option)
         return
     new = escaped(option)
     if (values.get("backend") in ("socket", "udp") and values.get("port")
@@ -421,13 +408,13 @@ class Rule:
 
     name: str
     options: tuple[str, ...]
-    act: Callable[[Draft, Option], None]
+    act: Act
     fits: Callable[[Draft, Option], bool] = always
 
 
 RULES = (
-    Rule("descriptor", ("add-fd",), descriptors),
-    Rule("descriptor", ("incoming",), descriptors, by_descriptor),
+    Rule("descriptor", ("add-fd",), MANAGED),
+    Rule("descriptor", ("incoming",), MANAGED, by_descriptor),
     Rule("own", ("qmp", "qmp-pretty", "monitor", "pidfile", "daemonize",
                  "incoming", "S", "D", "uuid", "loadvm", "runas", "chroot",
                  "preconfig"), drop),
@@ -435,11 +422,15 @@ RULES = (
     Rule("name", ("name",), take_name),
     Rule("machine", ("machine", "M"), versioned),
     Rule("cpu", ("cpu",), host_cpu, has_type("host", "max")),
-    Rule("snapshot", ("snapshot",), snapshot),
-    Rule("file of options", ("readconfig",), hidden),
+    Rule("snapshot", ("snapshot",), THROWN_AWAY),
+    Rule("file of options", ("readconfig",), refused(
+        "options that are not on the command line; put them there")),
     Rule("device", ("device",), device),
-    Rule("shared folder", ("fsdev", "virtfs"), shared_folder),
-    Rule("tpm", ("tpmdev",), tpm),
+    Rule("shared folder", ("fsdev", "virtfs"), refused(
+        "it shares a folder with the host. Unmount it and start the VM "
+        "without")),
+    Rule("tpm", ("tpmdev",), refused(
+        "what the TPM knows is on this host. Start the VM without")),
     Rule("disk", ("blockdev",), blockdev),
     Rule("disk", ("drive",), drive),
     Rule("disk", ("", "hda", "hdb", "hdc", "hdd", "pflash", "cdrom"),

@@ -14,7 +14,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Mapping, Optional
 
-import tomllib
 
 from wsm.plan import argv, toml
 from wsm.plan.plain import BadData, from_plain, to_plain
@@ -252,11 +251,7 @@ def check(spec: Spec) -> Spec:
 
 def loads(text: str) -> Spec:
     """Return the spec in TOML; raise BadData."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadData(f"no TOML: {error}") from error
-    return check(from_plain(Spec, data))
+    return check(toml.loads(Spec, text))
 
 
 def dumps(spec: Spec) -> str:

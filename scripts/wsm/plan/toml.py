@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Write TOML; to read it Python has tomllib."""
+"""Write TOML, and read dataclasses in it."""
 
 import json
 import re
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, TypeVar
 
+import tomllib
+
+from wsm.plan.plain import BadData, from_plain
+
+T = TypeVar("T")
 BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -74,3 +79,11 @@ def lines_of(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def dumps(data: Mapping[str, Any]) -> str:
     """Return a document."""
     return "\n".join(lines_of(data)).lstrip("\n") + "\n"
+
+
+def loads(kind: type[T], text: str) -> T:
+    """Return the dataclass that a document has; raise BadData."""
+    try:
+        return from_plain(kind, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise BadData(f"no TOML: {error}") from error

@@ -99,11 +99,13 @@ class MisbehaveTest(unittest.TestCase):
         agent = Agents(self.door.home)["alpha"]
         self.addCleanup(agent.close)
         for name in NAMES:
-            for path, body in (("/vm/adopt", {"name": name}),
-                               ("/vm/start", {"name": name}),
-                               ("/image/remove", {"vm": name, "disk": name}),
-                               (f"/move/{test_door.MOVE}/begin",
-                                {"vm": name, "peer": name})):
+            orders: list[tuple[str, dict[str, Any]]] = [
+                ("/vm/adopt", {"name": name}),
+                ("/vm/start", {"name": name}),
+                ("/image/remove", {"vm": name, "disk": name}),
+                (f"/move/{test_door.MOVE}/begin",
+                 {"vm": name, "peer": name})]
+            for path, body in orders:
                 with self.assertRaises(AgentSaid, msg=name) as caught:
                     agent.order(path, **body)
                 self.assertEqual(caught.exception.code, "Refused", path)
