@@ -76,6 +76,12 @@ def read_pid(run: Path) -> Optional[int]:
     return pid if found and str(run / "pid") in found.argv else None
 
 
+def strays(run: Path) -> list[vmfind.Process]:
+    """Return QEMUs of a folder that have not written their pid there yet."""
+    return [found for found in vmfind.processes()
+            if str(run / "pid") in found.argv]
+
+
 async def start(name: str, command: Sequence[str], run: Path,
                 systemd: Optional[bool] = None) -> int:
     """Start QEMU in its folder and wait for its monitor; return its pid."""

@@ -254,7 +254,7 @@ class Mover:
         if known is None:
             raise Refused(f"{vm} does not run on {self.config.host}; "
                           f"'wsmctl vm start {vm}'")
-        epoch, fresh = self.owners.get(vm).epoch, self.find(move) is None
+        epoch, fresh = self.owners.get(vm).epoch, move not in self._open
         if fresh:       # from here on it is in this move and in no other
             self.save(Record(move, vm, "source", peer, epoch, known.pid,
                              known.started))
@@ -280,6 +280,8 @@ class Mover:
         if record and record.prepared and self.process(record):
             return {"address": self.config.migration.addr,
                     "port": record.port}
+        if record and record.role == "destination":
+            await self.clean(move, "prepared anew")     # half of it is there
         if self.vms.known(vm.name) or (
                 self.owners.get(vm.name).state is File.OWNER):
             raise Refused(f"{vm.name} is on {self.config.host} already")
@@ -374,6 +376,8 @@ class Mover:
                       limits: dict[str, int]) -> None:
         """Begin the migration."""
         record = self.record(move)
+        if record.ended:
+            raise Refused(f"this move of {record.vm} has ended here")
         word, _, migration = await self.word(record)
         if record.performed and migration.get("status") == "failed":
             raise Refused(f"{record.vm}: "
@@ -455,6 +459,9 @@ class Mover:
         """Kill this move's QEMU, and hear it out to its last event."""
         known = self.process(record) or self.vms.known(record.vm)
         if known is None:
+            for stray in launch.strays(self.vms.run(record.vm)):
+                launch.kill(stray.pid, stray.started)
+                await self._gone(stray)
             await self.vms.tidy(record.vm, record.made)
             return
         monitor: Optional[Monitor] = None
@@ -467,7 +474,7 @@ class Mover:
             self._hear(record)
         await self.vms.tidy(record.vm, record.made)
 
-    async def _gone(self, known: Known) -> None:
+    async def _gone(self, known: Known | vmfind.Process) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + END_WAIT
         while vmfind.alive(known.pid, known.started):
@@ -691,7 +698,9 @@ class Mover:
         word, _, _ = await self.word(record)
         if word in AFTER:
             await self.hand_over(record.id)
-        if word is Word.COMPLETED:
+        gone = record.role == "source" and word is Word.DEAD and (
+            self.owners.get(record.vm).state is File.GONE)
+        if word is Word.COMPLETED or gone:
             await self.finish(record.id)
         if (record.role == "destination" and word is Word.PRE
                 and not live.phases and live.heard

@@ -120,7 +120,11 @@ def before_silent(seen: Observed) -> Step:
     if seen.cancel and seen.stage < Stage.PREPARED:
         return Step((Do.KEEP, Do.CLOSE), Owner.SOURCE,
                     "cancelled before anything was made")
-    return failed_silent(seen)
+    if seen.cancel or seen.stage >= Stage.PERFORMED:
+        return failed_silent(seen)
+    return Step((Do.WAIT,), Owner.SOURCE, "the destination does not answer; "
+                "the guest runs at the source, and nothing was sent",
+                wait=2.0, alarm=True)
 
 
 def finish(seen: Observed) -> Step:

@@ -118,6 +118,19 @@ def fail_a_while(hosts: Hosts, code: str, path: str) -> list[str]:
     return asked
 
 
+def silent_from(first: int) -> Callable[[str, str], None]:
+    """Return who does not answer for the destination, three times."""
+    asked: list[str] = []
+
+    def silent(side: str, what: str) -> None:
+        if side == "destination":
+            asked.append(what)
+            if first < len(asked) <= first + 3:
+                raise NoAnswer("b")
+
+    return silent
+
+
 class DriveTest(unittest.TestCase):
     """One move."""
 
@@ -224,6 +237,15 @@ class DriveTest(unittest.TestCase):
             asked = fail_a_while(hosts, code, path)
             self.assertEqual(self.drive(hosts).result, "moved", code)
             self.assertIn(path, asked)
+
+    def test_silent_a_while(self) -> None:
+        """Before it begins, the destination's agent is started anew."""
+        for number in range(3):
+            self.home.put_move(self.move)
+            hosts = Hosts()
+            hosts.answers = silent_from(number)
+            self.assertEqual(self.drive(hosts).result, "moved", number)
+            self.assertNotIn("source keep", hosts.orders)
 
     def test_source_dies(self) -> None:
         """Before the handover it boots again, after it a person is told."""

@@ -108,6 +108,9 @@ class RowTest(unittest.TestCase):
         self.assertEqual(step(W.HERE, W.PRE, Stage.BEGUN).do, (Do.CLEAN,))
         self.assertIn(Do.CLOSE, step(W.HERE, W.FAILED).do)
         self.assertEqual(step(W.HERE, W.SILENT).do, (Do.KEEP, Do.WAIT))
+        # The source stays locked: it goes on when the other answers again
+        for stage in (Stage.BEGUN, Stage.PREPARED):
+            self.assertEqual(step(W.HERE, W.SILENT, stage).do, (Do.WAIT,))
 
     def test_early(self) -> None:
         """Before the handover: a strange one, a silent link."""
