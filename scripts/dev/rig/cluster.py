@@ -50,13 +50,12 @@ class Cluster:
         return self.folder(name) / 'run/vm' / VM
 
     def __enter__(self) -> 'Cluster':
-        self.ctl('init', '--cluster', 'test')
-        for name, host in self.hosts.items():
-            (self.folder(name) / 'images').mkdir(parents=True)
-            self.add(name, host)
-            self.start_agent(name)
         for name in NAMES:
-            self.wait_agent(name)
+            (self.folder(name) / 'images').mkdir(parents=True)
+        self.join()
+        for name in NAMES:
+            self.start_agent(name)
+        self.wait_agent(*NAMES)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,17 +66,27 @@ class Cluster:
                 with contextlib.suppress(OSError, ValueError):
                     os.kill(int(path.read_text('ascii')), signal.SIGKILL)
 
+    def join(self) -> None:
+        """Make the cluster of both hosts."""
+        self.ctl('init', '--cluster', 'test')
+        for name, host in self.hosts.items():
+            self.add(name, host)
+
     def add(self, name: str, host: Host) -> None:
         """wsmctl host add."""
         folder = self.folder(name)
         self.ctl('host', 'add', name, host.address, '--via',
                  ' '.join(host.prefix()), '--agent', str(SCRIPTS / 'wsm-agent'),
-                 '--qemu', str(self.scene.binary), '--qemu-img',
+                 '--qemu', str(self.program(name)), '--qemu-img',
                  tool('qemu-img'), '--pool', str(folder / 'images'),
                  '--reserve', '0', '--folder', str(folder / 'etc'), '--state',
                  str(folder / 'state'), '--run', str(folder / 'run'),
                  '--cores', '64', '--mbit', str(self.mbit), '--no-start',
                  *self.options)
+
+    def program(self, _name: str) -> Path:
+        """QEMU at a host."""
+        return self.scene.binary
 
     # Agents
 
@@ -90,17 +99,19 @@ class Cluster:
                  '--config', str(self.folder(name) / 'etc/agent.toml'), 'run'],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def wait_agent(self, name: str) -> None:
-        """Wait until an agent answers."""
-        def listens() -> bool:
-            require(self.agents[name].poll() is None,
-                    f'agent of {name}: {self.log(name)}')
+    def wait_agent(self, *names: str) -> None:
+        """Wait until agents answer."""
+        def listen() -> bool:
+            for name in names:
+                require(self.agents[name].poll() is None,
+                        f'agent of {name}: {self.log(name)}')
             done = self.popen('host', 'list', '--json')
             text = done.communicate()[0]
-            return any(host['name'] == name and host['state'] != 'unknown'
-                       for host in json.loads(text or '[]'))
+            found = {host['name'] for host in json.loads(text or '[]')
+                     if host['state'] != 'unknown'}
+            return found >= set(names)
 
-        wait_until(listens, f'agent of {name} answers')
+        wait_until(listen, f'agents of {", ".join(names)} answer')
 
     def stop_agent(self, name: str, how: signal.Signals) -> None:
         """End an agent."""

@@ -71,6 +71,22 @@ class Link:
         run('ip', '-n', self.a.netns, 'link', 'set', self.a.device,
             'up' if up else 'down')
 
+    def set_silent(self, silent: bool) -> None:
+        """Swallow all packets (True) without a word, or deliver them again."""
+        for host, peer in ((self.a, self.b), (self.b, self.a)):
+            words = ['ip', '-n', host.netns, 'neigh']
+            where = [peer.address, 'dev', host.device]
+            if silent:      # they go to a card that is not there
+                run(*words, 'replace', *where, 'lladdr', '02:00:00:00:00:00',
+                    'nud', 'permanent')
+            else:
+                run(*words, 'del', *where)
+
+    def reset(self) -> None:
+        """Break all connections between the two hosts, at both ends."""
+        for host, peer in ((self.a, self.b), (self.b, self.a)):
+            run(*host.prefix(), 'ss', '-K', '-t', 'dst', peer.address)
+
     def close(self) -> None:
         for host in (self.a, self.b):
             try:

@@ -1,13 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A QEMU whose flushes take as long as a test wants."""
+"""A QEMU whose flushes, or messages, take as long as a test wants."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from dev.rig.basics import run
 from dev.rig.vm import MachineConfig
+from dev.rig.wire import Type
 
-SOURCE = Path(__file__).with_name('hold_flush.c')
+HERE = Path(__file__).parent
+
+
+def preloaded(name: str, folder: Path) -> Path:
+    """Compile NAME.c of this folder to be preloaded."""
+    library = folder / f'{name}.so'
+    if not library.exists():
+        run('gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', str(library),
+            str(HERE / f'{name}.c'))
+    return library
 
 
 class FlushGate:
@@ -18,10 +29,8 @@ class FlushGate:
 
     def __init__(self, folder: Path, sync: bool = False) -> None:
         self._variable = 'WSM_HOLD_SYNC' if sync else 'WSM_HOLD_FLUSH'
-        self._library = folder / 'hold_flush.so'
+        self._library = preloaded('hold_flush', folder)
         self._file = folder / 'hold-flush'
-        run('gcc', '-O2', '-Wall', '-shared', '-fPIC',
-            '-o', str(self._library), str(SOURCE))
 
     def machine(self, config: MachineConfig) -> MachineConfig:
         return replace(config, environment=(
@@ -37,3 +46,54 @@ class FlushGate:
     def held(self) -> bool:
         """Whether a flush has waited."""
         return self._file.with_suffix('.held').exists()
+
+
+class SendGate:
+    """The QEMUs of a host: a block message of theirs waits, or their start.
+
+    Open at first.  Only messages that are encrypted are held.
+    """
+
+    START = 'start'
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._library = preloaded('hold_send', folder)
+        self._base = folder / f'hold-{name}'
+
+    def machine(self, config: MachineConfig) -> MachineConfig:
+        """A machine whose messages can be held."""
+        return replace(config, environment=(
+            ('LD_PRELOAD', str(self._library)),
+            ('WSM_HOLD_SEND', str(self._base))))
+
+    def program(self, binary: Path) -> Path:
+        """A program that starts such a machine."""
+        path = self._base.with_suffix('.d') / binary.name
+        path.parent.mkdir()
+        path.write_text(
+            f'#!{sys.executable}\n'
+            'import os, sys\n'
+            f'os.environ["LD_PRELOAD"] = {str(self._library)!r}\n'
+            f'os.environ["WSM_HOLD_SEND"] = {str(self._base)!r}\n'
+            f'os.execv({str(binary)!r}, sys.argv)\n', 'utf-8')
+        path.chmod(0o755)
+        return path
+
+    def _file(self, what: object) -> Path:
+        if isinstance(what, Type):
+            what = int(what)
+        return Path(f'{self._base}.{what}')
+
+    def shut(self, what: object) -> None:
+        """Hold messages of a type, or START."""
+        self._file(what).touch()
+
+    def open(self) -> None:
+        """Let all go."""
+        for path in self._base.parent.glob(f'{self._base.name}.*'):
+            if path.suffix not in ('.held', '.d'):
+                path.unlink()
+
+    def held(self, what: object) -> bool:
+        """Whether such a one has waited."""
+        return Path(f'{self._file(what)}.held').exists()
