@@ -192,3 +192,16 @@ async def move_state(monitor: Monitor) -> tuple[dict[str, Any],
     """Return (query-wsm, query-migrate)."""
     return (await monitor.call("query-wsm"),
             await monitor.call("query-migrate"))
+
+
+def progress(info: dict[str, Any],
+             migration: dict[str, Any]) -> tuple[int, ...]:
+    """
+    Return what changes only while the link carries something.
+
+    What remains or is missing changes with what the guest writes, too.
+    """
+    return (*(int(disk.get(key, 0)) for disk in info.get("disks", [])
+              for key in ("sent", "zero", "compared")),
+            int(migration.get("ram", {}).get("transferred", 0)),
+            len(info.get("phases", [])))

@@ -197,11 +197,7 @@ class Mover:
         if info.get("session") and word is not Word.HERE and (
                 record.session != info["session"]):
             record = self.save(record, session=info["session"])
-        progress = (int(info.get("remaining", 0)), *(
-            int(disk[key]) for disk in info.get("disks", [])
-            for key in ("sent", "zero", "missing", "compared") if key in disk),
-            int(migration.get("ram", {}).get("transferred", 0)), len(
-                info.get("phases", [])))
+        progress = facts.progress(info, migration)
         now = time.monotonic()
         if progress != live.progress or not live.since:
             live.progress, live.since = progress, now

@@ -13,12 +13,35 @@ from tests.scripts.agent.test_owner import FolderTest
 
 try:
     # pylint: disable=ungrouped-imports
-    from wsm.agent import config, launch, vms
+    from wsm.agent import config, facts, launch, vms
     from wsm.agent.monitor import QmpGone
 except ImportError:
     PRESENT = False
 else:
     PRESENT = True
+
+
+@unittest.skipUnless(PRESENT, "scripts/build has not been run")
+class ProgressTest(unittest.TestCase):
+    """Whether the link is silent."""
+
+    def test_guest_writes(self) -> None:
+        """What the guest writes is no progress, what arrives is."""
+        disk = {"sent": 5, "zero": 6, "compared": 0, "missing": 9, "dirty": 3}
+        info: dict[str, Any] = {"phases": [{}], "remaining": 7,
+                                "disks": [disk]}
+        ram = {"ram": {"transferred": 4, "remaining": 8}}
+        then = facts.progress(info, ram)
+        for key in ("missing", "dirty"):
+            self.assertEqual(then, facts.progress(
+                {**info, "disks": [{**disk, key: 1}], "remaining": 1}, ram))
+        for key in ("sent", "zero", "compared"):
+            self.assertNotEqual(then, facts.progress(
+                {**info, "disks": [{**disk, key: 1}]}, ram))
+        self.assertNotEqual(then, facts.progress(
+            info, {"ram": {"transferred": 5}}))
+        self.assertNotEqual(then, facts.progress(
+            {**info, "phases": [{}, {}]}, ram))
 
 
 @unittest.skipUnless(PRESENT, "scripts/build has not been run")
