@@ -110,9 +110,10 @@ def fail_a_while(hosts: Hosts, code: str, path: str) -> list[str]:
         if side == "destination" and len(asked) < 4 and (
                 hosts.world.destination is Word.POSTCOPY):
             asked.append(what)
-            if what == "/vms":
+            if what != "/vms":
+                raise AgentSaid(code, "b: no")
+            if path == "/vms":
                 raise NoAnswer("b")
-            raise AgentSaid("NoMove" if path == "/vms" else code, "b: no")
 
     hosts.answers = fails
     return asked
