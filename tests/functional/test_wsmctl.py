@@ -4,11 +4,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 
 from dev.rig.basics import require, wait_until
 from dev.rig.cluster import VM, Cluster
 from dev.rig.image import MIB
+from dev.rig.qmp import Qmp
 from dev.rig.scene import Scene, disk_total, wait_phase
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
 from tests.functional.lib.moves import (BUSY_RAM, LOAD, fill_half,
@@ -347,3 +349,34 @@ def wsmctl_drain(scene: Scene) -> None:
         cluster.ctl('vm', 'stop', VM, '--force')
         cluster.ctl('vm', 'forget', VM)
         require(not cluster.json('vm', 'list')['vms'], 'it is forgotten')
+
+
+@test(CONFIG, slow=True)
+def wsmctl_grown(scene: Scene) -> None:
+    """A disk that was enlarged while its guest ran moves, there and back."""
+    with Cluster(scene) as cluster:
+        source = slowly(cluster, '')
+        cluster.ctl('migrate', VM)
+        scene.guest.stop()
+        cluster.expect_at('beta')
+        source.wait_exit()
+        grow(cluster)
+        plan = cluster.json('migrate', VM, '--dry-run')['estimate']
+        require(plan['disks']['vd0']['kind'] == 'full',
+                f'the old copy is too small: {plan}')
+        cluster.ctl('migrate', VM)
+        require(f'size = {48 * MIB}' in cluster.spec_path('alpha').read_text(
+            'utf-8'), 'the description follows')
+        image = scene.folder / 'source-vd0.raw'
+        require(image.stat().st_size >= 48 * MIB, f'{image} was made anew')
+        cluster.expect_at('alpha')
+
+
+def grow(cluster: Cluster) -> None:
+    """Enlarge the disk of the guest at beta, by its second monitor."""
+    path = cluster.run_folder('beta') / 'rescue.qmp'
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.connect(str(path))
+        qmp = Qmp(stream)
+        qmp.cmd('block_resize', node_name='node-vd0', size=48 * MIB)
+        qmp.close()

@@ -60,6 +60,8 @@ class Journey:
 # The first one has no past
 JOURNEYS = (
     Journey('not told', 60, 32, (Leg(), Leg(8), Leg(8)), said=False),
+    Journey('content', 80, 64, (Leg(), Leg(4, spoiled=True),
+                                Leg(4, spoiled=True)), writes=20),
     Journey('idle', 100, 48, (Leg(), Leg(4), Leg(16))),
     Journey('memory', 120, 48, (Leg(), Leg()), noise=64),
     Journey('slow link', 60, 24, (Leg(), Leg(8)), noise=16, pages=100),
@@ -72,8 +74,6 @@ JOURNEYS = (
             noise=16),
     Journey('qcow2', 80, 48, (Leg(), Leg(16)), fmt='qcow2', writes=50),
     Journey('two disks', 100, 32, (Leg(), Leg(8)), disks=2, writes=100),
-    Journey('content', 80, 64, (Leg(), Leg(4, spoiled=True),
-                                Leg(4, spoiled=True)), writes=20),
 )
 QUICK = (Journey('quick', 320, 8, (Leg(), Leg(2))),)
 

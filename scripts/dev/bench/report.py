@@ -7,6 +7,7 @@ import statistics
 import textwrap
 from pathlib import Path
 
+from dev.bench.footprint import AGENT_NOTES, AGENT_ROWS, AGENT_TITLES
 from dev.bench.methods import SHARED, WSM
 from dev.bench.report_apps import APP_NOTES, APP_ROWS, APP_TABLES, APP_TITLES
 from dev.bench.report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
@@ -79,6 +80,7 @@ ROWS = {
     **APP_ROWS,
     **PAPER_ROWS,
     **PREDICTION_ROWS,
+    **AGENT_ROWS,
 }
 
 
@@ -97,11 +99,12 @@ TITLES = {
     **APP_TITLES,
     **PAPER_TITLES,
     **PREDICTION_TITLES,
+    **AGENT_TITLES,
 }
 TABLES = {**COMPARE_TABLES, **APP_TABLES, **PAPER_TABLES,
           **PREDICTION_TABLES}
 NOTES = {**BACK_NOTES, **COST_NOTES, **SCALE_NOTES, **APP_NOTES,
-         **PAPER_NOTES, **PREDICTION_NOTES}
+         **PAPER_NOTES, **PREDICTION_NOTES, **AGENT_NOTES}
 
 
 def cpu_model() -> str:

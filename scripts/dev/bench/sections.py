@@ -11,6 +11,7 @@ from dev.bench.apps import APP_SECTIONS
 from dev.bench.compare import COMPARE_SECTIONS
 from dev.bench.cost import COST_SECTIONS
 from dev.bench.cpu import CPU_SECTIONS
+from dev.bench.footprint import AGENT_SECTIONS
 from dev.bench.journeys import BACK_SECTIONS
 from dev.bench.methods import SHARED, WSM
 from dev.bench.moving import Plan, evenly, measure
@@ -61,6 +62,7 @@ SECTIONS: dict[str, Section] = {
     **APP_SECTIONS,
     **PAPER_SECTIONS,
     **PREDICTION_SECTIONS,
+    **AGENT_SECTIONS,
 }
 
 # Those of a quick round, which ends within 10 minutes

@@ -96,7 +96,7 @@ def link_of(one: Host, two: Host, rate: float = 0.0,
         full = seen
     return Link(min(full, rate) if rate else full,
                 cores=int(min(one.cores, two.cores)),
-                known=bool(told or seen))
+                known=bool(told or seen), full=full)
 
 
 def load_of(subject: Subject) -> Load:

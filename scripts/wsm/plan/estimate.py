@@ -12,7 +12,7 @@ from typing import Callable, Mapping, Optional, Sequence
 from wsm.plan.inventory import Copy, DiskUse, human
 
 START = 1.5                     # s in which nothing is sent: begin and end
-PAUSE = 0.060                   # s that a handover takes by itself
+PAUSE = 0.100                   # s that a handover takes by itself
 MAX_ROUNDS = 30
 DISK_OVERHEAD = 1.01            # messages
 PAGE = 4096
@@ -47,6 +47,12 @@ class Link:
     disk_read: float = 1e9      # bytes/s of the slower host's disks
     cores: int = 2
     known: bool = True          # nobody had to guess the rate
+    full: float = 0.0           # bytes/s without the move's limit; 0: none
+
+    @property
+    def unlimited(self) -> float:
+        """Bytes per second while the guest stands still, and after it."""
+        return max(self.full, self.rate)
 
 
 @dataclass(frozen=True)
@@ -235,10 +241,12 @@ def estimate(bases: Sequence[Basis], load: Load, link: Link,
         DISK_OVERHEAD * data, load, link.rate, hashing)
     ram_seconds, ram_bytes, rest, count, converges = rounds(load, link.rate)
     residue = unique(load, ram_seconds, left)
-    post_seconds = residue / link.rate + link.rtt
+    post_seconds = residue / link.unlimited + link.rtt
     total = disk_bytes + ram_bytes + rest + residue
     seconds = start + factor * (disk_seconds + ram_seconds + post_seconds)
-    downtime = pause + 2 * link.rtt + rest / link.rate
+    # QEMU stops the guest as soon as the rest fits, so it hardly is less
+    stop = max(rest, min(load.touched, link.rate * load.downtime))
+    downtime = pause + 2 * link.rtt + stop / link.unlimited
     terms = (("start", start), ("disks", disk_seconds), ("hashing", hashing),
              ("memory", ram_seconds), ("post-copy", post_seconds),
              ("factor", factor), ("disk bytes", disk_bytes),

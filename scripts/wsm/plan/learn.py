@@ -70,7 +70,7 @@ def factor(past: Sequence[Past], one: str, two: str) -> float:
     """Return by what an estimate between two hosts is multiplied."""
     logs = []
     for each in past:
-        if not each.joins(one, two) or each.factor <= 0:
+        if not each.joins(one, two) or each.factor <= 0 or each.differed:
             continue
         raw = (each.expected_seconds - each.expected_start) / each.factor
         if raw > 0 and each.sending > 0:

@@ -6,7 +6,7 @@ import math
 import unittest
 from typing import Any
 
-from wsm.plan.estimate import (DISK_OVERHEAD, START, ZERO_PAGE, Basis,
+from wsm.plan.estimate import (DISK_OVERHEAD, PAUSE, START, ZERO_PAGE, Basis,
                                Estimate, Link, Load, basis_of, dirtied,
                                estimate, passes, rate_for, spread)
 from wsm.plan.inventory import Copy, DiskUse
@@ -76,7 +76,26 @@ class EstimateTest(unittest.TestCase):
         self.assertAlmostEqual(found.seconds, START + DISK_OVERHEAD * 12.8
                                + 12.8, delta=.1)
         self.assertEqual(found.rounds, 1)
-        self.assertLess(found.downtime, 0.1)
+
+    def test_downtime(self) -> None:
+        """The rest that is let, at the speed of the link, and the handover."""
+        load = Load(256 * MIB, downtime=0.3)
+        self.assertAlmostEqual(cost(load=load).downtime, PAUSE + 0.3,
+                               delta=0.01)
+        limited = Link(5.0 * MIB, full=20.0 * MIB)
+        self.assertAlmostEqual(cost(load=load, link=limited).downtime,
+                               PAUSE + 0.3 / 4, delta=0.01)
+        small = dataclasses.replace(load, touched=MIB)
+        self.assertAlmostEqual(cost(load=small).downtime, PAUSE + 0.05,
+                               delta=0.01)
+
+    def test_after(self) -> None:
+        """What follows after the handover knows no limit."""
+        load = dataclasses.replace(LOAD, written=20.0 * MIB)
+        slow, fast = (cost(load=load, link=Link(5.0 * MIB, full=full))
+                      for full in (0.0, 20.0 * MIB))
+        self.assertAlmostEqual(slow.post_seconds / 4, fast.post_seconds,
+                               delta=0.01)
 
     def test_rounds(self) -> None:
         """By hand: 12.8 s, then what was written in them, until it fits."""

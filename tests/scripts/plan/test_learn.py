@@ -48,7 +48,8 @@ class LearnTest(unittest.TestCase):
         self.assertAlmostEqual(learn.factor([PAST], "a", "b"), 2 ** 0.5)
         self.assertEqual(learn.factor([PAST], "a", "c"), 1.0)
         # What was said with the right factor leaves it as it is
-        self.assertEqual(learn.factor([past(factor=0.0)], "a", "b"), 1.0)
+        for other in (past(factor=0.0), past(differed={"vd0": 0.1})):
+            self.assertEqual(learn.factor([other], "a", "b"), 1.0)
         again = past(expected_seconds=12.0, factor=2.0)
         self.assertAlmostEqual(learn.factor([again] * 50, "a", "b"), 2.0,
                                places=3)
