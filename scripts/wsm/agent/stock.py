@@ -159,7 +159,11 @@ def room(config: Config, vm: spec.Spec, needs: dict[str, int]) -> list[str]:
     by_pool: dict[str, int] = {}
     for disk, needed in needs.items():
         if not vm.disk[disk].path_at.get(config.host):
-            more = max(0, needed - allocated(path_of(config, vm, disk)))
+            path = path_of(config, vm, disk)
+            base = template(config, vm.disk[disk])
+            if base and not os.path.lexists(path):
+                needed = max(needed, allocated(str(base)))      # copied first
+            more = max(0, needed - allocated(path))
             pool = vm.disk[disk].pool
             by_pool[pool] = by_pool.get(pool, 0) + more
     return [f"pool {' and '.join(names)}: {human(needed)} are needed, "
@@ -196,10 +200,14 @@ def copies(config: Config, vm: spec.Spec) -> list[Copy]:
 
 
 def content(config: Config, path: str, image_format: str) -> int:
-    """Return the bytes of what an image holds now; 0 if not known."""
+    """
+    Return the bytes of what an image holds now; 0 if not known.
+
+    As qcow2: raw would be all of the disk.
+    """
     try:
         return int(json.loads(run(config, "measure", "-U", "--output=json",
-                                  "-f", image_format, "-O", "raw", path)
+                                  "-f", image_format, "-O", "qcow2", path)
                               )["required"])
     except (NoImage, KeyError, ValueError):
         return 0

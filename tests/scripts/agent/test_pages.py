@@ -4,6 +4,7 @@
 import asyncio
 import mmap
 import os
+import struct
 import unittest
 
 from wsm.agent import pages
@@ -33,9 +34,16 @@ class PagesTest(unittest.TestCase):
     def test_digests(self) -> None:
         """Zeroes, others, and one that changes; none is made by looking."""
         start = pages.blocks(os.getpid(), [self.size])[0][0]
-        addresses = [start, start + PAGE, start + (COUNT + 1) * PAGE]
+        untouched = start + (COUNT + 1) * PAGE
+        self.memory[COUNT * PAGE] = 0           # there, and zeroes
+        addresses = [start, start + PAGE, start + COUNT * PAGE, untouched]
         first = pages.digests(os.getpid(), addresses)
-        self.assertEqual([bool(each) for each in first], [True, True, False])
+        self.assertEqual([bool(each) for each in first],
+                         [True, True, False, False])
+        with open("/proc/self/pagemap", "rb") as table:
+            table.seek(untouched // PAGE * 8)
+            entry, = struct.unpack("<Q", table.read(8))
+        self.assertFalse(entry & pages.PRESENT)
         self.memory[5] = 1
         second = pages.digests(os.getpid(), addresses)
         self.assertNotEqual(first[0], second[0])

@@ -21,7 +21,7 @@ MIB = 1 << 20
 IMG = f"""#!{sys.executable}
 import sys
 words = sys.argv[1:]
-if words[0] == "measure" and words[-1] == "good":
+if words[0] == "measure" and words[-3:] == ["-O", "qcow2", "good"]:
     print('{{"required": 4711, "fully-allocated": 9999}}')
     sys.exit(0)
 assert words[0] == "create", words
@@ -130,6 +130,19 @@ class StockTest(FolderTest):
             with mock.patch.object(stock, "allocated", return_value=3 * MIB):
                 self.assertEqual(stock.room(self.config, self.vm(),
                                             {"vd0": 3 * MIB}), [])
+
+    def test_template(self) -> None:
+        """A template is copied as it is, so there must be room for it."""
+        folder = self.folder / "pool/templates"
+        folder.mkdir()
+        (folder / "debian.raw").write_bytes(b"x" * 2 * MIB)
+        vm = self.vm(template="debian")
+        tight = {"default": PoolNow(MIB, 10 * MIB, 0.0)}
+        with mock.patch.object(stock, "pools", return_value=tight):
+            self.assertIn("2.0 MiB are needed", stock.room(
+                self.config, vm, {"vd0": MIB})[0])
+            self.assertEqual(stock.room(self.config, self.vm(),
+                                        {"vd0": MIB}), [])
 
     def test_pools(self) -> None:
         """Two on one file system are known to be."""

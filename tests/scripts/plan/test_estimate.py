@@ -163,6 +163,8 @@ class EstimateTest(unittest.TestCase):
         self.assertEqual(look(100 * MIB, 2.0 * MIB), (120, 4))
         # No more than half becomes dirty again in time: no second pass
         self.assertEqual(look(100 * MIB, 5.0 * MIB), (100, 50))
+        # More than a third: it does not shrink fast enough
+        self.assertEqual(look(100 * MIB, 4.0 * MIB), (100, 40))
         # What is left takes less than a second
         self.assertEqual(look(100 * MIB, 0.9 * MIB), (100, 9))
         # Memory takes so long that another pass would not help
