@@ -7,6 +7,7 @@ it is an old copy: a stale one, or one of an attempt that broke off.
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from wsm.plan import spec
 from wsm.plan.inventory import OLD, Copy, Pool, human, too_full
 
 TIMEOUT = 60.0
+# The name of a sync point's bitmap: order, size of the disk, id
+POINT = re.compile(r"wsm-\d{10}-\d+-([0-9a-f-]{36})(?:-rest)?")
 
 
 class NoImage(Exception):
@@ -189,14 +192,21 @@ def copies(config: Config, vm: spec.Spec) -> list[Copy]:
         for point in reversed(list(points)):
             total += points[point] or 0
             points[point] = total
-        for bitmap in facts.get("bitmaps", []):
-            points[bitmap["name"].split("-", 2)[-1]] = None
+        kept = bitmap_points(facts)
+        points.update(dict.fromkeys(kept))
         found.append(Copy(
             vm.name, disk, path, facts["state"], int(facts.get("time", 0)),
             allocated(path), int(facts.get("disk-size") or 0), points,
-            bool(facts.get("bitmaps")) or bool(
-                facts.get("stamp", {}).get("fits"))))
+            bool(kept) or bool(facts.get("stamp", {}).get("fits"))))
     return found
+
+
+def bitmap_points(facts: dict[str, Any]) -> list[str]:
+    """Return the sync points in a qcow2 image that was closed cleanly."""
+    found = [(POINT.fullmatch(bitmap["name"]), bitmap["flags"])
+             for bitmap in facts.get("bitmaps", [])]
+    return [match[1] for match, flags in found
+            if match and "in-use" not in flags]
 
 
 def content(config: Config, path: str, image_format: str) -> int:

@@ -53,6 +53,25 @@ class StockTest(FolderTest):
         with mock.patch.object(stock, "look", return_value=facts):
             return stock.choose(self.config, self.vm(**disk), "vd0")
 
+    def test_points_in_qcow2(self) -> None:
+        """Sync points of a qcow2 image are known by their ids."""
+        one, two = f"{'1' * 36}", f"{'2' * 36}"
+        bitmaps = [{"name": f"wsm-0000000001-4194304-{one}", "flags": []},
+                   {"name": f"wsm-0000000002-4194304-{one}-rest",
+                    "flags": ["auto"]},
+                   {"name": f"wsm-0000000003-4194304-{two}",
+                    "flags": ["auto", "in-use"]},
+                   {"name": "backup", "flags": []}]
+        with mock.patch.object(stock, "look", return_value={
+                "state": "handed-over", "disk-size": 4 * MIB,
+                "bitmaps": bitmaps}), mock.patch.object(
+                    stock, "allocated", return_value=MIB):
+            copy, = stock.copies(self.config, self.vm())
+            self.assertEqual((copy.points, copy.fits), ({one: None}, True))
+            bitmaps[:2] = []
+            copy, = stock.copies(self.config, self.vm())
+            self.assertEqual((copy.points, copy.fits), ({}, False))
+
     def test_blank(self) -> None:
         """None is there: one is made, of the same size in bytes."""
         choice = self.choose(None)
