@@ -8,6 +8,7 @@ migrate --copy-storage-all', as an administrator types it.
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Callable
 
 from dev.common import BUILD
 from dev.demo.client import Heartbeat, Job, Load, run_job
@@ -20,6 +21,7 @@ from dev.libvirt.virt_guest import Disk, Domain
 from dev.libvirt.virt_host import VirtHost
 from dev.libvirt.virt_scene import Process, VirtScene
 from dev.rig.basics import TestFailure, require, run, tool, wait_until
+from dev.rig.host import Host
 from dev.rig.image import MIB
 
 RATE = "160mbit"
@@ -70,6 +72,7 @@ class Story:
         self.heartbeat = Heartbeat(network)
         self.load: Load
         self.rows: list[Row] = []
+        self.said = ""              # by the last command that moved
 
     def boot(self, guest: Guest) -> None:
         """Boot it, and start the load."""
@@ -79,7 +82,12 @@ class Story:
         run(tool("qemu-img"), "convert", "-O", "qcow2", str(guest.disk),
             str(scene.alpha.images / DISK.name))
         scene.begin(DOMAIN)
-        wait_until(self.heartbeat.last, "the guest boots")
+        self.follow()
+
+    def follow(self) -> None:
+        """Wait for a guest that was started, and start the load."""
+        begin = time.monotonic()
+        wait_until(lambda: self.heartbeat.last() > begin, "the guest boots")
         wait_until(self.database_answers, "PostgreSQL answers")
         self.load = Load(self.network, CLIENTS, PGBENCH_SECONDS)
         wait_until(lambda: len(self.load.samples) >= WARM_REPORTS,
@@ -98,29 +106,38 @@ class Story:
 
     def move(self, way: str, source: VirtHost, *commands: list[str]) -> None:
         """Type @commands at @source; the last one moves the guest."""
+        *first, last = commands
+
+        def do() -> str:
+            for words in first:
+                source.check(*words)
+            process = Process(source, *last)
+            try:
+                done = process.wait(MOVE_SECONDS)
+            except TestFailure:
+                source.check("virsh", "domjobabort", "vm1")
+                return f"given up after {MOVE_SECONDS} s"
+            self.said = done.text()
+            return "moved" if not done.status else done.text()[-200:]
+
+        self.measure(way, source.net, len(commands), do)
+
+    def measure(self, way: str, source: Host, commands: int,
+                do: Callable[[], str]) -> None:
+        """Let @do move the guest away from @source; it tells how it ended."""
         steady = time.monotonic()
         time.sleep(STEADY_SECONDS)      # not for anything: this is measured
-        begin, sent = time.monotonic(), source.net.sent_bytes()
-        *first, last = commands
-        for words in first:
-            source.check(*words)
-        process = Process(source, *last)
-        try:
-            done = process.wait(MOVE_SECONDS)
-            ended = "moved" if not done.status else done.text()[-200:]
-        except TestFailure:
-            source.check("virsh", "domjobabort", "vm1")
-            ended = f"given up after {MOVE_SECONDS} s"
+        begin, sent = time.monotonic(), source.sent_bytes()
+        ended = do()
         end = time.monotonic()
         wait_until(lambda: self.heartbeat.last() > end + 1,
                    "an answer after the move")
         gaps = self.heartbeat.gaps(begin, end + 1)
         self.rows.append(Row(
-            way, len(commands), ended, end - begin,
-            max(gap.length for gap in gaps),
-            source.net.sent_bytes() - sent,
+            way, commands, ended, end - begin,
+            max(gap.length for gap in gaps), source.sent_bytes() - sent,
             self.rate(steady, begin), self.rate(begin, end)))
-        self.scene.note(self.rows[-1].line())
+        note(self.rows[-1].line())
 
     def check(self) -> None:
         """The database is whole."""
@@ -133,8 +150,19 @@ class Story:
         for job in ("amcheck", "stop-database", "checksums"):
             result = run_job(self.network, job, seconds=CHECK_SECONDS)
             require(result.code == 0, f"{job}: {result.lines[-3:]}")
-        self.scene.note(f"the database is whole: {count} transactions, all "
-                        "balances agree, pg_amcheck, pg_checksums")
+        note(f"the database is whole: {count} transactions, all balances "
+             "agree, pg_amcheck, pg_checksums")
+
+
+def note(text: str) -> None:
+    """Print what was seen, for people."""
+    print("# " + text.replace("\n", "\n#     "), flush=True)
+
+
+def table(rows: list[Row]) -> str:
+    """Return all as a table."""
+    return "\n".join(f"# {line}" for line in
+                     [*HEADER.split("\n"), *(row.line() for row in rows)])
 
 
 def stock(target: VirtHost) -> list[list[str]]:
@@ -176,6 +204,4 @@ def database(scene: VirtScene) -> None:
         story.boot(guest)
         moves(story)
         story.check()
-        print("\n".join(f"# {line}" for line in
-                        [*HEADER.split("\n"),
-                         *(row.line() for row in story.rows)]), flush=True)
+        print(table(story.rows), flush=True)

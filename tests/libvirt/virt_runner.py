@@ -19,9 +19,11 @@ from dev.libvirt import virt_root
 from dev.libvirt.virt_scene import Case, VirtScene
 from dev.rig import guest_image
 from dev.rig.basics import QEMU, Skip
-from tests.libvirt import cases, database
+from tests.libvirt import beside, cases, database
 
-CASES: dict[str, Case] = {**cases.CASES, "database": database.database}
+CASES: dict[str, Case] = {**cases.CASES, "database": database.database,
+                         "beside": beside.beside}
+LONG = ("beside",)              # run only when they are named
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -60,8 +62,9 @@ def main() -> int:
     """Run the program; return its exit status."""
     options = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    chosen = [name for name in CASES if not options.only or any(
-        fnmatch.fnmatch(name, pattern) for pattern in options.only)]
+    chosen = [name for name in CASES if (any(
+        fnmatch.fnmatch(name, pattern) for pattern in options.only)
+        if options.only else name not in LONG)]
     if options.list:
         for name in chosen:
             summary = (CASES[name].__doc__ or "").split("\n", maxsplit=1)[0]
