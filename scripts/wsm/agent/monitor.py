@@ -6,7 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any, Optional
 
-from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
+from qemu.qmp import (EventListener, ExecuteError, QMPClient, QMPError,
+                      Runstate)
 
 from wsm.plan import permit
 
@@ -54,6 +55,10 @@ class Monitor:
         self._task = asyncio.create_task(self._listen())
         return self
 
+    def is_open(self) -> bool:
+        """Return whether QEMU has not hung up, as far as is known."""
+        return not self.ended and self._client.runstate is Runstate.RUNNING
+
     async def _listen(self) -> None:
         async for message in self._listener:
             if message["event"] in LIFE and len(self.events) < EVENTS:
@@ -94,7 +99,9 @@ class Monitor:
             await asyncio.sleep(0)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Hang up; only one of those who find it broken does."""
+        if self.ended:
+            return
         self.ended = True
         if self._task:
             self._task.cancel()

@@ -64,6 +64,7 @@ class Live:
     """What is known only while this agent lives."""
 
     watched: bool = False           # from the start of its QEMU
+    monitor: Optional[Monitor] = None   # by which it was
     progress: tuple[int, ...] = ()
     since: float = 0.0              # of that progress
     heard: float = 0.0              # of the controller
@@ -186,6 +187,9 @@ class Mover:
         """Take in the events that QEMU has sent, to its last one."""
         live, monitor = self.live(record.id), self.vms.heard(record.vm)
         if monitor:
+            # Between two connections something may not have been heard
+            live.watched = live.watched and live.monitor in (None, monitor)
+            live.monitor = monitor
             live.phases |= set(monitor.phases())
             live.shut = live.shut or monitor.was_shut()
 
@@ -291,7 +295,7 @@ class Mover:
                         images=tuple(each.path for each in choices
                                      if each.made), described=vm)
         self.save(record)
-        self.live(move).watched = True
+        self.live(move).watched, self.live(move).monitor = True, None
         old = self.owners.get(vm.name)
         self.owners.put(vm.name, replace_owner(
             old, state=File.INCOMING, epoch=max(old.epoch, epoch),

@@ -67,6 +67,7 @@ class Vms:
         self.config = config
         self.owners = owners
         self._monitors: dict[str, Monitor] = {}
+        self._locks: dict[str, asyncio.Lock] = {}   # one connects at a time
         self._looks: dict[int, tuple[float, pages.Memory]] = {}     # by pid
         self.writes = Writes()
 
@@ -143,14 +144,16 @@ class Vms:
 
     async def monitor(self, name: str) -> Monitor:
         """Return the VM's monitor; raise QmpGone."""
-        found = self._monitors.get(name)
-        if found and not found.ended:
-            return found
-        known = self.known(name)
-        if known is None:
-            raise QmpGone(f"{name} does not run on {self.config.host}")
-        self._monitors[name] = await Monitor(Path(known.socket)).connect()
-        return self._monitors[name]
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            found = self._monitors.get(name)
+            if found and found.is_open():
+                return found
+            known = self.known(name)
+            if known is None:
+                raise QmpGone(f"{name} does not run on {self.config.host}")
+            await self.hang_up(name)
+            self._monitors[name] = await Monitor(Path(known.socket)).connect()
+            return self._monitors[name]
 
     def heard(self, name: str) -> Optional[Monitor]:
         """Return the last connection to a VM, to read its events."""

@@ -13,7 +13,7 @@ from tests.scripts.agent.test_owner import FolderTest
 
 try:
     # pylint: disable=ungrouped-imports
-    from wsm.agent import config, facts, launch, vms
+    from wsm.agent import config, facts, launch, mover, vms
     from wsm.agent.monitor import QmpGone
 except ImportError:
     PRESENT = False
@@ -42,6 +42,29 @@ class ProgressTest(unittest.TestCase):
             info, {"ram": {"transferred": 5}}))
         self.assertNotEqual(then, facts.progress(
             {**info, "phases": [{}, {}]}, ram))
+
+
+@unittest.skipUnless(PRESENT, "scripts/build has not been run")
+class HearTest(FolderTest):
+    """Whether all was heard that a QEMU has said."""
+
+    def test_two_connections(self) -> None:
+        """Not if the connection was lost, and another one made."""
+        of_vms = mock.Mock()
+        of_vms.config.state = self.folder
+        made = mover.Mover(of_vms)
+        record = mover.Record("m", "vm", "destination", pid=1)
+        of_vms.known.return_value = None
+        live = made.live("m")
+        live.watched = True
+        one, two = (mock.Mock(**{"phases.return_value": [],
+                                 "was_shut.return_value": False})
+                    for _ in range(2))
+        for monitor, watched in ((one, True), (one, True), (two, False),
+                                 (two, False)):
+            of_vms.heard.return_value = monitor
+            asyncio.run(made.word(record))
+            self.assertIs(live.watched, watched)
 
 
 @unittest.skipUnless(PRESENT, "scripts/build has not been run")
