@@ -7,7 +7,6 @@ that names it.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
@@ -209,8 +208,10 @@ class Door:
         described = self.vms.described(name)
         found: dict[str, Any] = {**self.vms.describe(name),
                                  "spec": described}
-        with contextlib.suppress(QmpGone, QmpFailed):
+        try:
             found["use"] = await self.vms.use(name)
+        except (QmpGone, QmpFailed) as error:
+            found["problem"] = str(error)
         return answer(found)
 
     async def images(self, _request: web.Request) -> web.Response:

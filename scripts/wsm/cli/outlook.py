@@ -67,8 +67,9 @@ def look_at(agents: Agents, name: str, where: str) -> Subject:
     except AgentSaid as error:
         raise CliError(str(error)) from error
     if found["runs"] and "use" not in found:
-        raise CliError(f"the QEMU of {name} does not answer its agent: look "
-                       f"at process {found['pid']} on {where}", 5)
+        raise CliError(f"the QEMU of {name} does not answer its agent: "
+                       f"{found.get('problem', 'no reason')}; look at "
+                       f"process {found['pid']} on {where}", 5)
     if "use" not in found:
         raise CliError(f"{name} does not run: 'wsmctl vm start {name}'", 4)
     described = spec.from_json(found["spec"])

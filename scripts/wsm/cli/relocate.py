@@ -12,7 +12,7 @@ import uuid
 from typing import Any, Callable, Optional
 
 from wsm.cli import outlook
-from wsm.cli.agents import Agents, NoAnswer
+from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.drive import Driver, resume
 from wsm.cli.home import CliError, Home, Move
 from wsm.cli.terminal import Progress, say, say_json, tell
@@ -296,6 +296,9 @@ def decide(home: Home, agents: Agents, move: Move,
             agents[move.destination].order(f"{path}/give-up")
         except NoAnswer:
             if args.i_know != move.destination:
+                raise
+        except AgentSaid as error:
+            if not error.no_move():
                 raise
         agents[move.source].order(f"{path}/take-back", token={
             "vm": move.vm, "method": "operator", "host": move.destination,
