@@ -6,8 +6,9 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from dev.bench import (limits, paper, paper_cost, paper_loads, plots, pull,
-                       report, report_compare, report_paper)
+from dev.bench import (limits, paper, paper_cost, paper_loads, plots,
+                       prediction, pull, report, report_compare, report_paper,
+                       report_prediction)
 from dev.bench.methods import COPY, MIRROR, SHARED, SYNC, WSM
 from dev.bench.rows import Row, field_of, number
 from dev.bench.sample import (Sample, latencies, longest_gap, percentiles,
@@ -326,3 +327,47 @@ class PlotTest(unittest.TestCase):
         failed = sample(failure="no")
         self.assertEqual(plots.typical([*moves, failed])["synchronised"], 2.0)
         self.assertIs(plots.typical([failed]), failed)
+
+
+class PredictionTest(unittest.TestCase):
+    """What was said of moves, and what they took."""
+
+    def test_line(self) -> None:
+        """The first total that was shown, and that of half of the time."""
+        lines = [(0.5, "v moves from a to b: 3 MiB in about 9 s"),
+                 (1.0, "v: begins, 0 s of about 10 s"),
+                 (4.0, "v: disk-precopy, 3 s of about 12 s"),
+                 (7.0, "v: ram-precopy, 6 s of about 2 min")]
+        self.assertEqual(prediction.guesses(lines, 8.0), {
+            "first seen": 1.0, "first guess": 10.0, "half guess": 12.0})
+        self.assertEqual(prediction.guesses(lines[:1], 8.0), {})
+
+    def test_rows(self) -> None:
+        """Medians, nine of ten, and a move that failed."""
+        moves = [sample(numbers={
+            "seconds": 100.0, "expected seconds": 100.0 + error,
+            "bytes": 10, "expected bytes": 10, "downtime": 0.4,
+            "expected downtime": 0.2}) for error in range(0, 44, 4)]
+        rows = report_prediction.prediction_rows(
+            "prediction", {"a": moves}, Settings())
+        by_name = {row.what: row for row in rows}
+        found = by_name["seconds, by the dry run: median error"]
+        self.assertAlmostEqual(found.median, 0.20)
+        self.assertFalse(found.met())
+        found = by_name["seconds, by the dry run: nine of ten are within"]
+        self.assertAlmostEqual(found.median, 0.36)
+        self.assertFalse(found.met())
+        self.assertTrue(by_name["bytes, by the dry run: median error"].met())
+        found = by_name["pause, by the dry run: longer or shorter"]
+        self.assertAlmostEqual(found.median, 2.0)
+        failed = [sample(failure="timeout")]
+        rows = report_prediction.prediction_rows(
+            "prediction", {"a": failed}, Settings())
+        self.assertEqual(rows[0].failed, 1)
+
+    def test_table(self) -> None:
+        """One line for each move."""
+        lines = report_prediction.prediction_table({"idle 1": [sample(
+            numbers={"mbit": 100, "seconds": 9.0, "expected seconds": 8.04,
+                     "rate": 5 * MIB}, wsm={"kinds": ["full"]})]})
+        self.assertIn("| idle 1 | 100 | 5 | full | 8.0 | 9.0 |", lines[2])
