@@ -87,7 +87,7 @@ static void wsm_dest_watch(void *opaque)
     MigrationIncomingState *mis = migration_incoming_get_current();
     WsmDestStream *stream = opaque;
 
-    if (mis->state == MIGRATION_STATUS_POSTCOPY_PAUSED &&
+    if (qatomic_read(&mis->state) == MIGRATION_STATUS_POSTCOPY_PAUSED &&
         wsm_dest_needs_no_stream(stream)) {
         trace_wsm_dest_end_pause();
         wsm_dest_end_pause(mis);

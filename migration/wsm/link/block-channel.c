@@ -102,15 +102,16 @@ void wsm_channel_detach(WsmChannel *c)
 
 /*
  * The kernel does not wake who waits for room in a Unix socket that was shut
- * down here, as long as the other side neither reads nor closes.
+ * down here, as long as the other side neither reads nor closes.  In the
+ * IOThread, so that who begins to wait is either seen, or sees the shutdown.
  */
-static void wsm_channel_wake_sender(QIOChannel *ioc)
+static void wsm_channel_wake_sender_bh(void *opaque)
 {
+    g_autoptr(QIOChannel) ioc = opaque;
     Coroutine *co = qatomic_xchg(&ioc->write_coroutine, NULL);
 
     if (co) {
-        /* Not at once: it may end what the caller is looking at */
-        aio_co_schedule(qemu_coroutine_get_aio_context(co), co);
+        aio_co_wake(co);
     }
 }
 
@@ -120,7 +121,8 @@ void wsm_channel_shutdown(WsmChannel *c)
 
     if (c->ioc) {
         qio_channel_shutdown(c->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
-        wsm_channel_wake_sender(c->ioc);
+        aio_bh_schedule_oneshot(c->ctx, wsm_channel_wake_sender_bh,
+                                object_ref(OBJECT(c->ioc)));
     }
 }
 

@@ -48,10 +48,7 @@ void wsm_channel_attach(WsmChannel *c, QIOChannel *ioc);
 /* IOThread; nobody may be sending or receiving any more */
 void wsm_channel_detach(WsmChannel *c);
 
-/*
- * Make senders and the receiver fail.  Any thread; but only in the IOThread is
- * it certain that no sender stays, as who ends a connection there needs it.
- */
+/* Make senders and the receiver fail, soon and in the IOThread.  Any thread. */
 void wsm_channel_shutdown(WsmChannel *c);
 
 /*

@@ -234,7 +234,7 @@ static bool wsm_is_migration(const uint8_t *buf)
     if (migrate_tls()) {
         return buf[0] == WSM_TLS_HANDSHAKE;
     }
-    if (mis->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+    if (qatomic_read(&mis->state) == MIGRATION_STATUS_POSTCOPY_PAUSED) {
         /* A stream that goes on has no header, it begins with a command */
         return buf[0] == QEMU_VM_COMMAND;
     }

@@ -95,7 +95,7 @@ static void coroutine_fn wsm_source_end_pause_co(void *opaque)
     WsmSource *s = opaque;
 
     while (!wsm_loop_is_over(&s->loop)) {
-        if (ms->state == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        if (qatomic_read(&ms->state) == MIGRATION_STATUS_POSTCOPY_PAUSED) {
             qemu_sem_post(&ms->postcopy_pause_sem);
         }
         wsm_loop_sleep(&s->loop, NANOSECONDS_PER_SECOND);

@@ -48,7 +48,7 @@ bool wsm_source_interrupted(WsmSource *s)
     g_autoptr(Error) fatal = NULL;
 
     if (wsm_loop_is_over(&s->loop) || !migration_is_running() ||
-        ms->state == MIGRATION_STATUS_CANCELLING ||
+        qatomic_read(&ms->state) == MIGRATION_STATUS_CANCELLING ||
         qemu_file_get_error(ms->to_dst_file)) {
         return true;
     }
