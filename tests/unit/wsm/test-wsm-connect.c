@@ -127,10 +127,10 @@ static void await_attempt(unsigned count)
 
 static void await_end(unsigned count)
 {
-    while (qatomic_read(&ended) < count) {
+    while (qatomic_load_acquire(&ended) < count) {
         g_usleep(100);
     }
-    g_assert_cmpuint(ended, ==, count);
+    g_assert_cmpuint(qatomic_read(&ended), ==, count);
 }
 
 static void complete(const char *error)

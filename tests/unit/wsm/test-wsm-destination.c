@@ -209,9 +209,10 @@ static WsmImage *image(void)
     return wsm_image_get(&images, &g_array_index(all, WsmDisk, 0));
 }
 
+/* It may come after what it says to the other side */
 static void expect_phase(WsmPhase phase)
 {
-    g_assert_cmpint(wsm_session_phase(&session), ==, phase);
+    AWAIT(wsm_session_phase(&session) == phase);
 }
 
 /* A connection; returns our end, or -1 if nobody takes it */

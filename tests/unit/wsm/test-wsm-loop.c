@@ -42,7 +42,7 @@ static void tear_down(void)
     g_assert_cmpint(now() - begin, <, SOON_NS);
     g_assert_true(wsm_loop_is_over(&loop));
     g_assert_cmpuint(loop.running, ==, 0);
-    g_assert_cmpuint(begun, ==, ended);
+    g_assert_cmpuint(qatomic_read(&begun), ==, qatomic_read(&ended));
     wsm_loop_stop(&loop);
     wsm_loop_destroy(&loop);
 }
@@ -52,7 +52,7 @@ static void await(const unsigned *what, unsigned count)
 {
     int64_t begin = now();
 
-    while (qatomic_read(what) < count) {
+    while (qatomic_load_acquire(what) < count) {
         g_assert_cmpint(now() - begin, <, SOON_NS);
         aio_poll(qemu_get_aio_context(), false);
         g_usleep(100);

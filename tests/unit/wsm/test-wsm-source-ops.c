@@ -532,7 +532,7 @@ static void test_all_there(void)
     tear_down();
 
     qemu_sem_init(&ms->postcopy_pause_sem, 0);
-    ms->state = MIGRATION_STATUS_POSTCOPY_ACTIVE;
+    qatomic_set(&ms->state, MIGRATION_STATUS_POSTCOPY_ACTIVE);
     set_up();
     leave_blocks(0, 0);
     freeze();
@@ -545,7 +545,7 @@ static void test_all_there(void)
     g_assert_cmpint(qemu_sem_timedwait(&ms->postcopy_pause_sem, 20000), ==, 0);
     tear_down();
     qemu_sem_destroy(&ms->postcopy_pause_sem);
-    ms->state = MIGRATION_STATUS_NONE;
+    qatomic_set(&ms->state, MIGRATION_STATUS_NONE);
 }
 
 /*
@@ -556,6 +556,19 @@ static void say_all_bh(void *opaque)
 {
     o.s->control.go = o.s->control.sync = o.s->control.abort = true;
     wsm_loop_wake(&o.s->loop);
+}
+
+static void read_abort_sent_bh(void *opaque)
+{
+    *(bool *)opaque = o.s->control.abort_sent;
+}
+
+static bool abort_was_sent(void)
+{
+    bool sent;
+
+    origin_run(&o, read_abort_sent_bh, &sent);
+    return sent;
 }
 
 static void test_order(void)
@@ -573,7 +586,7 @@ static void test_order(void)
     g_assert_cmpint(msg.epoch, ==, 1);
     hear_sync();
     g_assert_true(peer_hears_nothing(fd[0]));
-    g_assert_true(o.s->control.abort_sent);
+    g_assert_true(abort_was_sent());
 
     /* ABORT is said once; what may be lost is said again */
     reconnect(0);
@@ -592,7 +605,7 @@ static void test_kept(void)
     target_poll_until(!qatomic_read(&o.s->channel[0].up));
     origin_run(&o, say_all_bh, NULL);
     target_await_attempt();
-    g_assert_false(o.s->control.abort_sent);
+    g_assert_false(abort_was_sent());
     reconnect(0);
     hear(0, WSM_MSG_ABORT);
     hear(0, WSM_MSG_GO);

@@ -94,7 +94,7 @@ void target_poll(int64_t deadline)
 
 void target_await(const unsigned *what, unsigned count)
 {
-    target_poll_until(qatomic_read(what) >= count);
+    target_poll_until(qatomic_load_acquire(what) >= count);
 }
 
 bool target_is_asked(void)
