@@ -108,6 +108,8 @@ class VirtScene:
         """Return how the hosts are."""
         lines = []
         for host in self.pair.hosts if hasattr(self, "pair") else ():
+            if not host.process:
+                continue                # it was not its turn yet
             lines.append(f"--- {host.name}: "
                          + host.virsh("list", "--all").text())
             log = host.top / f"var/log/libvirt/qemu/{self.domain.name}.log"
