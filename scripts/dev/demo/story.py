@@ -27,7 +27,9 @@ BOOT_SECONDS = 150.0
 DATABASE_SECONDS = 60.0
 WARM_UP_SECONDS = 12.0
 PGBENCH_CLIENTS = 2
-PGBENCH_SECONDS = 1800
+# By the guest's clock, which runs fast if its kernel was wrong about the speed
+# of its clock when it booted on a busy machine; it is stopped long before
+PGBENCH_SECONDS = 36000
 SETTLE_SECONDS = 1.0
 SHUTDOWN_SECONDS = 60.0
 PROGRESS_SECONDS = 2.0
