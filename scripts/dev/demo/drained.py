@@ -177,7 +177,7 @@ def tell_hosts_story(settings: Settings, guest: Guest) -> bool:
             name, settings, guest, site.hosts[NAMES[0]])) for name in GUESTS}
         clients = {name: follow(name, site, settings.folder, disks[name],
                                 stack) for name in GUESTS}
-        begin = steady(clients, WARM_UP_SECONDS, settings.seconds)
+        begin = work_on(clients, WARM_UP_SECONDS, settings.seconds)
         print("\nAll that is typed, in the namespace of an administrator"
               f" ({site.admin.netns}); with real hosts, 'host add' needs no "
               "more than a name and an address:")
@@ -187,10 +187,10 @@ def tell_hosts_story(settings: Settings, guest: Guest) -> bool:
         shell.wsmctl("drain", NAMES[0], "--dry-run", status=3)
         rounds = [moving("drained", shell, clients, begin, "drain",
                          NAMES[0])]
-        begin = steady(clients, SETTLE_SECONDS, settings.away)
+        begin = work_on(clients, SETTLE_SECONDS, settings.away)
         rounds.append(moving("filled again", shell, clients, begin, "drain",
                              NAMES[0], "--back"))
-        steady(clients, SETTLE_SECONDS, settings.seconds)
+        work_on(clients, SETTLE_SECONDS, settings.seconds)
         findings = Checks()
         check_moves(findings, shell, rounds)
         for name, client in clients.items():
@@ -215,7 +215,7 @@ def follow(name: str, site: Site, folder: Path, disk: Path,
     return Client(lan, heartbeat, load)
 
 
-def steady(clients: dict[str, Client], skip: float, seconds: float) -> float:
+def work_on(clients: dict[str, Client], skip: float, seconds: float) -> float:
     """Lets both work for a while; returns when the measured time began."""
     first = next(iter(clients.values()))
     return measure("pgbench in both guests", first.load, skip, seconds)

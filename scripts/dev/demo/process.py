@@ -151,7 +151,7 @@ def processors() -> int:
     return 2 if (os.cpu_count() or 1) >= 4 else 1
 
 
-def guest_options(guest: Guest, memory: int, processors: int,
+def guest_options(guest: Guest, memory: int, cpus: int,
                   tap: str = "tap0") -> list[str]:
     """Returns the options of any QEMU for this guest; memory in MiB.
 
@@ -160,7 +160,7 @@ def guest_options(guest: Guest, memory: int, processors: int,
     return [
         "-nodefaults", "-no-user-config", "-display", "none",
         "-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "qemu64",
-        "-smp", str(processors), "-m", str(memory),
+        "-smp", str(cpus), "-m", str(memory),
         "-kernel", str(guest.kernel), "-initrd", str(guest.initrd),
         "-append", KERNEL_LINE, "-no-reboot",
         "-netdev", f"tap,id=net0,ifname={tap},script=no,downscript=no,"

@@ -66,10 +66,10 @@ class StockTest(FolderTest):
                 "state": "handed-over", "disk-size": 4 * MIB,
                 "bitmaps": bitmaps}), mock.patch.object(
                     stock, "allocated", return_value=MIB):
-            copy, = stock.copies(self.config, self.vm())
+            copy = stock.copies(self.config, self.vm()).pop()
             self.assertEqual((copy.points, copy.fits), ({one: None}, True))
             bitmaps[:2] = []
-            copy, = stock.copies(self.config, self.vm())
+            copy = stock.copies(self.config, self.vm()).pop()
             self.assertEqual((copy.points, copy.fits), ({}, False))
 
     def test_blank(self) -> None:
