@@ -32,8 +32,8 @@ MAY_IMPORT: dict[str, list[str]] = {
 # A folder of modules without clock, I/O and chance: what they may import
 PURE = "scripts/wsm/plan/"
 PURE_IMPORTS = frozenset("""
-    collections collections.abc dataclasses enum functools hashlib itertools
-    json math os.path re string tomllib types typing
+    array bisect collections collections.abc dataclasses enum functools
+    hashlib heapq itertools json math os.path re string tomllib types typing
 """.split())
 # The one place that says where modules are found
 PATHS = "tests/start.py"

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A fleet as it will be when all moves have ended, and is until then.
+
+A VM in flight counts at both ends: it still runs here, and it has its place
+there.  The planner adds what it decides, one move after the other.
+"""
+
+import dataclasses
+import math
+from collections import defaultdict
+from typing import Iterator, Sequence
+
+from wsm.plan.filters import Wish
+from wsm.plan.fleet import RESOURCES, Fleet, Flight, Guest, Node
+from wsm.plan.inventory import Host
+
+NOTHING = (0.0,) * len(RESOURCES)
+
+
+def peaks_of(guest: Guest) -> Sequence[float]:
+    """Return the peaks of the last hour of a VM."""
+    return [guest.load[each].peak for each in RESOURCES]
+
+
+class Booked:
+    """Of @fleet, which is not changed."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.flying: set[str] = set()
+        self._out: dict[str, list[Flight]] = defaultdict(list)
+        self._into: dict[str, list[Flight]] = defaultdict(list)
+        self._hosts: dict[str, Host] = {}
+        self._peaks: dict[str, Sequence[float]] = {}
+        for flight in fleet.flights.values():
+            self.fly(flight)
+
+    def fly(self, flight: Flight) -> None:
+        """Count a move."""
+        self.flying.add(flight.vm)
+        self._out[flight.source].append(flight)
+        self._into[flight.to].append(flight)
+        self._peaks.pop(flight.to, None)
+        for host in (flight.source, flight.to):
+            self._hosts.pop(host, None)
+
+    def leaving(self, host: str) -> list[Flight]:
+        """Return the moves out of a host."""
+        return self._out.get(host, [])
+
+    def coming(self, host: str) -> list[Flight]:
+        """Return the moves into a host."""
+        return self._into.get(host, [])
+
+    def _guests(self, flights: list[Flight]) -> Iterator[Guest]:
+        return (self.fleet.guests[each.vm] for each in flights)
+
+    def relieved(self, host: str, resource: str) -> float:
+        """Return what of a resource is used now, less what is leaving."""
+        return self.fleet.nodes[host].load[resource].now - sum(
+            guest.load[resource].now
+            for guest in self._guests(self.leaving(host)))
+
+    def peaks(self, host: str) -> Sequence[float]:
+        """Return the peaks of the last hour, with all that is coming."""
+        found = self._peaks.get(host)
+        if found is None:
+            load = self.fleet.nodes[host].load
+            coming = [guest.load for guest in self._guests(self.coming(host))]
+            found = [load[each].peak + sum(one[each].peak for one in coming)
+                     for each in RESOURCES]
+            self._peaks[host] = found
+        return found
+
+    def peak(self, host: str, resource: str) -> float:
+        """Return the peak of one resource."""
+        return self.peaks(host)[RESOURCES.index(resource)]
+
+    def fullest(self, host: str, add: Sequence[float] = NOTHING,
+                less: Sequence[float] = NOTHING) -> float:
+        """
+        Return how full a host may become: the fullest of its resources.
+
+        @add and @less are peaks of VMs that come and go.
+        """
+        return max((peak + plus - minus) / unit for peak, plus, minus, unit
+                   in zip(self.peaks(host), add, less, self._units(host)))
+
+    def _units(self, host: str) -> Iterator[float]:
+        capacity = self.fleet.nodes[host].capacity
+        return (capacity[each] or math.inf for each in RESOURCES)
+
+    def host(self, name: str) -> Host:
+        """Return a host as filters want it: as it is, with what is coming."""
+        if name not in self._hosts:
+            node: Node = self.fleet.nodes[name]
+            coming = list(self._guests(self.coming(name)))
+            self._hosts[name] = dataclasses.replace(
+                node.host, moves_in=len(coming),
+                moves_out=len(self.leaving(name)),
+                demand=node.load["cpu"].now + sum(guest.load["cpu"].now
+                                                  for guest in coming),
+                available=node.host.available - sum(guest.use.memory
+                                                    for guest in coming))
+        return self._hosts[name]
+
+    def wish(self, guest: Guest) -> Wish:
+        """Return a VM as filters want it."""
+        return Wish(dataclasses.replace(guest.use,
+                                        demand=guest.load["cpu"].now),
+                    guest.spec, self.fleet.nodes[guest.use.host].host,
+                    guest.needs)

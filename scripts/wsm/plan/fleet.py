@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hosts and VMs with what they used lately: what a decision is made of.
+
+Whoever collects samples keeps one Fleet; planner.round() only reads it.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Mapping
+
+from wsm.plan.inventory import Host, VmUse
+from wsm.plan.series import Series
+from wsm.plan.spec import Spec
+
+# What VMs share on a host, in cores, bytes/s, bytes/s, and time (1: all)
+ABSURD = 2.0                    # times what can be
+RESOURCES = ("cpu", "rx", "tx", "disk")
+Loads = dict[str, Series]
+
+
+def loads(interval: float) -> Loads:
+    """Return empty series."""
+    return {name: Series(interval) for name in RESOURCES}
+
+
+def promises(spec: Spec) -> dict[str, float]:
+    """
+    Return what a VM was promised of resources that are shared.
+
+    Received and sent are as a host sees it: what comes in for the VM goes
+    through the host's "rx".
+    """
+    wire = spec.sla.net_mbit_min
+    return {name: wire[way] * 1e6 / 8 for name, way in (("rx", "in"),
+                                                        ("tx", "out"))
+            if way in wire}
+
+
+@dataclass
+class Guest:
+    """A VM."""
+
+    use: VmUse
+    spec: Spec
+    needs: Mapping[str, int]            # pool: bytes that its images need
+    load: Loads
+    # What it was promised of a resource, and lacks of that if it wants it
+    promise: Mapping[str, float] = field(default_factory=dict)
+    lacks: Loads = field(default_factory=dict)
+
+
+@dataclass
+class Node:
+    """A host."""
+
+    host: Host
+    capacity: Mapping[str, float]       # 0.0: not known, so never too small
+    load: Loads
+    swap: Series                        # bytes/s that are swapped out
+    joined: float = 0.0                 # s
+    guests: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A move that is under way: the VM counts at both ends."""
+
+    vm: str
+    source: str
+    to: str
+    spot: str                           # key of that which it is for
+    hard: bool                          # it broke the cooling of the VM
+    began: float                        # s
+    bytes: int
+
+
+@dataclass
+class Fleet:
+    """All of it, as of @now (s, any clock)."""
+
+    interval: float
+    now: float = 0.0
+    nodes: dict[str, Node] = field(default_factory=dict)
+    guests: dict[str, Guest] = field(default_factory=dict)
+    flights: dict[str, Flight] = field(default_factory=dict)
+
+    def add_host(self, host: Host, disk: float = 1.0) -> Node:
+        """Let a host join; return it."""
+        wire = host.mbit * 1e6 / 8
+        node = Node(host, {"cpu": host.cores, "rx": wire, "tx": wire,
+                           "disk": disk}, loads(self.interval),
+                    Series(self.interval), self.now)
+        self.nodes[host.name] = node
+        return node
+
+    def add_guest(self, use: VmUse, spec: Spec,
+                  needs: Mapping[str, int]) -> Guest:
+        """Let a VM be where @use says; return it."""
+        promise = promises(spec)
+        guest = Guest(use, spec, needs, loads(self.interval), promise,
+                      {each: Series(self.interval) for each in promise})
+        self.guests[use.name] = guest
+        self.nodes[use.host].guests.add(use.name)
+        return guest
+
+    def move(self, vm: str, to: str) -> None:
+        """
+        A move has ended: the VM is there now, and so is its history.
+
+        Both hosts' hours are what they would have been, so that neither is
+        judged by a VM that it no longer has, or has just got.
+        """
+        guest = self.guests[vm]
+        source, there = self.nodes[guest.use.host], self.nodes[to]
+        source.guests.discard(vm)
+        there.guests.add(vm)
+        for name in RESOURCES:
+            source.load[name].include(guest.load[name], -1)
+            there.load[name].include(guest.load[name], 1)
+        guest.use = dataclasses.replace(guest.use, host=to)
+
+    def take(self, host: str, resource: str, value: float) -> bool:
+        """
+        Take a sample of a host, as of now; return whether it was believed.
+
+        A sensor may lie: what cannot be is not taken, and so after a while
+        nothing is known of that host.
+        """
+        node = self.nodes[host]
+        most = ABSURD * max(node.capacity[resource], sum(
+            self.guests[vm].use.vcpus for vm in node.guests)
+            if resource == "cpu" else 0.0)
+        if not 0.0 <= value <= (most or math.inf):
+            return False
+        node.load[resource].add(self.now, value)
+        return True
+
+    def is_known(self, name: str, stale: float) -> bool:
+        """Whether a host was heard of lately, in @stale intervals."""
+        return (self.now - self.nodes[name].load["cpu"].last
+                <= stale * self.interval)

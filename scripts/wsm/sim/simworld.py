@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hosts and VMs that use what they are told to, on a clock of their own.
+
+Whatever moves VMs sees a Fleet as an agent's samples would fill it.  A move
+takes the time and the bytes that the estimate says, and counts at both ends.
+"""
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Mapping, Protocol
+
+from wsm.plan.estimate import Basis, Estimate, Link, Load, estimate
+from wsm.plan.fleet import RESOURCES, Fleet, Flight, Guest, Node
+from wsm.plan.past import Past, Trip
+
+SHARE = 0.8                     # of a link that moves may have
+LEAST = 0.25                    # of it: on a full one, a move competes
+AGAIN = 3600.0                  # s
+BACK = 21600.0                  # s
+SWAPPED = 10.0                  # s in which what does not fit is swapped out
+USED = 0.02                     # of a host: who uses less is not hurt
+
+
+class Loads(Protocol):
+    """What VMs want."""
+
+    def wants(self, vm: str, now: float) -> Mapping[str, float]:
+        """Return what a VM wants of each resource that it uses."""
+        raise NotImplementedError
+
+    def touched(self, vm: str, now: float) -> int:
+        """Return the bytes of its RAM that it uses."""
+        raise NotImplementedError
+
+    def written(self, vm: str, since: float, now: float) -> float:
+        """Return the bytes of its disks that it has written meanwhile."""
+        raise NotImplementedError
+
+
+def nothing() -> dict[str, float]:
+    """Return no amount of each resource."""
+    return dict.fromkeys(RESOURCES, 0.0)
+
+
+@dataclass
+class Tally:
+    """What became of the VMs, and what it cost."""
+
+    wanted: dict[str, float] = field(default_factory=nothing)
+    unmet: dict[str, float] = field(default_factory=nothing)
+    vm_steps: int = 0
+    hurt: int = 0               # of them, on a host that was too small
+    moves: int = 0
+    bytes: int = 0
+    again: int = 0              # moved twice within an hour
+    back: int = 0               # on a former host within 6 hours
+    longest: int = 0            # steps that a host was too small, on end
+
+
+@dataclass
+class World:
+    """All of it at one moment; step() goes on by fleet.interval."""
+
+    fleet: Fleet
+    loads: Loads
+    past: Past = field(default_factory=Past)
+    tally: Tally = field(default_factory=Tally)
+    ends: dict[str, float] = field(default_factory=dict)    # VM: when
+    # VM: host: since when what lies there is old; None: nobody knows
+    copies: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    short: Counter[str] = field(default_factory=Counter)
+    silent: set[str] = field(default_factory=set)   # hosts without samples
+
+    # Moves
+
+    def basis(self, guest: Guest, to: str) -> Basis:
+        """Return what the disks of a VM are built on at a host."""
+        vm = guest.use.name
+        data = sum(disk.allocated for disk in guest.use.disks)
+        there = self.copies.get(vm, {})
+        if to not in there:
+            return Basis("all", "full", data)
+        since = there[to]
+        if since is None:
+            return Basis("all", "content", data, data)
+        new = self.loads.written(vm, since, self.fleet.now)
+        return Basis("all", "sync-point", min(data, int(new)))
+
+    def cost(self, guest: Guest, to: str) -> Estimate:
+        """Return what a move costs; see planner.Cost."""
+        rate = min(self.free(guest.use.host, "tx"), self.free(to, "rx"))
+        now = self.fleet.now
+        written = self.loads.written(guest.use.name, now - AGAIN, now) / AGAIN
+        load = Load(guest.use.touched, guest.use.dirty, guest.use.memory,
+                    written, sum(disk.allocated for disk in guest.use.disks))
+        return estimate([self.basis(guest, to)], load, Link(rate))
+
+    def free(self, host: str, resource: str) -> float:
+        """Return what a move gets of a host's link, bytes/s."""
+        node = self.fleet.nodes[host]
+        unit = node.capacity[resource]
+        return max(LEAST * unit, min(SHARE * unit,
+                                     unit - node.load[resource].now))
+
+    def begin(self, vm: str, to: str, spot: str = "",
+              hard: bool = False) -> Flight:
+        """Begin a move."""
+        guest, now = self.fleet.guests[vm], self.fleet.now
+        cost = self.cost(guest, to)
+        flight = Flight(vm, guest.use.host, to, spot, hard, now, cost.bytes)
+        self.fleet.flights[vm] = flight
+        self.ends[vm] = now + cost.seconds
+        self.past.note_begin(now)
+        trips = self.past.trips.get(vm, [])
+        self.tally.moves += 1
+        self.tally.bytes += cost.bytes
+        self.tally.again += bool(trips) and now - trips[-1].at < AGAIN
+        self.tally.back += any(each.source == to and now - each.at < BACK
+                               for each in trips)
+        return flight
+
+    def land(self) -> None:
+        """End the moves that are done by now."""
+        now = self.fleet.now
+        for vm in [vm for vm, end in self.ends.items() if end <= now]:
+            flight = self.fleet.flights.pop(vm)
+            del self.ends[vm]
+            self.fleet.move(vm, flight.to)
+            copies = self.copies.setdefault(vm, {})
+            copies[flight.source] = now
+            copies.pop(flight.to, None)
+            self.past.note_end(vm, Trip(now, flight.source, flight.to,
+                                        flight.hard))
+            self.use_memory(flight.source, vm, -1)
+            self.use_memory(flight.to, vm, 1)
+
+    def use_memory(self, host: str, vm: str, sign: int) -> None:
+        """A VM has come to a host (@sign 1), or left it (-1)."""
+        node = self.fleet.nodes[host]
+        node.host = dataclasses.replace(
+            node.host, available=node.host.available
+            - sign * self.fleet.guests[vm].use.memory)
+
+    # Time
+
+    def step(self) -> None:
+        """Go on: what is wanted, what hosts can give, what is measured."""
+        fleet = self.fleet
+        fleet.now += fleet.interval
+        wants = {vm: self.loads.wants(vm, fleet.now) for vm in fleet.guests}
+        for name, node in fleet.nodes.items():
+            total = {each: sum(wants[vm].get(each, 0.0) for vm in node.guests)
+                     for each in RESOURCES}
+            self.count(name, node, total, wants)
+            if name in self.silent:
+                continue
+            for each, value in total.items():
+                # What waits for a CPU is seen, what waits for a wire is not
+                node.load[each].add(fleet.now, value if each == "cpu" else
+                                    min(value, node.capacity[each]))
+            self.remember(node)
+            for vm in node.guests:
+                self.measure(vm, node, total, wants[vm])
+        self.land()
+
+    def remember(self, node: Node) -> None:
+        """Take the sample of memory: what does not fit is swapped out."""
+        used = 0
+        for vm in node.guests:
+            guest = self.fleet.guests[vm]
+            touched = self.loads.touched(vm, self.fleet.now)
+            if touched != guest.use.touched:
+                guest.use = dataclasses.replace(guest.use, touched=touched)
+            used += touched
+        node.swap.add(self.fleet.now,
+                      max(0, used - node.host.memory) / SWAPPED)
+
+    def measure(self, vm: str, node: Node, total: Mapping[str, float],
+                want: Mapping[str, float]) -> None:
+        """Take the sample of a VM: what it got, and lacks of its promises."""
+        guest, now = self.fleet.guests[vm], self.fleet.now
+        for each, value in want.items():
+            part = min(1.0, node.capacity[each] / max(total[each], 1e-9))
+            got = value if each == "cpu" else value * part
+            guest.load[each].add(now, got)
+            if each in guest.lacks:
+                promise = guest.promise.get(each, 0.0)
+                guest.lacks[each].add(now, max(
+                    0.0, min(value, promise) - value * part))
+
+    def count(self, name: str, node: Node, total: Mapping[str, float],
+              wants: Mapping[str, Mapping[str, float]]) -> None:
+        """Tally what a host could not give."""
+        self.tally.vm_steps += len(node.guests)
+        short = {each for each, value in total.items()
+                 if value > node.capacity[each]}
+        for each, value in total.items():
+            self.tally.wanted[each] += value
+            if each in short:
+                self.tally.unmet[each] += value - node.capacity[each]
+        self.short[name] = self.short[name] + 1 if short else 0
+        self.tally.longest = max(self.tally.longest, self.short[name])
+        if short:
+            self.tally.hurt += sum(
+                any(wants[vm].get(each, 0.0) > USED * node.capacity[each]
+                    for each in short) for vm in node.guests)
