@@ -6,7 +6,8 @@ import sys
 from typing import Any, Mapping, Optional
 
 from wsm import pki
-from wsm.cli import copies, drain, hosts, machines, overview, relocate
+from wsm.cli import (copies, drain, hosts, machines, overview, relocate,
+                     simulate)
 from wsm.cli.agents import AgentSaid, NoAnswer
 from wsm.cli.home import CliError, Home
 from wsm.cli.terminal import plain, say_json
@@ -28,8 +29,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--home", metavar="FOLDER", help="of the cluster; "
                         "else $WSM_HOME, ~/.config/wsm")
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (hosts, machines, overview, relocate, drain,
-                   copies):
+    for module in (hosts, machines, overview, relocate, drain, copies,
+                   simulate):
         module.options(commands)
     as_json = "--json" in words
     args = parser.parse_args([word for word in words if word != "--json"])

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Verbs of wsmctl: what the planner would do with hosts that are not there."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from wsm.cli.home import CliError, Home
+from wsm.cli.terminal import say, say_json, table
+from wsm.plan import policy
+from wsm.plan.inventory import GIB
+from wsm.sim import replay, rules, scenario, trace
+from wsm.sim.simworld import World
+
+
+def policy_of(args: argparse.Namespace, interval: float) -> policy.Policy:
+    """Return the policy in the file that was named, or the default one."""
+    text = Path(args.policy).read_text(encoding="utf-8") if args.policy else ""
+    return policy.loads(f"interval = {interval}\n{text}")
+
+
+def run(_home: Home, args: argparse.Namespace) -> int:
+    """Let scenes happen, and say what was not as they expect."""
+    told, bad = {}, 0
+    for name in args.scene:
+        one = scenario.loads(Path(name).read_text(encoding="utf-8"))
+        story = scenario.play(one, policy_of(args, 10.0))
+        missed = [text for each in one.expect
+                  for text in scenario.misses(each, story)]
+        bad += bool(missed)
+        told[name] = {
+            "moves": [{"at": at, "vm": step.vm, "to": step.to,
+                       "why": step.why} for at, step in story.moves],
+            "end": story.last.text(), "misses": missed}
+        if not args.json:
+            say(f"{name}: {one.about}")
+            for at, step in story.moves:
+                say(f"    {at:.0f} s: {step.why}")
+            say(f"    in the end: {story.last.text()}")
+            for text in missed:
+                say(f"    NOT AS EXPECTED: {text}")
+    if args.json:
+        say_json(told)
+    return 1 if bad else 0
+
+
+def figures(world: World) -> dict[str, float]:
+    """Return what a rule has come to."""
+    tally, days = world.tally, world.fleet.now / 86400
+    cpu = max(tally.wanted["cpu"], 1e-9)
+    return {"unmet_percent": 100 * tally.unmet["cpu"] / cpu,
+            "hurt_percent": 100 * tally.hurt / max(tally.vm_steps, 1),
+            "moves_a_day": tally.moves / days,
+            "gib_a_day": tally.bytes / GIB / days,
+            "again": tally.again, "back": tally.back,
+            "longest_minutes": tally.longest * trace.STEP / 60}
+
+
+def compare(_home: Home, args: argparse.Namespace) -> int:
+    """Let rules move the same VMs through the same days."""
+    known = rules.rules(policy_of(args, trace.STEP))
+    wrong = [name for name in args.rule if name not in known]
+    if wrong:
+        raise CliError(f"there is no rule {wrong[0]}; there are "
+                       + ", ".join(known), 2)
+    found = {}
+    for seed in range(args.seed, args.seed + args.seeds):
+        data = (trace.read(Path(args.trace)) if args.trace
+                else trace.made(args.vms, args.days, seed))
+        for name in args.rule or known:
+            rule = rules.rules(policy_of(args, trace.STEP))[name]
+            world = replay.world(data, args.hosts, args.load, seed)
+            while world.fleet.now < data.steps * trace.STEP:
+                world.step()
+                rule(world)
+            found[f"{name} {seed}"] = figures(world)
+    if args.json:
+        say_json(found)
+    else:
+        head = ("rule", "seed", "unmet %", "hurt %", "moves/day", "GiB/day",
+                "again", "back", "longest")
+        table([head] + [(
+            *name.split(), f"{one['unmet_percent']:.3f}",
+            f"{one['hurt_percent']:.2f}", f"{one['moves_a_day']:.0f}",
+            f"{one['gib_a_day']:.0f}", f"{one['again']:.0f}",
+            f"{one['back']:.0f}", f"{one['longest_minutes']:.0f} min")
+            for name, one in found.items()])
+    return 0
+
+
+def options(commands: Any) -> None:
+    """Describe these verbs."""
+    parser = commands.add_parser(
+        "sim", help="what the planner would do with invented hosts")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    each = verbs.add_parser("run", help="let scenes happen")
+    each.add_argument("scene", nargs="+", metavar="FILE")
+    each.add_argument("--policy", metavar="FILE")
+    each.set_defaults(act=run)
+    each = verbs.add_parser("compare", help="the same days with other rules")
+    each.add_argument("--trace", metavar="FILE",
+                      help="of loads; default: an invented one")
+    each.add_argument("--vms", type=int, default=200, help="invented ones")
+    each.add_argument("--days", type=float, default=2.0)
+    each.add_argument("--hosts", type=int, default=10)
+    each.add_argument("--load", type=float, default=0.55,
+                      help="what part of the hosts is used in the mean")
+    each.add_argument("--seed", type=int, default=1)
+    each.add_argument("--seeds", type=int, default=1, help="how many")
+    each.add_argument("--rule", action="append", default=[])
+    each.add_argument("--policy", metavar="FILE")
+    each.set_defaults(act=compare)
