@@ -109,11 +109,17 @@ static void coroutine_fn connect_co(void *opaque)
     qatomic_inc(&ended);
 }
 
+static bool is_asked_for(void)
+{
+    QEMU_LOCK_GUARD(&connector.lock);
+    return connector.attempt;
+}
+
 /* The attempt is asked for, but has not begun */
 static void begin(void)
 {
     g_assert_true(wsm_loop_start(&loop, connect_co, NULL));
-    while (!qatomic_read(&connector.attempt) && !qatomic_read(&ended)) {
+    while (!is_asked_for() && !qatomic_read(&ended)) {
         g_usleep(100);
     }
 }

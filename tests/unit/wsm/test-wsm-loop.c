@@ -41,7 +41,7 @@ static void tear_down(void)
     wsm_loop_stop(&loop);
     g_assert_cmpint(now() - begin, <, SOON_NS);
     g_assert_true(wsm_loop_is_over(&loop));
-    g_assert_cmpuint(loop.running, ==, 0);
+    g_assert_cmpuint(qatomic_read(&loop.running), ==, 0);
     g_assert_cmpuint(qatomic_read(&begun), ==, qatomic_read(&ended));
     wsm_loop_stop(&loop);
     wsm_loop_destroy(&loop);
@@ -449,7 +449,7 @@ static void test_speed_ends_limit(void)
 
     start_limited(&l);
     g_usleep(5000);
-    g_assert_cmpuint(ended, ==, 0);
+    g_assert_cmpuint(qatomic_read(&ended), ==, 0);
     qatomic_set(&l.speed, 0);
     await(&ended, 1);
     end_limited(&l);

@@ -292,6 +292,11 @@ static void say_hashes(unsigned channel, const uint8_t *data, unsigned block,
     peer_send(fd[channel], &msg, hashes);
 }
 
+static void flip_bh(void *opaque)
+{
+    disk.data[5 * BLOCK + 7] ^= 1;
+}
+
 static void test_hashes(void)
 {
     unsigned channel;
@@ -301,10 +306,10 @@ static void test_hashes(void)
     compare_all();
     origin_begin_pass(&o);
     hear_request(WSM_MSG_HASH, &channel);
-    disk.data[5 * BLOCK + 7]++;
+    origin_run(&o, flip_bh, NULL);
     say_hashes(channel, disk.data, 0, BLOCKS);
     /* What was read before that differs */
-    disk.data[5 * BLOCK + 7]--;
+    origin_run(&o, flip_bh, NULL);
     msg = hear_request(WSM_MSG_DATA, &channel);
     g_assert_cmpint(msg.offset, ==, 5 * BLOCK);
     g_assert_cmpint(msg.bytes, ==, BLOCK);

@@ -328,9 +328,26 @@ void origin_await(Origin *o, WsmMilestone m)
     target_poll_until(wsm_has_reached(&o->s->milestones, m));
 }
 
+typedef struct Run {
+    void (*fn)(void *opaque);
+    void *opaque;
+    bool done;                  /* atomic; so that TSan sees who waited */
+} Run;
+
+static void run_bh(void *opaque)
+{
+    Run *run = opaque;
+
+    run->fn(run->opaque);
+    qatomic_store_release(&run->done, true);
+}
+
 void origin_run(Origin *o, void (*fn)(void *opaque), void *opaque)
 {
-    aio_wait_bh_oneshot(o->s->loop.ctx, fn, opaque);
+    Run run = { .fn = fn, .opaque = opaque };
+
+    aio_wait_bh_oneshot(o->s->loop.ctx, run_bh, &run);
+    g_assert_true(qatomic_load_acquire(&run.done));
 }
 
 static void begin_pass_bh(void *opaque)
