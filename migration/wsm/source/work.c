@@ -124,15 +124,31 @@ static void wsm_work_rewind(WsmWork *work)
     wsm_work_changed(work);
 }
 
-/* Is something dirty where the pass has not been? */
+/*
+ * Find what is dirty where the pass has not been, at most @most bytes.  With
+ * the lock: the guest's writes set bits meanwhile, one level after another.
+ */
+static bool wsm_work_find_dirty(WsmWorkDisk *d, int64_t most, int64_t *offset,
+                                int64_t *bytes)
+{
+    bool found;
+
+    if (d->cursor >= d->size) {
+        return false;
+    }
+    bdrv_dirty_bitmap_lock(d->dirty);
+    found = bdrv_dirty_bitmap_next_dirty_area(d->dirty, d->cursor, d->size,
+                                              most, offset, bytes);
+    bdrv_dirty_bitmap_unlock(d->dirty);
+    return found;
+}
+
 static bool wsm_work_is_left(WsmWork *work)
 {
-    for (unsigned i = 0; i < work->disks->len; i++) {
-        WsmWorkDisk *d = wsm_work_disk(work, i);
+    int64_t offset, bytes;
 
-        if (d->cursor < d->size &&
-            bdrv_dirty_bitmap_next_dirty(d->dirty, d->cursor,
-                                         d->size - d->cursor) >= 0) {
+    for (unsigned i = 0; i < work->disks->len; i++) {
+        if (wsm_work_find_dirty(wsm_work_disk(work, i), 1, &offset, &bytes)) {
             return true;
         }
     }
@@ -622,9 +638,7 @@ static bool wsm_work_next_range(WsmWork *work, unsigned disk, int64_t *offset,
     int64_t most = d->cursor < d->data_until
                    ? wsm_work_chunk(work, d, d->cursor) : WSM_MAX_ZERO;
 
-    while (d->cursor < d->size &&
-           bdrv_dirty_bitmap_next_dirty_area(d->dirty, d->cursor, d->size,
-                                             most, offset, bytes)) {
+    while (wsm_work_find_dirty(d, most, offset, bytes)) {
         if (wsm_work_avoid_in_flight(work, disk, offset, bytes)) {
             *compare = wsm_work_cut(work, d, *offset, bytes);
             d->cursor = *offset + *bytes;
