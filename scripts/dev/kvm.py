@@ -109,8 +109,8 @@ def make_initramfs(target: Path, options: list[str]) -> None:
     with open(target, "wb") as out:
         initramfs = Initramfs(out)
         initramfs.add_below(TREE)
-        for name in ("scripts/dev", "tests/functional", "tests/guest",
-                     "build/guest/firmware"):
+        for name in ("scripts/dev", "scripts/wsm", "tests/functional",
+                     "tests/guest", "build/guest/firmware"):
             initramfs.add_below(ROOT / name, f"wsm/{name}/")
         for name in ("tests/__init__.py", "tests/start.py"):
             initramfs.add(ROOT / name, f"wsm/{name}")
