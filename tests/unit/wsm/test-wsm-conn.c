@@ -91,7 +91,7 @@ static void await(const unsigned *what, unsigned count)
 {
     int64_t until = g_get_monotonic_time() + SOON_S * G_USEC_PER_SEC;
 
-    while (qatomic_read(what) < count) {
+    while (qatomic_load_acquire(what) < count) {
         g_assert_cmpint(g_get_monotonic_time(), <, until);
         g_usleep(1000);
     }
