@@ -2,6 +2,7 @@
 """Verbs of wsmctl: what the planner would do with hosts that are not there."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from wsm.sim.simworld import World
 def policy_of(args: argparse.Namespace, interval: float) -> policy.Policy:
     """Return the policy in the file that was named, or the default one."""
     text = Path(args.policy).read_text(encoding="utf-8") if args.policy else ""
-    return policy.loads(f"interval = {interval}\n{text}")
+    return dataclasses.replace(policy.loads(text), interval=interval)
 
 
 def run(_home: Home, args: argparse.Namespace) -> int:

@@ -76,19 +76,15 @@ class Booked:
         """Return the peak of one resource."""
         return self.peaks(host)[RESOURCES.index(resource)]
 
-    def fullest(self, host: str, add: Sequence[float] = NOTHING,
-                less: Sequence[float] = NOTHING) -> float:
+    def fullest(self, host: str, add: Sequence[float] = NOTHING) -> float:
         """
         Return how full a host may become: the fullest of its resources.
 
-        @add and @less are peaks of VMs that come and go.
+        @add are the peaks of a VM that comes.
         """
-        return max((peak + plus - minus) / unit for peak, plus, minus, unit
-                   in zip(self.peaks(host), add, less, self._units(host)))
-
-    def _units(self, host: str) -> Iterator[float]:
         capacity = self.fleet.nodes[host].capacity
-        return (capacity[each] or math.inf for each in RESOURCES)
+        return max((peak + plus) / (capacity[each] or math.inf) for peak, plus,
+                   each in zip(self.peaks(host), add, RESOURCES))
 
     def host(self, name: str) -> Host:
         """Return a host as filters want it: as it is, with what is coming."""

@@ -71,8 +71,6 @@ class Flight:
     to: str
     spot: str                           # key of that which it is for
     hard: bool                          # it broke the cooling of the VM
-    began: float                        # s
-    bytes: int
 
 
 @dataclass

@@ -43,7 +43,6 @@ class Step:
     estimate: Estimate
     score: float
     why: str                    # one sentence, with numbers
-    after: str = ""             # the VM whose move must have ended before
 
 
 @dataclass(frozen=True)
@@ -224,8 +223,7 @@ class Round:
     def fly(self, step: Step) -> None:
         """Count a step as if it had begun."""
         self.booked.fly(Flight(step.vm, step.source, step.to, step.spot,
-                              step.hard, self.fleet.now,
-                              step.estimate.bytes))
+                              step.hard))
         if self._coolest is not None:
             self._coolest = [each for each in self._coolest
                              if each[1] != step.to]

@@ -7,9 +7,8 @@ be set in policy.toml, by the same names.
 
 from dataclasses import dataclass, fields
 
-import tomllib
-
-from wsm.plan.plain import BadData, from_plain
+from wsm.plan import toml
+from wsm.plan.plain import BadData
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,6 @@ class Relief:
     least: float = 0.02         # part of the host that a move must free
     min_score: float = 0.0002
     coolest: int = 8            # hosts that are looked at for each VM
-    swaps: int = 64             # exchanges that are tried
     pause: float = 120.0        # s between two moves for one hot spot
     back: float = 7200.0        # s in which no VM goes back where it was
     weights: Weights = Weights()
@@ -79,10 +77,6 @@ class Calm:
     flying: float = 0.01        # of all VMs at once, but at least
     at_once: int = 2
     young: float = 900.0        # s in which a new host takes nothing
-    returns: int = 2            # VMs back where they were: somebody must look
-    useless: int = 3            # moves after which it was as hot as before
-    watched: float = 300.0      # s after a move in which it must help
-    failed: float = 0.10        # of the moves of an hour
 
 
 @dataclass(frozen=True)
@@ -97,11 +91,7 @@ class Policy:
 
 def loads(text: str) -> Policy:
     """Return the policy in the TOML @text; raise BadData."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadData(f"no TOML: {error}") from error
-    policy: Policy = from_plain(Policy, data)
+    policy = toml.loads(Policy, text)
     hot = policy.hot
     if not 1 <= hot.over <= hot.of:
         raise BadData(f"hot: over = {hot.over} of {hot.of} samples can never "

@@ -5,13 +5,12 @@ import random
 from typing import Mapping
 
 from wsm.plan.fleet import Fleet
-from wsm.plan.inventory import GIB, DiskUse, Host, Qemu, VmUse
+from wsm.plan.inventory import GIB, DiskUse
 from wsm.plan.series import percentile
 from wsm.plan.spec import Spec
 from wsm.sim.trace import STEP, Trace
-from wsm.sim.simworld import World
+from wsm.sim.simworld import Loads, World, a_host, a_vm
 
-QEMU = Qemu("", "10.0", "qemu-wsm", ("pc",))
 # Where a trace says nothing
 DISK = 20 * GIB                 # allocated, of each vCPU
 WRITTEN = 0.4 * GIB / 3600      # bytes/s that are new
@@ -22,7 +21,7 @@ LARGEST = 0.4                   # of a host: VMs above it are left out
 METRICS = {"rx": "nr", "tx": "nt"}
 
 
-class TraceLoads:
+class TraceLoads(Loads):
     """See simworld.Loads."""
 
     def __init__(self, trace: Trace, vcpus: Mapping[str, int],
@@ -85,9 +84,8 @@ def world(trace: Trace, hosts: int, load: float, seed: int) -> World:
     made = World(fleet, TraceLoads(trace, vcpus, memory))
     for number in range(hosts):
         # Hosts have at least the threads that the largest VM has vCPUs
-        node = fleet.add_host(Host(
-            f"h{number:04}", max(cores, *vcpus.values()), each, each,
-            address="a", mbit=MBIT, qemus={"": QEMU}, reserve_cores=0.0))
+        node = fleet.add_host(a_host(
+            f"h{number:04}", max(cores, *vcpus.values()), each, MBIT))
         node.capacity = {**node.capacity, "cpu": cores}
     fleet.now = 0.0
     order = sorted(vcpus)
@@ -97,9 +95,8 @@ def world(trace: Trace, hosts: int, load: float, seed: int) -> World:
         host = min(filled, key=lambda name: (filled[name], name))
         filled[host] += vcpus[vm]
         disk = DISK * vcpus[vm]
-        fleet.add_guest(VmUse(
-            vm, host, vcpus[vm], memory[vm], memory[vm] // 2, machine="pc",
-            package="qemu-wsm", version="10.0", dirty=DIRTY,
-            disks=(DiskUse("vd0", disk, disk),)), Spec(vm, ()), {})
+        fleet.add_guest(a_vm(vm, host, vcpus[vm], memory[vm],
+                             DiskUse("vd0", disk, disk), DIRTY),
+                        Spec(vm, ()), {})
         made.use_memory(host, vm, 1)
     return made

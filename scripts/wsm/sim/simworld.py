@@ -6,12 +6,14 @@ takes the time and the bytes that the estimate says, and counts at both ends.
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Mapping, Protocol
+from typing import Mapping
 
 from wsm.plan.estimate import Basis, Estimate, Link, Load, estimate
 from wsm.plan.fleet import RESOURCES, Fleet, Flight, Guest, Node
+from wsm.plan.inventory import DiskUse, Host, Qemu, VmUse
 from wsm.plan.past import Past, Trip
 
 SHARE = 0.8                     # of a link that moves may have
@@ -22,20 +24,37 @@ SWAPPED = 10.0                  # s in which what does not fit is swapped out
 USED = 0.02                     # of a host: who uses less is not hurt
 
 
-class Loads(Protocol):
+QEMU = Qemu("", "10.0", "qemu-wsm", ("pc",))
+
+
+def a_host(name: str, cores: float, memory: int, mbit: int) -> Host:
+    """Return an empty host, as an agent would describe it."""
+    return Host(name, cores, memory, memory, address=name, mbit=mbit,
+                qemus={"": QEMU}, reserve_cores=0.0)
+
+
+def a_vm(name: str, host: str, vcpus: int, memory: int, disk: DiskUse,
+         dirty: Mapping[str, int]) -> VmUse:
+    """Return a VM that runs on any of these hosts; see VmUse."""
+    return VmUse(name, host, vcpus, memory, memory // 2,
+                 machine=QEMU.machines[0], package=QEMU.package,
+                 version=QEMU.version, disks=(disk,), dirty=dirty)
+
+
+class Loads(ABC):
     """What VMs want."""
 
+    @abstractmethod
     def wants(self, vm: str, now: float) -> Mapping[str, float]:
         """Return what a VM wants of each resource that it uses."""
-        raise NotImplementedError
 
+    @abstractmethod
     def touched(self, vm: str, now: float) -> int:
         """Return the bytes of its RAM that it uses."""
-        raise NotImplementedError
 
+    @abstractmethod
     def written(self, vm: str, since: float, now: float) -> float:
         """Return the bytes of its disks that it has written meanwhile."""
-        raise NotImplementedError
 
 
 def nothing() -> dict[str, float]:
@@ -108,7 +127,7 @@ class World:
         """Begin a move."""
         guest, now = self.fleet.guests[vm], self.fleet.now
         cost = self.cost(guest, to)
-        flight = Flight(vm, guest.use.host, to, spot, hard, now, cost.bytes)
+        flight = Flight(vm, guest.use.host, to, spot, hard)
         self.fleet.flights[vm] = flight
         self.ends[vm] = now + cost.seconds
         self.past.note_begin(now)

@@ -170,7 +170,7 @@ class LawTest(unittest.TestCase):
         step = decide(world).steps[0]
         booked = Booked(world.fleet)
         before = booked.fullest(step.to)
-        booked.fly(Flight(step.vm, step.source, step.to, "", False, 0.0, 0))
+        booked.fly(Flight(step.vm, step.source, step.to, "", False))
         self.assertAlmostEqual(
             booked.fullest(step.to), before
             + world.fleet.guests[step.vm].load["cpu"].peak
