@@ -57,7 +57,7 @@ class Booked:
 
     def relieved(self, host: str, resource: str) -> float:
         """Return what of a resource is used now, less what is leaving."""
-        return self.fleet.nodes[host].load[resource].now - sum(
+        return self.fleet.nodes[host].load[resource].now - math.fsum(
             guest.load[resource].now
             for guest in self._guests(self.leaving(host)))
 
@@ -67,7 +67,8 @@ class Booked:
         if found is None:
             load = self.fleet.nodes[host].load
             coming = [guest.load for guest in self._guests(self.coming(host))]
-            found = [load[each].peak + sum(one[each].peak for one in coming)
+            found = [load[each].peak + math.fsum(one[each].peak
+                                                 for one in coming)
                      for each in RESOURCES]
             self._peaks[host] = found
         return found
@@ -94,8 +95,8 @@ class Booked:
             self._hosts[name] = dataclasses.replace(
                 node.host, moves_in=len(coming),
                 moves_out=len(self.leaving(name)),
-                demand=node.load["cpu"].now + sum(guest.load["cpu"].now
-                                                  for guest in coming),
+                demand=node.load["cpu"].now + math.fsum(
+                    guest.load["cpu"].now for guest in coming),
                 available=node.host.available - sum(guest.use.memory
                                                     for guest in coming))
         return self._hosts[name]

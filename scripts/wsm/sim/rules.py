@@ -5,6 +5,7 @@ The others are written anew in the style of what there is; none is exactly a
 product.  Each is asked once a step, and begins moves by World.begin().
 """
 
+import math
 import statistics
 from collections import deque
 from typing import Callable
@@ -32,8 +33,8 @@ class Use:
             self.on[flight.source].discard(vm)
             self.on[flight.to].add(vm)
         for name in self.on:
-            self.part[name] = {each: sum(self.of(vm, each)
-                                         for vm in self.on[name])
+            self.part[name] = {each: math.fsum(self.of(vm, each)
+                                               for vm in self.on[name])
                                / self.capacity(name, each)
                                for each in RESOURCES}
 

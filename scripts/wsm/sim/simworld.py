@@ -6,6 +6,7 @@ takes the time and the bytes that the estimate says, and counts at both ends.
 """
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
@@ -169,7 +170,9 @@ class World:
         fleet.now += fleet.interval
         wants = {vm: self.loads.wants(vm, fleet.now) for vm in fleet.guests}
         for name, node in fleet.nodes.items():
-            total = {each: sum(wants[vm].get(each, 0.0) for vm in node.guests)
+            # fsum: a set has no order, and a sum must not depend on one
+            total = {each: math.fsum(wants[vm].get(each, 0.0)
+                                     for vm in node.guests)
                      for each in RESOURCES}
             self.count(name, node, total, wants)
             if name in self.silent:
