@@ -19,7 +19,6 @@ from wsm.plan.headway import Expected, progress
 
 ASSUMED_MBIT = 1000         # where nobody says how fast a network is
 USABLE = 0.95               # of a link, for data: headers of TCP and TLS
-CLASS_DOWNTIME = {"gold": 300, "silver": 1000, "bronze": 5000}     # ms
 LEAST_RATE = float(1 << 20)
 
 
@@ -77,12 +76,6 @@ def look_at(agents: Agents, name: str, where: str) -> Subject:
                    host_now(agents, where), tuple(agents.home.past()))
 
 
-def downtime_most(sla: spec.Sla) -> float:
-    """Return how long a guest may stand still, in seconds."""
-    given = sla.downtime_ms_max
-    return (CLASS_DOWNTIME[sla.class_] if given is None else given) / 1000
-
-
 def link_of(one: Host, two: Host, rate: float = 0.0,
             past: Sequence[learn.Past] = ()) -> Link:
     """
@@ -106,7 +99,7 @@ def load_of(subject: Subject) -> Load:
     return Load(use.filled or min(use.touched, use.memory), use.dirty,
                 use.memory, sum(disk.written for disk in use.disks),
                 sum(disk.allocated for disk in use.disks),
-                min(0.3, downtime_most(subject.spec.sla)))
+                min(0.3, subject.spec.sla.downtime_most))
 
 
 def bases_of(subject: Subject, there: Host) -> list[Basis]:

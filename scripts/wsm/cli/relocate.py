@@ -90,7 +90,7 @@ def drive(home: Home, agents: Agents, move: Move, args: argparse.Namespace,
     driver = Driver(home, agents, move, progress.show)
     if subject:
         driver.needs = outlook.disk_needs(subject)
-        most = outlook.downtime_most(subject.spec.sla)
+        most = subject.spec.sla.downtime_most
         driver.downtime_most = getattr(args, "downtime", None) or most
         driver.downtime = min(driver.downtime, driver.downtime_most)
     driver.patient = subject is None or getattr(args, "wait", False)

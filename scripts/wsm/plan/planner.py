@@ -197,10 +197,9 @@ class Round:
 
     def allowed(self, guest: Guest, step: Step) -> bool:
         """Return whether a move is worth it, and keeps the VM's promise."""
-        limit = guest.spec.sla.downtime_ms_max
         if not step.estimate.converges:
             self.reasons["its memory would not converge"] += 1
-        elif limit is not None and step.estimate.downtime * 1000 > limit:
+        elif step.estimate.downtime > guest.spec.sla.downtime_most:
             self.reasons["would stop for too long"] += 1
         elif step.score < self.policy.relief.min_score:
             self.reasons["costs more than it helps"] += 1

@@ -75,6 +75,9 @@ class Net:
     mtu: int = 1500
 
 
+CLASS_DOWNTIME = {"gold": 300, "silver": 1000, "bronze": 5000}     # ms
+
+
 @dataclass(frozen=True)
 class Sla:
     """What a VM was promised."""
@@ -87,6 +90,12 @@ class Sla:
     downtime_ms_max: Optional[float] = None
     move_window: str = ""
     move_never: str = ""
+
+    @property
+    def downtime_most(self) -> float:
+        """How long the guest may stand still, in seconds."""
+        given = self.downtime_ms_max
+        return (CLASS_DOWNTIME[self.class_] if given is None else given) / 1000
 
 
 @dataclass(frozen=True)

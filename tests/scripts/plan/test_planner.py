@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dev.common import ROOT
-from wsm.plan import planner, policy
+from wsm.plan import planner, policy, spec
 from wsm.plan.detect import is_hot
 from wsm.plan.fleet import Fleet, Flight
 from wsm.plan.booked import Booked
@@ -280,6 +280,9 @@ class RuleTest(unittest.TestCase):
         guest = self.world.fleet.guests[self.step.vm]
         guest.spec = change(guest.spec, sla=change(guest.spec.sla,
                                                    downtime_ms_max=1.0))
+        self.assertNotIn(self.step.vm, self.moved())
+        guest.spec = change(guest.spec, sla=spec.Sla("gold"))
+        self.assertGreater(self.step.estimate.downtime, 0.3)
         self.assertNotIn(self.step.vm, self.moved())
 
 
