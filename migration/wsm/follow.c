@@ -9,6 +9,7 @@
 #include "qemu/main-loop.h"
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
+#include "migration/wsm/give-up.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/state.h"
@@ -54,11 +55,13 @@ int wsm_incoming_follow(const MigrationCapability *caps, uint32_t n)
     }
     if (on && !migrate_whole_system()) {
         wsm_incoming_switch_on(w, &err);
-    } else if (!on && migrate_whole_system()) {
-        w->source_lacks_it = true;
+    }
+    w->source_lacks_it = !on && migrate_whole_system();
+    if (w->source_lacks_it) {
         error_setg(&err, "Capability 'whole-system' is on at the destination, "
                    "but off at the source; switch it on at the source, or off "
                    "at the destination");
+        wsm_give_up_at_once(error_get_pretty(err));
     }
     wsm_listen_decide(&w->listen, migrate_whole_system());
     if (err) {

@@ -15,6 +15,7 @@
 #include "migration/wsm/wire/start.h"
 
 #define WSM_HANG_UP_NS      (10 * NANOSECONDS_PER_SECOND)
+#define WSM_REFUSAL_NS      (2 * NANOSECONDS_PER_SECOND)
 #define WSM_HANG_UP_POLL_NS (10 * SCALE_MS)
 
 /* The first report of the coroutine that loads the stream; main thread */
@@ -53,6 +54,29 @@ static bool wsm_source_hung_up(void)
     return poll(&pfd, 1, 0) != 0;
 }
 
+static void coroutine_fn wsm_await_hang_up(int64_t limit)
+{
+    int64_t deadline = wsm_now() + limit;
+
+    while (!wsm_source_hung_up() && wsm_now() < deadline) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_HANG_UP_POLL_NS);
+    }
+}
+
+/*
+ * What is said must be read before QEMU closes anything.  The main stream would
+ * be reset, as nobody has read the RAM in it, and a source that meets this, or
+ * a closed multifd channel, as it writes does not read any more (under TLS it
+ * cannot).  One without a return path reads only then: so do not wait long.
+ */
+void coroutine_fn wsm_give_up_at_once(const char *reason)
+{
+    QEMUFile *f = migration_incoming_get_current()->from_src_file;
+
+    wsm_refusal_send(qemu_file_get_ioc(f), reason);
+    wsm_await_hang_up(WSM_REFUSAL_NS);
+}
+
 typedef struct WsmGiveUp {
     Wsm *w;
     const char *reason;
@@ -89,19 +113,10 @@ void coroutine_fn wsm_give_up(Wsm *w)
     g_autofree char *report = g_steal_pointer(&first_report);
     const char *reason = report ?: "it cannot load the guest; its log has the "
                                    "reason";
-    int64_t deadline = wsm_now() + WSM_HANG_UP_NS;
 
-    if (wsm_source_hung_up()) {
-        return;
-    }
-    if (w->source_lacks_it) {
-        QEMUFile *f = migration_incoming_get_current()->from_src_file;
-
-        wsm_refusal_send(qemu_file_get_ioc(f), reason);
+    if (w->source_lacks_it || wsm_source_hung_up()) {
         return;
     }
     wsm_give_up_reason(w, reason);
-    while (!wsm_source_hung_up() && wsm_now() < deadline) {
-        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, WSM_HANG_UP_POLL_NS);
-    }
+    wsm_await_hang_up(WSM_HANG_UP_NS);
 }

@@ -17,8 +17,16 @@
 void wsm_give_up_init(void);
 
 /*
- * Loading failed.  Say why, and wait until the source hangs up, or for some
- * seconds.  Main thread, in the coroutine that loads the stream.
+ * The source lacks the capability and cannot be told on block channels.  Tell
+ * it @reason on the main stream, and wait until it hangs up, or for a moment.
+ * Main thread, in the coroutine that loads the stream.
+ */
+void coroutine_fn wsm_give_up_at_once(const char *reason);
+
+/*
+ * Loading failed.  Say why, if the source has not been told, and wait until it
+ * hangs up, or for some seconds.  Main thread, in the coroutine that loads the
+ * stream.
  */
 void coroutine_fn wsm_give_up(Wsm *w);
 
