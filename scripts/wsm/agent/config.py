@@ -106,6 +106,9 @@ def check(config: Config) -> Config:
                        ("ports", config.ports)):
         if not 0 < span[0] <= span[1] < 65536:
             raise BadData(f"{name}: {list(span)} are no ports from-to")
+    for name, program in config.qemu.items():
+        if not program.startswith("/"):
+            raise BadData(f"qemu.{name}: {program!r} is not absolute")
     for name, pool in config.pool.items():
         if not pool.path.startswith("/"):
             raise BadData(f"pool.{name}.path: {pool.path!r} is not absolute")

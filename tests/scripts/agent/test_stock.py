@@ -247,6 +247,8 @@ class ConfigTest(unittest.TestCase):
                             ('host = "a/b"', "no name for a host"),
                             ('host = "a"\nports = [9, 1]', "no ports"),
                             ('host = "a"\nmore = 1', "more is not known"),
+                            ('host = "a"\nqemu.x = "build/q"',
+                             "'build/q' is not absolute"),
                             ('host = "a"\npool.x = { path = "y" }',
                              "not absolute"),
                             ('host = "a"\npool.x = { path = "/y", '
