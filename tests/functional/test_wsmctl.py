@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -178,6 +179,7 @@ def wsmctl_refused(scene: Scene) -> None:
         text = cluster.ctl('migrate', VM, status=4)
         require('cordoned' in text, text)
         cluster.ctl('host', 'cordon', 'beta', '--off')
+        expect_no_cores(cluster)
         strange = cluster.folder('beta') / f'images/{VM}/vd0.raw'
         strange.parent.mkdir()
         strange.write_bytes(b'somebody needs this')
@@ -198,6 +200,28 @@ def wsmctl_refused(scene: Scene) -> None:
         path.write_text(json.dumps({**mine, 'instance': 'wsmctl-other'}),
                         'utf-8')
         cluster.ctl('vm', 'stop', VM, '--force')    # nobody acts any more
+
+
+def configure(cluster: Cluster, name: str, text: str) -> None:
+    """Give an agent another agent.toml, and start it anew."""
+    path = cluster.folder(name) / 'etc/agent.toml'
+    path.write_text(text, 'utf-8')
+    cluster.stop_agent(name, signal.SIGTERM)
+    cluster.start_agent(name)
+    cluster.wait_agent(name)
+
+
+def expect_no_cores(cluster: Cluster) -> None:
+    """A host with less CPU free than the guest uses is refused with both."""
+    good = (cluster.folder('beta') / 'etc/agent.toml').read_text('utf-8')
+    full = good.replace('[root]\n', '[root]\nreserve_cpu = 0.9999\n')
+    require(full != good, good)
+    configure(cluster, 'beta', full)
+    text = cluster.ctl('migrate', VM, '--dry-run', status=4)
+    found = re.search(rf'{VM} uses ([\d.]+) cores, beta has ([\d.]+) of 64',
+                      text)
+    require(found is not None and float(found[1]) > float(found[2]), text)
+    configure(cluster, 'beta', good)
 
 
 def expect_fenced(cluster: Cluster) -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How many bytes per second guests write to their disks, lately."""
+"""What guests have used lately: bytes written to their disks, CPU time."""
 
+import contextlib
+import os
 import time
 from collections import deque
 from typing import Any, Mapping, Optional, Sequence
@@ -9,6 +11,7 @@ from wsm.agent.facts import disk_name
 
 KEPT = 30.0             # s
 LEAST = 1.0             # s between two readings that say something
+NS = 1e9                # in a second
 
 Reading = tuple[float, Mapping[str, int]]
 
@@ -19,8 +22,26 @@ def written(answer: Sequence[dict[str, Any]]) -> dict[str, int]:
             for entry in answer if entry.get("qdev") or entry.get("device")}
 
 
-class Writes:
-    """Readings of the last half minute of each QEMU."""
+def wanted(pid: int) -> dict[str, int]:
+    """
+    Return the ns for which each thread of a process ran, or waited for a CPU.
+
+    What waits is wanted, too: else a VM on a full host would look small.
+    {} if the process is gone, or its kernel does not count.
+    """
+    found = {}
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with (contextlib.suppress(OSError, ValueError),
+                  open(f"/proc/{pid}/task/{thread}/schedstat",
+                       encoding="ascii") as stream):
+                ran, waited, _slices = map(int, stream.read().split())
+                found[thread] = ran + waited
+    return found
+
+
+class Lately:
+    """Readings of counters of each QEMU in the last half minute."""
 
     def __init__(self) -> None:
         self._kept: dict[int, deque[Reading]] = {}
@@ -36,15 +57,15 @@ class Writes:
             kept.popleft()
 
     def rates(self, pid: int) -> dict[str, float]:
-        """Return the bytes per second of each disk; {} if not known."""
+        """Return by how much each counter grows per second; {}: not known."""
         kept = self._kept.get(pid)
         if not kept:
             return {}
         (since, old), (until, new) = kept[0], kept[-1]
         if until - since < LEAST:
             return {}
-        return {disk: max(0, count - old.get(disk, count)) / (until - since)
-                for disk, count in new.items()}
+        return {name: max(0, count - old.get(name, count)) / (until - since)
+                for name, count in new.items()}
 
     def only(self, pids: Sequence[int]) -> None:
         """Forget all other QEMUs."""

@@ -36,7 +36,7 @@ PEER = re.compile(r"/v1/move/[0-9a-f-]+/peer")
 BODY_LIMIT = 1 << 20
 CHUNK = 1 << 20
 TICK = 1.0
-WATCH = 10.0            # s between looks at what guests write
+WATCH = 10.0            # s between looks at what guests use
 VERSION = "1"
 Json = Mapping[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -382,6 +382,7 @@ class Door:
 
         async def watch() -> None:
             while True:
+                self.info.demand()      # of the last seconds, not of a day
                 try:
                     await self.vms.watch()
                 except (BadData, OSError) as error:

@@ -15,9 +15,9 @@ from typing import Any, Optional
 from wsm import durable
 from wsm.agent import facts, launch, pages, stock, taps, vmfind
 from wsm.agent.config import Config
+from wsm.agent.lately import NS, Lately, wanted, written
 from wsm.agent.monitor import TIMEOUT, Monitor, QmpFailed, QmpGone
 from wsm.agent.owner import Owner, Owners
-from wsm.agent.writes import Writes, written
 from wsm.plan import adopt, spec
 from wsm.plan.draft import Adoption, FileFact, GuestDisk, Running
 from wsm.plan.ends import File
@@ -69,7 +69,8 @@ class Vms:
         self._monitors: dict[str, Monitor] = {}
         self._locks: dict[str, asyncio.Lock] = {}   # one connects at a time
         self._looks: dict[int, tuple[float, pages.Memory]] = {}     # by pid
-        self.writes = Writes()
+        self.writes = Lately()
+        self.cpu = Lately()
 
     # Files
 
@@ -437,7 +438,8 @@ class Vms:
         return VmUse(
             name, self.config.host, len(await call("query-cpus-fast")),
             int(memory["base-memory"]) + int(memory.get("plugged-memory", 0)),
-            process.resident, machine=machine.removesuffix("-machine"),
+            process.resident, sum(self.cpu.rates(process.pid).values()) / NS,
+            machine.removesuffix("-machine"),
             package=str(version.get("package", "")),
             version=f"{numbers['major']}.{numbers['minor']}."
                     f"{numbers['micro']}",
@@ -460,7 +462,8 @@ class Vms:
 
     async def count(self, monitor: Monitor, pid: int,
                     timeout: float = TIMEOUT) -> None:
-        """Read how much a guest has written to its disks."""
+        """Read how much a guest has computed, and written to its disks."""
+        self.cpu.add(pid, wanted(pid))
         self.writes.add(pid, written(await monitor.call(
             "query-blockstats", timeout=timeout)))
 
@@ -475,7 +478,8 @@ class Vms:
             with contextlib.suppress(QmpGone, QmpFailed):
                 await self.count(await self.monitor(name), known.pid,
                                  WATCH_TIMEOUT)
-        self.writes.only(pids)
+        for each in (self.cpu, self.writes):
+            each.only(pids)
         self._looks = {pid: look for pid, look in self._looks.items()
                        if pid in pids}
 

@@ -78,7 +78,11 @@ def show(home: Home, args: argparse.Namespace) -> int:
         return 0
     say(f"# {args.name} on {where}, "
         + ("runs" if found["runs"] else "does not run"))
-    for disk in found.get("use", {}).get("disks", []):
+    use = found.get("use", {})
+    if use:
+        say(f"# {use.get('demand', 0):.2f} cores, {human(use['touched'])} of "
+            "memory in use")
+    for disk in use.get("disks", []):
         say(f"# disk {disk['id']}: {human(disk['allocated'])} of "
             f"{human(disk['size'])} in use")
     print(spec.dumps(spec.from_json(found["spec"])), end="")

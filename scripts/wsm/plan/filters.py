@@ -119,8 +119,9 @@ def has_cores(wish: Wish, host: Host) -> Iterator[str]:
                f"{host.cores:g} cores")
     usable = host.cores * (1 - host.reserve_cores)
     if host.demand + wish.use.demand > usable:
-        yield (f"{host.name} uses {host.demand:.2f} of {usable:.2f} cores, "
-               f"{wish.use.name} wants {wish.use.demand:.2f}")
+        yield (f"{wish.use.name} uses {wish.use.demand:.2f} cores, {host.name} "
+               f"has {max(0.0, usable - host.demand):.2f} of {host.cores:g} "
+               f"free besides its reserve of {host.reserve_cores:.0%}")
 
 
 def has_memory(wish: Wish, host: Host) -> Iterator[str]:

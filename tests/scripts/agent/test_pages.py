@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tests of what is seen of a guest's memory and writes from outside."""
+"""Tests of what is seen of a guest from outside: memory, writes, CPU."""
 
 import asyncio
+import io
 import mmap
 import os
 import struct
+import threading
+import time
 import unittest
+from typing import Any
+from unittest import mock
 
 from wsm.agent import pages
-from wsm.agent.writes import KEPT, Writes, written
+from wsm.agent.lately import KEPT, NS, Lately, wanted, written
 
 PAGE = pages.PAGE
 COUNT = 512                     # pages, as large as no other mapping
@@ -84,12 +89,12 @@ class PagesTest(unittest.TestCase):
             self.assertIsNone(asyncio.run(pages.look(pid, sizes)))
 
 
-class WritesTest(unittest.TestCase):
+class LatelyTest(unittest.TestCase):
     """Bytes per second, lately."""
 
     def test_rates(self) -> None:
         """Of the last half minute, not before; other QEMUs are forgotten."""
-        writes = Writes()
+        writes = Lately()
         self.assertEqual(writes.rates(1), {})
         writes.add(1, {"vd0": 0}, 0.0)
         writes.add(1, {"vd0": 500}, 0.5)
@@ -112,3 +117,40 @@ class WritesTest(unittest.TestCase):
                   {"device": "ide0-hd0", "stats": {"wr_bytes": 8}},
                   {"node-name": "n", "stats": {"wr_bytes": 9}}]
         self.assertEqual(written(answer), {"vd0": 7, "ide0-hd0": 8})
+
+    def test_wanted(self) -> None:
+        """What each thread ran and waited; a process that is gone: nothing."""
+        done, go_on = threading.Event(), threading.Event()
+
+        def burn() -> None:
+            while time.thread_time() < 0.2:
+                pass
+            done.set()
+            go_on.wait()
+
+        thread = threading.Thread(target=burn)
+        before = wanted(os.getpid())
+        thread.start()
+        try:
+            done.wait()
+            after = wanted(os.getpid())
+        finally:
+            go_on.set()
+            thread.join()
+        name = str(thread.native_id)
+        self.assertNotIn(name, before)
+        self.assertGreaterEqual(after[name], 0.2 * NS)
+        self.assertIn(str(os.getpid()), before)
+        self.assertEqual(wanted(1 << 30), {})
+
+    def test_wait_counts(self) -> None:
+        """Of "ran waited slices" the first two; what is none is left."""
+        texts = {"1": "5 70 9", "2": "3 0 1", "3": "rubbish", "4": ""}
+
+        def read(path: str, **_: Any) -> io.StringIO:
+            return io.StringIO(texts[path.split("/")[4]])
+
+        with mock.patch("os.listdir", return_value=list(texts)), mock.patch(
+                "builtins.open", read):
+            found = wanted(7)
+        self.assertEqual(found, {"1": 75, "2": 3})

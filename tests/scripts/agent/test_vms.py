@@ -13,7 +13,7 @@ from tests.scripts.agent.test_owner import FolderTest
 
 try:
     # pylint: disable=ungrouped-imports
-    from wsm.agent import config, facts, launch, mover, vms
+    from wsm.agent import config, facts, launch, mover, pages, vms
     from wsm.agent.monitor import QmpGone
 except ImportError:
     PRESENT = False
@@ -94,3 +94,38 @@ class LaunchTest(FolderTest):
         """It has ended: nobody waits."""
         with self.assertRaisesRegex(launch.NotStarted, "refused"):
             self.launch([QmpGone("refused"), 5], lives=False)
+
+
+ANSWERS: dict[str, Any] = {
+    "query-blockstats": [], "query-block": [], "query-wsm": {"images": []},
+    "query-memory-size-summary": {"base-memory": 1 << 30},
+    "query-version": {"qemu": {"major": 10, "minor": 0, "micro": 1}},
+    "query-cpus-fast": [{}, {}], "qom-get": "pc-i440fx-10.0-machine"}
+
+
+@unittest.skipUnless(PRESENT, "scripts/build has not been run")
+class UseTest(FolderTest):
+    """What a VM uses of its host."""
+
+    def test_demand(self) -> None:
+        """The cores that its threads ran on or waited for, lately."""
+        made = vms.Vms(mock.Mock(spec=config.Config, host="a",
+                                 state=self.folder), Owners(self.folder))
+
+        async def call(command: str, *_: Any, **__: Any) -> Any:
+            return ANSWERS[command]
+
+        counts = [{"1": 0, "2": 7}, {"1": 3 * 10**9, "2": 10**9 + 7}]
+        with mock.patch.object(
+                vms.Vms, "known", return_value=vms.Known("vm", 1, 2, "")), (
+                mock.patch.object(vms.Vms, "monitor", return_value=mock.Mock(
+                    call=call))), mock.patch.object(
+                vms.Vms, "_look", return_value=pages.Memory(5)), mock.patch(
+                "wsm.agent.vms.wanted", side_effect=counts), mock.patch(
+                "wsm.agent.lately.time", mock.Mock(**{
+                    "monotonic.side_effect": [0.0, 0.0, 2.0, 2.0]})), (
+                mock.patch("wsm.agent.vmfind.process")) as process:
+            process.return_value = mock.Mock(pid=1, resident=9, argv=())
+            found = asyncio.run(made.use("vm"))
+        self.assertEqual((found.demand, found.vcpus, found.machine),
+                         (2.0, 2, "pc-i440fx-10.0"))

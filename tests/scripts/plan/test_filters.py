@@ -77,7 +77,9 @@ class FilterTest(unittest.TestCase):
                 (WISH, change(BETA, cores=2.0, demand=-9.0), "cores",
                  "4 vCPUs, beta 2 cores"),
                 (WISH, change(BETA, demand=6.8), "cores",
-                 "6.80 of 7.60 cores"),
+                 "db1 uses 1.00 cores, beta has 0.80 of 8 free besides its "
+                 "reserve of 5%"),
+                (WISH, change(BETA, demand=9.0), "cores", "has 0.00 of 8"),
                 (WISH, change(BETA, available=10 * GIB), "memory",
                  "8.0 GiB of memory, beta 7.4 GiB free"),
                 (change(WISH, use=change(USE, huge=True)), BETA, "memory",
