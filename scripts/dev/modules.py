@@ -21,11 +21,13 @@ from dev.results import CannotCheck
 MAY_IMPORT: dict[str, list[str]] = {
     "scripts/dev/demo/guest/": [],              # runs in the guest
     "scripts/wsm/agent/": ["wsm", "aiohttp", "qemu"],
+    "scripts/wsm/controller/": ["wsm", "aiohttp", "prometheus_client"],
     "scripts/wsm": ["wsm"],
     "scripts/": ["dev", "wsm"],
     "tests/start.py": [],
     "tests/scripts/plan/properties.py": ["dev", "hypothesis"],
     "tests/scripts/agent/": ["dev", "wsm", "tests", "aiohttp"],
+    "tests/scripts/controller/": ["dev", "wsm", "tests", "aiohttp"],
     "tests/": ["dev", "wsm", "tests"],
     "": [],
 }

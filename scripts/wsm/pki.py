@@ -11,12 +11,14 @@ import ssl
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any, Mapping
 
 CA_DAYS = 3650
 DAYS = 825
 TIMEOUT = 60
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 KINDS = ("agent", "controller", "user")
+ROLES = ("viewer", "operator", "admin")     # of users, each may do more
 
 
 class NoCertificate(Exception):
@@ -68,12 +70,16 @@ def request(key: Path, name: str) -> str:
 
 
 def sign(folder: Path, text: str, cluster: str, kind: str, name: str,
-         address: str = "") -> str:
+         address: str = "", role: str = "") -> str:
     """Return a certificate for a request, in PEM; the CA is in @folder."""
     if kind not in KINDS or not NAME.fullmatch(name):
         raise NoCertificate(f"{kind} {name[:80]!r}: no name that can be given")
+    if (kind == "user") != (role in ROLES):
+        raise NoCertificate(f"{kind} {name}: a user has a role, "
+                            + ", ".join(ROLES))
     openssl("req", "-verify", "-noout", data=text.encode())
-    names = [f"URI:wsm://{cluster}/{kind}/{name}", f"DNS:{name}"]
+    names = [f"URI:wsm://{cluster}/{kind}/{name}"
+             + (f"?role={role}" if role else ""), f"DNS:{name}"]
     if re.fullmatch(r"[0-9.]+|[0-9a-fA-F:]+", address):
         names.append(f"IP:{address}")
     with tempfile.TemporaryDirectory() as temporary:
@@ -102,6 +108,11 @@ def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
 
 def peer_is(sock: ssl.SSLSocket, cluster: str, kind: str, name: str) -> bool:
     """Return whether the other end is who it shall be."""
-    certificate = sock.getpeercert() or {}
+    return is_for(sock.getpeercert() or {}, cluster, kind, name)
+
+
+def is_for(certificate: Mapping[str, Any], cluster: str, kind: str,
+           name: str) -> bool:
+    """Return whether a certificate, as ssl shows it, is somebody's."""
     wanted = ("URI", f"wsm://{cluster}/{kind}/{name}")
     return wanted in certificate.get("subjectAltName", ())

@@ -57,6 +57,7 @@ class Root:
     """What of the host is for VMs."""
 
     cores: float = 0.0          # 0: all
+    at: str = "/"               # whose CPU time counts: "/" all, "vms" VMs'
     reserve_cpu: float = 0.05
     reserve_mem: float = 0.08
     tags: tuple[str, ...] = ()
@@ -109,6 +110,10 @@ def check(config: Config) -> Config:
     for name, program in config.qemu.items():
         if not program.startswith("/"):
             raise BadData(f"qemu.{name}: {program!r} is not absolute")
+    if config.root.at not in ("/", "vms"):
+        raise BadData(f"root.at: {config.root.at[:80]!r} is not known; \"/\": "
+                      "the host, \"vms\": only what its VMs use, where it "
+                      "does more than VMs")
     for name, pool in config.pool.items():
         if not pool.path.startswith("/"):
             raise BadData(f"pool.{name}.path: {pool.path!r} is not absolute")

@@ -22,6 +22,12 @@ def written(answer: Sequence[dict[str, Any]]) -> dict[str, int]:
             for entry in answer if entry.get("qdev") or entry.get("device")}
 
 
+def traffic(answer: Sequence[dict[str, Any]]) -> int:
+    """Return the bytes read from and written to all disks."""
+    return sum(int(entry["stats"]["rd_bytes"]) + int(entry["stats"]["wr_bytes"])
+               for entry in answer if entry.get("qdev") or entry.get("device"))
+
+
 def wanted(pid: int) -> dict[str, int]:
     """
     Return the ns for which each thread of a process ran, or waited for a CPU.

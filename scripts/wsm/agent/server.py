@@ -19,16 +19,17 @@ from typing import Any, Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from wsm.agent import hostinfo, launch, stock, taps, vms
+from wsm.agent import hostinfo, launch, samples, stock, taps, vmfind, vms
 from wsm.agent.config import Config
 from wsm.agent.monitor import QmpFailed, QmpGone
 from wsm.agent.mover import Mover
 from wsm.agent.owner import Fenced, Gate, Owners
 from wsm.plan import spec
 from wsm.plan.fingerprint import Fingerprint
-from wsm.plan.inventory import MAX_COPIED
+from wsm.plan.inventory import MAX_COPIED, Host
 from wsm.plan.permit import Forbidden
 from wsm.plan.plain import BadData, from_plain, to_plain
+from wsm.plan.measured import VmSample
 
 LOG = logging.getLogger("wsm-agent")
 MOVE = re.compile(r"[0-9a-f-]{8,64}")
@@ -151,6 +152,8 @@ class Door:
         self.vms = vms.Vms(config, self.owners)
         self.mover = Mover(self.vms)
         self.info = hostinfo.HostInfo(config)
+        self.sampler = samples.Sampler(config)
+        self._taps: dict[int, tuple[str, ...]] = {}     # by pid
 
     async def order(self, request: web.Request) -> Json:
         """Return the body of an order that counts; raise Fenced."""
@@ -178,12 +181,47 @@ class Door:
         if name:
             described = self._copy_spec(name, request)
             copies = stock.copies(self.config, described) if described else []
+        return answer(self._host_now(tuple(copies)))
+
+    def _host_now(self, copies: tuple[Any, ...] = ()) -> Host:
         moves = self.mover.open_moves()
-        made = self.info.host(
-            stock.pools(self.config), tuple(copies),
+        return self.info.host(
+            stock.pools(self.config), copies,
             sum(move.role == "destination" for move in moves),
             sum(move.role == "source" for move in moves))
+
+    async def newest(self, _request: web.Request) -> web.Response:
+        """What the host and its VMs have used lately."""
+        made = self.sampler.newest()
+        if made is None:
+            raise vms.Refused("nothing was measured yet: it takes "
+                              f"{2 * WATCH:.0f} s after the agent's start")
         return answer(made)
+
+    async def sample(self) -> None:
+        """Measure what the host and its VMs use."""
+        if not self.sampler.device:
+            self.sampler.device = await asyncio.to_thread(
+                samples.routed, self.config.migration.addr,
+                lambda address: hostinfo.ask("ip", "-o", "addr", "show", "to",
+                                             address))
+        moving = {move.vm: move.id for move in self.mover.open_moves()}
+        self.sampler.look(self._host_now(), [
+            self._running(name, moving.get(name, ""))
+            for name in self.vms.names()])
+
+    def _running(self, name: str, moving: str) -> samples.Running:
+        """Return a VM of this host."""
+        owner, known = self.owners.get(name), self.vms.known(name)
+        base = VmSample(name, known is not None, owner.state, owner.epoch,
+                        self.vms.spec_path(name).stat().st_mtime_ns, moving,
+                        owner.peer)
+        if known is None:
+            return samples.Running(base)
+        if known.pid not in self._taps:
+            self._taps[known.pid] = tuple(vmfind.taps(known.pid))
+        return samples.Running(base, known.pid, self._taps[known.pid],
+                               self.vms.traffic.get(known.pid, 0))
 
     def _copy_spec(self, name: str, request: web.Request) -> Any:
         text = request.query.get("spec", "")
@@ -385,6 +423,7 @@ class Door:
                 self.info.demand()      # of the last seconds, not of a day
                 try:
                     await self.vms.watch()
+                    await self.sample()
                 except (BadData, OSError) as error:
                     LOG.error("%s", error)
                 await asyncio.sleep(WATCH)
@@ -402,6 +441,7 @@ class Door:
         app.add_routes([
             web.get("/v1/hello", self.hello),
             web.get("/v1/host", self.host),
+            web.get("/v1/samples", self.newest),
             web.get("/v1/vms", self.list_vms),
             web.post("/v1/file", self.has_file),
             web.get("/v1/file/{digest}", self.send_file),

@@ -15,7 +15,7 @@ from typing import Any, Optional
 from wsm import durable
 from wsm.agent import facts, launch, pages, stock, taps, vmfind
 from wsm.agent.config import Config
-from wsm.agent.lately import NS, Lately, wanted, written
+from wsm.agent.lately import NS, Lately, traffic, wanted, written
 from wsm.agent.monitor import TIMEOUT, Monitor, QmpFailed, QmpGone
 from wsm.agent.owner import Owner, Owners
 from wsm.plan import adopt, spec
@@ -71,6 +71,7 @@ class Vms:
         self._looks: dict[int, tuple[float, pages.Memory]] = {}     # by pid
         self.writes = Lately()
         self.cpu = Lately()
+        self.traffic: dict[int, int] = {}   # pid: bytes read and written
 
     # Files
 
@@ -464,8 +465,9 @@ class Vms:
                     timeout: float = TIMEOUT) -> None:
         """Read how much a guest has computed, and written to its disks."""
         self.cpu.add(pid, wanted(pid))
-        self.writes.add(pid, written(await monitor.call(
-            "query-blockstats", timeout=timeout)))
+        answer = await monitor.call("query-blockstats", timeout=timeout)
+        self.writes.add(pid, written(answer))
+        self.traffic[pid] = traffic(answer)
 
     async def watch(self) -> None:
         """Do so for all guests; one that does not answer is left out."""
@@ -480,6 +482,8 @@ class Vms:
                                  WATCH_TIMEOUT)
         for each in (self.cpu, self.writes):
             each.only(pids)
+        self.traffic = {pid: count for pid, count in self.traffic.items()
+                        if pid in pids}
         self._looks = {pid: look for pid, look in self._looks.items()
                        if pid in pids}
 

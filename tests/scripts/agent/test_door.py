@@ -106,7 +106,7 @@ class DoorTest(unittest.TestCase):
         pki.new_key(key)
         (cls.folder / f"{file}.pem").write_text(pki.sign(
             home.folder, pki.request(key, name), home.cluster.name, kind,
-            name), encoding="ascii")
+            name, role="admin" if kind == "user" else ""), encoding="ascii")
 
     def ask(self, file: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Ask with another certificate; return (status, answer)."""
