@@ -47,9 +47,7 @@ class Agent:
         self.home = home
         self.cluster = home.cluster
         self.address = home.host(name).address
-        self._context = pki.client_context(
-            home.folder / "ca.pem", home.folder / "controller.pem",
-            home.folder / "controller.key")
+        self._context = pki.client_context(*home.certificate())
         self._connection: Optional[http.client.HTTPSConnection] = None
         self.epoch = 0
 
@@ -113,8 +111,8 @@ class Agent:
     def _epoch(self) -> int:
         if not self.epoch:
             hello = self.get("/hello")
-            mine = hello["holder"] == self.cluster.instance
-            self.epoch = int(hello["epoch"]) + (0 if mine else 1)
+            self.epoch = self.home.epoch_for(int(hello["epoch"]),
+                                             str(hello["holder"]))
             self.home.acting.append(self.release)
         return self.epoch
 

@@ -43,6 +43,8 @@ class Cluster:
     name: str
     instance: str               # of this folder, as a controller
     hosts: Mapping[str, HostEntry] = field(default_factory=dict)
+    # Daemons that were added, and host:port of their API
+    controllers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,15 @@ class Home:
     def save(self, cluster: Cluster) -> None:
         """Write it."""
         durable.save(self.folder / "cluster.json", cluster)
+
+    def certificate(self) -> tuple[Path, Path, Path]:
+        """Return the files of the CA, of a certificate, and of its key."""
+        return (self.folder / "ca.pem", self.folder / "controller.pem",
+                self.folder / "controller.key")
+
+    def epoch_for(self, epoch: int, holder: str) -> int:
+        """Return the epoch of orders to an agent that obeys @holder in @epoch."""
+        return epoch + (0 if holder == self.cluster.instance else 1)
 
     def init(self, name: str) -> Cluster:
         """Make a cluster with its CA and a certificate for this folder."""
@@ -184,11 +195,16 @@ class Home:
 
     def past(self) -> list[Past]:
         """Return what can be learned from."""
-        return [Past(move.vm, move.source, move.destination, move.rate,
-                     move.bytes, move.seconds, move.phases,
-                     move.expected_seconds, move.expected_start, move.factor,
-                     move.differed)
-                for move in self.moves() if move.result == "moved"]
+        return [self.lesson(move) for move in self.moves()
+                if move.result == "moved"]
+
+    @staticmethod
+    def lesson(move: Move) -> Past:
+        """Return what a move teaches."""
+        return Past(move.vm, move.source, move.destination, move.rate,
+                    move.bytes, move.seconds, move.phases,
+                    move.expected_seconds, move.expected_start, move.factor,
+                    move.differed)
 
     def want_cancel(self, move: str) -> None:
         """Tell whoever drives a move that it is not wanted any more."""

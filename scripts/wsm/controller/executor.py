@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Carry out moves: one thread for each, by the same driver as wsmctl.
+
+All is in the journal before it is done.  Whoever becomes the leader takes up
+what is open there, by looking at both ends.
+"""
+
+import logging
+import math
+import threading
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping
+
+from wsm.cli import outlook
+from wsm.cli.agents import Agents, AgentSaid, NoAnswer
+from wsm.cli.drive import Driver
+from wsm.cli.home import CliError, Move
+from wsm.controller.journal import Entry, Journal
+from wsm.controller.store import Deposed, StoreGone
+from wsm.plan import filters
+from wsm.plan.estimate import Estimate
+from wsm.plan.fleet import Flight
+from wsm.plan.plain import BadData
+from wsm.plan.planner import Step
+from wsm.plan.recovery import Step as Next
+
+LOG = logging.getLogger("wsm-controller")
+AGAIN = 5.0                     # s after something that must not happen
+PERSON = 60.0                   # s between looks where a person is needed
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a step."""
+
+    flight: Flight
+    at: float
+    result: str                 # as in Move; "not begun"
+    text: str = ""
+
+
+class Executor:
+    """All moves that this controller drives."""
+
+    def __init__(self, journal: Journal,
+                 agents: Callable[[Journal], Any] = Agents) -> None:
+        self.journal = journal
+        self.agents = agents
+        self.flights: dict[str, Flight] = {}
+        self.figures: dict[str, Mapping[str, Any]] = {}     # by move
+        self._ended: deque[Ended] = deque()     # threads put, the loop takes
+        self._threads: dict[str, threading.Thread] = {}
+        self._drivers: dict[str, Driver] = {}
+
+    # From the loop
+
+    def take_up(self) -> list[Entry]:
+        """Drive what the journal has and nobody drives; raise StoreGone."""
+        found = [entry for entry in self.journal.open_entries()
+                 if entry.move.vm not in self.flights]
+        for entry in found:
+            LOG.info("takes up move %s of %s", entry.move.id, entry.move.vm)
+            self._start(entry.flight(), self._drive_on, entry)
+        return found
+
+    def begin(self, step: Step, spot: str = "") -> bool:
+        """Begin a step beside the loop; False if the VM is in a move."""
+        if step.vm in self.flights:
+            return False
+        flight = Flight(step.vm, step.source, step.to, spot or step.spot,
+                        step.hard)
+        self._start(flight, self._begin, step)
+        return True
+
+    def ended(self) -> list[Ended]:
+        """Return what has ended since the last time."""
+        found = []
+        while self._ended:
+            found.append(self._ended.popleft())
+            self.flights.pop(found[-1].flight.vm, None)
+            self._threads.pop(found[-1].flight.vm, None)
+        if found and not self.flights:
+            self._release()
+        return found
+
+    def busy(self) -> bool:
+        """Return whether a move is driven, beside those that have ended."""
+        return len(self._ended) < len(self.flights)
+
+    def _release(self) -> None:
+        """Let others order the agents about, now that nothing is done."""
+        acting, self.journal.acting = self.journal.acting, []
+        if acting:
+            threading.Thread(target=lambda: [each() for each in acting],
+                             daemon=True).start()
+
+    def stop(self, wait: float) -> None:
+        """Drive nothing any more; the moves go on."""
+        self.journal.stopping.set()
+        for driver in list(self._drivers.values()):
+            driver.stop = True
+        for thread in list(self._threads.values()):
+            thread.join(wait)
+
+    def _start(self, flight: Flight, work: Callable[[Flight, Any], Ended],
+               what: Any) -> None:
+        self.flights[flight.vm] = flight
+
+        def run() -> None:
+            try:
+                self._ended.append(work(flight, what))
+            except (Deposed, StoreGone) as error:
+                LOG.info("%s: leaves its move: %s", flight.vm, error)
+                self._ended.append(Ended(flight, self.journal.store.clock(),
+                                         "left", str(error)))
+
+        thread = threading.Thread(target=run, name=f"move-{flight.vm}",
+                                  daemon=True)
+        self._threads[flight.vm] = thread
+        thread.start()
+
+    # In the thread of a move
+
+    def _begin(self, flight: Flight, step: Step) -> Ended:
+        """Look again whether the step can be done, book it, and drive it."""
+        agents = self.agents(self.journal)
+        try:
+            subject = outlook.look_at(agents, step.vm, step.source)
+            there = outlook.host_now(agents, step.to, subject.spec)
+            why = filters.refusals(outlook.wish_of(subject), there)
+            if why:
+                raise CliError("; ".join(each.text for each in why))
+            cost = outlook.cost_of(subject, there)
+        except (CliError, NoAnswer, AgentSaid, BadData) as error:
+            return Ended(flight, self.journal.store.clock(), "not begun",
+                         str(error))
+        move = self.journal.book(Entry(
+            booked(step, cost, self.journal.store.clock()), flight.spot,
+            flight.hard, step.why))
+        driver = self._driver(agents, move)
+        driver.needs = outlook.disk_needs(subject)
+        driver.downtime_most = subject.spec.sla.downtime_most
+        driver.downtime = min(driver.downtime, driver.downtime_most)
+        return self._drive(flight, driver)
+
+    def _drive_on(self, flight: Flight, entry: Entry) -> Ended:
+        """Go on with a move of a journal."""
+        driver = self._driver(self.agents(self.journal), entry.move)
+        return self._drive(flight, driver)
+
+    def _driver(self, agents: Any, move: Move) -> Driver:
+        return Driver(self.journal, agents, move, self._show)
+
+    def _show(self, move: Move, step: Next,
+              figures: Mapping[str, Any]) -> None:
+        self.figures[move.id] = figures
+        if step.alarm or step.person:
+            LOG.warning("%s: %s", move.vm, step.text)
+
+    def _drive(self, flight: Flight, driver: Driver) -> Ended:
+        """Drive a move to its end, whatever goes wrong meanwhile."""
+        stopping = self.journal.stopping
+        self._drivers[flight.vm] = driver
+        try:
+            while not driver.move.ended and not stopping.is_set():
+                wait = PERSON
+                try:
+                    driver.run()
+                except (StoreGone, BadData, CliError, OSError, ValueError,
+                        KeyError, TypeError) as error:
+                    LOG.error("move %s of %s", driver.move.id, flight.vm,
+                              exc_info=error)
+                    wait = AGAIN
+                if not driver.move.ended:
+                    stopping.wait(wait)
+        finally:
+            self._drivers.pop(flight.vm, None)
+            self.figures.pop(driver.move.id, None)
+        move = driver.move
+        return Ended(flight, self.journal.store.clock(),
+                     move.result or "left", move.text)
+
+
+def booked(step: Step, cost: Estimate, now: float) -> Move:
+    """Return a new move as the journal has it."""
+    terms = dict(cost.terms)
+    return Move(str(uuid.uuid4()), step.vm, step.source, step.to, begun=now,
+                expected_bytes=cost.bytes, expected_seconds=(
+                    cost.seconds if math.isfinite(cost.seconds) else 0.0),
+                expected_start=terms["start"],
+                factor=terms["factor"] * terms["known"])

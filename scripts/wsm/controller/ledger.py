@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hosts, rules, decisions in the store."""
+
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional, Sequence
+
+from wsm.cli.home import HostEntry
+from wsm.controller import audit
+from wsm.controller.placing import Rule, check
+from wsm.controller.store import Row, Store
+
+KEPT = 7 * 86400.0              # s that decisions are kept
+BIG = 32 << 20                  # bytes of an input
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A decision as it was written down."""
+
+    id: int
+    at: float
+    until: float                # when it was made the last time
+    rounds: int
+    mode: str
+    text: str
+    output: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, row: Row) -> "Recorded":
+        """Return what a row of decisions says."""
+        number, at, until, rounds, mode, text, output = row
+        return cls(number, at, until, rounds, mode, text, json.loads(output))
+
+
+COLUMNS = "id, at, until, rounds, mode, text, output"
+
+
+class Ledger:
+    """All but moves."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    # Hosts
+
+    def hosts(self) -> dict[str, HostEntry]:
+        """Return the hosts of the cluster."""
+        return {name: HostEntry(address, state) for name, address, state in
+                self.store.read("SELECT name, address, state FROM hosts")}
+
+    def joined(self, name: str) -> float:
+        """Return since when a host is there."""
+        found = self.store.read("SELECT joined FROM hosts WHERE name = ?", name)
+        return float(found[0][0]) if found else self.store.clock()
+
+    def set_hosts(self, who: str, entries: Mapping[str, HostEntry]) -> None:
+        """Be told which hosts there are."""
+        old = self.hosts()
+        if old == dict(entries):
+            return
+        with self.store.write() as database:
+            for name in set(old) - set(entries):
+                database.execute("DELETE FROM hosts WHERE name = ?", (name,))
+            for name, entry in entries.items():
+                database.execute(
+                    "INSERT INTO hosts VALUES (?, ?, ?, ?) ON CONFLICT (name) "
+                    "DO UPDATE SET address = excluded.address, "
+                    "state = excluded.state",
+                    (name, entry.address, entry.state, self.store.clock()))
+            self.store.note(database, who, "hosts", {
+                name: [entry.address, entry.state]
+                for name, entry in entries.items()})
+
+    # Rules
+
+    def rules(self) -> list[Rule]:
+        """Return the rules, the oldest first."""
+        return [Rule(number, kind, vm, tuple(json.loads(hosts)), who, at)
+                for number, kind, vm, hosts, who, at in self.store.read(
+                    "SELECT id, kind, vm, hosts, who, at FROM rules "
+                    "ORDER BY id")]
+
+    def add_rule(self, who: str, kind: str, vm: str,
+                 hosts: Sequence[str]) -> int:
+        """Add a rule; return its number. Raises BadData."""
+        check(kind, vm, hosts)
+        with self.store.write() as database:
+            number = int(database.execute(
+                "INSERT INTO rules (kind, vm, hosts, who, at) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (kind, vm, json.dumps(sorted(hosts)), who,
+                 self.store.clock())).lastrowid or 0)
+            self.store.note(database, who, "rule", {
+                "id": number, "kind": kind, "vm": vm, "hosts": list(hosts)})
+        return number
+
+    def drop_rule(self, who: str, number: int) -> bool:
+        """Remove a rule; return whether it was there."""
+        with self.store.write() as database:
+            found = database.execute("DELETE FROM rules WHERE id = ?",
+                                     (number,)).rowcount
+            if found:
+                self.store.note(database, who, "rule removed", {"id": number})
+        return bool(found)
+
+    # Decisions
+
+    def record(self, mode: str, text: str, output: Mapping[str, Any],
+               made_of: Optional[Mapping[str, Any]]) -> int:
+        """
+        Write down what a round has come to; return its number.
+
+        One that says the same as the last is that one, again.
+        """
+        now, words = self.store.clock(), json.dumps(output, sort_keys=True)
+        with self.store.write() as database:
+            last = database.execute(
+                "SELECT id, mode, output, epoch FROM decisions "
+                "ORDER BY id DESC LIMIT 1").fetchone()
+            if last and last[1:] == (mode, words, self.store.epoch):
+                database.execute("UPDATE decisions SET until = ?, "
+                                 "rounds = rounds + 1 WHERE id = ?",
+                                 (now, last[0]))
+                return int(last[0])
+            blob = made_of and zlib.compress(json.dumps(made_of).encode())
+            return int(database.execute(
+                "INSERT INTO decisions (at, until, rounds, epoch, mode, text, "
+                "output, input) VALUES (?, ?, 1, ?, ?, ?, ?, ?)",
+                (now, now, self.store.epoch, mode, text, words, blob)
+                ).lastrowid or 0)
+
+    def prune(self) -> None:
+        """Forget old decisions."""
+        with self.store.write() as database:
+            database.execute("DELETE FROM decisions WHERE until < ?",
+                             (self.store.clock() - KEPT,))
+
+    def decisions(self, count: int, since: float = 0.0) -> list[Recorded]:
+        """Return the last ones, the newest first."""
+        return [Recorded.of(row) for row in self.store.read(
+            f"SELECT {COLUMNS} FROM decisions WHERE until >= ? "
+            "ORDER BY id DESC LIMIT ?", since, count)]
+
+    def decision(self, number: int) -> Optional[Recorded]:
+        """Return one of them."""
+        found = self.store.read(
+            f"SELECT {COLUMNS} FROM decisions WHERE id = ?", number)
+        return Recorded.of(found[0]) if found else None
+
+    def input(self, number: int) -> Optional[dict[str, Any]]:
+        """Return what a decision was made of, None if that was not kept."""
+        found = self.store.read("SELECT input FROM decisions WHERE id = ?",
+                                number)
+        if not found or found[0][0] is None:
+            return None
+        made: dict[str, Any] = json.loads(zlib.decompressobj().decompress(
+            found[0][0], BIG))
+        return made
+
+    # Alarms and audit
+
+    def alarms(self) -> list[tuple[str, float, str]]:
+        """Return (name, since, text) of what a person should look at."""
+        return [(str(name), float(at), str(text)) for name, at, text in
+                self.store.read("SELECT name, at, text FROM alarms "
+                                "ORDER BY at, name")]
+
+    def audit(self, count: int) -> list[audit.Entry]:
+        """Return the last rows of the audit log, the newest first."""
+        return [audit.Entry(seq, at, who, what, json.loads(data), epoch, found)
+                for seq, at, who, what, data, epoch, found in self.store.read(
+                    "SELECT seq, at, who, what, data, epoch, hash FROM audit "
+                    "ORDER BY seq DESC LIMIT ?", count)]
+
+    def audit_wrong(self) -> tuple[int, int]:
+        """Return (first row that was changed or 0, how many there are)."""
+        rows = self.store.read("SELECT seq, at, who, what, data, epoch, hash "
+                               "FROM audit ORDER BY seq")
+        return audit.wrong(iter(rows)), len(rows)

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The loop: look, decide, write down, and do it if that is wanted.
+
+A controller that is dead stops nothing: what it has begun ends without it, and
+its successor finds that in the journal.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+from wsm.cli import outlook
+from wsm.controller import breaker, shown
+from wsm.controller.collector import Collector
+from wsm.controller.executor import Ended, Executor
+from wsm.controller.journal import Entry, Journal
+from wsm.controller.leader import Leader
+from wsm.controller.ledger import Ledger
+from wsm.controller.setup import Mode, Settings
+from wsm.controller.store import Deposed, Store, StoreGone
+from wsm.plan import planner
+from wsm.plan.estimate import Estimate
+from wsm.plan.fleet import Fleet, Flight, Guest
+from wsm.plan.inventory import Host
+from wsm.plan.learn import Past as Lesson
+from wsm.plan.past import KEPT, Past, Trip
+from wsm.plan.planner import Decision, Step
+from wsm.plan.policy import Policy
+
+LOG = logging.getLogger("wsm-controller")
+COOL = 300.0                    # s after a move in which its spot must cool
+PRUNE = 3600.0                  # s
+WHOLE = 300.0                   # s between inputs that are kept in quiet times
+
+
+class NotNow(Exception):
+    """What cannot be done now; the text says why and what helps."""
+
+
+@dataclass
+class Stats:
+    """What is counted for /metrics."""
+
+    rounds: int = 0
+    seconds: float = 0.0            # of the last round, without the asking
+    results: Counter[str] = field(default_factory=Counter)
+
+
+class Controller:
+    """All of it but the API."""
+
+    def __init__(self, settings: Settings, policy: Policy, store: Store,
+                 collector: Collector, executor: Executor,
+                 clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.policy = policy
+        self.store = store
+        self.ledger = Ledger(store)
+        self.leader = Leader(store, settings.cluster, settings.name)
+        self.collector = collector
+        self.executor = executor
+        self.clock = clock
+        self.past = Past()
+        self.stats = Stats()
+        self.since = 0.0                # when it has become the leader
+        self.problem = ""
+        self.last: Optional[Decision] = None
+        self.last_id = 0
+        self._lessons: Optional[tuple[Lesson, ...]] = None
+        self._pruned = self._whole = float("-inf")
+
+    @property
+    def fleet(self) -> Fleet:
+        """What is known of hosts and VMs."""
+        return self.collector.intake.fleet
+
+    @property
+    def journal(self) -> Journal:
+        """The moves."""
+        return self.executor.journal
+
+    # What is wanted
+
+    def mode(self) -> Mode:
+        """Return what is done with decisions; raise StoreGone."""
+        mode = Mode(self.store.setting("mode", self.settings.mode.value))
+        if mode is Mode.AUTO and self.store.setting("breaker"):
+            return Mode.ASK
+        return mode
+
+    def set_mode(self, who: str, mode: Mode) -> None:
+        """Be told what to do; a person has looked at what has happened."""
+        self.store.set(who, "mode", mode.value)
+        self.store.set(who, "looked", str(self.clock()))
+        if self.store.setting("breaker"):
+            self.store.set(who, "breaker", "")
+            self.store.alarm("breaker", None)
+
+    def paused(self) -> bool:
+        """Return whether nothing is to be begun."""
+        return bool(self.store.setting("paused"))
+
+    def waits(self) -> float:
+        """Return the seconds for which it only looks, after its start."""
+        return max(0.0, self.since + self.settings.settle - self.clock())
+
+    # A round
+
+    async def run(self) -> None:
+        """Go round until cancelled."""
+        while True:
+            begun = time.monotonic()
+            await self.once()
+            spent = time.monotonic() - begun
+            await asyncio.sleep(max(0.5, self.policy.interval - spent))
+
+    async def once(self) -> Optional[Decision]:
+        """Make one round; return the decision, None if it may make none."""
+        try:
+            if self.leader.take():
+                if not self.since:
+                    self._begin()
+                return await self._round()
+            self._stop("another controller leads")
+        except StoreGone as error:
+            self._stop(f"the store does not work: {error}")
+        except Deposed as error:
+            self.leader.give()
+            self.since = 0.0
+            self._stop(str(error))
+        return None
+
+    def _stop(self, problem: str) -> None:
+        if problem != self.problem:
+            LOG.warning("decides nothing: %s", problem)
+        self.problem, self.last = problem, None
+
+    def _begin(self) -> None:
+        """Become the leader: remember what others have done."""
+        self.executor.take_up()
+        self.past = remembered(self.journal.ended_since(self.clock() - KEPT),
+                               self.journal.open_entries())
+        self._lessons = None
+        self.since = self.clock()
+        LOG.info("leads in epoch %s", self.store.epoch)
+
+    async def _round(self) -> Decision:
+        now = self.clock()
+        entries, rules = self.ledger.hosts(), self.ledger.rules()
+        await self.collector.round(now, entries, rules, self.executor.flights)
+        for ended in self.executor.ended():
+            self._landed(ended)
+        self.executor.take_up()
+        begun = time.monotonic()
+        self.fleet.flights = self._flights()
+        decision = planner.decide(self.fleet, self.policy, self.past,
+                                  self.cost)
+        self.stats.seconds = time.monotonic() - begun
+        self.stats.rounds += 1
+        self._watch(decision, now)
+        mode = self.mode()
+        self.last_id = self.ledger.record(
+            mode.value, decision.text(), shown.decision_json(decision),
+            self._made_of(decision, now))
+        self.problem, self.last = "", decision
+        if mode is Mode.AUTO and not self.paused() and not self.waits():
+            for step in decision.steps:
+                self._begin_step(step, now)
+        return decision
+
+    def _made_of(self, decision: Decision, now: float
+                 ) -> Optional[dict[str, Any]]:
+        """Return what is kept of the round's input, at quiet times rarely."""
+        if now - self._pruned > PRUNE:
+            self._pruned = now
+            self.ledger.prune()
+        if not decision.spots and now - self._whole < WHOLE:
+            return None
+        self._whole = now
+        return shown.fleet_json(self.fleet)
+
+    def _flights(self) -> dict[str, Flight]:
+        """Return all moves that are under way between hosts that are known."""
+        both = {**self.collector.intake.foreign, **self.executor.flights}
+        return {vm: flight for vm, flight in both.items()
+                if vm in self.fleet.guests
+                and {flight.source, flight.to} <= set(self.fleet.nodes)}
+
+    def cost(self, guest: Guest, to: str) -> Estimate:
+        """Return what a move would cost now; see planner.Cost."""
+        if self._lessons is None:
+            self._lessons = tuple(self.journal.past())
+        here: Host = self.fleet.nodes[guest.use.host].host
+        return outlook.cost_of(
+            outlook.Subject(guest.use, guest.spec, here, self._lessons),
+            self.fleet.nodes[to].host)
+
+    # Moves
+
+    def _begin_step(self, step: Step, now: float, spot: str = "") -> bool:
+        """Begin a move, unless the VM's last ones have failed just now."""
+        recent = self.journal.ended_since(now - breaker.BACK)
+        if not spot and breaker.waits(recent, step.vm) > now:
+            return False
+        if not self.executor.begin(step, spot):
+            return False
+        self.past.note_begin(now)
+        LOG.info("%s", step.why)
+        return True
+
+    def _landed(self, ended: Ended) -> None:
+        """Take in how a move has ended."""
+        flight = ended.flight
+        self.stats.results[ended.result] += 1
+        LOG.info("%s: %s -> %s: %s %s", flight.vm, flight.source, flight.to,
+                 ended.result, ended.text)
+        self._lessons = None
+        if ended.result != "moved":
+            return
+        guest = self.fleet.guests.get(flight.vm)
+        if guest and guest.use.host == flight.source and (
+                flight.to in self.fleet.nodes):
+            self.fleet.move(flight.vm, flight.to)
+        self.past.note_end(flight.vm, Trip(ended.at, flight.source, flight.to,
+                                           flight.hard))
+
+    def _watch(self, decision: Decision, now: float) -> None:
+        """See whether moves have helped; if not, stop deciding alone."""
+        looked = float(self.store.setting("looked", "0"))
+        recent = self.journal.ended_since(max(looked, now - breaker.BACK))
+        hot = {spot.key for spot in decision.spots}
+        for entry in recent:
+            if (entry.cooled is None and entry.move.result == "moved"
+                    and now - entry.move.ended >= COOL):
+                self.journal.note_cooled(entry.move.id, entry.spot not in hot)
+        why = "; ".join(breaker.reasons(recent, now))
+        if why and not self.store.setting("breaker"):
+            LOG.warning("asks from now on: %s", why)
+            self.store.set(self.settings.name, "breaker", why)
+            self.store.alarm("breaker", f"{why}. It asks until 'wsmctl mode "
+                             "auto'")
+        self._alarms()
+
+    def _alarms(self) -> None:
+        """Tell what a person should look at; end what is over."""
+        wanted = {f"vm {vm}": f"{vm} has two owners: nothing is done with it"
+                  for vm in self.collector.intake.split}
+        for entry in self.journal.open_entries():
+            if entry.move.text:
+                wanted[f"move {entry.move.vm}"] = entry.move.text
+        for host, why in self.collector.silent.items():
+            if not self.fleet.nodes.get(host) or not self.fleet.is_known(
+                    host, self.policy.hot.stale):
+                wanted[f"host {host}"] = why
+        old = {name: text for name, _, text in self.ledger.alarms()
+               if name != "breaker"}
+        for name in set(old) - set(wanted):
+            self.store.alarm(name, None)
+        for name, text in wanted.items():
+            if old.get(name) != text[:1000]:
+                self.store.alarm(name, text)
+
+    # Orders of people
+
+    def apply(self, who: str, number: int,
+              only: Optional[str] = None) -> list[Step]:
+        """Begin what a decision says, as far as it is still right."""
+        if self.problem or self.last is None:
+            raise NotNow(self.problem or "nothing was decided yet")
+        if self.paused():
+            raise NotNow("it is paused: 'wsmctl pause --off'")
+        recorded = self.ledger.decision(number)
+        if recorded is None:
+            raise NotNow(f"there is no plan {number}: 'wsmctl plan'")
+        wanted = [each for each in recorded.output["steps"]
+                  if only in (None, each["vm"])]
+        steps = [step for step in self.last.steps for each in wanted
+                 if shown.same_step(shown.step_json(step), each)]
+        if len(steps) < len(wanted) or not wanted:
+            raise NotNow(f"plan {number} is not what would be done now: "
+                         "'wsmctl plan'")
+        now = self.clock()
+        with self.store.write() as database:
+            self.store.note(database, who, "apply", {
+                "plan": number, "vms": [step.vm for step in steps]})
+        return [step for step in steps
+                if self._begin_step(step, now, step.spot)]
+
+    def cancel(self, who: str, name: str) -> Entry:
+        """Cancel a move, by its VM or its id."""
+        for entry in self.journal.open_entries():
+            if name in (entry.move.vm, entry.move.id):
+                self.journal.want_cancel(entry.move.id, who)
+                return entry
+        raise NotNow(f"no move of {name[:80]!r} is under way")
+
+    async def close(self) -> None:
+        """Stop, in good order; what is under way goes on."""
+        await self.collector.close()
+        await asyncio.to_thread(self.executor.stop, 5.0)
+        self.leader.give()
+
+
+def remembered(ended: list[Entry], under_way: list[Entry]) -> Past:
+    """Return what a journal says of the last hours."""
+    past = Past()
+    for entry in sorted([*ended, *under_way],
+                        key=lambda each: each.move.begun):
+        past.note_begin(entry.move.begun)
+    for entry in sorted(ended, key=lambda each: each.move.ended):
+        move = entry.move
+        if move.result == "moved":
+            past.note_end(move.vm, Trip(move.ended, move.source,
+                                        move.destination, entry.hard))
+    return past
