@@ -493,8 +493,7 @@ class Move:
         """
         left, since = None, time.monotonic()
         while POSTCOPY_FAILED in state and not self.interrupts:
-            answer = self.source.monitor(self.name, "query-migrate")
-            if answer.get("status") == "postcopy-paused":
+            if self.qemu_gave_up():
                 break
             self.look()
             if self.info.get("remaining") != left:
@@ -506,6 +505,14 @@ class Move:
             time.sleep(self.args.interval)
             state = self.settled_state()
         return state
+
+    def qemu_gave_up(self) -> bool:
+        """Return whether QEMU has lost its connections, too."""
+        try:
+            answer = self.source.monitor(self.name, "query-migrate")
+        except VirshError:
+            return False    # it has just ended; the next look tells
+        return bool(answer.get("status") == "postcopy-paused")
 
     def break_up(self) -> None:
         """Have both QEMUs give up their connection."""

@@ -432,6 +432,26 @@ class Resumes(VirshWsm):
         self.assertIn("all of it is there", self.run_it(0, "--resume"))
         self.assertEqual(self.calls("> migrate |domjobabort"), [])
 
+    def test_ends_between_two_questions(self) -> None:
+        """It was there when the state was asked, and is whole now."""
+        ended = answer('qemu-monitor-command vm1 .*"query-migrate"', "",
+                       "Requested operation is not valid: domain is not "
+                       "running")
+        self.scene(here=[ended, *BROKEN], there=RUNS)
+        hosts = self.hosts
+
+        class Until(list[Any]):
+            """The state here: broken until query-migrate was asked."""
+
+            def __iter__(self) -> Any:
+                asked = any('"query-migrate"' in line
+                            for line in hosts.state["log"])
+                return iter([*(GONE if asked else []), *list.__iter__(self)])
+
+        hosts.state["hosts"][""] = Until(hosts.state["hosts"][""])
+        self.assertIn("all of it is there", self.run_it(0, "--resume"))
+        self.assertEqual(self.calls("> migrate |domjobabort"), [])
+
     def test_stalled(self) -> None:
         """What does not move is broken up and taken up."""
         self.phases = [phase("postcopy", remaining=3)]
