@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from dev.common import Failure
 from dev.demo.guest.agent import CONTROL_PORT, ECHO_PORT
 from dev.demo.network import GUEST_ADDRESS, Lan
+from dev.demo.process import PATIENCE
 
 HEARTBEAT_SECONDS = 0.01
-CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 30.0
 CLIENT_NICENESS = -10
 PROGRESS = re.compile(r"progress: ([\d.]+) s, ([\d.]+) tps")
 
@@ -93,7 +94,7 @@ class Job:
 
 
 def run_job(network: Lan, *request: object,
-            seconds: float = 120.0) -> Result:
+            seconds: float = PATIENCE) -> Result:
     """Runs a job in the guest to its end."""
     try:
         return Job(network, *request).wait(seconds)

@@ -28,6 +28,7 @@ from dev.demo.summary import Checks, average, longest
 from dev.demo.three_hosts import NAMES, NETWORKS, Site, make_site
 from dev.rig.basics import run
 from dev.rig.host import Host
+from wsm.agent import vmfind
 
 GUESTS = dict(zip(("db1", "db2"), NETWORKS))
 COMMANDS = 10               # at most, from a fresh clone to the last one
@@ -121,8 +122,8 @@ def started(name: str, settings: Settings, guest: Guest,
 
 def alive(folder: Path, name: str) -> bool:
     """Returns whether the QEMU that was started by hand runs."""
-    pid = (folder / f"{name}.pid").read_text(encoding="ascii").strip()
-    return Path(f"/proc/{pid}").exists()
+    pid = (folder / f"{name}.pid").read_text(encoding="ascii")
+    return vmfind.process(int(pid)) is not None     # no zombie
 
 
 def add_hosts(shell: Shell, settings: Settings) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dev.common import Failure
-from dev.demo.process import Machine
+from dev.demo.process import PATIENCE, Machine
 from dev.rig.qmp import Json, QmpClosed, QmpError
 
 PORT = 4444
 POLL_SECONDS = 0.25
-LIMIT_SECONDS = 240.0
 FINAL = ("completed", "failed", "cancelled")
 
 
@@ -56,9 +55,9 @@ def migrate(source: Machine, destination: Machine,
         source.command("migrate", uri=uri)
         while not _poll(result, source, destination, on_phase):
             on_poll(result)
-            if time.monotonic() > result.begin + LIMIT_SECONDS:
+            if time.monotonic() > result.begin + PATIENCE:
                 raise Failure("the migration did not end within "
-                              f"{LIMIT_SECONDS:.0f} s (phase "
+                              f"{PATIENCE:.0f} s (phase "
                               f"{result.source.get('phase')})")
             time.sleep(POLL_SECONDS)
     except QmpError as error:

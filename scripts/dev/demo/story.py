@@ -18,20 +18,17 @@ from dev.demo.guest_disk import DISK_BYTES, Guest
 from dev.demo.logged import LiveLine
 from dev.demo.migrate import PORT, Migration, migrate
 from dev.demo.network import Lan, Network, make_network
-from dev.demo.process import WHOLE_SYSTEM, Machine, Plan
+from dev.demo.process import PATIENCE, WHOLE_SYSTEM, Machine, Plan
 from dev.demo.progress import progress_line
 from dev.demo.summary import Checks, Findings, Way, report
 from dev.rig.host import Host
 
-BOOT_SECONDS = 150.0
-DATABASE_SECONDS = 60.0
 WARM_UP_SECONDS = 12.0
 PGBENCH_CLIENTS = 2
 # By the guest's clock, which runs fast if its kernel was wrong about the speed
 # of its clock when it booted on a busy machine; it is stopped long before
 PGBENCH_SECONDS = 36000
 SETTLE_SECONDS = 1.0
-SHUTDOWN_SECONDS = 60.0
 PROGRESS_SECONDS = 2.0
 NEXT = f"""
 Next: your own VM
@@ -161,28 +158,41 @@ def wait_for_database(network: Lan, heartbeat: Heartbeat,
     """Waits until the guest's agent answers and its database is ready."""
     line = LiveLine()
     begin = time.monotonic()
-    while not heartbeat.last():
+
+    def waiting(what: str) -> None:
         elapsed = time.monotonic() - begin
-        if not alive() or elapsed > BOOT_SECONDS:
-            raise Failure("the guest did not boot; its console and QEMU's "
-                          f"messages are beside its disk: {disk}")
-        line.show(f"Booting Debian: {elapsed:4.0f} s")
+        if not alive() or elapsed > PATIENCE:
+            raise Failure(f"{what}: "
+                          + (f"not done after {elapsed:.0f} s" if alive()
+                             else "its QEMU has ended")
+                          + "; the guest's console and QEMU's messages are "
+                          f"beside its disk: {disk}")
+        line.show(f"{what}: {elapsed:4.0f} s")
         time.sleep(0.2)
-    while time.monotonic() < begin + BOOT_SECONDS + DATABASE_SECONDS:
-        line.show(f"Starting PostgreSQL: {time.monotonic() - begin:4.0f} s")
-        try:
-            if Job(network, "ready").wait(30).code == 0:
-                break
-        except OSError:
-            pass    # the agent is not there yet
-        time.sleep(0.5)
-    else:
-        raise Failure("PostgreSQL did not start in the guest; the guest's "
-                      f"console is beside its disk: {disk}")
+
+    while not heartbeat.last():
+        waiting("Booting Debian")
+    while not _answers(network, lambda: waiting("Starting PostgreSQL")):
+        waiting("Starting PostgreSQL")
     run_job(network, "balances")    # reads all tables: warms the caches
     kernel = " ".join(run_job(network, "hello").lines)
     line.keep(f"Guest is up after {time.monotonic() - begin:.0f} s: Debian, "
               f"{kernel}, PostgreSQL answers")
+
+
+def _answers(network: Lan, waiting: Callable[[], None]) -> bool:
+    """Returns whether the database does; waiting() is called meanwhile."""
+    try:
+        job = Job(network, "ready")
+    except OSError:
+        return False    # the agent is not there yet
+    with closing(job):
+        while job.running():
+            waiting()
+        try:
+            return job.wait(0).code == 0
+        except Failure:
+            return False    # it was stopped on the way
 
 
 def measure(title: str, load: Load, skip: float, seconds: float) -> float:
@@ -263,7 +273,7 @@ def check_guest(findings: Checks, network: Lan,
     """Ends the load, has the guest check its data, and shuts it down."""
     line = LiveLine()
     load.job.stop()
-    load.job.wait(SHUTDOWN_SECONDS)
+    load.job.wait(PATIENCE)
 
     def job(title: str, name: str) -> Result:
         line.show(f"In the guest: {title}")
@@ -291,7 +301,7 @@ def check_guest(findings: Checks, network: Lan,
                    f"{numbers.get('Bad checksums', '?').strip()} bad")
     line.show("Shutting the guest down")
     with closing(Job(network, "poweroff")):
-        wait_exit(SHUTDOWN_SECONDS)
+        wait_exit(PATIENCE)
     line.keep("The guest checked its data and was shut down.")
 
 
