@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Mapping
 
 from wsm.plan import toml
+from wsm.plan.inventory import RESERVE
 from wsm.plan.plain import BadData
 from wsm.plan.spec import ID
 
@@ -33,7 +34,7 @@ class Pool:
     """A folder of images."""
 
     path: str
-    reserve: float = 0.1
+    reserve: float = RESERVE
 
 
 @dataclass(frozen=True)

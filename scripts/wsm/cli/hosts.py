@@ -2,6 +2,7 @@
 """wsmctl init, wsmctl host ..."""
 
 import argparse
+import contextlib
 import json
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ from wsm.cli.home import CliError, Home, HostEntry
 from wsm.cli.outlook import host_now
 from wsm.cli.terminal import say, say_json, table, tell
 from wsm.plan import toml
-from wsm.plan.inventory import Host, HostState, human
+from wsm.plan.inventory import RESERVE, Host, HostState, human
 from wsm.plan.spec import ID
 
 TIMEOUT = 120
@@ -219,6 +220,15 @@ def remove(home: Home, args: argparse.Namespace) -> int:
                 {"host": args.name, "state": "removed"})
 
 
+def percent(text: str) -> float:
+    """Return a part of 100, less than all of it; raise ArgumentTypeError."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (found := float(text)) < 100:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is no percentage from 0 to "
+                                     "99")
+
+
 def options(commands: Any) -> None:
     """Describe these verbs."""
     parser = commands.add_parser("init", help="make a cluster")
@@ -245,9 +255,9 @@ def options(commands: Any) -> None:
                       help="do not start the agent")
     each.add_argument("--pool", metavar="FOLDER",
                       help="for images; default: /var/lib/wsm/images")
-    each.add_argument("--reserve", type=float, default=10, metavar="PERCENT",
-                      help="of that file system, which stay free "
-                      "(default: 10)")
+    each.add_argument("--reserve", type=percent, default=100 * RESERVE,
+                      metavar="PERCENT", help="of that file system, which "
+                      f"stay free (default: {100 * RESERVE:g})")
     each.add_argument("--network", action="append", default=[],
                       metavar="NAME=BRIDGE")
     each.add_argument("--migration", default="", metavar="ADDRESS",

@@ -7,6 +7,7 @@ from typing import Iterator, Mapping, Optional
 
 GIB = 1 << 30
 MAX_COPIED = 256 << 20          # bytes of a file that agents copy
+RESERVE = 0.1                   # part of a pool that stays free, if not told
 OLD = ("handed-over", "incomplete")     # images that may be written over
 
 
@@ -25,7 +26,7 @@ class Pool:
 
     free: int                   # bytes
     total: int
-    reserve: float = 0.1        # part of total that stays free
+    reserve: float = RESERVE    # part of total that stays free
     device: int = 0             # of its file system; 0: not known
 
     @property
