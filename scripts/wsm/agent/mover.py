@@ -21,7 +21,7 @@ from wsm import durable
 from wsm.agent import facts, launch, stock, taps, vmfind
 from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
 from wsm.agent.owner import Owner
-from wsm.agent.vms import Known, NoMove, Refused, Vms, replace_owner
+from wsm.agent.vms import Known, NoMove, Refused, Vms, read_spec, replace_owner
 from wsm.plan import spec
 from wsm.plan.ends import End, File, Word, word_of
 from wsm.plan.fingerprint import Fingerprint, compare
@@ -647,7 +647,7 @@ class Mover:
         """Return the description of a VM that is here, or has left."""
         path = self.vms.folder(vm) / "left.toml"
         if not self.vms.spec_path(vm).exists() and path.exists():
-            return spec.loads(path.read_text(encoding="utf-8"))
+            return read_spec(path)
         return self.vms.described(vm)
 
     async def _adopt_and_run(self, monitor: Monitor) -> None:

@@ -229,7 +229,7 @@ class Door:
             return spec.from_json(json.loads(text))
         path = self.vms.folder(name) / "left.toml"
         if spec.NAME.fullmatch(name) and path.exists():
-            return spec.loads(path.read_text(encoding="utf-8"))
+            return vms.read_spec(path)
         return None
 
     async def list_vms(self, _request: web.Request) -> web.Response:
@@ -254,16 +254,18 @@ class Door:
 
     async def images(self, _request: web.Request) -> web.Response:
         """The old copies of VMs that have left."""
-        return answer({"images": [copy for left in self.vms.left()
+        found, damaged = self.vms.left()
+        return answer({"images": [copy for left in found
                                   for copy in stock.copies(self.config,
-                                                           left)]})
+                                                           left)],
+                       "damaged": damaged})
 
     async def remove_image(self, request: web.Request) -> web.Response:
         """Remove an old copy; the controller has seen its VM elsewhere."""
         data = await self.order(request)
         name, disk = text_of(data, "vm"), text_of(data, "disk")
         self.mover.busy(name, "")
-        for left in self.vms.left():
+        for left in self.vms.left()[0]:
             for copy in stock.copies(self.config, left):
                 if (copy.vm, copy.disk) == (name, disk):
                     self.vms.drop_copy(copy)

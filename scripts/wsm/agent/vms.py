@@ -92,13 +92,13 @@ class Vms:
         if not spec.NAME.fullmatch(name):
             raise Refused(f"{name[:80]!r} is no name of a VM")
         try:
-            return spec.loads(self.spec_path(name).read_text("utf-8"))
+            return read_spec(self.spec_path(name))
         except FileNotFoundError as error:
             raise Refused(f"there is no VM {name} on {self.config.host}: "
                           "'wsmctl vm list' shows those that are there"
                           ) from error
         except BadData as error:
-            raise Refused(f"{self.spec_path(name)}: {error}") from error
+            raise Refused(str(error)) from error
 
     def save_spec(self, made: spec.Spec) -> None:
         """Write a description."""
@@ -109,10 +109,17 @@ class Vms:
         return sorted(path.stem for path in self.config.specs.glob("*.toml")
                       if spec.NAME.fullmatch(path.stem))
 
-    def left(self) -> list[spec.Spec]:
-        """Return the descriptions of VMs that have left."""
-        return [spec.loads(path.read_text(encoding="utf-8")) for path in
-                sorted((self.config.state / "vm").glob("*/left.toml"))]
+    def left(self) -> tuple[list[spec.Spec], list[str]]:
+        """Return (descriptions of VMs that have left, what is damaged)."""
+        found, damaged = [], []
+        for path in sorted((self.config.state / "vm").glob("*/left.toml")):
+            try:
+                found.append(read_spec(path))
+            except FileNotFoundError:
+                continue        # it has just come back
+            except (BadData, OSError) as error:
+                damaged.append(str(error))
+        return found, damaged
 
     def drop_copy(self, copy: Copy) -> None:
         """Remove an image that its own record calls old."""
@@ -520,6 +527,14 @@ class Vms:
                 "runs": known is not None, "owner": owner.state.value,
                 "epoch": owner.epoch, "pid": known.pid if known else 0,
                 "peer": owner.peer}
+
+
+def read_spec(path: Path) -> spec.Spec:
+    """Return the description in a file; raise BadData, which names it."""
+    try:
+        return spec.loads(path.read_text(encoding="utf-8"))
+    except (BadData, UnicodeDecodeError) as error:
+        raise BadData(f"{path}: {error}") from error
 
 
 def uses_host_cpu(words: tuple[str, ...]) -> bool:

@@ -2,14 +2,15 @@
 """wsmctl image list, image gc: old copies of disks."""
 
 import argparse
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from wsm.cli import machines
-from wsm.cli.agents import Agents, NoAnswer
+from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.home import Home
-from wsm.cli.terminal import say, say_json, table, tell
+from wsm.cli.terminal import plain, say, say_json, table, tell
 from wsm.plan.inventory import Copy, human
 from wsm.plan.plain import from_plain, to_plain
 
@@ -45,44 +46,68 @@ def why_keep(copy: Copy, host: str, vms: list[dict[str, Any]],
     return ""
 
 
-def find(agents: Agents, days: float) -> tuple[list[Found], list[str]]:
-    """Return (all old copies, hosts that do not answer)."""
+@dataclass(frozen=True)
+class Seen:
+    """All old copies, and what keeps some from being seen."""
+
+    copies: list[Found]
+    silent: list[str]           # hosts that do not answer
+    damaged: list[str]          # what is wrong at hosts that do
+
+    def tell(self, as_json: bool) -> None:
+        """Say what was not seen; beside the JSON if there is one."""
+        for line in ([f"no answer: {each}: its copies stay"
+                      for each in self.silent]
+                     + [f"damaged: {each}" for each in self.damaged]):
+            print(plain(line), file=sys.stderr if as_json else sys.stdout,
+                  flush=True)
+
+    def status(self, good: int = 0) -> int:
+        """Return the exit status."""
+        return 5 if self.silent else 1 if self.damaged else good
+
+
+def find(agents: Agents, days: float) -> Seen:
+    """Look for old copies everywhere; what is damaged stops nothing."""
     vms, silent = machines.every(agents)
-    found = []
+    found, damaged = [], []
     for host in agents.names():
         try:
-            images = agents[host].get("/images", 60.0)["images"]
+            answer = agents[host].get("/images", 60.0)
         except NoAnswer:
+            continue            # told by those who were asked for VMs
+        except AgentSaid as error:
+            damaged.append(str(error))
             continue
-        for image in images:
+        damaged += [f"{host}: {each}" for each in answer.get("damaged", [])]
+        for image in answer["images"]:
             copy = from_plain(Copy, image)
             found.append(Found(host, copy, why_keep(copy, host, vms, silent,
                                                     days)))
-    return found, silent
+    return Seen(found, silent, damaged)
 
 
 def listing(home: Home, args: argparse.Namespace) -> int:
     """List old copies."""
-    found, silent = find(Agents(home), args.keep)
-    if args.json:
-        say_json([{"host": each.host, "keep": each.keep,
-                   **to_plain(each.copy)} for each in found])
-        return 5 if silent else 0
+    seen = find(Agents(home), args.keep)
     rows = [("HOST", "VM", "DISK", "SIZE", "STATE", "KEPT BECAUSE")]
     rows += [(each.host, each.copy.vm, each.copy.disk,
               human(each.copy.allocated), each.copy.state, each.keep or "-")
-             for each in found]
-    table(rows)
-    for name in silent:
-        say(f"no answer: {name}")
-    return 5 if silent else 0
+             for each in seen.copies]
+    if args.json:
+        say_json([{"host": each.host, "keep": each.keep,
+                   **to_plain(each.copy)} for each in seen.copies])
+    else:
+        table(rows)
+    seen.tell(args.json)
+    return seen.status()
 
 
 def collect(home: Home, args: argparse.Namespace) -> int:
     """Remove old copies that nobody needs."""
     agents = Agents(home)
-    found, silent = find(agents, args.keep)
-    freed = [each for each in found if not each.keep]
+    seen = find(agents, args.keep)
+    freed = [each for each in seen.copies if not each.keep]
     total = sum(each.copy.allocated for each in freed)
     for each in freed:
         if not args.json:
@@ -96,9 +121,8 @@ def collect(home: Home, args: argparse.Namespace) -> int:
             "bytes": total, "dry-run": args.dry_run, "images": [
                 {"host": each.host, **to_plain(each.copy)}
                 for each in freed]})
-    for name in silent if not args.json else ():
-        say(f"no answer: {name}: its copies stay")
-    return 5 if silent else 3 if args.dry_run and freed else 0
+    seen.tell(args.json)
+    return seen.status(3 if args.dry_run and freed else 0)
 
 
 def options(commands: Any) -> None:
