@@ -202,6 +202,39 @@ def wsmctl_refused(scene: Scene) -> None:
         cluster.ctl('vm', 'stop', VM, '--force')    # nobody acts any more
 
 
+@test(CONFIG, slow=True)
+def wsmctl_verbs(scene: Scene) -> None:
+    """A QEMU is adopted by a monitor; what status shows; a damaged file."""
+    with Cluster(scene) as cluster:
+        cluster.guest(adopt=False)
+        adopt = ('vm', 'adopt', 'alpha', VM, '--qmp')
+        text = cluster.ctl(*adopt, 'qmp2', status=2)
+        require('begins with /' in text, text)
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.bind(str(scene.folder / 'no qemu'))
+            stream.listen()
+            text = cluster.ctl(*adopt, str(scene.folder / 'no qemu'), status=1)
+            require('no QEMU' in text, text)
+        cluster.ctl(*adopt, str(scene.folder / 'qmp2'))
+        cluster.ctl('host', 'cordon', 'beta')
+        cluster.ctl('migrate', VM, '--dry-run', status=4)
+        cluster.ctl('host', 'uncordon', 'beta')
+        seen = cluster.json('status', '--hosts')
+        require([host['name'] for host in seen['hosts']] == ['alpha', 'beta']
+                and 'vms' not in seen, f'{seen}')
+        cluster.ctl('migrate', VM)
+        rows = cluster.json('status', '--vms')['vms']
+        require([row['host'] for row in rows] == ['beta'], f'{rows}')
+        left = cluster.folder('alpha') / f'state/vm/{VM}/left.toml'
+        good = left.read_text('utf-8')
+        left.write_text(good[:len(good) // 2], 'utf-8')
+        text = cluster.ctl('image', 'list', status=1)
+        require(f'damaged: alpha: {left}' in text, text)
+        cluster.ctl('migrate', VM)      # what is torn is written anew
+        require('beta' in cluster.ctl('image', 'list'), 'the copy at beta')
+        cluster.expect_at('alpha')
+
+
 def configure(cluster: Cluster, name: str, text: str) -> None:
     """Give an agent another agent.toml, and start it anew."""
     path = cluster.folder(name) / 'etc/agent.toml'

@@ -39,6 +39,7 @@ CHUNK = 1 << 20
 TICK = 1.0
 WATCH = 10.0            # s between looks at what guests use
 VERSION = "1"
+CAN = ("adopt-qmp",)    # what agents of the same version may not know
 Json = Mapping[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -172,7 +173,7 @@ class Door:
         return answer({"host": self.config.host, "api": VERSION,
                        "cluster": self.config.cluster, "time": time.time(),
                        "epoch": self.gate.held.epoch,
-                       "holder": self.gate.held.instance})
+                       "holder": self.gate.held.instance, "can": CAN})
 
     async def host(self, request: web.Request) -> web.Response:
         """The host as it is now, with its old copies of a VM."""
@@ -325,8 +326,9 @@ class Door:
         data = await self.order(request)
         name, verb = text_of(data, "name"), request.match_info["verb"]
         if verb == "adopt":
-            found = await self.vms.adopt(name, number_of(data, "pid"),
-                                         bool(data.get("dry-run")))
+            found = await self.vms.adopt(
+                vms.Which(text_of(data, "qmp"), number_of(data, "pid"), name),
+                bool(data.get("dry-run")))
             return answer({"spec": found.spec, "findings": found.findings,
                            "toml": spec.dumps(found.spec)
                            if found.spec else ""})

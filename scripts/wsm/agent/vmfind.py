@@ -3,6 +3,8 @@
 
 import os
 import re
+import socket
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Optional
@@ -13,6 +15,8 @@ from wsm.plan.argv import Option
 ON = ("on", "yes", "true", "")
 QEMU_NAME = re.compile(r"qemu-system-|qemu-kvm|kvm$")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+CONNECT = 3.0           # s
+CREDENTIALS = struct.Struct("3i")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def processes() -> Iterator[Process]:
         if not entry.isdigit():
             continue
         words = read_argv(int(entry))
-        if not words or not QEMU_NAME.search(os.path.basename(words[0])):
+        if not words or not is_qemu(words):
             continue
         found = process(int(entry))
         try:
@@ -71,6 +75,21 @@ def processes() -> Iterator[Process]:
             continue
         if found and here:
             yield found
+
+
+def is_qemu(words: tuple[str, ...]) -> bool:
+    """Return whether a command line is a QEMU's."""
+    return bool(QEMU_NAME.search(os.path.basename(words[0])))
+
+
+def listener(path: str) -> int:
+    """Return who listens at a socket, 0 if it is not seen from here."""
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(CONNECT)
+        stream.connect(path)
+        pid, _uid, _gid = CREDENTIALS.unpack(stream.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+        return int(pid)
 
 
 def alive(pid: int, started: int) -> bool:

@@ -51,6 +51,15 @@ class Known:
     made: tuple[str, ...] = ()  # what was lent to it
 
 
+@dataclass(frozen=True)
+class Which:
+    """A QEMU that is to be adopted, by the first of these that is given."""
+
+    qmp: str = ""               # path of a monitor of it
+    pid: int = 0
+    name: str = ""              # as in its -name; else what it is to be called
+
+
 def sha256(path: str) -> FileFact:
     """Return what a file is."""
     digest = hashlib.sha256()
@@ -181,16 +190,16 @@ class Vms:
 
     # Adoption
 
-    async def adopt(self, name: str, pid: int, dry: bool) -> Adoption:
+    async def adopt(self, which: Which, dry: bool) -> Adoption:
         """Describe a QEMU that runs, and unless @dry take care of it."""
-        process = vmfind.process(pid) if pid else self._find(name)
-        if process is None:
-            raise Refused(f"no QEMU with process id {pid} that can be read")
+        process = await asyncio.to_thread(self._process, which)
+        name = which.name
         others = [other.name for other in map(self.known, self.names())
                   if other and other.pid == process.pid]
         if others:
             raise Refused(f"process {process.pid} is VM {others[0]} already")
-        path = await self._free_socket(process)
+        path = await self._free_socket(process, [which.qmp] if which.qmp
+                                       else vmfind.sockets(process))
         monitor = await Monitor(Path(path)).connect()
         try:
             found = adopt.adopt(await self._running(monitor, process, name))
@@ -200,7 +209,19 @@ class Vms:
             self._take(found.spec, process, path)
         return found
 
-    def _find(self, name: str) -> Optional[vmfind.Process]:
+    def _process(self, which: Which) -> vmfind.Process:
+        """Return the QEMU that is meant; raise Refused."""
+        if which.qmp:
+            return listens_at(which.qmp)
+        if not which.pid:
+            return self._find(which.name)
+        found = vmfind.process(which.pid)
+        if found is None:
+            raise Refused(f"no QEMU with process id {which.pid} that can be "
+                          "read")
+        return found
+
+    def _find(self, name: str) -> vmfind.Process:
         for process in vmfind.processes():
             words = process.argv
             if "-name" in words[:-1]:
@@ -208,11 +229,12 @@ class Vms:
                 if given.removeprefix("guest=") == name:
                     return process
         raise Refused(f"no QEMU here was started with '-name {name}'; say "
-                      "which one with --pid")
+                      "which one with --pid or --qmp")
 
-    async def _free_socket(self, process: vmfind.Process) -> str:
+    async def _free_socket(self, process: vmfind.Process,
+                           paths: list[str]) -> str:
         reasons = []
-        for path in vmfind.sockets(process):
+        for path in paths:
             try:
                 monitor = await Monitor(Path(path)).connect(3)
             except QmpGone as error:
@@ -230,9 +252,9 @@ class Vms:
         call = monitor.call
         disks = await facts.guest_disks(call, process)
         cwd = started_in(process, disks)
-        wanted = adopt.files_wanted(process.argv, cwd, tuple(disks))
+        paths = adopt.files_wanted(process.argv, cwd, tuple(disks))
         files = {path: await asyncio.to_thread(sha256, path)
-                 for path in wanted if os.path.isfile(path)}
+                 for path in paths if os.path.isfile(path)}
         names = {device.path.rsplit("/", 1)[1]: device.path
                  for device in await facts.devices(call)}
         config = self.config
@@ -527,6 +549,22 @@ class Vms:
                 "runs": known is not None, "owner": owner.state.value,
                 "epoch": owner.epoch, "pid": known.pid if known else 0,
                 "peer": owner.peer}
+
+
+def listens_at(path: str) -> vmfind.Process:
+    """Return the QEMU whose monitor is at a path; raise Refused."""
+    if not path.startswith("/") or "\0" in path:
+        raise Refused(f"{path[:200]!r} is no path of a monitor: it begins "
+                      "with / and is at the host")
+    try:
+        pid = vmfind.listener(path)
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path[:200]}: {error}; is it there, and does QEMU "
+                      "listen?") from error
+    found = vmfind.process(pid)
+    if found is None or not vmfind.is_qemu(found.argv):
+        raise Refused(f"{path}: who listens there is no QEMU (process {pid})")
+    return found
 
 
 def read_spec(path: Path) -> spec.Spec:

@@ -16,10 +16,15 @@ from wsm.plan.inventory import human
 
 def adopt(home: Home, args: argparse.Namespace) -> int:
     """Describe a QEMU that runs, and take care of it."""
-    agents = Agents(home)
-    found = agents[args.host].order(
-        "/vm/adopt", name=args.name or "", pid=args.pid or 0,
-        dry_run=args.dry_run)
+    if args.qmp and not args.qmp.startswith("/"):
+        raise CliError(f"--qmp {args.qmp}: a path at {args.host} begins with "
+                       "/", 2)
+    agent = Agents(home)[args.host]
+    if args.qmp and "adopt-qmp" not in agent.get("/hello").get("can", []):
+        raise CliError(f"the agent of {agent.name} is older and does not know "
+                       "--qmp: install the new one there, or use --pid")
+    found = agent.order("/vm/adopt", name=args.name or "", pid=args.pid or 0,
+                        qmp=args.qmp or "", dry_run=args.dry_run)
     refused = [each for each in found["findings"]
                if each["level"] == "refused"]
     if args.json:
@@ -38,12 +43,12 @@ def adopt(home: Home, args: argparse.Namespace) -> int:
 
 
 def every(agents: Agents) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return (VMs of all hosts, hosts that do not answer)."""
+    """Return (VMs of all hosts, hosts that do not answer, or not this)."""
     found, silent = [], []
     for host in agents.names():
         try:
             found += agents[host].get("/vms")["vms"]
-        except NoAnswer as error:
+        except (AgentSaid, NoAnswer) as error:
             silent.append(str(error))
     return found, silent
 
@@ -144,8 +149,11 @@ def options(commands: Any) -> None:
     each = verbs.add_parser("adopt", help="take care of a QEMU that runs")
     each.add_argument("host")
     each.add_argument("name", nargs="?", help="as in its -name; with --pid "
-                      "the name that it gets")
-    each.add_argument("--pid", type=int)
+                      "or --qmp the name that it gets")
+    which = each.add_mutually_exclusive_group()
+    which.add_argument("--pid", type=int, help="of its process")
+    which.add_argument("--qmp", metavar="PATH", help="of a monitor of it that "
+                       "nobody else uses, at the host")
     each.add_argument("--dry-run", action="store_true",
                       help="only show the description")
     each.set_defaults(act=adopt)

@@ -3,19 +3,23 @@
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar
 
 from wsm.cli import hosts, machines, outlook
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.home import CliError, Home, Move
 from wsm.cli.terminal import columns, plain, say, say_json, table
-from wsm.plan.inventory import Host, human
+from wsm.plan.inventory import Host, HostState, human
 from wsm.plan.plain import to_plain
 
 CLEAR = "\x1b[H\x1b[2J"
+PARTS = ("hosts", "vms")    # what status shows; moves are the VMs'
+HEAD = 1                    # lines above a table
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,14 @@ class View:
     moves: list[tuple[Move, Mapping[str, Any]]]     # open ones, with figures
 
 
-def look(home: Home) -> View:
-    """Look at everything, as it is now."""
+def look(home: Home, what: Sequence[str] = PARTS) -> View:
+    """Look at everything, or some of PARTS, as it is now."""
     agents = Agents(home)
+    found = [outlook.host_now(agents, name) for name in agents.names()
+             if "hosts" in what]
+    if "vms" not in what:
+        return View(found, [], [host.name for host in found
+                                if host.state is HostState.UNKNOWN], [])
     vms, silent = machines.every(agents)
     moves: list[tuple[Move, Mapping[str, Any]]] = []
     for move in home.open_moves():
@@ -39,16 +48,20 @@ def look(home: Home) -> View:
         except (NoAnswer, AgentSaid) as error:
             figures = {"phase": str(error)}
         moves.append((move, figures))
-    return View([outlook.host_now(agents, name) for name in agents.names()],
-                vms, silent, moves)
+    return View(found, vms, silent, moves)
 
 
-def view_json(home: Home, view: View) -> dict[str, Any]:
-    """Return a view for programs."""
-    return {"hosts": [hosts.host_json(home, host) for host in view.hosts],
-            "vms": view.vms, "silent": view.silent, "moves": [
-                {**to_plain(move), "now": figures}
-                for move, figures in view.moves]}
+def view_json(home: Home, view: View, what: Sequence[str] = PARTS
+              ) -> dict[str, Any]:
+    """Return a view for programs; of @what it was made."""
+    made: dict[str, Any] = {"silent": view.silent}
+    if "hosts" in what:
+        made["hosts"] = [hosts.host_json(home, host) for host in view.hosts]
+    if "vms" in what:
+        made |= {"vms": view.vms, "moves": [
+            {**to_plain(move), "now": figures}
+            for move, figures in view.moves]}
+    return made
 
 
 def move_lines(view: View) -> list[str]:
@@ -62,21 +75,69 @@ def move_lines(view: View) -> list[str]:
     return lines
 
 
-def view_lines(view: View) -> list[str]:
-    """Return a view for people."""
-    return [*columns(hosts.host_rows(view.hosts)), "",
-            *columns(machines.vm_rows(view.vms)), "", *move_lines(view)]
+def view_lines(view: View, what: Sequence[str] = PARTS,
+               most: Optional[int] = None) -> list[str]:
+    """
+    Return a view for people, of @most lines if that can be.
+
+    What moves and who does not answer is always there; of VMs and hosts,
+    those that are as they should be are left out first.
+    """
+    moves = move_lines(view)
+    some_hosts, some_vms = view.hosts, view.vms
+    if most is not None:
+        room = max(0, most - len(moves) - 2)
+        those = min(len(some_hosts) + HEAD, max(
+            room // 2, room - len(some_vms) - HEAD))
+        some_hosts = first(some_hosts, those, lambda host:
+                           host.state is HostState.ACTIVE)
+        some_vms = first(some_vms, room - those, is_calm)
+    lines = []
+    if "hosts" in what:
+        lines += [*columns(hosts.host_rows(some_hosts)),
+                  *more(view.hosts, some_hosts, "--hosts"), ""]
+    if "vms" in what:
+        lines += [*columns(machines.vm_rows(some_vms)),
+                  *more(view.vms, some_vms, "--vms"), ""]
+    return lines + moves
+
+
+def is_calm(vm: Mapping[str, Any]) -> bool:
+    """Return whether a VM runs where it belongs, and stays."""
+    return bool(vm["runs"] and vm["owner"] == "owner" and not vm["moving"])
+
+
+def first(things: list[T], lines: int, calm: Callable[[T], bool]) -> list[T]:
+    """Return as many as fit into so many lines with a head, calm ones last."""
+    if len(things) + HEAD <= lines:
+        return things
+    chosen = sorted(things, key=calm)[:max(0, lines - HEAD - 1)]
+    return [each for each in things if each in chosen]
+
+
+def more(things: Sequence[Any], some: Sequence[Any], option: str
+         ) -> list[str]:
+    """Return a line that says how many of @things are not among @some."""
+    left = len(things) - len(some)
+    return [f"... and {left} more: wsmctl status {option}"] if left else []
 
 
 def status(home: Home, args: argparse.Namespace) -> int:
-    """Show hosts, VMs and moves on one screen."""
-    view = look(home)
+    """Show hosts, VMs and moves; on one screen, if all of it is wanted."""
+    what = args.what or PARTS
+    view = look(home, what)
     if args.json:
-        say_json(view_json(home, view))
+        say_json(view_json(home, view, what))
     else:
-        for line in view_lines(view):
+        for line in view_lines(view, what, None if args.what else height()):
             say(line)
     return 5 if view.silent else 0
+
+
+def height() -> Optional[int]:
+    """Return the lines of the terminal but that of the prompt; None: none."""
+    return (shutil.get_terminal_size().lines - 1 if sys.stdout.isatty()
+            else None)
 
 
 def watch(home: Home, args: argparse.Namespace) -> int:
@@ -92,7 +153,8 @@ def watch(home: Home, args: argparse.Namespace) -> int:
                 print(json.dumps(view_json(home, view), sort_keys=True),
                       flush=True)
             elif live:
-                text = "\n".join(map(plain, view_lines(view)))
+                lines = view_lines(view, most=(height() or 24) - 1)
+                text = "\n".join(map(plain, lines))
                 print(f"{CLEAR}{time.strftime('%H:%M:%S')}\n{text}",
                       flush=True)
             else:
@@ -141,7 +203,11 @@ def history(home: Home, args: argparse.Namespace) -> int:
 
 def options(commands: Any) -> None:
     """Describe these verbs."""
-    each = commands.add_parser("status", help="hosts, VMs and moves")
+    each = commands.add_parser("status", help="hosts, VMs and moves, on one "
+                               "screen")
+    for name, text in (("hosts", "all hosts"), ("vms", "all VMs, and moves")):
+        each.add_argument(f"--{name}", dest="what", action="append_const",
+                          const=name, help=f"only {text}, however many")
     each.set_defaults(act=status)
     each = commands.add_parser("watch", help="the same, until Ctrl-C; where "
                                "there is no terminal, lines that are new")

@@ -2,6 +2,8 @@
 """Tests of the VMs of a host."""
 
 import asyncio
+import os
+import socket
 import unittest
 from typing import Any, Optional
 from unittest import mock
@@ -13,7 +15,7 @@ from tests.scripts.agent.test_owner import FolderTest
 
 try:
     # pylint: disable=ungrouped-imports
-    from wsm.agent import config, facts, launch, mover, pages, vms
+    from wsm.agent import config, facts, launch, mover, pages, vmfind, vms
     from wsm.agent.monitor import QmpGone
 except ImportError:
     PRESENT = False
@@ -94,6 +96,65 @@ class LaunchTest(FolderTest):
         """It has ended: nobody waits."""
         with self.assertRaisesRegex(launch.NotStarted, "refused"):
             self.launch([QmpGone("refused"), 5], lives=False)
+
+
+@unittest.skipUnless(PRESENT, "scripts/build has not been run")
+class LeftTest(FolderTest):
+    """Descriptions of VMs that have left."""
+
+    def test_torn(self) -> None:
+        """Those that cannot be read are named; the others are there."""
+        made = vms.Vms(mock.Mock(spec=config.Config, state=self.folder),
+                       Owners(self.folder))
+        good = spec.dumps(spec.Spec("good", ("-m", "1"))).encode()
+        texts = {"a": good[:20], "b": b"\xff\x00", "c": b"", "good": good,
+                 "z": b'name = "z"\nargs = 5'}
+        for name, text in texts.items():
+            (self.folder / "vm" / name).mkdir(parents=True)
+            (self.folder / f"vm/{name}/left.toml").write_bytes(text)
+        (self.folder / "vm/folder/left.toml").mkdir(parents=True)
+        found, damaged = made.left()
+        self.assertEqual([each.name for each in found], ["good"])
+        for name, said in zip(("a", "b", "c", "folder", "z"), damaged):
+            self.assertIn(f"{self.folder}/vm/{name}/left.toml", said)
+        self.assertEqual(len(damaged), 5)
+
+
+class ListenerTest(FolderTest):
+    """Whose a monitor is."""
+
+    @unittest.skipUnless(PRESENT, "scripts/build has not been run")
+    def test_which(self) -> None:
+        """Told by the kernel; only a QEMU's is taken."""
+        path = str(self.folder / "$(id) <b>")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            with self.assertRaisesRegex(vms.Refused, "refused.*listen"):
+                vms.listens_at(path)
+            server.listen(1)
+            self.assertEqual(vmfind.listener(path), os.getpid())
+        with socket.socket(socket.AF_UNIX) as server:
+            os.unlink(path)
+            server.bind(path)
+            server.listen(1)
+            with self.assertRaisesRegex(vms.Refused, "no QEMU"):
+                vms.listens_at(path)
+        with socket.socket(socket.AF_UNIX) as server:
+            os.unlink(path)
+            server.bind(path)
+            server.listen(1)
+            with mock.patch("wsm.agent.vmfind.is_qemu", return_value=True):
+                self.assertEqual(vms.listens_at(path).pid, os.getpid())
+
+    @unittest.skipUnless(PRESENT, "scripts/build has not been run")
+    def test_no_path(self) -> None:
+        """What is no socket is refused, with the reason."""
+        (self.folder / "file").write_text("x")
+        for path in ("", "qmp", "\0abstract", "/a\0b", "/" + "x" * 300,
+                     "/\ud800", str(self.folder), "/nowhere",
+                     str(self.folder / "file")):
+            with self.assertRaises(vms.Refused, msg=repr(path)):
+                vms.listens_at(path)
 
 
 ANSWERS: dict[str, Any] = {

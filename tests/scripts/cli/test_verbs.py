@@ -11,11 +11,14 @@ import unittest
 from typing import Any, Mapping, Optional
 from unittest import mock
 
-from wsm.cli import console, drain, hosts, outlook, overview
-from wsm.cli.agents import NoAnswer
+from wsm.agent import config
+from wsm.cli import console, drain, hosts, outlook, overview, terminal
+from wsm.cli.agents import Agent, AgentSaid, NoAnswer
 from wsm.cli.home import CliError, Cluster, Home, HostEntry, Move
 from wsm.plan import spec
-from wsm.plan.inventory import DiskUse, Host, VmUse
+from wsm.plan.inventory import (RESERVE, DiskUse, Host, HostState, Pool,
+                                VmUse)
+from wsm.plan.plain import to_plain
 
 MBIT = 800                      # of each host
 
@@ -60,6 +63,10 @@ class JsonTest(Folder):
         cases: list[tuple[tuple[str, ...], int]] = [
                 (("history",), 0), (("cancel", "m0"), 0),
                 (("recover", "vm"), 0), (("host", "cordon", "b"), 0),
+                (("host", "uncordon", "b"), 0),
+                (("host", "uncordon", "$(id)\x1b[2J"), 2),
+                (("vm", "adopt", "a", "v", "--qmp", "qmp"), 2),
+                (("vm", "adopt", "x", "v", "--qmp", "/q"), 2),
                 (("drain", "a", "--cancel"), 0), (("host", "cordon", "x"), 2),
                 (("cancel", "m9"), 2), (("init", "--cluster", "y"), 1),
                 (("init", "--cluster", "test"), 0),
@@ -70,7 +77,8 @@ class JsonTest(Folder):
             value = json.loads(out)
             if status:
                 self.assertEqual(value["status"], status, words)
-                self.assertIn(value["error"].splitlines()[0], err)
+                self.assertIn(terminal.plain(value["error"].splitlines()[0]),
+                              err)
 
     def test_init_keeps(self) -> None:
         """A cluster that is there is never made anew."""
@@ -98,7 +106,9 @@ class JsonTest(Folder):
         """Hosts that do not answer are named, with exit status 5."""
         with mock.patch("wsm.pki.client_context"), mock.patch(
                 "wsm.cli.agents.Agent._connect", side_effect=NoAnswer("b")):
-            for words in (("status",), ("vm", "list"), ("host", "list"),
+            for words in (("status",), ("status", "--hosts"),
+                          ("status", "--vms"), ("status", "--vms", "--hosts"),
+                          ("vm", "list"), ("host", "list"),
                           ("image", "list"), ("image", "gc")):
                 found, out, err = self.ctl(*words, "--json")
                 self.assertEqual(found, 5, f"{words}: {out}{err}")
@@ -114,8 +124,161 @@ class JsonTest(Folder):
                       ("drain", "a", "--rate", "1M", "--deadline", "1h"),
                       ("migrate", "v", "--rate", "1M", "--deadline", "1h"),
                       ("drain", "a", "--rate", "fast"),
+                      ("vm", "adopt", "a", "--pid", "1", "--qmp", "/q"),
+                      ("host", "add", "c", "h", "--reserve", "100"),
+                      ("host", "add", "c", "h", "--reserve", "-1"),
+                      ("host", "add", "c", "h", "--reserve", "nan"),
                       ("drain", "a", "--deadline", "25:00:00")):
             self.assertEqual(self.ctl(*words)[0], 2, words)
+
+
+class CordonTest(Folder):
+    """Whether a host takes VMs."""
+
+    def test_both(self) -> None:
+        """uncordon is the other of cordon, and of drain."""
+        for words, state in ((("cordon", "b"), "cordoned"),
+                             (("uncordon", "b"), "active"),
+                             (("uncordon", "b"), "active"),
+                             (("cordon", "b"), "cordoned"),
+                             (("cordon", "b", "--off"), "active"),
+                             (("uncordon", "a"), "active")):
+            status, out, err = self.ctl("host", *words)
+            self.assertEqual((status, err), (0, ""))
+            self.assertEqual(out, f"{words[1]} is {state}\n")
+            self.assertEqual(self.home.host(words[1]).state, state)
+
+    def test_reserve(self) -> None:
+        """What stays free if nobody says how much stands in one place."""
+        args = console.arguments(["host", "add", "c", "h"])
+        self.assertEqual(args.reserve / 100, RESERVE)
+        self.assertEqual(Pool(1, 1).reserve, RESERVE)
+        self.assertEqual(config.Pool("/p").reserve, RESERVE)
+
+
+def answers(found: Mapping[str, Any]) -> Any:
+    """Let each agent answer so, by (host, path) or path; else not at all."""
+    def ask(agent: Agent, _method: str, path: str, *_: Any, **__: Any) -> Any:
+        value = found.get(f"{agent.name}{path}", found.get(path))
+        if value is None:
+            raise NoAnswer(agent.name)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch("wsm.pki.client_context"))
+    stack.enter_context(mock.patch.object(Agent, "ask", ask))
+    return stack
+
+
+class AdoptTest(Folder):
+    """vm adopt."""
+
+    def test_old_agent(self) -> None:
+        """One that would take --qmp for no word at all is not asked."""
+        words = ("vm", "adopt", "a", "v", "--qmp", "/q")
+        done = {"findings": [], "toml": "", "spec": {"name": "v"}}
+        hello: dict[str, Any] = {"epoch": 1, "holder": "x",
+                                 "can": ["adopt-qmp"]}
+        for told, status in (({**hello, "can": []}, 1), ({
+                "epoch": 1, "holder": "x"}, 1), (hello, 0)):
+            with answers({"/hello": told, "/vm/adopt": done,
+                          "/release": {}}):
+                found, out, err = self.ctl(*words)
+            self.assertEqual(found, status, err)
+            self.assertIn("v is a VM of a" if not status else "is older",
+                          out + err)
+
+
+class CopiesTest(Folder):
+    """Old copies, where some files are damaged."""
+
+    IMAGE = {"vm": "v", "disk": "d", "path": "/p", "state": "handed-over"}
+
+    def ask(self, image_list: Any, *words: str) -> tuple[int, str, str]:
+        """Type a command; b answers as it should."""
+        with answers({"/vms": {"vms": []}, "b/images": {
+                "images": [self.IMAGE]}, "a/images": image_list}):
+            return self.ctl("image", *words)
+
+    def test_damaged(self) -> None:
+        """The file is named, the rest is listed, and the status says so."""
+        said = "/var/lib/wsm/vm/w/left.toml: no TOML\x1b[2J"
+        for bad in ({"images": [], "damaged": [said]},
+                    AgentSaid("BadData", f"a: {said}")):
+            status, out, _ = self.ask(bad, "list")
+            self.assertEqual(status, 1)
+            self.assertIn("damaged: a: /var/lib/wsm/vm/w/left.toml: no TOML?",
+                          out)
+            self.assertRegex(out, "b +v +d ")
+            status, out, err = self.ask(bad, "list", "--json")
+            self.assertEqual([(each["host"], each["vm"])
+                              for each in json.loads(out)], [("b", "v")])
+            self.assertEqual(status, 1)
+            self.assertIn("left.toml", err)
+            self.assertEqual(self.ask(bad, "gc", "--dry-run")[0], 1)
+
+    def test_silent(self) -> None:
+        """Who does not answer is worse; an older agent says nothing of it."""
+        self.assertEqual(self.ask({"images": []}, "list")[0], 0)
+        with answers({"b/vms": {"vms": []}, "b/images": {
+                "images": [], "damaged": ["x"]}}):
+            status, out, _ = self.ctl("image", "list")
+        self.assertEqual(status, 5)
+        self.assertIn("no answer: a", out)
+        self.assertIn("damaged: b: x", out)
+
+
+class ScreenTest(Folder):
+    """status on one screen."""
+
+    def view(self, count: int) -> overview.View:
+        """Hosts and VMs, of which the last are not as they should be."""
+        found = [Host(f"h{number:02}", 1, 1, 1) for number in range(count)]
+        found[-1] = dataclasses.replace(found[-1], state=HostState.CORDONED)
+        vms: list[dict[str, Any]] = [
+            {"name": f"v{number:03}", "host": "h", "runs": True,
+             "owner": "owner", "moving": ""} for number in range(3 * count)]
+        vms[-1]["moving"] = "m1"
+        return overview.View(found, vms, ["x"], [
+            (Move("m1", "v", "a", "b"), {"phase": "setup"})])
+
+    def test_fits(self) -> None:
+        """No line more than there are; what is odd is shown."""
+        view = self.view(40)
+        whole = overview.view_lines(view)
+        self.assertEqual(len(whole), 41 + 1 + 121 + 1 + 2)
+        self.assertEqual(overview.view_lines(view, most=len(whole)), whole)
+        for most in (24, 50, len(whole) - 1):
+            lines = overview.view_lines(view, most=most)
+            self.assertEqual(len(lines), most)
+            for word in ("h39", "v119", "no answer: x", "setup"):
+                self.assertTrue(any(word in line for line in lines), word)
+            left = [line for line in lines if line.startswith("...")]
+            shown = sum(line[:1] in "hv" for line in lines if line)
+            self.assertEqual(160 - shown, sum(int(line.split()[2])
+                                              for line in left))
+
+    def test_some(self) -> None:
+        """Hosts alone, VMs alone, for people and for programs."""
+        host = to_plain(Host("a", 1.0, 1, 1))
+        vm = {"name": "v", "host": "a", "runs": True, "owner": "owner",
+              "moving": ""}
+        with answers({"/host": host, "/vms": {"vms": [vm]}}):
+            for words, keys, heads in (
+                    ((), {"hosts", "vms", "moves", "silent"}, {"HOST", "VM"}),
+                    (("--hosts",), {"hosts", "silent"}, {"HOST"}),
+                    (("--vms",), {"vms", "moves", "silent"}, {"VM"}),
+                    (("--hosts", "--vms"), {"hosts", "vms", "moves",
+                                            "silent"}, {"HOST", "VM"})):
+                status, out, err = self.ctl("status", *words, "--json")
+                self.assertEqual((status, set(json.loads(out))), (0, keys),
+                                 err)
+                status, out, err = self.ctl("status", *words)
+                self.assertEqual({line.split()[0] for line in out.splitlines()
+                                  if line.isupper() or "OWNER" in line
+                                  or "POOLS" in line}, heads, err)
 
 
 class DrainTest(Folder):
