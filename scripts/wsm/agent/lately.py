@@ -5,13 +5,15 @@ import contextlib
 import os
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
 from wsm.agent.facts import disk_name
 
 KEPT = 30.0             # s
 LEAST = 1.0             # s between two readings that say something
-NS = 1e9                # in a second
+NS = 10**9              # in a second
+TICK = NS // os.sysconf("SC_CLK_TCK")           # ns
 
 Reading = tuple[float, Mapping[str, int]]
 
@@ -28,22 +30,40 @@ def traffic(answer: Sequence[dict[str, Any]]) -> int:
                for entry in answer if entry.get("qdev") or entry.get("device"))
 
 
-def wanted(pid: int) -> dict[str, int]:
-    """
-    Return the ns for which each thread of a process ran, or waited for a CPU.
+def text_of(path: str) -> str:
+    """Return a file of the kernel's, "" if it is not there."""
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    return ""
 
-    What waits is wanted, too: else a VM on a full host would look small.
-    {} if the process is gone, or its kernel does not count.
+
+def threads(pid: int) -> dict[str, tuple[int, int]]:
+    """
+    Return the ns for which each thread of a process ran, and waited to run.
+
+    A kernel without schedstat knows nothing of waiting, and only of all
+    threads together.
     """
     found = {}
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with (contextlib.suppress(OSError, ValueError),
-                  open(f"/proc/{pid}/task/{thread}/schedstat",
-                       encoding="ascii") as stream):
-                ran, waited, _slices = map(int, stream.read().split())
-                found[thread] = ran + waited
+            words = text_of(f"/proc/{pid}/task/{thread}/schedstat").split()
+            if len(words) == 3 and all(map(str.isdigit, words)):
+                found[thread] = int(words[0]), int(words[1])
+    if not any(ran for ran, _ in found.values()):
+        fields = text_of(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        if len(fields) > 12:
+            return {"": ((int(fields[11]) + int(fields[12])) * TICK, 0)}
     return found
+
+
+def wanted(pid: int) -> dict[str, int]:
+    """
+    Return the ns for which each thread wanted a CPU; {} if there is none.
+
+    What waits is wanted, too: else a VM on a full host would look small.
+    """
+    return {thread: sum(each) for thread, each in threads(pid).items()}
 
 
 class Lately:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator, Mapping, Optional, Sequence
 
 from wsm.agent.config import Config
+from wsm.agent.lately import NS, text_of, threads
 from wsm.plan.inventory import Host
 from wsm.plan.measured import Samples, VmSample
 
-NS = 1e9                        # in a second
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 LEAST = 1.0                     # s between two looks that say something
@@ -51,31 +51,11 @@ class Counters:
     traffic: dict[int, int] = field(default_factory=dict)
 
 
-def text_of(path: str) -> str:
-    """Return a file of the kernel's, "" if it is not there."""
-    with contextlib.suppress(OSError):
-        return Path(path).read_text(encoding="ascii", errors="replace")
-    return ""
-
-
 def spent(pid: int) -> tuple[float, float]:
-    """
-    Return the seconds that a process's threads ran, and waited for a core.
-
-    Without schedstat in the kernel nothing is known of waiting.
-    """
-    ran = waited = 0
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            words = text_of(f"/proc/{pid}/task/{thread}/schedstat").split()
-            if len(words) > 1:
-                ran += int(words[0])
-                waited += int(words[1])
-    if not ran:
-        fields = text_of(f"/proc/{pid}/stat").rpartition(")")[2].split()
-        if len(fields) > 12:
-            return (int(fields[11]) + int(fields[12])) / TICKS, 0.0
-    return ran / NS, waited / NS
+    """Return the seconds that a process's threads ran, and waited for a core."""
+    found = threads(pid).values()
+    return sum(ran for ran, _ in found) / NS, sum(
+        waited for _, waited in found) / NS
 
 
 def processors() -> tuple[float, float, float]:

@@ -2,14 +2,12 @@
 """Tests of what is seen of a guest from outside: memory, writes, CPU."""
 
 import asyncio
-import io
 import mmap
 import os
 import struct
 import threading
 import time
 import unittest
-from typing import Any
 from unittest import mock
 
 from wsm.agent import pages
@@ -147,10 +145,10 @@ class LatelyTest(unittest.TestCase):
         """Of "ran waited slices" the first two; what is none is left."""
         texts = {"1": "5 70 9", "2": "3 0 1", "3": "rubbish", "4": ""}
 
-        def read(path: str, **_: Any) -> io.StringIO:
-            return io.StringIO(texts[path.split("/")[4]])
+        def read(path: str) -> str:
+            return texts[path.split("/")[4]]
 
         with mock.patch("os.listdir", return_value=list(texts)), mock.patch(
-                "builtins.open", read):
+                "wsm.agent.lately.text_of", read):
             found = wanted(7)
         self.assertEqual(found, {"1": 75, "2": 3})

@@ -130,7 +130,7 @@ class KernelTest(unittest.TestCase):
             return ("0 0 0" if path.endswith("schedstat") else
                     "7 (a (b)) S " + " ".join(["0"] * 10) + " 30 20 0")
 
-        with (mock.patch.object(samples, "text_of", text),
+        with (mock.patch("wsm.agent.lately.text_of", text),
               mock.patch("os.listdir", return_value=["1"])):
             self.assertEqual(samples.spent(7), (50 / samples.TICKS, 0.0))
 
