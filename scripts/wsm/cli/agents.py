@@ -42,14 +42,20 @@ class AgentSaid(Exception):
 class Agent:
     """One agent."""
 
+    kind = "agent"              # in its certificate
+
     def __init__(self, home: Home, name: str) -> None:
         self.name = name
         self.home = home
         self.cluster = home.cluster
-        self.address = home.host(name).address
+        self.address = self.where(name)
         self._context = pki.client_context(*home.certificate())
         self._connection: Optional[http.client.HTTPSConnection] = None
         self.epoch = 0
+
+    def where(self, name: str) -> str:
+        """Return its host:port; raise CliError."""
+        return self.home.host(name).address
 
     def _connect(self, timeout: float) -> http.client.HTTPSConnection:
         host, _, port = self.address.rpartition(":")
@@ -60,10 +66,10 @@ class Agent:
         sock = connection.sock
         notice_silence(sock)
         if not isinstance(sock, ssl.SSLSocket) or not pki.peer_is(
-                sock, self.cluster.name, "agent", self.name):
+                sock, self.cluster.name, self.kind, self.name):
             connection.close()
-            raise NoAnswer(f"who answers at {self.address} is not the agent "
-                           f"of {self.name}")
+            raise NoAnswer(f"who answers at {self.address} is not the "
+                           f"{self.kind} of {self.name}")
         return connection
 
     def ask(self, method: str, path: str,

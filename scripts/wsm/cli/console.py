@@ -6,8 +6,8 @@ import sys
 from typing import Any, Mapping, Optional
 
 from wsm import pki
-from wsm.cli import (copies, drain, hosts, machines, overview, relocate,
-                     simulate)
+from wsm.cli import (copies, daemons, drain, enrol, hosts, machines,
+                     overview, relocate, simulate, steer)
 from wsm.cli.agents import AgentSaid, NoAnswer
 from wsm.cli.home import CliError, Home
 from wsm.cli.terminal import plain, say_json
@@ -30,7 +30,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
                         "else $WSM_HOME, ~/.config/wsm")
     commands = parser.add_subparsers(dest="command", required=True)
     for module in (hosts, machines, overview, relocate, drain, copies,
-                   simulate):
+                   simulate, enrol, steer):
         module.options(commands)
     as_json = "--json" in words
     args = parser.parse_args([word for word in words if word != "--json"])
@@ -42,6 +42,7 @@ def main() -> int:
     """Run the program; return its exit status."""
     args = arguments(sys.argv[1:])
     home = Home(args.home)
+    home.hosts_changed = lambda: spread(home)
     try:
         try:
             status: int = args.act(home, args)
@@ -56,6 +57,17 @@ def main() -> int:
         return fail(str(error), 1, args.json)
     except KeyboardInterrupt:
         return fail("interrupted", 1, args.json)
+
+
+def spread(home: Home) -> None:
+    """Tell the controllers of hosts that a verb has changed."""
+    if not home.cluster.controllers:
+        return
+    try:
+        daemons.tell_hosts(home)
+    except CliError as error:
+        print(plain(f"wsmctl: {error}: it does not know of that yet; 'wsmctl "
+                    "controller sync'"), file=sys.stderr)
 
 
 def fail(text: str, status: int, as_json: bool,

@@ -84,6 +84,7 @@ class Home:
         self.folder = Path(name).expanduser()
         # What to do at the end, unless a move goes on
         self.acting: list[Callable[[], None]] = []
+        self.hosts_changed: Callable[[], None] = lambda: None
 
     def leave(self) -> None:
         """Let others act, if this journal has no move that goes on."""
@@ -94,11 +95,15 @@ class Home:
     @property
     def cluster(self) -> Cluster:
         """The cluster; raises CliError if there is none."""
-        found = durable.load(Cluster, self.folder / "cluster.json")
+        found = self.found()
         if found is None:
             raise CliError(f"{self.folder} has no cluster yet: 'wsmctl init'",
                            2)
         return found
+
+    def found(self) -> Optional[Cluster]:
+        """Return the cluster, None if there is none."""
+        return durable.load(Cluster, self.folder / "cluster.json")
 
     def save(self, cluster: Cluster) -> None:
         """Write it."""
@@ -115,7 +120,7 @@ class Home:
 
     def init(self, name: str) -> Cluster:
         """Make a cluster with its CA and a certificate for this folder."""
-        found = durable.load(Cluster, self.folder / "cluster.json")
+        found = self.found()
         if found and found.name == name:
             return found
         if found:
@@ -151,6 +156,14 @@ class Home:
         else:
             hosts.pop(name, None)
         self.save(dataclasses.replace(cluster, hosts=hosts))
+        self.hosts_changed()
+
+    def put_controller(self, name: str, address: str) -> None:
+        """Add or change a daemon, or ("") remove it."""
+        cluster = self.cluster
+        known = {**cluster.controllers, name: address}
+        self.save(dataclasses.replace(cluster, controllers={
+            each: where for each, where in known.items() if where}))
 
     # Journal
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from typing import Any, Callable, Optional
 
-from wsm.cli import outlook
+from wsm.cli import daemons, outlook
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.drive import Driver, resume
 from wsm.cli.home import CliError, Home, Move
@@ -20,7 +20,7 @@ from wsm.plan import filters, outcome
 from wsm.plan.estimate import Estimate
 from wsm.plan.ends import Stage
 from wsm.plan.inventory import human
-from wsm.plan.plain import to_plain
+from wsm.plan.plain import from_plain, to_plain
 from wsm.plan.recovery import next_step
 
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
@@ -243,7 +243,14 @@ def tell_plan(args: argparse.Namespace, best: filters.Choice,
 
 def cancel(home: Home, args: argparse.Namespace) -> int:
     """Cancel a move; whoever drives it sees it."""
-    move = home.move(args.move)
+    try:
+        move = home.move(args.move)
+    except CliError:
+        if not home.cluster.controllers:
+            raise
+        found = daemons.ask(home, "/cancel", {"move": args.move})
+        return tell(args.json, f"move {found['id'][:8]} of {found['vm']} is "
+                    "being cancelled by the controller", found)
     if move.ended:
         return tell(args.json, f"move {move.id[:8]} of {move.vm} has ended: "
                     f"{move.result}", to_plain(move))
@@ -261,6 +268,9 @@ def cancel(home: Home, args: argparse.Namespace) -> int:
 def recover(home: Home, args: argparse.Namespace) -> int:
     """Go on with a VM's move that nobody drives, or do what a person wants."""
     found = [move for move in home.open_moves() if move.vm == args.name]
+    if not found and home.cluster.controllers:
+        found = [home.put_move(move) for move in controllers(home)
+                 if move.vm == args.name and not move.ended]
     if not found:
         return tell(args.json, f"{args.name} is in no move that this journal "
                     "knows", {"vm": args.name, "moves": []})
@@ -268,6 +278,13 @@ def recover(home: Home, args: argparse.Namespace) -> int:
         with home.locked(found[-1].id):
             return decide(home, Agents(home), found[-1], args)
     return result(drive(home, Agents(home), found[-1], args), args.json)
+
+
+def controllers(home: Home) -> list[Move]:
+    """Return the moves of the controller; looking at both ends is enough."""
+    return [from_plain(Move, {name: value for name, value in each.items()
+                              if name not in ("spot", "why")})
+            for each in daemons.ask(home, "/moves")["moves"]]
 
 
 def decide(home: Home, agents: Agents, move: Move,

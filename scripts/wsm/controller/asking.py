@@ -18,6 +18,18 @@ GONE = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError,
         RecursionError)
 
 
+class Reply(aiohttp.ClientResponse):
+    """An answer that knows who gave it; its connection is soon another's."""
+
+    peer: Mapping[str, Any] = {}
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        """Read the begin of it."""
+        transport = connection.transport
+        self.peer = (transport and transport.get_extra_info("peercert")) or {}
+        return await super().start(connection)
+
+
 class Asker(Protocol):
     """Whoever can be asked about hosts."""
 
@@ -34,7 +46,7 @@ class Agents:
         self._context = pki.client_context(*home.certificate())
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=AT_ONCE),
-            auto_decompress=False)
+            auto_decompress=False, response_class=Reply)
 
     async def close(self) -> None:
         """Hang up."""
@@ -51,15 +63,14 @@ class Agents:
                 query or {}), timeout)
         except GONE as error:
             raise NoAnswer(f"{host} ({address}): "
-                           f"{error or 'no answer in time'}") from error
+                           f"{str(error) or 'no answer in time'}") from error
 
     async def _get(self, url: str, host: str, cluster: str,
                    query: Mapping[str, str]) -> Any:
         async with self._session.get(url, params=query, ssl=self._context,
                                      allow_redirects=False) as reply:
-            transport = reply.connection and reply.connection.transport
-            peer = (transport and transport.get_extra_info("peercert")) or {}
-            if not pki.is_for(peer, cluster, "agent", host):
+            assert isinstance(reply, Reply)
+            if not pki.is_for(reply.peer, cluster, "agent", host):
                 reply.close()
                 raise NoAnswer(f"who answers at {url} is not the agent of "
                                f"{host}")

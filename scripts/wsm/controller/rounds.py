@@ -113,7 +113,12 @@ class Controller:
         """Go round until cancelled."""
         while True:
             begun = time.monotonic()
-            await self.once()
+            try:
+                await self.once()
+            except Exception as error:  # pylint: disable=broad-exception-caught
+                LOG.error("a round has failed", exc_info=error)
+                self._stop(f"a round has failed: {type(error).__name__}: see "
+                           "the log")
             spent = time.monotonic() - begun
             await asyncio.sleep(max(0.5, self.policy.interval - spent))
 

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The controller's door: HTTPS with certificates at both ends, JSON inside.
+
+Whose the certificate is says who may do what: a viewer looks, an operator
+carries out and cancels, an admin changes what is done without being asked.
+Whoever has a controller's certificate could give agents orders anyway, and is
+an admin.
+"""
+
+import re
+import ssl
+from typing import Any, Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from wsm import pki
+from wsm.cli.home import HostEntry
+from wsm.controller import because, deeds, metrics, shown
+from wsm.controller.rounds import LOG, Controller, NotNow
+from wsm.controller.setup import Mode, Settings
+from wsm.controller.store import Deposed, StoreGone
+from wsm.plan.inventory import HostState
+from wsm.plan.plain import BadData, from_plain, to_plain
+from wsm.plan.spec import ID
+
+BODY_LIMIT = 1 << 20
+SAN = re.compile(r"wsm://([^/]+)/([^/]+)/([^/?]+)(?:\?role=([a-z]+))?")
+Json = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+STATUS: dict[type[Exception], int] = {
+    NotNow: 409, BadData: 400, StoreGone: 503, Deposed: 503}
+# What a viewer may not do
+ORDERS = {"/v1/apply": "operator", "/v1/cancel": "operator",
+          "/v1/pause": "operator", "/v1/mode": "admin", "/v1/rules": "admin",
+          "/v1/rules/remove": "admin", "/v1/hosts": "admin"}
+
+
+class NotAllowed(Exception):
+    """A certificate that does not give this right."""
+
+
+def identity(request: web.Request) -> tuple[str, str]:
+    """Return (who, role) by the peer's certificate; raise NotAllowed."""
+    peer = request.transport and request.transport.get_extra_info("peercert")
+    cluster = request.app["cluster"]
+    for kind, value in (peer or {}).get("subjectAltName", ()):
+        found = SAN.fullmatch(value)
+        if kind != "URI" or not found or found[1] != cluster:
+            continue
+        if found[2] == "controller":
+            return f"controller/{found[3]}", "admin"
+        if found[2] == "user" and found[4] in pki.ROLES:
+            return f"user/{found[3]}", found[4]
+    raise NotAllowed(f"the certificate gives no right to look at cluster "
+                     f"{cluster}")
+
+
+def answer(value: Any, status: int = 200) -> web.Response:
+    """Return JSON."""
+    return web.json_response(value, status=status)
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Look at the certificate, and turn what goes wrong into an answer."""
+    try:
+        who, role = identity(request)
+        needed = ORDERS.get(request.path, "operator") if (
+            request.method != "GET") else "viewer"
+        if pki.ROLES.index(role) < pki.ROLES.index(needed):
+            raise NotAllowed(f"{who} is {role}; this needs {needed}")
+        request["who"] = who
+        return await handler(request)
+    except NotAllowed as error:
+        return answer({"code": "not-allowed", "text": str(error)}, 403)
+    except web.HTTPException as error:
+        return answer({"code": "http", "text": error.reason}, error.status)
+    except Exception as error:      # pylint: disable=broad-exception-caught
+        for kind, status in STATUS.items():
+            if isinstance(error, kind):
+                return answer({"code": kind.__name__,
+                               "text": str(error)[:4000]}, status)
+        LOG.error("%s", request.path, exc_info=error)
+        return answer({"code": "bug", "text": f"{type(error).__name__}: see "
+                       "the controller's log"}, 500)
+
+
+async def body_of(request: web.Request) -> Mapping[str, Any]:
+    """Return the JSON object that was sent; raise BadData."""
+    try:
+        data = await request.json()
+    except ValueError as error:
+        raise BadData(f"no JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BadData("no JSON object")
+    return data
+
+
+def member(data: Mapping[str, Any], name: str, kind: type,
+           default: Any = None) -> Any:
+    """Return a member of that type; raise BadData."""
+    value = data.get(name, default)
+    if not isinstance(value, kind) or (isinstance(value, bool)
+                                       and kind is not bool):
+        raise BadData(f"{name}: {str(value)[:80]!r} is no {kind.__name__}")
+    return value
+
+
+def count_of(request: web.Request, name: str, default: int,
+             most: int) -> int:
+    """Return a number of the address; raise BadData."""
+    text = request.query.get(name, str(default))
+    if not text.isdigit() or not 0 < int(text) <= most:
+        raise BadData(f"{name}: {text[:20]!r} is no number from 1 to {most}")
+    return int(text)
+
+
+class Door:
+    """All that can be asked."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.made = controller
+
+    # Looking
+
+    def leading(self) -> Controller:
+        """Return the controller, if it decides; raise NotNow, Deposed."""
+        if not self.made.leader.leads():
+            raise Deposed(f"{self.made.settings.name} only stands by: "
+                          + self.made.problem)
+        return self.made
+
+    def state(self) -> Json:
+        """Return all of it in one value."""
+        made, fleet = self.made, self.made.fleet
+        last = made.last
+        hosts = {name: {**shown.node_json(node), "known": fleet.is_known(
+                    name, made.policy.hot.stale)}
+                 for name, node in sorted(fleet.nodes.items())}
+        return {"name": made.settings.name, "cluster": made.settings.cluster,
+                "leads": made.leader.leads(), "epoch": made.store.epoch,
+                "now": made.clock(), "mode": made.mode().value,
+                "paused": made.paused(), "waits": round(made.waits()),
+                "problem": made.problem, "plan": made.last_id,
+                "hosts": hosts, "silent": made.collector.silent,
+                "vms": {name: shown.guest_json(guest) for name, guest in
+                        sorted(fleet.guests.items())},
+                "decision": shown.decision_json(last) if last else None,
+                "text": last.text() if last else "",
+                "moves": [{**to_plain(entry.move), "why": entry.why,
+                           "now": made.executor.figures.get(entry.move.id, {})}
+                          for entry in made.journal.open_entries()],
+                "alarms": [{"name": name, "since": at, "text": text}
+                           for name, at, text in made.ledger.alarms()]}
+
+    async def see_state(self, _request: web.Request) -> web.Response:
+        """All of it."""
+        return answer(self.state())
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """Whether it works: 200 for a leader and one that stands by."""
+        made = self.made
+        well = not made.problem or not made.leader.leads()
+        return answer({"leads": made.leader.leads(), "problem": made.problem,
+                       "rounds": made.stats.rounds}, 200 if well else 503)
+
+    async def plan(self, _request: web.Request) -> web.Response:
+        """What would be done now."""
+        made = self.leading()
+        if made.problem or made.last is None:
+            raise StoreGone(made.problem or "nothing was decided yet: wait "
+                            "for a round")
+        return answer({"plan": made.last_id, "mode": made.mode().value,
+                       "paused": made.paused(), "waits": round(made.waits()),
+                       "text": made.last.text(),
+                       **shown.decision_json(made.last)})
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """Why something is as it is."""
+        made, query = self.leading(), request.query
+        if "vm" in query:
+            return answer(because.vm(made, query["vm"]))
+        if "host" in query:
+            return answer(because.host(made, query["host"]))
+        if "plan" in query:
+            found = made.ledger.decision(count_of(request, "plan", 0, 1 << 60))
+            if found is None:
+                raise NotNow("there is no such plan in the record")
+            return answer({"lines": [found.text], "decisions": [
+                because.recorded_json(found)], "input": made.ledger.input(
+                    found.id)})
+        return answer(because.nothing(made))
+
+    async def why_not(self, request: web.Request) -> web.Response:
+        """What speaks against a host for a VM."""
+        return answer(because.why_not(
+            self.leading(), request.query.get("vm", ""),
+            request.query.get("host", "")))
+
+    async def rules(self, _request: web.Request) -> web.Response:
+        """The rules."""
+        return answer({"rules": [to_plain(rule)
+                                 for rule in self.made.ledger.rules()]})
+
+    async def moves(self, request: web.Request) -> web.Response:
+        """Moves of the last days."""
+        days = count_of(request, "days", 7, 3650)
+        made = self.made
+        return answer({"moves": [
+            {**to_plain(entry.move), "spot": entry.spot, "why": entry.why}
+            for entry in (*made.journal.ended_since(
+                made.clock() - days * 86400), *made.journal.open_entries())]})
+
+    async def report(self, request: web.Request) -> web.Response:
+        """Wins and losses."""
+        days = count_of(request, "days", 7, 3650)
+        return answer(deeds.made_of(self.made,
+                                     self.made.clock() - days * 86400))
+
+    async def audit(self, request: web.Request) -> web.Response:
+        """Who did what."""
+        return answer({"entries": [to_plain(each) for each in
+                                   self.made.ledger.audit(count_of(
+                                       request, "last", 50, 100000))]})
+
+    async def verify(self, _request: web.Request) -> web.Response:
+        """Whether the audit log is as it was written."""
+        wrong, count = self.made.ledger.audit_wrong()
+        last = self.made.ledger.audit(1)
+        return answer({"rows": count, "wrong": wrong,
+                       "last": last[0].hash if last else ""})
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """For Prometheus."""
+        return web.Response(body=metrics.text(self.made), headers={
+            "Content-Type": metrics.CONTENT_TYPE})
+
+    # Orders
+
+    async def apply(self, request: web.Request) -> web.Response:
+        """Carry out a plan."""
+        data, made = await body_of(request), self.leading()
+        number = member(data, "plan", int, made.last_id)
+        only = member(data, "vm", str, "") or None
+        return answer({"plan": number, "begun": [
+            shown.step_json(step)
+            for step in made.apply(request["who"], number, only)]})
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """Cancel a move."""
+        data = await body_of(request)
+        entry = self.leading().cancel(request["who"],
+                                      member(data, "move", str))
+        return answer(to_plain(entry.move))
+
+    async def mode(self, request: web.Request) -> web.Response:
+        """What is done with decisions."""
+        data = await body_of(request)
+        try:
+            wanted = Mode(member(data, "mode", str))
+        except ValueError as error:
+            raise BadData("mode: one of " + ", ".join(
+                mode.value for mode in Mode)) from error
+        self.leading().set_mode(request["who"], wanted)
+        return answer({"mode": wanted.value})
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """Begin nothing, or go on."""
+        on = member(await body_of(request), "on", bool)
+        self.leading().store.set(request["who"], "paused", "yes" if on else "")
+        return answer({"paused": on})
+
+    async def add_rule(self, request: web.Request) -> web.Response:
+        """Add a rule."""
+        data = await body_of(request)
+        hosts = [str(host) for host in member(data, "hosts", list, [])]
+        number = self.leading().ledger.add_rule(
+            request["who"], member(data, "kind", str),
+            member(data, "vm", str), hosts)
+        return answer({"id": number})
+
+    async def drop_rule(self, request: web.Request) -> web.Response:
+        """Remove a rule."""
+        number = member(await body_of(request), "id", int)
+        if not self.leading().ledger.drop_rule(request["who"], number):
+            raise NotNow(f"there is no rule {number}: 'wsmctl rule list'")
+        return answer({})
+
+    async def hosts(self, request: web.Request) -> web.Response:
+        """Be told which hosts there are."""
+        data = await body_of(request)
+        entries = entries_of(member(data, "hosts", dict))
+        self.leading().ledger.set_hosts(request["who"], entries)
+        return answer({"hosts": sorted(entries)})
+
+    def app(self) -> web.Application:
+        """Return the application."""
+        app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT)
+        app["cluster"] = self.made.settings.cluster
+        get: dict[str, Handler] = {
+            "state": self.see_state, "plan": self.plan,
+            "explain": self.explain, "why-not": self.why_not,
+            "rules": self.rules, "moves": self.moves, "report": self.report,
+            "audit": self.audit, "audit/verify": self.verify}
+        post: dict[str, Handler] = {
+            "apply": self.apply, "cancel": self.cancel, "mode": self.mode,
+            "pause": self.pause, "rules": self.add_rule,
+            "rules/remove": self.drop_rule, "hosts": self.hosts}
+        app.add_routes([web.get(f"/v1/{name}", each)
+                        for name, each in get.items()])
+        app.add_routes([web.post(f"/v1/{name}", each)
+                        for name, each in post.items()])
+        app.add_routes([web.get("/healthz", self.health),
+                        web.get("/metrics", self.metrics)])
+        return app
+
+
+def entries_of(data: Mapping[str, Any]) -> dict[str, HostEntry]:
+    """Return hosts that were sent; raise BadData."""
+    found = {name: from_plain(HostEntry, each, name)
+             for name, each in data.items()}
+    for name, entry in found.items():
+        host, _, port = entry.address.rpartition(":")
+        if not ID.fullmatch(name) or not host or not port.isdigit():
+            raise BadData(f"{name[:80]!r}, {entry.address[:80]!r}: a name and "
+                          "HOST:PORT are needed")
+        HostState(entry.state)
+    return found
+
+
+def tls(settings: Settings) -> ssl.SSLContext:
+    """Return how connections are made safe: TLS 1.3, both have certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(settings.tls.cert, settings.tls.key)
+    context.load_verify_locations(settings.tls.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context

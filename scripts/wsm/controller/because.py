@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Why something is done, and why not, in sentences with numbers."""
+
+from typing import Any, Iterator, Sequence
+
+from wsm.cli import outlook
+from wsm.controller.ledger import Recorded
+from wsm.controller.rounds import Controller, NotNow
+from wsm.plan import filters
+from wsm.plan.booked import Booked, peaks_of
+from wsm.plan.fleet import RESOURCES, Guest, Loads
+from wsm.plan.inventory import human
+
+LOOKED = 500                    # decisions that are searched
+SHOWN = 5                       # of them
+WORDS = {"cpu": ("CPU", "cores"), "rx": ("received", "B/s"),
+         "tx": ("sent", "B/s"), "disk": ("disk", "of its time")}
+
+
+def figures(load: Loads, wanted: Sequence[str] = RESOURCES) -> str:
+    """Return what something uses, for people."""
+    words = []
+    for name in wanted:
+        title, unit = WORDS[name]
+        now, peak = load[name].now, load[name].peak
+        if peak > 0:
+            words.append(
+                f"{title} now {human(now)}/s, at most {human(peak)}/s in the "
+                "last hour" if unit == "B/s" else
+                f"{title} now {now:.2f} {unit}, at most {peak:.2f} in the "
+                "last hour")
+    return "; ".join(words) or "it uses nothing that was measured"
+
+
+def guest_of(made: Controller, vm: str) -> Guest:
+    """Return a VM; raise NotNow."""
+    found = made.fleet.guests.get(vm)
+    if found is None:
+        raise NotNow(f"no VM {vm[:80]} is known that runs; there are: "
+                     + (", ".join(sorted(made.fleet.guests)) or "none"))
+    return found
+
+
+def stays(made: Controller, guest: Guest) -> Iterator[str]:
+    """Yield why a VM stays where it is for a while."""
+    vm, now = guest.use.name, made.fleet.now
+    if vm in made.executor.flights:
+        flight = made.executor.flights[vm]
+        yield f"it moves from {flight.source} to {flight.to} now"
+    mode = guest.spec.placement.mode.value
+    if mode != "auto":
+        yield (f"its placement.mode is {mode}, by its description or a rule: "
+               "'wsmctl rule list'")
+    until = made.past.cooling(vm, now, made.policy.calm)
+    if until > now:
+        yield (f"it has moved lately, and stays for {(until - now) / 60:.0f} "
+               "min more unless need is great")
+
+
+def named(made: Controller, word: str) -> list[Recorded]:
+    """Return the last decisions that have to do with a VM or host."""
+    found = []
+    for each in made.ledger.decisions(LOOKED):
+        steps = each.output["steps"]
+        if any(word in (step["vm"], step["from"], step["to"])
+               for step in steps) or any(
+                   word in (spot["host"], spot["victim"])
+                   for spot in each.output["spots"]):
+            found.append(each)
+    return found[:SHOWN]
+
+
+def recorded_json(found: Recorded) -> dict[str, Any]:
+    """Return a decision of the record."""
+    return {"plan": found.id, "at": found.at, "until": found.until,
+            "rounds": found.rounds, "mode": found.mode, "text": found.text,
+            **found.output}
+
+
+def vm(made: Controller, name: str) -> dict[str, Any]:
+    """Explain a VM; raise NotNow."""
+    guest = guest_of(made, name)
+    lines = [f"{name} is on {guest.use.host}: " + figures(guest.load),
+             *stays(made, guest)]
+    for entry in made.journal.entries("vm = ?", name)[-SHOWN:]:
+        move = entry.move
+        lines.append(f"move {move.id[:8]} to {move.destination}: "
+                     f"{move.result or 'under way'}: {entry.why}")
+    return answer(made, name, lines)
+
+
+def host(made: Controller, name: str) -> dict[str, Any]:
+    """Explain a host; raise NotNow."""
+    node = made.fleet.nodes.get(name)
+    if node is None:
+        raise NotNow(made.collector.silent.get(name)
+                     or f"there is no host {name[:80]}")
+    now = made.fleet.now
+    lines = [f"{name} ({node.host.state.value}, "
+             f"{node.capacity['cpu']:.1f} cores, {len(node.guests)} VMs): "
+             + figures(node.load)]
+    if not made.fleet.is_known(name, made.policy.hot.stale):
+        lines.append("nothing was heard of it lately, so it takes and loses "
+                     f"nothing: {made.collector.silent.get(name, '')}")
+    if now - node.joined < made.policy.calm.young:
+        lines.append(f"it has joined {(now - node.joined) / 60:.0f} min ago, "
+                     "and takes no VM by itself yet")
+    return answer(made, name, lines)
+
+
+def answer(made: Controller, name: str, lines: list[str]) -> dict[str, Any]:
+    """Return lines, and the decisions of the record that go with them."""
+    found = named(made, name)
+    if not found:
+        lines.append("no decision of the record has to do with it")
+    return {"lines": lines, "decisions": [recorded_json(each)
+                                          for each in found]}
+
+
+def nothing(made: Controller) -> dict[str, Any]:
+    """Explain why nothing is done, or what is."""
+    last = made.ledger.decisions(1)
+    lines = [made.problem] if made.problem else []
+    lines += [each.text for each in last]
+    fullest = sorted(((Booked(made.fleet).fullest(name), name)
+                      for name in made.fleet.nodes), reverse=True)
+    if fullest:
+        lines.append("fullest at their peaks of the last hour: " + ", ".join(
+            f"{name} {full:.0%}" for full, name in fullest[:3])
+            + f"; coolest: {fullest[-1][1]} {fullest[-1][0]:.0%}")
+    if wait := made.waits():
+        lines.append(f"it begins nothing for {wait:.0f} s more, as it has "
+                     "just started")
+    return {"lines": lines, "decisions": [recorded_json(each)
+                                          for each in last]}
+
+
+def why_not(made: Controller, name: str, there: str) -> dict[str, Any]:
+    """Say what speaks against a host for a VM; raise NotNow."""
+    guest, booked = guest_of(made, name), Booked(made.fleet)
+    if there not in made.fleet.nodes:
+        raise NotNow(f"nothing is known of host {there[:80]}")
+    lines = [f"{each.text} [{each.filter}]" for each in filters.refusals(
+        booked.wish(guest), booked.host(there))]
+    lines += stays(made, guest)
+    relief, now = made.policy.relief, made.fleet.now
+    left = made.past.hosts(name).get(there)
+    if left is not None and now - left < relief.back:
+        lines.append(f"it has left {there} {(now - left) / 60:.0f} min ago: "
+                     f"no way back for {relief.back / 60:.0f} min")
+    if not made.fleet.is_known(there, made.policy.hot.stale):
+        lines.append(f"nothing was heard of {there} lately")
+    after = booked.fullest(there, peaks_of(guest))
+    if after >= relief.after:
+        lines.append(f"{there} would be {after:.0%} full at its peak, at most "
+                     f"{relief.after:.0%} are filled by itself")
+    return {"vm": name, "host": there, "fits": not lines,
+            "lines": lines or [f"nothing speaks against {there}: it would be "
+                               f"{after:.0%} full; no hot spot asks for it"],
+            "estimate": outlook.estimate_json(made.cost(guest, there))}

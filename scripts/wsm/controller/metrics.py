@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Figures for Prometheus, in its text format."""
+
+from typing import Any, Iterable, Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+
+from wsm.controller.rounds import Controller
+from wsm.plan.fleet import RESOURCES
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+def gauge(name: str, text: str, labels: Iterable[str],
+          values: Iterable[tuple[Iterable[str], float]]) -> Any:
+    """Return a gauge with all its values."""
+    made = GaugeMetricFamily(name, text, labels=list(labels))
+    for label, value in values:
+        made.add_metric(list(label), value)
+    return made
+
+
+class Source:
+    """Reads a controller whenever somebody asks."""
+
+    def __init__(self, made: Controller) -> None:
+        self.made = made
+
+    def collect(self) -> Iterator[Any]:
+        """Yield all figures."""
+        yield from self.hosts()
+        yield from self.itself()
+
+    def hosts(self) -> Iterator[Any]:
+        """Yield those of hosts."""
+        fleet = self.made.fleet
+        nodes = sorted(fleet.nodes.items())
+        yield gauge("wsm_host_ratio", "used part of a host's capacity, as "
+                    "wanted now", ("host", "resource"), (
+                        ((name, each), node.load[each].now
+                         / node.capacity[each])
+                        for name, node in nodes for each in RESOURCES
+                        if node.capacity[each] > 0))
+        yield gauge("wsm_host_swapout_bytes_per_second", "swapped out",
+                    ("host",), (((name,), node.swap.now)
+                                for name, node in nodes))
+        yield gauge("wsm_data_age_seconds", "age of the newest sample",
+                    ("host",), (((name,), fleet.now - node.load["cpu"].last)
+                                for name, node in nodes))
+        yield gauge("wsm_host_vms", "VMs", ("host",), (
+            ((name,), len(node.guests)) for name, node in nodes))
+        dropped = CounterMetricFamily(
+            "wsm_samples_dropped", "samples that could not be",
+            labels=["host"])
+        for name, count in sorted(
+                self.made.collector.intake.dropped.items()):
+            dropped.add_metric([name], count)
+        yield dropped
+
+    def itself(self) -> Iterator[Any]:
+        """Yield those of the controller."""
+        made = self.made
+        kinds: dict[str, int] = {}
+        for spot in made.last.spots if made.last else ():
+            kind = spot.key.split(" ")[0]
+            kinds[kind] = kinds.get(kind, 0) + 1
+        yield gauge("wsm_hotspots", "hot spots now", ("kind",), (
+            ((kind,), count) for kind, count in sorted(kinds.items())))
+        moves = CounterMetricFamily("wsm_moves", "moves that have ended",
+                                    labels=["result"])
+        for result, count in sorted(made.stats.results.items()):
+            moves.add_metric([result], count)
+        yield moves
+        rounds = CounterMetricFamily("wsm_rounds", "rounds since the start")
+        rounds.add_metric([], made.stats.rounds)
+        yield rounds
+        for name, text, value in (
+                ("wsm_round_seconds", "time to decide", made.stats.seconds),
+                ("wsm_moves_open", "moves under way",
+                 len(made.executor.flights)),
+                ("wsm_leader", "1: it leads", made.leader.leads()),
+                ("wsm_breaker_open", "1: it asks, as moves did not help",
+                 bool(made.store.setting("breaker"))),
+                ("wsm_paused", "1: it begins nothing", made.paused())):
+            yield gauge(name, text, (), [((), float(value))])
+
+
+def text(made: Controller) -> bytes:
+    """Return all figures as Prometheus reads them."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Source(made))     # type: ignore[arg-type]
+    return bytes(generate_latest(registry))

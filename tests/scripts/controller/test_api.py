@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of the daemon as a whole: real certificates, wsmctl, bad agents."""
+
+import asyncio
+import contextlib
+import http.client
+import io
+import json
+import shutil
+import ssl
+import tempfile
+import threading
+import unittest
+from pathlib import Path
+from typing import Any, Coroutine, Optional
+from unittest import mock
+
+from wsm import pki
+from wsm.cli import console
+from wsm.cli.agents import AgentSaid, NoAnswer
+from wsm.cli.home import Home, HostEntry
+
+try:
+    from aiohttp import web
+
+    from wsm.controller import api, asking, service, setup
+    from wsm.controller.rounds import Controller
+    from wsm.controller.setup import Settings, Tls
+    from tests.scripts.controller.fake import Clock, Hosts, controller
+except ImportError:
+    PRESENT = False
+else:
+    PRESENT = True
+
+TIMEOUT = 20.0
+
+
+class Loop:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run something in it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(
+            TIMEOUT)
+
+    def close(self) -> None:
+        """End it."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+async def listen(app: "web.Application", context: ssl.SSLContext) -> Any:
+    """Serve; return (runner, port)."""
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    return runner, runner.addresses[0][1]
+
+
+@unittest.skipUnless(PRESENT and shutil.which("openssl"),
+                     "python3-aiohttp, python3-prometheus-client are needed")
+class Cluster(unittest.TestCase):
+    """A CA, and certificates of everybody."""
+
+    folder: Path
+    home: Home
+    loop: Loop
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make them once."""
+        cls.folder = Path(tempfile.mkdtemp(prefix="wsm-api-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        cls.home = Home(str(cls.folder / "home"))
+        cls.home.init("test")
+        for file, kind, name, role in (
+                ("c1", "controller", "c1", ""), ("alpha", "agent", "alpha", ""),
+                ("viewer", "user", "vi", "viewer"),
+                ("operator", "user", "op", "operator")):
+            key = cls.folder / f"{file}.key"
+            pki.new_key(key)
+            (cls.folder / f"{file}.pem").write_text(pki.sign(
+                cls.home.folder, pki.request(key, name), "test", kind, name,
+                role=role), encoding="ascii")
+        cls.loop = Loop()
+        cls.addClassCleanup(cls.loop.close)
+
+    @classmethod
+    def settings(cls, name: str = "c1") -> "Settings":
+        """Return settings with a certificate."""
+        return Settings("c1", "test", tls=Tls(
+            str(cls.home.folder / "ca.pem"), str(cls.folder / f"{name}.pem"),
+            str(cls.folder / f"{name}.key")))
+
+
+class ApiTest(Cluster):
+    """One controller of hosts that are not there."""
+
+    clock: "Clock"
+    hosts: "Hosts"
+    made: "Controller"
+    port: int
+
+    def setUp(self) -> None:
+        self.clock, self.hosts = Clock(), Hosts(("alpha", "beta"))
+        self.hosts.add("db1", "alpha", 0.1)
+        self.hosts.add("web", "alpha", 0.9)
+        store = tempfile.TemporaryDirectory()   # pylint: disable=R1732
+        self.addCleanup(store.cleanup)
+        self.made = controller(self.hosts, f"{store.name}/c.db", self.clock)
+        self.addCleanup(self.made.store.close)
+        self.addCleanup(self.made.leader.give)
+        self.addCleanup(self.made.executor.stop, TIMEOUT)
+        runner, self.port = self.loop.run(listen(
+            api.Door(self.made).app(), api.tls(self.settings())))
+        self.addCleanup(lambda: self.loop.run(runner.cleanup()))
+        self.home.put_controller("c1", f"127.0.0.1:{self.port}")
+
+    def rounds(self, count: int) -> None:
+        """Let time go on."""
+        async def once() -> None:
+            await self.made.once()
+            await self.made.collector.settled()
+
+        for _ in range(count):
+            self.clock.now += 10.0
+            self.hosts.seq += 1
+            self.loop.run(once())
+
+    def heat(self) -> None:
+        """Let alpha be hot."""
+        self.hosts.vms["db1"].cpu = 2.4
+        self.rounds(15)
+
+    def ask(self, file: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Ask with another certificate; return (status, answer)."""
+        context = pki.client_context(
+            self.home.folder / "ca.pem", self.folder / f"{file}.pem",
+            self.folder / f"{file}.key")
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=10, context=context)
+        connection.request("GET" if body is None else "POST", path,
+                           body if body is None or isinstance(body, bytes)
+                           else json.dumps(body))
+        reply = connection.getresponse()
+        text = reply.read()
+        connection.close()
+        return reply.status, (json.loads(text) if b"json" in (
+            reply.headers["Content-Type"].encode()) else text.decode())
+
+    def ctl(self, *words: str, home: Optional[str] = None) -> tuple[int, str]:
+        """Type a command; return status and all that it says."""
+        out = io.StringIO()
+        with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(out),
+              mock.patch("sys.argv", ["wsmctl", "--home", home or str(
+                  self.home.folder), *words])):
+            try:
+                status = console.main()
+            except SystemExit as end:
+                status = int(str(end.code))
+        return status, out.getvalue()
+
+    def expect(self, status: int, words: str, *typed: str) -> str:
+        """Type a command; both ways, with and without --json."""
+        found, text = self.ctl(*typed)
+        self.assertEqual(found, status, text)
+        self.assertIn(words, text)
+        return text
+
+    def test_roles(self) -> None:
+        """Each may do what his certificate says, an agent nothing."""
+        self.rounds(2)
+        cases: list[tuple[str, Any, str]] = [
+            ("/v1/state", None, "viewer operator c1"),
+            ("/v1/plan", None, "viewer operator c1"),
+            ("/metrics", None, "viewer operator c1"),
+            ("/v1/pause", {"on": False}, "operator c1"),
+            ("/v1/mode", {"mode": "auto"}, "c1"),
+            ("/v1/rules", {"kind": "never", "vm": "x"}, "c1"),
+            ("/v1/hosts", {"hosts": {}}, "c1")]
+        for path, body, allowed in cases:
+            for file in ("viewer", "operator", "c1", "alpha"):
+                status, said = self.ask(file, path, body)
+                self.assertEqual(status == 403, file not in allowed,
+                                 f"{file} {path}: {status} {said}")
+        entries = self.made.ledger.audit(9)
+        self.assertIn("user/op", [entry.who for entry in entries])
+
+    def test_bad_orders(self) -> None:
+        """What makes no sense is refused with a reason, by its status."""
+        for path, body, status in (
+                ("/v1/mode", {"mode": "fast"}, 400), ("/v1/mode", b"x", 400),
+                ("/v1/mode", [1], 400), ("/v1/pause", {"on": 1}, 400),
+                ("/v1/rules", {"kind": "pin", "vm": "<b>"}, 400),
+                ("/v1/rules/remove", {"id": 99}, 409),
+                ("/v1/hosts", {"hosts": {"a b": {"address": "x:1"}}}, 400),
+                ("/v1/hosts", {"hosts": {"a": {"address": "x"}}}, 400),
+                ("/v1/hosts", {"hosts": {"a": 1}}, 400),
+                ("/v1/apply", {"plan": True}, 400),
+                ("/v1/cancel", {"move": "none"}, 409),
+                ("/v1/explain", {}, 405), ("/v1/x", None, 404),
+                ("/v1/audit?last=0", None, 400),
+                ("/v1/explain?vm=none", None, 409)):
+            found, said = self.ask("c1", path, body)
+            self.assertEqual(found, status, f"{path} {body!r}: {said}")
+            self.assertTrue(said["text"])
+
+    def test_plan(self) -> None:
+        """Shown, carried out, explained, reported."""
+        self.assertEqual(self.ctl("plan")[0], 5)
+        self.rounds(3)
+        self.expect(0, "no host is too hot", "plan")
+        self.expect(0, "mode auto", "mode")
+        self.expect(0, "mode ask", "mode", "ask")
+        self.heat()
+        text = self.expect(3, "alpha's CPU demand", "plan")
+        number = text.split()[1].rstrip(",")
+        self.expect(0, "begins nothing any more", "pause")
+        self.expect(4, "paused", "apply", number)
+        self.expect(0, "it goes on", "pause", "--off")
+        self.expect(4, "not what would be done", "apply", number, "--vm", "x")
+        self.expect(4, "there is no plan", "apply", "9999")
+        self.expect(0, "db1 begins to move from alpha to beta", "apply",
+                    number)
+        end = 2000
+        while self.made.executor.busy() and end:
+            end -= 1
+            threading.Event().wait(0.01)
+        self.rounds(1)
+        self.expect(0, "db1 is on beta", "explain", "vm", "db1")
+        self.expect(0, f"plan {number},", "explain", "host", "alpha")
+        self.expect(0, "alpha's CPU demand", "explain", "plan", number)
+        self.expect(0, "fullest at their peaks", "explain", "nothing")
+        self.expect(2, "explain nothing", "explain", "vm")
+        self.expect(0, "it has left alpha", "why-not", "db1", "alpha")
+        self.expect(0, "1 moved", "report")
+        self.expect(0, "apply", "audit")
+        self.expect(0, "rows are as they were", "audit", "verify")
+
+    def test_rules(self) -> None:
+        """Added, listed, removed; the planner heeds them."""
+        self.rounds(2)
+        text = self.expect(0, "never db1", "rule", "add", "never", "db1")
+        self.expect(0, "controller/", "rule", "list")
+        self.expect(2, "at least one host", "rule", "add", "pin", "db1")
+        self.rounds(1)
+        self.expect(0, "placement.mode is never", "why-not", "db1", "beta")
+        number = text.split()[1].rstrip(":")
+        self.expect(0, "is gone", "rule", "remove", number)
+        self.expect(4, "there is no rule", "rule", "remove", number)
+
+    def test_json(self) -> None:
+        """Each verb with --json is one value, also if it fails."""
+        self.rounds(2)
+        for words in (("plan",), ("mode",), ("pause",), ("rule", "list"),
+                      ("explain", "nothing"), ("explain", "vm", "db1"),
+                      ("explain", "host", "x"), ("why-not", "db1", "beta"),
+                      ("report",), ("audit",), ("audit", "verify"),
+                      ("apply", "77"), ("controller", "list"),
+                      ("controller", "sync")):
+            status, text = self.ctl(*words, "--json")
+            self.assertIn(text[:1], "[{", f"{words}: {text}")
+            found = json.loads(text.split("\nwsmctl: ")[0])
+            if status in (1, 2, 4, 5) and words[0] != "controller":
+                self.assertEqual(found["status"], status, words)
+
+    def test_hosts(self) -> None:
+        """What wsmctl changes of hosts the controller learns at once."""
+        self.home.put_host("gamma", HostEntry("127.0.0.1:1"))
+        self.addCleanup(self.home.put_host, "gamma", None)
+        self.expect(0, "", "host", "cordon", "gamma")
+        self.assertEqual(self.made.ledger.hosts(), {
+            "gamma": HostEntry("127.0.0.1:1", "cordoned")})
+        self.made.leader.give()
+        status, text = self.ctl("host", "cordon", "gamma", "--off")
+        self.assertEqual(status, 0, text)
+        self.assertIn("controller sync", text)
+
+    def test_stands_by(self) -> None:
+        """One that does not lead says so; nobody's orders are taken."""
+        self.made.leader.give()
+        for words in (("plan",), ("mode", "ask"), ("pause",),
+                      ("explain", "nothing")):
+            self.assertIn("only stands by", self.expect(5, "c1", *words))
+        self.expect(0, "stands by", "controller", "list")
+
+    def test_user(self) -> None:
+        """A folder for somebody who may look, and do no more."""
+        self.rounds(2)
+        folder = str(self.folder / "eve")
+        self.expect(0, "eve, viewer", "controller", "user", "eve", "--out",
+                    folder)
+        self.assertEqual(self.ctl("plan", home=folder)[0], 0)
+        status, text = self.ctl("mode", "auto", home=folder)
+        self.assertEqual(status, 1)
+        self.assertIn("user/eve is viewer; this needs admin", text)
+
+    def test_metrics(self) -> None:
+        """Prometheus' format, with the figures of hosts."""
+        self.made.store.set("eve", "paused", "yes")
+        self.heat()
+        _, text = self.ask("viewer", "/metrics")
+        for line in ('wsm_host_ratio{host="alpha",resource="cpu"} 0.8',
+                     'wsm_hotspots{kind="host.cpu"} 1.0', "wsm_leader 1.0",
+                     "wsm_breaker_open 0.0", "wsm_rounds_total 15.0"):
+            self.assertIn(line, text)
+        status, health = self.ask("viewer", "/healthz")
+        self.assertEqual((status, health["rounds"]), (200, 15))
+
+    def test_install(self) -> None:
+        """What 'controller add' writes is a configuration that works."""
+        folder = self.folder / "etc"
+
+        def there(_via: Any, words: list[str], data: str = "") -> str:
+            if "csr" in words:
+                pki.new_key(folder / "controller.key")
+                return pki.request(folder / "controller.key", "c2")
+            service.install(folder / "controller.toml", json.loads(data))
+            return ""
+
+        self.home.put_host("alpha", HostEntry("127.0.0.1:1"))
+        self.addCleanup(self.home.put_host, "alpha", None)
+        self.addCleanup(self.home.put_controller, "c2", "")
+        with mock.patch("wsm.cli.enrol.remote", there):
+            self.expect(0, "It only looks", "controller", "add", "c2",
+                        "127.0.0.1", "--folder", str(folder), "--state",
+                        str(self.folder / "state"))
+        self.assertEqual(self.home.cluster.controllers["c2"],
+                         "127.0.0.1:7444")
+        with mock.patch("sys.argv", ["x", "--config", str(
+                folder / "controller.toml"), "check"]), (
+                    contextlib.redirect_stdout(io.StringIO())):
+            self.assertEqual(service.main(), 0)
+        made, agents = self.loop.run(self.all_of(folder / "controller.toml"))
+        self.assertEqual(list(made.ledger.hosts()), ["alpha"])
+        self.loop.run(agents.close())
+        made.leader.give()
+        made.store.close()
+
+    @staticmethod
+    async def all_of(path: Path) -> Any:
+        """Return a controller by its configuration."""
+        found = service.controller(setup.read(path))
+        service.first_hosts(found[0], path)
+        return found
+
+
+class AskTest(Cluster):
+    """Agents that are real, and not well."""
+
+    def answer(self, how: str, request: "web.Request") -> Any:
+        """Return how this agent answers."""
+        answers: dict[str, Any] = {
+            "good": {"a": 1}, "big": "x" * (20 << 20),
+            "deep": None, "none": None, "hang": None}
+        if how == "deep":
+            return web.Response(text="[" * 1000000)
+        if how == "rubbish":
+            return web.Response(body=b"\xff\x00{")
+        if how == "redirect":
+            return web.Response(status=302, headers={
+                "Location": f"https://{request.host}/v1/good"})
+        if how == "refused":
+            return web.json_response({"code": "Refused", "text": "no"},
+                                     status=409)
+        return web.json_response(answers[how])
+
+    def test_ask(self) -> None:
+        """20 MiB, rubbish, silence, a stranger: an error, and soon."""
+        go_on = asyncio.Event()
+
+        async def agent(request: web.Request) -> web.StreamResponse:
+            how = request.match_info["how"]
+            if how == "hang":
+                await go_on.wait()
+            return self.answer(how, request)     # type: ignore[no-any-return]
+
+        app = web.Application()
+        app.add_routes([web.get("/v1/{how}", agent)])
+        runner, port = self.loop.run(listen(app, api.tls(self.settings(
+            "alpha"))))
+        self.addCleanup(lambda: self.loop.run(runner.cleanup()))
+        for name in ("alpha", "beta", "gone"):
+            self.home.put_host(name, HostEntry(
+                f"127.0.0.1:{1 if name == 'gone' else port}"))
+            self.addCleanup(self.home.put_host, name, None)
+
+        async def make() -> asking.Agents:
+            return asking.Agents(self.home)
+
+        self.addCleanup(self.loop.loop.call_soon_threadsafe, go_on.set)
+        agents = self.loop.run(make())
+        self.addCleanup(lambda: self.loop.run(agents.close()))
+        self.assertEqual(self.loop.run(agents.get("alpha", "/good", 5)),
+                         {"a": 1})
+        self.assertIsNone(self.loop.run(agents.get("alpha", "/none", 5)))
+        with self.assertRaises(AgentSaid):
+            self.loop.run(agents.get("alpha", "/refused", 5))
+        for host, path, words in (
+                ("alpha", "/big", "more than 4 MiB"), ("alpha", "/deep", ""),
+                ("alpha", "/rubbish", ""), ("alpha", "/hang", "in time"),
+                ("alpha", "/redirect", ""),
+                ("beta", "/good", "is not the agent of beta"),
+                ("gone", "/good", "")):
+            with self.assertRaises(NoAnswer, msg=path) as caught:
+                self.loop.run(agents.get(host, path, 0.5 if path == "/hang"
+                                         else 10))
+            self.assertIn(words, str(caught.exception))
