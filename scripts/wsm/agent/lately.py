@@ -5,7 +5,6 @@ import contextlib
 import os
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
 from wsm.agent.facts import disk_name
@@ -32,8 +31,8 @@ def traffic(answer: Sequence[dict[str, Any]]) -> int:
 
 def text_of(path: str) -> str:
     """Return a file of the kernel's, "" if it is not there."""
-    with contextlib.suppress(OSError):
-        return Path(path).read_text(encoding="ascii", errors="replace")
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as stream:
+        return stream.read().decode("ascii", "replace")
     return ""
 
 
