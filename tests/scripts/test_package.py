@@ -345,7 +345,11 @@ class SourceTest(unittest.TestCase):
                          "scripts/wsm/plan/spec.py", "scripts/wsm-agent",
                          "scripts/wsm/agent/program.py",
                          "packaging/man/wsm-agent.8",
-                         "packaging/systemd/wsm-agent.service"):
+                         "packaging/systemd/wsm-agent.service",
+                         "scripts/wsm-controller",
+                         "scripts/wsm/controller/service.py",
+                         "packaging/man/wsm-controller.8",
+                         "packaging/systemd/wsm-controller.service"):
                 self.assertTrue((tree / path).is_file(), path)
 
     def test_maintainer(self) -> None:

@@ -21,7 +21,7 @@ from dev.rig.basics import TestFailure, require
 QEMU = ("qemu-system-x86 qemu-system-common qemu-utils qemu-block-extra "
         "qemu-system-gui qemu-system-modules-spice "
         "qemu-system-modules-opengl qemu-system-data seabios")
-OURS = "qemu-wsm-tools qemu-wsm-agent qemu-wsm-pin"
+OURS = "qemu-wsm-tools qemu-wsm-agent qemu-wsm-controller qemu-wsm-pin"
 MACHINES = ("q35", "pc", "microvm")
 PRELUDE = """
 set -eu
@@ -47,11 +47,14 @@ $install --allow-downgrades $(
 """
 # Our programs and manual pages; the agent starts with its host
 TOOLS = """
-for each in wsm-info.1 virsh-wsm.1 wsmctl.1 wsm-agent.8; do
+for each in wsm-info.1 virsh-wsm.1 wsmctl.1 wsm-agent.8 \
+    wsm-controller.8; do
     ${each%.*} --help >/dev/null
     test -s /usr/share/man/man${each#*.}/$each.gz
 done
 test -e /etc/systemd/system/multi-user.target.wants/wsm-agent.service
+test -e /etc/systemd/system/multi-user.target.wants/wsm-controller.service
+getent passwd wsm-controller >/dev/null
 """
 # A package that only claims to be Debian's next
 NEXT = r"""

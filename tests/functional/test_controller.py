@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A controller that moves guests by itself: two hosts, an agent on each."""
+
+import signal
+import time
+
+from dev.rig.basics import require
+from dev.rig.cluster import VM
+from dev.rig.image import MIB
+from dev.rig.scene import Scene, query
+from dev.rig.vm import DiskConfig, MachineConfig
+from tests.functional.lib.daemon import BURN, Watched
+from tests.functional.lib.moves import LOAD, fill_half
+from tests.functional.lib.registry import test
+
+CONFIG = MachineConfig((DiskConfig(size=32 * MIB),))
+QUIET = {**LOAD, 'rate': 20, 'rrate': 5}
+
+
+def heat(cluster: Watched) -> None:
+    """Let the guest keep a CPU busy."""
+    cluster.scene.guest.stop()
+    cluster.scene.guest.start(**BURN)
+
+
+@test(CONFIG, slow=True)
+def controller_heat(scene: Scene) -> None:
+    """A guest computes, its host is too hot: it is moved, with the reason."""
+    with Watched(scene) as cluster:
+        source = cluster.guest()
+        fill_half(scene)
+        scene.guest.start(**QUIET)
+        cluster.start_controller('observe')
+        cluster.expect_soon(lambda: cluster.says(0, 'explain', 'vm', VM),
+                            'the guest is known')
+        heat(cluster)
+        begun = time.time()
+        cluster.expect_soon(lambda: cluster.says(3, 'plan'),
+                            'a decision')
+        require(cluster.owner('alpha') == 'owner', 'it only looks')
+        plan = cluster.json('plan', status=3)
+        require(plan['steps'][0]['vm'] == VM
+                and 'CPU demand' in plan['steps'][0]['why'], f'{plan}')
+        decided = min(each['at'] for each in cluster.json(
+            'explain', 'vm', VM)['decisions'] if each['steps'])
+        print(f'# decided {decided - begun:.0f} s after the load began')
+        cluster.ctl('mode', 'auto')
+        cluster.expect_soon(lambda: cluster.owner('beta') == 'owner',
+                            'it moves')
+        source.wait_exit()
+        cluster.expect_soon(lambda: not cluster.json('mode')['alarms']
+                            and cluster.json('report')['moves'], 'it ends')
+        text = cluster.ctl('explain', 'vm', VM)
+        require('moved' in text and 'CPU demand' in text, text)
+        require(cluster.json('report')['moves'] == {'moved': 1}, 'one move')
+        require(not cluster.json('plan')['steps'], 'beta is cool')
+        cluster.ctl('audit', 'verify')
+        cluster.expect_at('beta')
+
+
+@test(CONFIG, slow=True)
+def controller_killed(scene: Scene) -> None:
+    """It is killed in mid-move: the move ends, the next one closes it."""
+    with Watched(scene) as cluster:
+        source = cluster.guest()
+        fill_half(scene)
+        scene.guest.start(**BURN)
+        source.qmp.cmd('wsm-set-options', bandwidth=MIB)
+        cluster.start_controller('auto')
+        cluster.expect_soon(lambda: query(source)['phase']
+                            == 'disk-precopy', 'it moves')
+        cluster.end_controller(signal.SIGKILL)
+        source.qmp.cmd('wsm-set-options', bandwidth=0)
+        source.wait_exit()
+        require(cluster.owner('beta') == 'owner', 'agents finish alone')
+        begun = time.time()
+        cluster.start_controller('auto')
+        cluster.expect_soon(lambda: cluster.json('report')['moves']
+                            == {'moved': 1}, 'the journal is right')
+        print(f'# right {time.time() - begun:.0f} s after its start')
+        cluster.expect_at('beta')
