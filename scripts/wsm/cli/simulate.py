@@ -3,6 +3,7 @@
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,14 @@ def run(_home: Home, args: argparse.Namespace) -> int:
 def figures(world: World) -> dict[str, float]:
     """Return what a rule has come to."""
     tally, days = world.tally, world.fleet.now / 86400
-    cpu = max(tally.wanted["cpu"], 1e-9)
-    return {"unmet_percent": 100 * tally.unmet["cpu"] / cpu,
+
+    def unmet(*names: str) -> float:
+        wanted = math.fsum(tally.wanted[name] for name in names)
+        return 100 * math.fsum(tally.unmet[name] for name in names) / max(
+            wanted, 1e-9)
+
+    return {"unmet_percent": unmet("cpu"),
+            "net_unmet_percent": unmet("rx", "tx"),
             "hurt_percent": 100 * tally.hurt / max(tally.vm_steps, 1),
             "moves_a_day": tally.moves / days,
             "gib_a_day": tally.bytes / GIB / days,
@@ -78,11 +85,12 @@ def compare(_home: Home, args: argparse.Namespace) -> int:
     if args.json:
         say_json(found)
     else:
-        head = ("rule", "seed", "unmet %", "hurt %", "moves/day", "GiB/day",
-                "again", "back", "longest")
+        head = ("rule", "seed", "unmet %", "net %", "hurt %", "moves/day",
+                "GiB/day", "again", "back", "longest")
         table([head] + [(
             *name.split(), f"{one['unmet_percent']:.3f}",
-            f"{one['hurt_percent']:.2f}", f"{one['moves_a_day']:.0f}",
+            f"{one['net_unmet_percent']:.3f}", f"{one['hurt_percent']:.2f}",
+            f"{one['moves_a_day']:.0f}",
             f"{one['gib_a_day']:.0f}", f"{one['again']:.0f}",
             f"{one['back']:.0f}", f"{one['longest_minutes']:.0f} min")
             for name, one in found.items()])

@@ -14,6 +14,8 @@ from wsm.plan.filters import Wish
 from wsm.plan.fleet import RESOURCES, Fleet, Flight, Guest, Node
 from wsm.plan.inventory import Host
 
+HONEST = 1.25                   # times what a host says its VMs may use,
+LEAST = 0.05                    # and this part of the host
 NOTHING = (0.0,) * len(RESOURCES)
 
 
@@ -43,6 +45,26 @@ class Booked:
         self._peaks.pop(flight.to, None)
         for host in (flight.source, flight.to):
             self._hosts.pop(host, None)
+
+    def land(self, flight: Flight) -> None:
+        """Count a move no more; it has not begun."""
+        self.flying.discard(flight.vm)
+        self._out[flight.source].remove(flight)
+        self._into[flight.to].remove(flight)
+        self._peaks.pop(flight.to, None)
+        for host in (flight.source, flight.to):
+            self._hosts.pop(host, None)
+
+    def where(self, vm: str) -> tuple[str, ...]:
+        """Return the hosts at which a VM counts; the last is its own then."""
+        guest = self.fleet.guests.get(vm)
+        if guest is None:
+            return ()
+        here = guest.use.host
+        if vm not in self.flying:
+            return (here,)
+        return (here, next(each.to for each in self._out[here]
+                           if each.vm == vm))
 
     def leaving(self, host: str) -> list[Flight]:
         """Return the moves out of a host."""
@@ -86,6 +108,14 @@ class Booked:
         capacity = self.fleet.nodes[host].capacity
         return max((peak + plus) / (capacity[each] or math.inf) for peak, plus,
                    each in zip(self.peaks(host), add, RESOURCES))
+
+    def is_honest(self, name: str) -> bool:
+        """Whether a host says no less than its VMs use together."""
+        node = self.fleet.nodes[name]
+        told = node.load["cpu"].now
+        used = math.fsum(self.fleet.guests[vm].load["cpu"].now
+                         for vm in node.guests)
+        return used <= HONEST * told + LEAST * node.capacity["cpu"]
 
     def host(self, name: str) -> Host:
         """Return a host as filters want it: as it is, with what is coming."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Hosts and VMs with what they used lately: what a decision is made of.
 
-Whoever collects samples keeps one Fleet; planner.round() only reads it.
+Whoever collects samples keeps one Fleet; planner.decide() only reads it.
 """
 
 import dataclasses
@@ -10,12 +10,20 @@ from dataclasses import dataclass, field
 from typing import Mapping
 
 from wsm.plan.inventory import Host, VmUse
+from wsm.plan.ruling import Rule
 from wsm.plan.series import Series
 from wsm.plan.spec import Spec
 
 # What VMs share on a host, in cores, bytes/s, bytes/s, and time (1: all)
 ABSURD = 2.0                    # times what can be
 RESOURCES = ("cpu", "rx", "tx", "disk")
+# Signs of trouble of a host, if its agent knows them, and the most that can be:
+# part of the demand that waits for a CPU, of the memory that is in use, of the
+# time in which nothing runs for want of memory, s that a disk takes, 1: well
+SIGNS = {"wait": 1.0, "memory": 2.0, "stall": 1.0, "latency": 60.0,
+         "health": 1.0}
+# Of a VM: the same; bytes/s of it that are swapped out
+GUEST_SIGNS = {"wait": 1.0, "latency": 60.0, "swap": math.inf}
 Loads = dict[str, Series]
 
 
@@ -48,6 +56,8 @@ class Guest:
     # What it was promised of a resource, and lacks of that if it wants it
     promise: Mapping[str, float] = field(default_factory=dict)
     lacks: Loads = field(default_factory=dict)
+    signs: Loads = field(default_factory=dict)          # some of GUEST_SIGNS
+    copies: set[str] = field(default_factory=set)   # hosts with an old image
 
 
 @dataclass
@@ -60,6 +70,8 @@ class Node:
     swap: Series                        # bytes/s that are swapped out
     joined: float = 0.0                 # s
     guests: set[str] = field(default_factory=set)
+    signs: Loads = field(default_factory=dict)          # some of SIGNS
+    nonsense: int = 0                   # samples that were not believed
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,8 @@ class Flight:
     to: str
     spot: str                           # key of that which it is for
     hard: bool                          # it broke the cooling of the VM
+    goal: float = math.inf              # what the spot must be at most then
+    bytes: int = 0                      # that it is said to send
 
 
 @dataclass
@@ -82,6 +96,8 @@ class Fleet:
     nodes: dict[str, Node] = field(default_factory=dict)
     guests: dict[str, Guest] = field(default_factory=dict)
     flights: dict[str, Flight] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    local: float = 0.0          # s since Monday began, as people there have it
 
     def add_host(self, host: Host, disk: float = 1.0) -> Node:
         """Let a host join; return it."""
@@ -118,20 +134,39 @@ class Fleet:
             there.load[name].include(guest.load[name], 1)
         guest.use = dataclasses.replace(guest.use, host=to)
 
-    def take(self, host: str, resource: str, value: float) -> bool:
+    def take(self, host: str, name: str, value: float) -> bool:
         """
         Take a sample of a host, as of now; return whether it was believed.
 
-        A sensor may lie: what cannot be is not taken, and so after a while
-        nothing is known of that host.
+        @name is a resource, a sign, or "swap".  A sensor may lie: what cannot
+        be is not taken, and so after a while nothing is known of that host.
         """
         node = self.nodes[host]
-        most = ABSURD * max(node.capacity[resource], sum(
-            self.guests[vm].use.vcpus for vm in node.guests)
-            if resource == "cpu" else 0.0)
-        if not 0.0 <= value <= (most or math.inf):
+        most = SIGNS.get(name, math.inf)
+        if name in RESOURCES:
+            most = ABSURD * max(node.capacity[name], sum(
+                self.guests[vm].use.vcpus for vm in node.guests)
+                if name == "cpu" else 0.0) or math.inf
+        if not 0.0 <= value <= most or math.isinf(value):
+            node.nonsense += 1
             return False
-        node.load[resource].add(self.now, value)
+        self.series(node, name).add(self.now, value)
+        return True
+
+    def series(self, node: Node, name: str) -> Series:
+        """Return the series of a resource or sign of a host."""
+        if name == "swap":
+            return node.swap
+        if name in RESOURCES:
+            return node.load[name]
+        return node.signs.setdefault(name, Series(self.interval))
+
+    def take_sign(self, vm: str, name: str, value: float) -> bool:
+        """Take a sign of a VM; return whether it was believed."""
+        if not 0.0 <= value <= GUEST_SIGNS[name] or math.isinf(value):
+            return False
+        self.guests[vm].signs.setdefault(name, Series(self.interval)).add(
+            self.now, value)
         return True
 
     def is_known(self, name: str, stale: float) -> bool:

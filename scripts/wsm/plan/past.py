@@ -4,7 +4,9 @@
 import bisect
 import math
 from dataclasses import dataclass, field
+from typing import Iterator, Mapping
 
+from wsm.plan.fleet import Flight
 from wsm.plan.policy import Calm
 
 KEPT = 21600.0                  # s that trips are remembered
@@ -18,8 +20,18 @@ class Trip:
     source: str
     to: str
     hard: bool                  # it broke the cooling of the one before
+    spot: str = ""              # key of the hot spot that it was for
+    goal: float = math.inf      # what that must be at most then
 
 
+def trip_of(flight: Flight, now: float) -> Trip:
+    """Return what a move is when it has ended well."""
+    return Trip(now, flight.source, flight.to, flight.hard, flight.spot,
+                flight.goal)
+
+
+DAY = 86400.0
+EMPTYING = ("drain ", "health ", "pack ")
 @dataclass
 class Past:
     """Of all VMs.  Who moves them tells it."""
@@ -27,15 +39,55 @@ class Past:
     trips: dict[str, list[Trip]] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)   # source: when
     began: list[float] = field(default_factory=list)        # rising
+    failed: list[float] = field(default_factory=list)       # likewise
+    # Moves that have ended and of which it is not yet known what came of them
+    watched: list[Trip] = field(default_factory=list)
+    # Source: when it was found that a move had not cooled it
+    uncooled: dict[str, list[float]] = field(default_factory=dict)
+    # Bytes that moves sent in a day: (when, host, bytes)
+    sent: list[tuple[float, str, int]] = field(default_factory=list)
 
-    def note_begin(self, now: float) -> None:
-        """A move begins."""
-        self.began.append(now)
+    def note_begin(self, now: float, flight: Flight | None = None) -> None:
+        """A move begins; one that empties a host counts for no cap."""
+        if flight is None or not flight.spot.startswith(EMPTYING):
+            self.began.append(now)
         del self.began[:bisect.bisect_left(self.began, now - KEPT)]
+        if flight:
+            del self.sent[:bisect.bisect_left(self.sent, (now - DAY, "", 0))]
+            self.sent += [(now, host, flight.bytes)
+                          for host in (flight.source, flight.to)]
+
+    def note_failed(self, now: float) -> None:
+        """A move has ended, and the VM is where it was."""
+        self.failed.append(now)
+        del self.failed[:bisect.bisect_left(self.failed, now - KEPT)]
+
+    def note_heat(self, now: float, cools: float,
+                  heat: Mapping[str, float]) -> None:
+        """
+        Note what is hot now: {key of the spot: how hot}.
+
+        To be told after each round, so that it is seen which moves have not
+        helped within @cools seconds.
+        """
+        due = [each for each in self.watched if now - each.at >= cools]
+        self.watched = [each for each in self.watched if now - each.at < cools]
+        for trip in due:
+            if heat.get(trip.spot, 0.0) > trip.goal:
+                self.uncooled.setdefault(trip.source, []).append(now)
+        for host, times in list(self.uncooled.items()):
+            self.uncooled[host] = [at for at in times if now - at <= KEPT]
+
+    def sent_by(self, host: str, now: float) -> int:
+        """Return the bytes of moves from or to a host within a day."""
+        return sum(size for at, name, size in self.sent
+                   if name == host and now - at < DAY)
 
     def note_end(self, vm: str, trip: Trip) -> None:
         """A move has ended well."""
         self.ended[trip.source] = trip.at
+        if trip.spot:
+            self.watched.append(trip)
         kept = [each for each in self.trips.get(vm, [])
                 if trip.at - each.at <= KEPT]
         self.trips[vm] = [*kept, trip]
@@ -66,6 +118,18 @@ class Past:
         if now >= self.cooling(vm, now, calm):
             return False
         return not hard or self.trips[vm][-1].hard
+
+    def returns(self, vm: str, now: float, span: float) -> int:
+        """Return how often a VM came back to a host within @span."""
+        trips = [each for each in self.trips.get(vm, []) if now - each.at
+                 <= span]
+        return sum(any(earlier.source == trip.to for earlier in trips[:number])
+                   for number, trip in enumerate(trips))
+
+    def latest(self, goal: str) -> Iterator[Trip]:
+        """Yield the moves whose spot's key begins with @goal."""
+        for trips in self.trips.values():
+            yield from (each for each in trips if each.spot.startswith(goal))
 
     def hosts(self, vm: str) -> dict[str, float]:
         """Return the hosts that a VM was on lately, and when it left them."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One round of decisions: what is too hot, and which VM goes where for it.
 
-round() is all that a daemon, a dry run, a simulation and a test call.  It is
+decide() is all that a daemon, a dry run, a simulation and a test call.  It is
 pure: the same fleet, policy and past give the same decision.
 
 Where it differs from Sandpiper (Wood et al., NSDI 2007): what a move costs, with
@@ -9,234 +9,157 @@ its disks, is part of the choice; a destination is judged by its peak of the
 last hour; one VM at a time leaves a hot host, and then it is looked at again.
 """
 
-import bisect
-import heapq
-import math
-from collections import Counter
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Mapping, Optional
+from typing import Optional, Sequence
 
-from wsm.plan import filters
-from wsm.plan.detect import Kind, Spot, spots
-from wsm.plan.estimate import Estimate
-from wsm.plan.fleet import Fleet, Flight, Guest
-from wsm.plan.inventory import human
-from wsm.plan.booked import Booked, peaks_of
+from wsm.plan import balance, breaker, empty, swap
+from wsm.plan.booked import Booked
+from wsm.plan.decision import Decision, Nothing, Reasons, Step
+from wsm.plan.detect import Kind, Spot, misplaced, spots
+from wsm.plan.fleet import Fleet
+from wsm.plan.inventory import Host, HostState
 from wsm.plan.past import Past
 from wsm.plan.policy import Policy
-from wsm.plan.spec import Mode
+from wsm.plan.ruling import Book
+from wsm.plan.weigh import Cost, Round
 
-# What a move of a VM to a host costs now
-Cost = Callable[[Guest, str], Estimate]
-FALLBACK = 200                  # hosts that are tried for room, coolest first
-
-
-@dataclass(frozen=True)
-class Step:
-    """A VM is to go there."""
-
-    vm: str
-    source: str
-    to: str
-    spot: str                   # key of the hot spot that it is for
-    hard: bool
-    estimate: Estimate
-    score: float
-    why: str                    # one sentence, with numbers
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """A hot spot for which nothing is done, and why."""
-
-    spot: Spot
-    reasons: Mapping[str, int]  # how many VMs and hosts each spoke against
-
-    def text(self) -> str:
-        """Say it."""
-        why = ", ".join(f"{name} ({count})" for name, count in sorted(
-            self.reasons.items(), key=lambda each: (-each[1], each[0])))
-        return f"{self.spot.text()}: no target: {why or 'no VM there'}"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a round came to."""
-
-    spots: tuple[Spot, ...] = ()
-    steps: tuple[Step, ...] = ()
-    nothing: tuple[Nothing, ...] = ()
-
-    def text(self) -> str:
-        """Say all of it."""
-        lines = [step.why for step in self.steps]
-        lines += [each.text() for each in self.nothing]
-        return "\n".join(lines) or "no host is too hot, no VM lacks anything"
+__all__ = ["Cost", "Decision", "Nothing", "Step", "decide", "outlook"]
+EMPTY = (Kind.DRAIN, Kind.HEALTH)
 
 
 @dataclass
-class Round:
-    """A round while it is made."""
+class Made:
+    """What a round has come to so far."""
 
-    fleet: Fleet
-    policy: Policy
-    past: Past
-    cost: Cost
-    booked: Booked
-    reasons: Counter[str] = field(default_factory=Counter)
-    _coolest: Optional[list[tuple[float, str]]] = None
+    flying: int                 # moves that may begin in all,
+    hour: int                   # and for relief
+    steps: list[Step] = field(default_factory=list)
+    later: list[Step] = field(default_factory=list)
+    nothing: list[Nothing] = field(default_factory=list)
 
-    # VMs
+    def begin(self, steps: Sequence[Step], later: Sequence[Step],
+              hour: bool = True) -> None:
+        """Steps are taken."""
+        self.steps += steps
+        self.later += later
+        self.flying -= len(steps)
+        self.hour -= len(steps) * hour
 
-    def share(self, guest: Guest, spot: Spot) -> float:
-        """Return how much of the trouble would go with a VM, 0 to 1."""
-        node = self.fleet.nodes[spot.host]
-        if spot.resource == "swap":
-            host = node.host
-            lack = host.memory * host.reserve_memory - host.available
-            return min(guest.use.touched,
-                       max(lack, self.policy.relief.least * host.memory)
-                       ) / host.memory
-        load = guest.load[spot.resource].now
-        if spot.kind is Kind.HOST:
-            unit = node.capacity[spot.resource]
-            return min(load, (spot.now - spot.release) * unit) / unit
-        victim = self.fleet.guests[spot.victim]
-        if guest is victim:
-            return 1.0
-        return min(1.0, load / max(victim.lacks[spot.resource].now, 1e-9))
+    def leave(self, spot: Spot, reasons: Reasons) -> None:
+        """Nothing is done for a spot."""
+        self.nothing.append(Nothing(spot, reasons.count, reasons.example))
 
-    def refused(self, guest: Guest, spot: Spot) -> str:
-        """Return why a VM is not to go, "" if it may."""
-        name = guest.use.name
-        if name in self.booked.flying:
-            return "moves already"
-        if guest.spec.placement.mode is not Mode.AUTO:
-            return f"placement.mode is {guest.spec.placement.mode.value}"
-        if self.past.is_cooling(name, self.fleet.now, spot.hard,
-                                self.policy.calm):
-            return "has moved lately"
-        if self.share(guest, spot) < self.policy.relief.least:
-            return "is too small to help"
-        return ""
-
-    def movable(self, spot: Spot) -> list[Guest]:
-        """Return the VMs whose move may help, those that help most first."""
-        found = []
-        for name in self.fleet.nodes[spot.host].guests:
-            guest = self.fleet.guests[name]
-            if why := self.refused(guest, spot):
-                self.reasons[why] += 1
-            else:
-                found.append(guest)
-        return sorted(found, key=lambda guest: (-self.share(guest, spot),
-                                                guest.use.name))
-
-    # Hosts
-
-    def coolest(self) -> list[tuple[float, str]]:
-        """Return (how full, host) of those that may take a VM, in order."""
-        if self._coolest is None:
-            now, calm = self.fleet.now, self.policy.calm
-            self._coolest = heapq.nsmallest(FALLBACK, (
-                (self.booked.fullest(name), name)
-                for name, node in self.fleet.nodes.items()
-                if self.fleet.is_known(name, self.policy.hot.stale)
-                and now - node.joined >= calm.young))
-        return self._coolest
-
-    def fits(self, wish: filters.Wish, host: str) -> bool:
-        """Return whether a VM may run there; count why not."""
-        why = filters.refusals(wish, self.booked.host(host))
-        self.reasons.update(each.filter for each in why)
-        return not why
-
-    def limit(self, spot: Spot) -> float:
-        """Return how full a host may get, as no worse off than the source."""
-        relief = self.policy.relief
-        if spot.resource == "swap" or spot.now <= relief.busy:
-            return relief.after
-        unit = self.fleet.nodes[spot.host].capacity[spot.resource]
-        peak = self.booked.peak(spot.host, spot.resource) / unit
-        return max(relief.after, peak - relief.gap)
-
-    def targets(self, guest: Guest, spot: Spot) -> Iterator[tuple[str, float]]:
-        """Yield (host, how full it gets) of where a VM may go."""
-        relief, limit = self.policy.relief, self.limit(spot)
-        former = self.past.hosts(guest.use.name)
-        peaks, left = peaks_of(guest), relief.coolest
-        wish = self.booked.wish(guest)
-        for full, host in self.coolest():
-            if not left or full >= limit:
-                break
-            after = self.booked.fullest(host, peaks)
-            most = relief.after if host in former else limit
-            if host == spot.host or after >= most:
-                self.reasons["would be too full itself"] += host != spot.host
-            elif self.fleet.now - former.get(host, -math.inf) < relief.back:
-                self.reasons["was left lately"] += 1
-            elif self.fits(wish, host):
-                left -= 1
-                yield host, after
-
-    # Choices
-
-    def step(self, guest: Guest, to: str, spot: Spot, full: float) -> Step:
-        """Return the move of a VM, with what it is worth."""
-        cost = self.cost(guest, to)
-        relief = self.share(guest, spot)
-        score = (relief * spot.weight
-                 / (5.0 + cost.seconds + 20.0 * cost.downtime
-                    + 0.2 * cost.post_seconds)) if cost.converges else 0.0
-        why = (f"{guest.use.name}: {spot.text()}; to {to}, which is then at "
-               f"{full:.2f} at its peak; {human(cost.bytes)}, about "
-               f"{cost.seconds:.0f} s, pause about "
-               f"{cost.downtime * 1000:.0f} ms")
-        return Step(guest.use.name, spot.host, to, spot.key, spot.hard, cost,
-                    score, why)
-
-    def allowed(self, guest: Guest, step: Step) -> bool:
-        """Return whether a move is worth it, and keeps the VM's promise."""
-        if not step.estimate.converges:
-            self.reasons["its memory would not converge"] += 1
-        elif step.estimate.downtime > guest.spec.sla.downtime_most:
-            self.reasons["would stop for too long"] += 1
-        elif step.score < self.policy.relief.min_score:
-            self.reasons["costs more than it helps"] += 1
-        else:
-            return True
-        return False
-
-    def best(self, spot: Spot) -> Optional[Step]:
-        """Return the best single move for a hot spot."""
-        best: Optional[Step] = None
-        for guest in self.movable(spot):
-            for host, full in self.targets(guest, spot):
-                step = self.step(guest, host, spot, full)
-                if self.allowed(guest, step) and (
-                        best is None or (-step.score, step.vm, step.to)
-                        < (-best.score, best.vm, best.to)):
-                    best = step
-        return best
-
-    def fly(self, step: Step) -> None:
-        """Count a step as if it had begun."""
-        self.booked.fly(Flight(step.vm, step.source, step.to, step.spot,
-                              step.hard))
-        if self._coolest is not None:
-            self._coolest = [each for each in self._coolest
-                             if each[1] != step.to]
-            bisect.insort(self._coolest, (self.booked.fullest(step.to),
-                                          step.to))
+    def full(self, spot: Spot) -> None:
+        """Nothing is done for a spot, as there are too many moves."""
+        reasons = Reasons()
+        reasons.note("as many moves as may be", (
+            f"{self.flying} more may begin now, {self.hour} in this hour"))
+        self.leave(spot, reasons)
 
 
-def room(fleet: Fleet, past: Past, policy: Policy) -> int:
+def room(fleet: Fleet, past: Past, policy: Policy) -> Made:
     """Return how many moves may begin now."""
     calm, count = policy.calm, len(fleet.guests)
     flying = max(calm.at_once, int(calm.flying * count))
     hour = max(calm.at_once, int(calm.share * count))
-    return max(0, min(flying - len(fleet.flights),
-                      hour - past.began_since(fleet.now - 3600.0)))
+    return Made(max(0, flying - len(fleet.flights)),
+                max(0, hour - past.began_since(fleet.now - 3600.0)))
+
+
+def is_waiting(made: Round, spot: Spot) -> bool:
+    """Whether something is done for a spot already, or was just now."""
+    if spot.kind is Kind.RULE:
+        return (spot.victim in made.booked.flying
+                or not misplaced(made.fleet, made.book, spot.victim))
+    return (bool(made.booked.leaving(spot.host))
+            or any(each.spot == spot.key for each
+                   in made.fleet.flights.values())
+            or made.past.is_quiet(spot.host, made.fleet.now,
+                                  made.policy.relief.pause))
+
+
+def relieve(made: Round, spot: Spot) -> tuple[Sequence[Step], Sequence[Step]]:
+    """Return the step for a hot spot that begins, and what follows it."""
+    made.reasons = Reasons()
+    step: Optional[Step] = made.best(spot)
+    if step:
+        return [step], []
+    # In a fleet that is just busy, swaps move much and help nobody
+    if spot.kind in (Kind.HOST, Kind.SLA) and spot.hard:
+        told, made.reasons = made.reasons, Reasons()
+        found = swap.best(made, spot)
+        made.reasons = told
+        if found:
+            return found.steps[:1], found.steps[1:]
+    asked = made.best(spot, True) if "placement.mode is ask" in \
+        made.reasons.count or "breaker" in made.reasons.count else None
+    return ([asked] if asked else []), []
+
+
+def clear(made: Round, spot: Spot, so_far: Made) -> None:
+    """Go on with emptying a host."""
+    if not made.fleet.is_known(spot.host, made.policy.hot.stale):
+        reasons = Reasons()
+        reasons.note("is not heard of", made.is_closed(spot.host))
+        so_far.leave(spot, reasons)
+        return
+    whole = empty.plan(made, spot)
+    so_far.begin(*empty.begin(made, spot, whole, so_far.flying), hour=False)
+    for vm, reasons in sorted(whole.stay.items()):
+        so_far.leave(dataclasses.replace(spot, victim=vm, words=(
+            f"{spot.text()}, {vm} among them")), reasons)
+
+
+def handle(made: Round, spot: Spot, so_far: Made) -> None:
+    """Do what can be done for one spot."""
+    if spot.kind in EMPTY:
+        clear(made, spot, so_far)
+    elif is_waiting(made, spot):
+        return
+    elif min(so_far.flying, so_far.hour) <= 0:
+        so_far.full(spot)
+    else:
+        steps, later = relieve(made, spot)
+        if steps:
+            made.fly(steps)
+            so_far.begin(steps, later)
+        else:
+            so_far.leave(spot, made.reasons)
+
+
+def settle(made: Round, found: Sequence[Spot], so_far: Made) -> Decision:
+    """Return the decision; what a person must agree to is kept apart."""
+    shut = breaker.of_all(made.past, made.fleet.now, made.policy)
+    steps = [dataclasses.replace(step, ask=step.ask or shut)
+             if not step.reason.startswith("drain") else step
+             for step in so_far.steps]
+    return Decision(
+        tuple(found), tuple(step for step in steps if not step.ask),
+        tuple(so_far.nothing), tuple(step for step in steps if step.ask),
+        tuple(so_far.later), tuple(breaker.open_ones(
+            made.past, made.fleet.now, made.policy)),
+        calm_text(made))
+
+
+def calm_text(made: Round) -> str:
+    """Say why there is nothing to do, with numbers."""
+    full = [made.booked.fullest(name) for name in made.fleet.nodes
+            if made.fleet.is_known(name, made.policy.hot.stale)]
+    if not full:
+        return f"no host is heard of: {len(made.fleet.nodes)} are known"
+    return (f"no host is too hot, no VM lacks anything: the peaks of "
+            f"{len(full)} hosts are {min(full):.2f} to {max(full):.2f}, a "
+            f"spread of {100 * (max(full) - min(full)):.0f} points is within "
+            "policy")
+
+
+def a_round(fleet: Fleet, policy: Policy, past: Past, cost: Cost) -> Round:
+    """Return a round in which nothing is decided yet."""
+    booked = Booked(fleet)
+    return Round(fleet, policy, past, cost, booked,
+                 Book(fleet.rules, lambda name: fleet.nodes[name].host,
+                      booked.where))
 
 
 def decide(fleet: Fleet, policy: Policy, past: Past, cost: Cost) -> Decision:
@@ -246,22 +169,28 @@ def decide(fleet: Fleet, policy: Policy, past: Past, cost: Cost) -> Decision:
     @cost tells what a move would cost; it must not depend on chance.  The
     fleet and the past stay as they are: who carries it out tells both.
     """
-    made = Round(fleet, policy, past, cost, Booked(fleet))
-    found = spots(fleet, made.booked, policy)
-    steps, nothing = [], []
-    left = room(fleet, past, policy)
+    made = a_round(fleet, policy, past, cost)
+    found = spots(fleet, made.booked, policy, made.book)
+    so_far = room(fleet, past, policy)
     for spot in found:
-        if made.booked.leaving(spot.host) or past.is_quiet(
-                spot.host, fleet.now, policy.relief.pause):
-            continue
-        made.reasons = Counter()
-        step = made.best(spot) if left > 0 else None
-        if step:
-            steps.append(step)
-            made.fly(step)
-            left -= 1
-        elif left > 0:
-            nothing.append(Nothing(spot, dict(made.reasons)))
-        else:
-            nothing.append(Nothing(spot, {"as many moves as may be": 1}))
-    return Decision(tuple(found), tuple(steps), tuple(nothing))
+        handle(made, spot, so_far)
+    if not found and policy.balance.on:
+        step = balance.even(made)
+        if step and min(so_far.flying, so_far.hour) > 0:
+            made.fly([step])
+            so_far.begin([step], [])
+    if not found and policy.pack.on and not so_far.steps:
+        so_far.begin(*balance.pack(made, so_far.flying), hour=False)
+    return settle(made, found, so_far)
+
+
+def outlook(fleet: Fleet, policy: Policy, past: Past, cost: Cost,
+            host: str) -> empty.Emptying:
+    """Return what emptying a host would be; nobody has asked for it yet."""
+    node = fleet.nodes[host]
+    there: Host = dataclasses.replace(node.host, state=HostState.DRAINING)
+    fleet = dataclasses.replace(fleet, nodes={
+        **fleet.nodes, host: dataclasses.replace(node, host=there)})
+    return empty.plan(a_round(fleet, policy, past, cost), Spot(
+        Kind.DRAIN, host, "", 0.0, 0.0, 0, 0, False, 0.0, words=(
+            f"{host} is to be emptied of its {len(node.guests)} VMs")))

@@ -28,6 +28,11 @@ class Limits:
     rx: Limit = Limit(0.80, 0.95, 0.70)
     tx: Limit = Limit(0.80, 0.95, 0.70)
     disk: Limit = Limit(0.90, 1.00, 0.70)
+    # Of signs: see fleet.SIGNS
+    wait: Limit = Limit(0.10, 0.30, 0.05)
+    memory: Limit = Limit(0.92, 0.98, 0.90)
+    stall: Limit = Limit(0.05, 0.20, 0.00)
+    latency: Limit = Limit(0.030, 0.100, 0.020)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Hot:
     limits: Limits = Limits()
     swap: float = float(1 << 20)        # bytes/s that a host swaps out,
     swap_hard: float = float(8 << 20)
+    health: float = 0.3         # under it, a host is emptied
     stale: float = 3.0          # intervals without a sample: nothing is known
 
 
@@ -63,6 +69,8 @@ class Relief:
     coolest: int = 8            # hosts that are looked at for each VM
     pause: float = 120.0        # s between two moves for one hot spot
     back: float = 7200.0        # s in which no VM goes back where it was
+    swaps: int = 64             # of VMs of two hosts that are tried; 0: none
+    swap_least: float = 0.10    # part of the host that a swap must free
     weights: Weights = Weights()
 
 
@@ -77,6 +85,49 @@ class Calm:
     flying: float = 0.01        # of all VMs at once, but at least
     at_once: int = 2
     young: float = 900.0        # s in which a new host takes nothing
+    bytes_a_day: float = 0.0    # through the link of a host; 0: as many
+
+
+@dataclass(frozen=True)
+class Breaker:
+    """When no more moves begin but with a person's consent."""
+
+    span: float = 3600.0        # s that are looked at
+    uncooled: int = 3           # moves out of a host that did not cool it
+    cools: float = 300.0        # s after a move in which it must have
+    failed: float = 0.10        # part of all moves that failed,
+    failures: int = 3           # and at least so many
+    back: int = 2               # times that a VM came back within calm.memory
+
+
+@dataclass(frozen=True)
+class Drain:
+    """How a host is emptied."""
+
+    tries: int = 20             # orders in which its VMs are placed
+    after: float = 0.80         # how full a host may become for it
+    fast: int = 20000           # Mbit/s of links that carry two moves at once
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Moves that are for no hot spot."""
+
+    on: bool = False
+    gap: float = 0.25           # of the fullest and the emptiest host,
+    minutes: int = 30           # in each of so many
+    gain: float = 0.10          # part of it that a move must close
+    flying: int = 2
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Empty hosts, so that they can be switched off."""
+
+    on: bool = False
+    spare: int = 2              # hosts without which all must fit,
+    room: float = 0.20          # with so much room
+    pause: float = 1800.0       # s between two hosts
 
 
 @dataclass(frozen=True)
@@ -87,6 +138,10 @@ class Policy:
     hot: Hot = Hot()
     relief: Relief = Relief()
     calm: Calm = Calm()
+    breaker: Breaker = Breaker()
+    drain: Drain = Drain()
+    balance: Balance = Balance()
+    pack: Pack = Pack()
 
 
 def loads(text: str) -> Policy:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Mapping, Optional
 
 
-from wsm.plan import argv, toml
+from wsm.plan import argv, toml, window
 from wsm.plan.plain import BadData, from_plain, to_plain
 
 # A name of a VM is that of folders, units, and sockets whose path is short
@@ -76,6 +76,11 @@ class Net:
 
 
 CLASS_DOWNTIME = {"gold": 300, "silver": 1000, "bronze": 5000}     # ms
+# What a class may have of signs: see fleet.SIGNS
+CLASS_SIGNS: Mapping[str, Mapping[str, float]] = {
+    "gold": {"wait": 0.05, "latency": 0.020, "swap": 0.0},
+    "silver": {"wait": 0.10, "latency": 0.050, "swap": 64.0 * 1024},
+    "bronze": {"wait": 0.25, "swap": 1024.0 * 1024}}
 
 
 @dataclass(frozen=True)
@@ -88,14 +93,24 @@ class Sla:
     io_p95_ms_max: Optional[float] = None
     swap_kib_s_max: Optional[float] = None
     downtime_ms_max: Optional[float] = None
-    move_window: str = ""
-    move_never: str = ""
+    move_window: str = ""       # when it may be moved; see plan/window.py
+    move_never: str = ""        # when not
 
     @property
     def downtime_most(self) -> float:
         """How long the guest may stand still, in seconds."""
         given = self.downtime_ms_max
         return (CLASS_DOWNTIME[self.class_] if given is None else given) / 1000
+
+    @property
+    def signs(self) -> Mapping[str, float]:
+        """What signs of trouble of this VM are no trouble yet."""
+        given = {"wait": (self.cpu_wait_max, 1.0),
+                 "latency": (self.io_p95_ms_max, 0.001),
+                 "swap": (self.swap_kib_s_max, 1024.0)}
+        return {**CLASS_SIGNS[self.class_],
+                **{name: value * unit for name, (value, unit) in given.items()
+                   if value is not None}}
 
 
 @dataclass(frozen=True)
@@ -248,6 +263,9 @@ def check_members(spec: Spec) -> Iterator[str]:
             yield f"file.{inner}.sha256: {file.sha256[:80]!r} is none"
     if spec.sla.class_ not in ("gold", "silver", "bronze"):
         yield f"sla.class: {spec.sla.class_[:80]!r}: gold, silver or bronze"
+    for name in ("move_window", "move_never"):
+        yield from (f"sla.{name}: {each}" for each
+                    in window.problems(getattr(spec.sla, name)))
 
 
 def check(spec: Spec) -> Spec:

@@ -244,8 +244,10 @@ class Ours:
     def __call__(self, world: World) -> None:
         decision = planner.decide(world.fleet, self.policy, world.past,
                                   world.cost)
+        world.past.note_heat(world.fleet.now, self.policy.breaker.cools,
+                             decision.heat())
         for step in decision.steps:
-            world.begin(step.vm, step.to, step.spot, step.hard)
+            world.begin(step.vm, step.to, step.spot, step.hard, step.goal)
 
 
 def rules(policy: Policy) -> dict[str, Rule]:

@@ -222,9 +222,11 @@ def play(scene: Scene, policy: Policy) -> Story:
             act(made, events.pop(0))
         made.step()
         story.last = planner.decide(made.fleet, policy, made.past, made.cost)
+        made.past.note_heat(made.fleet.now, policy.breaker.cools,
+                            story.last.heat())
         for step in story.last.steps:
             story.moves.append((made.fleet.now, step))
-            made.begin(step.vm, step.to, step.spot, step.hard)
+            made.begin(step.vm, step.to, step.spot, step.hard, step.goal)
     return story
 
 

@@ -15,7 +15,7 @@ from typing import Mapping
 from wsm.plan.estimate import Basis, Estimate, Link, Load, estimate
 from wsm.plan.fleet import RESOURCES, Fleet, Flight, Guest, Node
 from wsm.plan.inventory import DiskUse, Host, Qemu, VmUse
-from wsm.plan.past import Past, Trip
+from wsm.plan.past import Past, trip_of
 
 SHARE = 0.8                     # of a link that moves may have
 LEAST = 0.25                    # of it: on a full one, a move competes
@@ -124,14 +124,14 @@ class World:
                                      unit - node.load[resource].now))
 
     def begin(self, vm: str, to: str, spot: str = "",
-              hard: bool = False) -> Flight:
+              hard: bool = False, goal: float = math.inf) -> Flight:
         """Begin a move."""
         guest, now = self.fleet.guests[vm], self.fleet.now
         cost = self.cost(guest, to)
-        flight = Flight(vm, guest.use.host, to, spot, hard)
+        flight = Flight(vm, guest.use.host, to, spot, hard, goal, cost.bytes)
         self.fleet.flights[vm] = flight
         self.ends[vm] = now + cost.seconds
-        self.past.note_begin(now)
+        self.past.note_begin(now, flight)
         trips = self.past.trips.get(vm, [])
         self.tally.moves += 1
         self.tally.bytes += cost.bytes
@@ -150,8 +150,9 @@ class World:
             copies = self.copies.setdefault(vm, {})
             copies[flight.source] = now
             copies.pop(flight.to, None)
-            self.past.note_end(vm, Trip(now, flight.source, flight.to,
-                                        flight.hard))
+            guest = self.fleet.guests[vm]
+            guest.copies = set(copies)
+            self.past.note_end(vm, trip_of(flight, now))
             self.use_memory(flight.source, vm, -1)
             self.use_memory(flight.to, vm, 1)
 
