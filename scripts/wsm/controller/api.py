@@ -7,6 +7,8 @@ Whoever has a controller's certificate could give agents orders anyway, and is
 an admin.
 """
 
+import asyncio
+import contextlib
 import re
 import ssl
 from typing import Any, Awaitable, Callable, Mapping
@@ -15,7 +17,7 @@ from aiohttp import web
 
 from wsm import pki
 from wsm.cli.home import HostEntry
-from wsm.controller import because, deeds, metrics, shown
+from wsm.controller import because, deeds, metrics, page, shown
 from wsm.controller.rounds import LOG, Controller, NotNow
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, StoreGone
@@ -29,6 +31,9 @@ Json = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 STATUS: dict[type[Exception], int] = {
     NotNow: 409, BadData: 400, StoreGone: 503, Deposed: 503}
+HEADERS = {"Content-Security-Policy": page.POLICY, "Cache-Control": "no-store",
+           "X-Content-Type-Options": "nosniff", "Referrer-Policy":
+           "no-referrer"}
 # What a viewer may not do
 ORDERS = {"/v1/apply": "operator", "/v1/cancel": "operator",
           "/v1/pause": "operator", "/v1/mode": "admin", "/v1/rules": "admin",
@@ -69,6 +74,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             request.method != "GET") else "viewer"
         if pki.ROLES.index(role) < pki.ROLES.index(needed):
             raise NotAllowed(f"{who} is {role}; this needs {needed}")
+        if request.method != "GET" and "Origin" in request.headers:
+            raise NotAllowed("a browser gives no orders: whoever made the "
+                             "page could use the certificate in it")
         request["who"] = who
         return await handler(request)
     except NotAllowed as error:
@@ -120,6 +128,11 @@ class Door:
 
     def __init__(self, controller: Controller) -> None:
         self.made = controller
+        self.ending = asyncio.Event()
+
+    async def end(self, _app: web.Application) -> None:
+        """Let go of all who listen."""
+        self.ending.set()
 
     # Looking
 
@@ -235,6 +248,28 @@ class Door:
         return web.Response(body=metrics.text(self.made), headers={
             "Content-Type": metrics.CONTENT_TYPE})
 
+    # The page
+
+    async def page(self, _request: web.Request) -> web.Response:
+        """All of it for people."""
+        return web.Response(
+            text=page.whole(self.state(), self.made.ledger.decisions(20)),
+            content_type="text/html", headers=HEADERS)
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """A line for each round, for as long as somebody listens."""
+        reply = web.StreamResponse(headers={
+            "Content-Type": "text/event-stream", **HEADERS})
+        await reply.prepare(request)
+        last = -1
+        while not self.ending.is_set():
+            if self.made.stats.rounds != last:
+                last = self.made.stats.rounds
+                await reply.write(f"data: {last}\n\n".encode())
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.ending.wait(), 1.0)
+        return reply
+
     # Orders
 
     async def apply(self, request: web.Request) -> web.Response:
@@ -310,9 +345,23 @@ class Door:
                         for name, each in get.items()])
         app.add_routes([web.post(f"/v1/{name}", each)
                         for name, each in post.items()])
-        app.add_routes([web.get("/healthz", self.health),
+        for path, text, kind in (("/page.css", page.STYLE, "text/css"),
+                                 ("/page.js", page.SCRIPT, "text/javascript")):
+            app.router.add_get(path, fixed(text, kind))
+        app.on_shutdown.append(self.end)
+        app.add_routes([web.get("/", self.page),
+                        web.get("/v1/stream", self.stream),
+                        web.get("/healthz", self.health),
                         web.get("/metrics", self.metrics)])
         return app
+
+
+def fixed(text: str, kind: str) -> Handler:
+    """Return what answers with a text that never changes."""
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return web.Response(text=text, content_type=kind, headers=HEADERS)
+
+    return handler
 
 
 def entries_of(data: Mapping[str, Any]) -> dict[str, HostEntry]:

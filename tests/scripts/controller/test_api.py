@@ -11,6 +11,7 @@ import ssl
 import tempfile
 import threading
 import unittest
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Coroutine, Optional
 from unittest import mock
@@ -312,6 +313,50 @@ class ApiTest(Cluster):
             self.assertIn(line, text)
         status, health = self.ask("viewer", "/healthz")
         self.assertEqual((status, health["rounds"]), (200, 15))
+
+    def test_page(self) -> None:
+        """It shows hosts, VMs, reasons; what looks like HTML is text."""
+        self.heat()
+        self.made.collector.silent["beta"] = "<script>alert(1)</script>"
+        self.made.store.alarm("host beta", "<script>alert(1)</script>")
+        status, text = self.ask("viewer", "/")
+        self.assertEqual(status, 200)
+        for word in ("<svg", "alpha", "db1", "alpha&#x27;s CPU demand",
+                     "&lt;script&gt;alert(1)", "<noscript>"):
+            self.assertIn(word, text)
+        self.assertNotIn("<script>alert", text)
+        document = HTMLParser()
+        document.feed(text)
+        for path in ("/page.css", "/page.js"):
+            self.assertEqual(self.ask("viewer", path)[0], 200)
+
+    def test_stream(self) -> None:
+        """Each round is told to who listens; the end lets go of him."""
+        context = pki.client_context(
+            self.home.folder / "ca.pem", self.folder / "viewer.pem",
+            self.folder / "viewer.key")
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=10, context=context)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/v1/stream")
+        reply = connection.getresponse()
+        self.assertEqual(reply.readline(), b"data: 0\n")
+        self.rounds(1)
+        self.assertEqual(reply.readline() + reply.readline(),
+                         b"\ndata: 1\n")
+
+    def test_browser(self) -> None:
+        """A page of somebody else cannot use a browser's certificate."""
+        context = pki.client_context(
+            self.home.folder / "ca.pem", self.folder / "c1.pem",
+            self.folder / "c1.key")
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=10, context=context)
+        self.addCleanup(connection.close)
+        connection.request("POST", "/v1/mode", '{"mode": "observe"}',
+                           {"Origin": "https://example.org"})
+        self.assertEqual(connection.getresponse().status, 403)
+        self.assertEqual(self.made.mode().value, "auto")
 
     def test_install(self) -> None:
         """What 'controller add' writes is a configuration that works."""
