@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from wsm import durable
 from wsm.agent import facts, launch, stock, taps, vmfind
 from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
 from wsm.agent.owner import Owner
+from wsm.agent.sentry import Sentry
 from wsm.agent.vms import Known, NoMove, Refused, Vms, read_spec, replace_owner
 from wsm.plan import spec
 from wsm.plan.ends import End, File, Word, word_of
 from wsm.plan.fingerprint import Fingerprint, compare
+from wsm.plan.guard import Act, Seen
 
 ALWAYS = ("whole-system", "events")
 AFTER = (Word.POSTCOPY, Word.PAUSED, Word.COMPLETED)
@@ -57,6 +60,8 @@ class Record:
     before: str = ""                # the source's session before this one
     described: Optional[spec.Spec] = None
     final: str = ""                 # JSON: figures of a source that has ended
+    grant: int = 0                  # bytes/s that it may use at most
+    rate: int = 0                   # and what the guard has set
 
 
 @dataclass
@@ -86,6 +91,7 @@ class Mover:
         self._open = {each.id: each for each in self._read_all()
                       if not each.ended}
         self._swept = 0.0
+        self.sentry = Sentry(vms, self.config.migration.mbit)
 
     # Records
 
@@ -133,6 +139,7 @@ class Mover:
     def close(self, record: Record, how: str = "done", **more: Any) -> None:
         """A move has ended here: nobody needs its shared key any more."""
         taps.remove_key(self.key_folder(record.id))
+        self.sentry.ended(record.id)
         self.save(record, ended=how, **more)
 
     def live(self, move: str) -> Live:
@@ -236,7 +243,8 @@ class Mover:
     def reason(self, record: Record, info: dict[str, Any],
                migration: dict[str, Any]) -> str:
         """Return the reason of a failure: QEMU's, or its last words."""
-        text = str(migration.get("error-desc") or info.get("error") or "")
+        text = str(record.role == "source" and record.reason
+                   or migration.get("error-desc") or info.get("error") or "")
         if not info and record.role == "destination":
             text = launch.last_words(self.vms.run(record.vm)) or record.reason
         lines = list(dict.fromkeys(filter(None, text.splitlines())))
@@ -390,7 +398,7 @@ class Mover:
         uuid = str((await monitor.call("query-uuid"))["UUID"])
         await self.set_capabilities(monitor, self.vms.described(record.vm), uuid)
         await self.limit(move, limits)
-        record = self.save(record, made=(f"key:{self.key_folder(move)}",))
+        record = self.save(self.record(move), made=(f"key:{self.key_folder(move)}",))
         await self.set_key(monitor, move, key, "client")
         old = self.owners.get(record.vm)
         self.owners.put(record.vm, replace_owner(
@@ -402,10 +410,26 @@ class Mover:
         await monitor.call("migrate", {"uri": f"tcp:{host}:{port}"})
 
     async def limit(self, move: str, limits: dict[str, int]) -> None:
-        """Set rates and the downtime."""
+        """Set the downtime, and the rate that the guard may go up to."""
+        if not limits:
+            return
+        record, limits = self.record(move), dict(limits)
+        grant = limits.pop("max-bandwidth", 0)
+        monitor = await self.vms.monitor(record.vm)
         if limits:
-            monitor = await self.vms.monitor(self.record(move).vm)
-            await monitor.call("migrate-set-parameters", dict(limits))
+            await monitor.call("migrate-set-parameters", limits)
+        if grant:
+            rate = min(grant, record.rate) if record.performed else round(
+                self.sentry.begins(move, record.vm, grant))
+            await self.set_rate(self.save(record, grant=grant), rate)
+
+    async def set_rate(self, record: Record, rate: int) -> None:
+        """Let a move use so many bytes/s, in each phase."""
+        monitor = await self.vms.monitor(record.vm)
+        await monitor.call("migrate-set-parameters", {
+            "max-bandwidth": rate, "max-postcopy-bandwidth":
+            0 if rate == record.grant else rate})
+        self.save(record, rate=rate)
 
     async def cancel(self, move: str) -> None:
         """Cancel the migration; QEMU refuses it after the handover."""
@@ -683,6 +707,7 @@ class Mover:
 
     async def tick(self) -> None:
         """Follow what QEMU says; called every second."""
+        await self.sentry.look()
         for record in self.open_moves():
             live = self.live(record.id)
             if live.lock.locked():
@@ -695,7 +720,10 @@ class Mover:
             await self.vms.sweep()
 
     async def _follow(self, record: Record, live: Live) -> None:
-        word, _, _ = await self.word(record)
+        word, info, migration = await self.word(record)
+        if record.rate and self.sentry.watches() and word in (
+                Word.PRE, Word.POSTCOPY):
+            await self._guard(record, info, migration)
         if word in AFTER:
             await self.hand_over(record.id)
         gone = record.role == "source" and word is Word.DEAD and (
@@ -707,6 +735,23 @@ class Mover:
                 and time.monotonic() - live.heard > ABANDONED):
             await self.clean(record.id, "no controller for "
                              f"{ABANDONED:.0f} s")
+
+
+    async def _guard(self, record: Record, info: dict[str, Any],
+                     migration: dict[str, Any]) -> None:
+        """Hold a move back, or let it go, or end it."""
+        ram, phase = migration.get("ram", {}), str(info.get("phase", "none"))
+        grip, act = self.sentry.decide(record.id, record.rate, Seen(
+            time.monotonic(), phase, self.sentry.grant(record.grant, phase),
+            float(ram.get("dirty-pages-rate", 0)) * ram.get("page-size", 0),
+            float(info.get("remaining", 0)),
+            float(info.get("speed", 0)) or math.inf,
+            any(disk.get("waiting-reads") for disk in info.get("disks", []))))
+        if act is Act.RATE:
+            await self.set_rate(record, max(1, round(grip.rate)))
+        elif act is Act.CANCEL:
+            self.save(record, reason=f"it took too much: {grip.why}")
+            await self.cancel(record.id)
 
 
 def figures_of(info: dict[str, Any],

@@ -206,6 +206,7 @@ class Door:
                 samples.routed, self.config.migration.addr,
                 lambda address: hostinfo.ask("ip", "-o", "addr", "show", "to",
                                              address))
+            self.mover.sentry.device = self.sampler.device
         moving = {move.vm: move.id for move in self.mover.open_moves()}
         self.sampler.look(self._host_now(), [
             self._running(name, moving.get(name, ""))

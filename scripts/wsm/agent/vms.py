@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from wsm.agent.config import Config
 from wsm.agent.lately import NS, Lately, traffic, wanted, written
 from wsm.agent.monitor import TIMEOUT, Monitor, QmpFailed, QmpGone
 from wsm.agent.owner import Owner, Owners
+from wsm.agent.sentry import Resident
 from wsm.plan import adopt, spec
 from wsm.plan.draft import Adoption, FileFact, GuestDisk, Running
 from wsm.plan.ends import File
@@ -27,6 +29,7 @@ from wsm.plan.plain import BadData
 CHUNK = 1 << 20
 STOP_WAIT = 60.0
 ENDING_WAIT = 5.0       # s that a QEMU may take to end after its monitor
+RESIDENTS = 10.0        # s for which the list of them is good
 FRESH = 20.0            # s for which a look at a guest's memory is good
 WATCH_TIMEOUT = 3.0     # s for a reading that only counts
 
@@ -81,6 +84,8 @@ class Vms:
         self.writes = Lately()
         self.cpu = Lately()
         self.traffic: dict[int, int] = {}   # pid: bytes read and written
+        self._residents: list[Resident] = []
+        self._counted = -math.inf           # when they were
 
     # Files
 
@@ -540,6 +545,23 @@ class Vms:
         except (QmpFailed, KeyError):
             pass
         return {}
+
+    def residents(self) -> list[Resident]:
+        """Return the VMs that run here, as they were some seconds ago."""
+        now = time.monotonic()
+        if now - self._counted > RESIDENTS:
+            self._counted = now
+            self._residents = [each for each in map(self._resident,
+                                                    self.names()) if each]
+        return self._residents
+
+    def _resident(self, name: str) -> Optional[Resident]:
+        known = self.known(name)
+        with contextlib.suppress(Refused):
+            if known:
+                return Resident(name, known.pid, self.described(name).sla,
+                                tuple(vmfind.taps(known.pid)))
+        return None
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return what 'vm list' shows."""

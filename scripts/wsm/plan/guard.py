@@ -157,6 +157,7 @@ class Seen:
     grant: float                # the most that it may use
     dirty: float = 0.0          # memory that the guest writes
     left: float = 0.0           # bytes
+    speed: float = math.inf     # what it uses now; its rate may be far above
     reads_wait: bool = False    # in post-copy
     breaches: Sequence[Breach] = ()
 
@@ -186,7 +187,7 @@ def lowest(seen: Seen, policy: Hold) -> float:
     return min(low, seen.grant)
 
 
-def look(grip: Grip, seen: Seen, policy: Hold) -> Grip:
+def remember(grip: Grip, seen: Seen, policy: Hold) -> Grip:
     """Return @grip with what was seen."""
     bad = bool(seen.breaches)
     return replace(
@@ -198,7 +199,7 @@ def look(grip: Grip, seen: Seen, policy: Hold) -> Grip:
 
 def hold(grip: Grip, seen: Seen, policy: Hold) -> tuple[Grip, Act]:
     """Return what is remembered, and what is to be done now."""
-    grip = look(grip, seen, policy)
+    grip = remember(grip, seen, policy)
     if seen.phase in ("freeze", "completed", "none"):
         return grip, Act.NOTHING
     low = lowest(seen, policy)
@@ -247,7 +248,7 @@ def slower(grip: Grip, seen: Seen, low: float,
     # With the last second well there is nobody to name
     why = "; ".join(map(str, seen.breaches[:3])) or "promises were broken"
     if grip.rate > low:
-        rate = min(grip.rate, seen.grant)
+        rate = min(grip.rate, seen.grant, max(seen.speed, low))
         return change(replace(grip, low=None, harm=rate, harmed=seen.now),
                       seen, max(low, rate / 2), why)
     since = seen.now if grip.low is None else grip.low

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Watch each second what VMs here were promised, and hold moves back.
+
+Only VMs whose description has figures in [sla] are watched: a class alone is
+no promise, and a host without promises pays nothing.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
+
+from wsm.agent import samples
+from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
+from wsm.plan import guard, spec
+from wsm.plan.guard import Act, Breach, Grip, Hold, Promise, Reading, Seen
+
+LOG = logging.getLogger("wsm-agent")
+MBIT = 125000.0                 # bytes/s
+MS = 10**6                      # ns
+# Of latencies, in ns: fine where promises are made
+BOUNDS = [MS * each for each in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100,
+                                 200, 500, 1000, 5000)]
+HISTOGRAMS = ("rd_latency_histogram", "wr_latency_histogram",
+              "flush_latency_histogram")
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A VM that runs here."""
+
+    name: str
+    pid: int
+    sla: spec.Sla
+    taps: tuple[str, ...] = ()
+
+
+class House(Protocol):
+    """What is asked of the rest of the agent."""
+
+    def residents(self) -> list[Resident]:
+        """Return the VMs that run here."""
+
+    async def monitor(self, name: str) -> Monitor:
+        """Return a VM's monitor; raise QmpGone."""
+
+
+@dataclass
+class Held:
+    """A move that is guarded."""
+
+    grip: Grip
+    since: float
+    # What was broken before it, of each VM
+    was: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def promise_of(sla: spec.Sla) -> Promise:
+    """Return what is guarded: figures that were given, not a class's."""
+    return Promise(dict(sla.net_mbit_min), sla.cpu_wait_max,
+                   sla.io_p95_ms_max, sla.swap_kib_s_max)
+
+
+def p95(bins: Sequence[int]) -> Optional[float]:
+    """Return the 95th percentile in ms of a histogram over BOUNDS."""
+    total, sum_ = sum(bins), 0
+    for index, count in enumerate(bins):
+        sum_ += count
+        if total and sum_ >= 0.95 * total:
+            return BOUNDS[min(index, len(BOUNDS) - 1)] / MS
+    return None
+
+
+def start_rate(grant: float, mbit: float, promised: float) -> float:
+    """
+    Return with how many bytes/s a move begins.
+
+    What others were promised of the link is left to them from the begin; what
+    they do not use the guard gives to the move, step by step.
+    """
+    if not mbit or not promised:
+        return grant
+    free = max(0.25 * mbit, mbit - promised) * MBIT
+    return min(grant, 0.8 * free)
+
+
+class Sentry:
+    """All guards of a host; used from the event loop only."""
+
+    def __init__(self, house: House, mbit: float, policy: Hold = Hold(),
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.house = house
+        self.policy = policy
+        self.clock = clock
+        self.device = ""                # of migrations
+        self.held: dict[str, Held] = {}         # by move
+        self.breaches: tuple[Breach, ...] = ()  # of the last second
+        self._mbit = mbit               # of the link; 0: not known
+        self._best = 0.0                # the most that was seen
+        self._watches: dict[str, guard.Watch] = {}
+        self._last: Optional[samples.Counters] = None
+        self._swap: dict[str, int] = {}
+        self._bins: dict[str, list[int]] = {}
+
+    # Looking
+
+    async def look(self) -> None:
+        """Take in a second."""
+        wanted = {each.name: each for each in self.house.residents()
+                  if promise_of(each.sla) != Promise()}
+        for name in set(self._watches) - set(wanted):
+            self._forget(name)
+        old, self._last, self.breaches = self._last, None, ()
+        if not wanted:
+            return
+        now = self.clock()
+        new = samples.count([each.pid for each in wanted.values()
+                             if each.sla.cpu_wait_max is not None], now)
+        self._last = new
+        if old is None or new.at <= old.at:
+            return
+        found: list[Breach] = []
+        for each in wanted.values():
+            watch = self._watches.setdefault(
+                each.name, guard.Watch(each.name, promise_of(each.sla)))
+            reading = await self._reading(each, old, new)
+            found += watch.breaches(now, reading)
+            if not self.held:
+                watch.remember(now, reading)
+        self.breaches = tuple(found)
+
+    def _forget(self, name: str) -> None:
+        self._watches.pop(name, None)
+        self._swap.pop(name, None)
+        self._bins.pop(name, None)
+
+    async def _reading(self, vm: Resident, old: samples.Counters,
+                       new: samples.Counters) -> Reading:
+        seconds = new.at - old.at
+        wire = [samples.speed(old, new, tap, seconds) for tap in vm.taps]
+        ran = wait = 0.0
+        if vm.pid in old.spent:
+            (ran0, wait0), (ran1, wait1) = old.spent[vm.pid], new.spent[vm.pid]
+            ran, wait = ran1 - ran0, wait1 - wait0
+        total = ran + wait
+        bins = await self._latencies(vm) if vm.sla.io_p95_ms_max else []
+        return Reading(
+            # What a host receives from a tap is what the VM sends
+            {"out": sum(each[0] for each in wire) / MBIT,
+             "in": sum(each[1] for each in wire) / MBIT} if wire else {},
+            self._is_full(old, new, seconds),
+            wait / total if total > 0 else None, total / seconds,
+            p95(bins), sum(bins), self._swapping(vm, seconds))
+
+    def _is_full(self, old: samples.Counters, new: samples.Counters,
+                 seconds: float) -> bool:
+        """Return whether the link of moves has no room, in one direction."""
+        used = max(samples.speed(old, new, self.device, seconds)) / MBIT
+        self._best = max(self._best, used)
+        return used > 0 and used >= guard.FULL * (self._mbit or self._best)
+
+    def _swapping(self, vm: Resident, seconds: float) -> Optional[float]:
+        if vm.sla.swap_kib_s_max is None:
+            return None
+        _, swapped = samples.memory_of(vm.pid)
+        before = self._swap.get(vm.name, swapped)
+        self._swap[vm.name] = swapped
+        return max(0, swapped - before) / 1024 / seconds
+
+    async def _latencies(self, vm: Resident) -> list[int]:
+        """Return how many requests took how long since the last look."""
+        with contextlib.suppress(QmpGone, QmpFailed):
+            monitor = await self.house.monitor(vm.name)
+            stats = await monitor.call("query-blockstats")
+            bins = [0] * (len(BOUNDS) + 1)
+            for entry in stats:
+                for kind in HISTOGRAMS:
+                    found = entry["stats"].get(kind, {})
+                    if found.get("boundaries") == BOUNDS:
+                        bins = list(map(sum, zip(bins, found["bins"])))
+            if not any(bins) and vm.name not in self._bins:
+                await self._measure(monitor, stats)
+            before = self._bins.get(vm.name, bins)
+            self._bins[vm.name] = bins
+            return [max(0, a - b) for a, b in zip(bins, before)]
+        return []
+
+    @staticmethod
+    async def _measure(monitor: Monitor,
+                       stats: Sequence[Mapping[str, Any]]) -> None:
+        """Let QEMU count latencies; it does so from now on."""
+        for entry in stats:
+            if entry.get("qdev"):
+                await monitor.call("block-latency-histogram-set", {
+                    "id": entry["qdev"], "boundaries": BOUNDS})
+
+    # Holding
+
+    def watches(self) -> bool:
+        """Return whether anybody here was promised anything."""
+        return bool(self._watches)
+
+    def grant(self, given: int, phase: str) -> float:
+        """
+        Return what a move may use, in bytes/s: no more than the link has.
+
+        Of a link whose speed nobody has told it is known only afterwards what
+        it can do; post-copy is held at a part of that.
+        """
+        link = self._mbit or (self._best if phase == "postcopy" else 0.0)
+        return min(given, link * MBIT) if link else given
+
+    def promised(self, but: str) -> float:
+        """Return the Mbit/s of the link that VMs here were promised."""
+        return max(sum(each.sla.net_mbit_min.get(way, 0.0)
+                       for each in self.house.residents() if each.name != but)
+                   for way in ("in", "out"))
+
+    def begins(self, move: str, vm: str, grant: float) -> float:
+        """A move begins that may use @grant; return its rate for now."""
+        rate = start_rate(grant, self._mbit, self.promised(vm))
+        self.held[move] = Held(Grip(rate), self.clock())
+        return rate
+
+    def ended(self, move: str) -> None:
+        """Forget a move."""
+        self.held.pop(move, None)
+
+    def decide(self, move: str, rate: float, seen: Seen) -> tuple[Grip, Act]:
+        """
+        Return what is to be done with a move in this second.
+
+        @rate: bytes/s, what was set; for an agent that has just started.
+        """
+        held = self.held.setdefault(move, Held(Grip(rate), self.clock()))
+        if not held.was:
+            held.was = {name: watch.was(held.since)
+                        for name, watch in self._watches.items()}
+        held.grip, act = guard.hold(held.grip, dataclasses.replace(
+            seen, breaches=[each for each in self.breaches
+                            if each.what not in held.was.get(each.vm, ())]),
+            self.policy)
+        if act is not Act.NOTHING:
+            LOG.info("move %s: %s, %.1f MiB/s: %s", move, act.value,
+                     held.grip.rate / (1 << 20), held.grip.why)
+        return held.grip, act
