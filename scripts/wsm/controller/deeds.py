@@ -5,7 +5,7 @@ import statistics
 from collections import Counter
 from typing import Any
 
-from wsm.controller.breaker import BACK
+from wsm.controller.fuse import BACK
 from wsm.controller.journal import Entry
 from wsm.controller.rounds import Controller
 

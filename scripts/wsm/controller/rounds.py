@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from wsm.cli import outlook
-from wsm.controller import breaker, shown
+from wsm.controller import fuse, shown
 from wsm.controller.collector import Collector
 from wsm.controller.executor import Ended, Executor
 from wsm.controller.journal import Entry, Journal
@@ -207,8 +207,8 @@ class Controller:
 
     def _begin_step(self, step: Step, now: float, spot: str = "") -> bool:
         """Begin a move, unless the VM's last ones have failed just now."""
-        recent = self.journal.ended_since(now - breaker.BACK)
-        if not spot and breaker.waits(recent, step.vm) > now:
+        recent = self.journal.ended_since(now - fuse.BACK)
+        if not spot and fuse.waits(recent, step.vm) > now:
             return False
         if not self.executor.begin(step, spot):
             return False
@@ -235,13 +235,13 @@ class Controller:
     def _watch(self, decision: Decision, now: float) -> None:
         """See whether moves have helped; if not, stop deciding alone."""
         looked = float(self.store.setting("looked", "0"))
-        recent = self.journal.ended_since(max(looked, now - breaker.BACK))
+        recent = self.journal.ended_since(max(looked, now - fuse.BACK))
         hot = {spot.key for spot in decision.spots}
         for entry in recent:
             if (entry.cooled is None and entry.move.result == "moved"
                     and now - entry.move.ended >= COOL):
                 self.journal.note_cooled(entry.move.id, entry.spot not in hot)
-        why = "; ".join(breaker.reasons(recent, now))
+        why = "; ".join(fuse.reasons(recent, now))
         if why and not self.store.setting("breaker"):
             LOG.warning("asks from now on: %s", why)
             self.store.set(self.settings.name, "breaker", why)

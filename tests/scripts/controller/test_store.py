@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from wsm.cli.home import Move
-from wsm.controller import audit, breaker, schema, setup
+from wsm.controller import audit, fuse, schema, setup
 from wsm.controller.journal import Entry, Journal
 from wsm.controller.leader import Leader
 from wsm.controller.ledger import Ledger
@@ -166,38 +166,38 @@ class BreakerTest(unittest.TestCase):
         """Twice back, not once."""
         ended = [self.entry(at, to) for at, to in (
             (1.0, "b"), (2.0, "a"), (3.0, "b"))]
-        self.assertEqual(breaker.reasons(ended[:2], 9.0), [])
-        self.assertIn("came back 2 times", breaker.reasons(ended, 9.0)[0])
+        self.assertEqual(fuse.reasons(ended[:2], 9.0), [])
+        self.assertIn("came back 2 times", fuse.reasons(ended, 9.0)[0])
         late = dataclasses.replace(ended[2], move=dataclasses.replace(
             ended[2].move, ended=1e6))
-        self.assertEqual(breaker.reasons([*ended[:2], late], 1e6), [])
+        self.assertEqual(fuse.reasons([*ended[:2], late], 1e6), [])
 
     def test_useless(self) -> None:
         """Three on end that have not cooled it."""
         bad = [self.entry(at, "b", cooled=False) for at in (1.0, 2.0, 3.0)]
-        self.assertIn("not helped", breaker.reasons(bad, 9.0)[0])
+        self.assertIn("not helped", fuse.reasons(bad, 9.0)[0])
         good = [*bad[:2], self.entry(3.0, "b", cooled=True)]
-        self.assertEqual(breaker.reasons(good, 9.0), [])
+        self.assertEqual(fuse.reasons(good, 9.0), [])
 
     def test_failures(self) -> None:
         """More than a tenth, and not just one; a cancelled move is none."""
         bad = [self.entry(float(at), "b", "stayed") for at in range(3)]
-        self.assertEqual(breaker.reasons(bad[:2], 9.0), [])
-        self.assertIn("3 of the last 3", breaker.reasons(bad, 9.0)[0])
+        self.assertEqual(fuse.reasons(bad[:2], 9.0), [])
+        self.assertIn("3 of the last 3", fuse.reasons(bad, 9.0)[0])
         many = bad + [Entry(Move(f"x{at}", f"x{at}", "a", "b", ended=5.0,
                                  result="moved")) for at in range(40)]
-        self.assertEqual(breaker.reasons(many, 9.0), [])
-        self.assertEqual(breaker.reasons([self.entry(1.0, "b", "cancelled")]
+        self.assertEqual(fuse.reasons(many, 9.0), [])
+        self.assertEqual(fuse.reasons([self.entry(1.0, "b", "cancelled")]
                                          * 5, 9.0), [])
 
     def test_waits(self) -> None:
         """Longer after each failure; a move that works ends that."""
-        self.assertEqual(breaker.waits([], "v"), 0.0)
+        self.assertEqual(fuse.waits([], "v"), 0.0)
         bad = [self.entry(at, "b", "stayed") for at in (100.0, 200.0)]
-        self.assertEqual(breaker.waits(bad[:1], "v"), 160.0)
-        self.assertEqual(breaker.waits(bad, "v"), 500.0)
-        self.assertEqual(breaker.waits(bad, "other"), 0.0)
-        self.assertEqual(breaker.waits([*bad, self.entry(300.0, "b")], "v"),
+        self.assertEqual(fuse.waits(bad[:1], "v"), 160.0)
+        self.assertEqual(fuse.waits(bad, "v"), 500.0)
+        self.assertEqual(fuse.waits(bad, "other"), 0.0)
+        self.assertEqual(fuse.waits([*bad, self.entry(300.0, "b")], "v"),
                          0.0)
 
 
