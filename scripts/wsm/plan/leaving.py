@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 from typing import Callable, Iterator
 
-from wsm.plan import breaker, window
+from wsm.plan import fuse, window
 from wsm.plan.booked import Booked
 from wsm.plan.decision import Reasons
 from wsm.plan.detect import Kind, Spot
@@ -108,8 +108,8 @@ class Leaving:
         name, now = guest.use.name, self.fleet.now
         if guest.spec.placement.mode is Mode.ASK:
             return "placement.mode is ask"
-        return (breaker.of_host(self.past, spot.host, now, self.policy)
-                or breaker.of_vm(self.past, name, now, self.policy))
+        return (fuse.of_host(self.past, spot.host, now, self.policy)
+                or fuse.of_vm(self.past, name, now, self.policy))
 
     def movable(self, spot: Spot, asking: bool) -> list[Guest]:
         """

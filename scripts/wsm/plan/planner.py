@@ -13,7 +13,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Optional, Sequence
 
-from wsm.plan import balance, breaker, empty, swap
+from wsm.plan import balance, empty, fuse, swap
 from wsm.plan.booked import Booked
 from wsm.plan.decision import Decision, Nothing, Reasons, Step
 from wsm.plan.detect import Kind, Spot, misplaced, spots
@@ -130,14 +130,14 @@ def handle(made: Round, spot: Spot, so_far: Made) -> None:
 
 def settle(made: Round, found: Sequence[Spot], so_far: Made) -> Decision:
     """Return the decision; what a person must agree to is kept apart."""
-    shut = breaker.of_all(made.past, made.fleet.now, made.policy)
+    shut = fuse.of_all(made.past, made.fleet.now, made.policy)
     steps = [dataclasses.replace(step, ask=step.ask or shut)
              if not step.reason.startswith("drain") else step
              for step in so_far.steps]
     return Decision(
         tuple(found), tuple(step for step in steps if not step.ask),
         tuple(so_far.nothing), tuple(step for step in steps if step.ask),
-        tuple(so_far.later), tuple(breaker.open_ones(
+        tuple(so_far.later), tuple(fuse.open_ones(
             made.past, made.fleet.now, made.policy)),
         calm_text(made))
 

@@ -9,128 +9,28 @@
     expect = [{ move = ["web"], to = ["beta"], after = "60s", before = "130s" }]
 
 Loads are "value; value @ time", in vCPUs (cpu) and Mbit/s (net_in_wanted,
-net_out_wanted), or "square LOW HIGH period P phase F".
+net_out_wanted), or "square LOW HIGH period P phase F".  What may happen is in events.py.
 """
 
-import re
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Mapping
+from typing import Iterator, Mapping
 
-from wsm.plan import planner, toml
+from wsm.plan import planner
 from wsm.plan.fleet import Fleet
 from wsm.plan.inventory import DiskUse, Host, VmUse
 from wsm.plan.plain import BadData
 from wsm.plan.policy import Policy
-from wsm.plan.spec import Placement, Sla, Spec
+from wsm.plan.policy import loads as policy_of
+from wsm.plan.spec import Placement, Spec
+from wsm.sim.events import act
+from wsm.sim.script import (Expected, Scene, SceneHost, SceneVm, course, loads,
+                           number)
 from wsm.sim.simworld import Loads, World, a_host, a_vm
 
+__all__ = ["Story", "loads", "misses", "play"]
 DIRTY = {"1": 16 << 20, "4": 48 << 20}      # bytes of RAM; see estimate.Load
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40,
-         "s": 1, "m": 60, "h": 3600, "d": 86400}
 WIRE = 1e6 / 8                  # bytes/s of a Mbit/s
-Value = Callable[[float], float]
-
-
-def number(text: str) -> float:
-    """Return "32G" or "12h" in bytes or seconds; raise BadData."""
-    found = re.fullmatch(r"([0-9.]+)([KMGTsmhd]?)", text.strip())
-    if not found:
-        raise BadData(f"{text!r} is no number with a unit")
-    return float(found[1]) * UNITS[found[2]]
-
-
-def course(text: str) -> Value:
-    """Return what a load is at a time; raise BadData."""
-    words = text.split()
-    if words[:1] == ["square"]:
-        low, high = float(words[1]), float(words[2])
-        period, phase = number(words[4]), number(words[6])
-        return lambda now: (high if (now + phase) % period < period / 2
-                            else low)
-    points = []
-    for part in text.split(";"):
-        value, _, at = part.partition("@")
-        points.append((number(at) if at else 0.0, number(value)))
-    points.sort()
-    return lambda now: next((value for at, value in reversed(points)
-                             if now >= at), 0.0)
-
-
-@dataclass(frozen=True)
-class SceneHost:
-    """A host."""
-
-    cores: float
-    mem: str
-    mbit: int = 10000
-    joins: str = "0s"
-
-
-@dataclass(frozen=True)
-class SceneCopy:
-    """An old image of a VM."""
-
-    since: str                  # bytes that were written since
-    stamp: bool = True          # nobody else has touched it
-
-
-@dataclass(frozen=True)
-class SceneVm:
-    """A VM."""
-
-    host: str
-    vcpus: int
-    mem: str
-    disk: str
-    cpu: str = "0"
-    allocated: str = ""         # the whole disk
-    pin: tuple[str, ...] = ()
-    net_in_wanted: str = "0"
-    net_out_wanted: str = "0"
-    touched: str = ""           # bytes; half of mem
-    sla: Sla = Sla()
-    stale_copies: Mapping[str, SceneCopy] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SceneEvent:
-    """What happens to a host, as words."""
-
-    at: str
-    do: str
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What is to be: one of move, no_move, no_moves, moves_max, nothing."""
-
-    move: tuple[str, ...] = ()      # one of these moves
-    to: tuple[str, ...] = ()
-    after: str = "0s"
-    before: str = ""
-    reason: tuple[str, ...] = ()    # "host.cpu"
-    basis: str = ""
-    no_move: str = ""
-    no_moves: bool = False
-    moves_max: int = -1
-    nothing: str = ""           # words of why nothing is done in the end
-
-
-@dataclass(frozen=True)
-class Scene:
-    """All of it."""
-
-    about: str
-    run: str
-    hosts: Mapping[str, SceneHost]
-    vms: Mapping[str, SceneVm]
-    expect: tuple[Expected, ...]
-    events: tuple[SceneEvent, ...] = ()
-
-
-def loads(text: str) -> Scene:
-    """Return the scene in @text; raise BadData."""
-    return toml.loads(Scene, text)
+UNIT = {"cpu": 1.0, "disk": 1.0}
 
 
 class SceneLoads(Loads):
@@ -139,18 +39,33 @@ class SceneLoads(Loads):
     def __init__(self, scene: Scene) -> None:
         self.courses = {name: {"cpu": course(vm.cpu),
                                "rx": course(vm.net_in_wanted),
-                               "tx": course(vm.net_out_wanted)}
+                               "tx": course(vm.net_out_wanted),
+                               "disk": course(vm.disk_wanted)}
                         for name, vm in scene.vms.items()}
         self.memory = {name: course(vm.touched or str(number(vm.mem) / 2))
                        for name, vm in scene.vms.items()}
+        self.of_hosts = {name: {sign: course(text) for sign, text in (
+            ("health", host.health), ("latency", host.latency)) if text}
+            for name, host in scene.hosts.items()}
+        self.of_vms = {name: {"latency": course(vm.latency)} if vm.latency
+                       else {} for name, vm in scene.vms.items()}
         self.old = {name: {host: number(copy.since) for host, copy
                            in vm.stale_copies.items()}
                     for name, vm in scene.vms.items()}
 
     def wants(self, vm: str, now: float) -> Mapping[str, float]:
         """Return what a VM wants of each resource."""
-        return {name: value(now) * (1.0 if name == "cpu" else WIRE)
+        return {name: value(now) * UNIT.get(name, WIRE)
                 for name, value in self.courses[vm].items()}
+
+    def host_signs(self, host: str, now: float) -> Mapping[str, float]:
+        """Return the signs of a host."""
+        return {sign: value(now) for sign, value
+                in self.of_hosts.get(host, {}).items()}
+
+    def guest_signs(self, vm: str, now: float) -> Mapping[str, float]:
+        """Return the signs of a VM."""
+        return {sign: value(now) for sign, value in self.of_vms[vm].items()}
 
     def written(self, vm: str, since: float, _now: float) -> float:
         """Return the bytes that it has written meanwhile."""
@@ -166,29 +81,40 @@ class SceneLoads(Loads):
 def host_of(name: str, host: SceneHost) -> Host:
     """Return a host as an agent would describe it."""
     memory = int(number(host.mem))
-    return a_host(name, host.cores, memory, host.mbit)
+    return a_host(name, host.cores, memory, host.mbit, host.tags)
 
 
 def use_of(name: str, vm: SceneVm) -> VmUse:
     """Return a VM as an agent would describe it."""
     disk = DiskUse("vd0", int(number(vm.disk)),
                    int(number(vm.allocated or vm.disk)))
-    return a_vm(name, vm.host, vm.vcpus, int(number(vm.mem)), disk, DIRTY)
+    dirty = {"1": int(number(vm.dirty)), "4": int(4 * number(vm.dirty))
+             } if vm.dirty else DIRTY
+    return a_vm(name, vm.host, vm.vcpus, int(number(vm.mem)), disk, dirty,
+                vm.managed, vm.machine)
+
+
+def join(made: World, scene: Scene, name: str) -> None:
+    """Let a host join."""
+    made.fleet.add_host(host_of(name, scene.hosts[name]))
 
 
 def world(scene: Scene, interval: float) -> World:
     """Return the world of a scene before anything has happened."""
     fleet = Fleet(interval, -86400.0)       # so that no host is new
-    made = World(fleet, SceneLoads(scene))
+    made = World(fleet, SceneLoads(scene), signs=True)
     for name, host in scene.hosts.items():
-        fleet.add_host(host_of(name, host))
-    fleet.now = 0.0
+        if not number(host.joins):
+            join(made, scene, name)
+    fleet.now, fleet.rules = 0.0, scene.rules
     for name, vm in scene.vms.items():
         fleet.add_guest(use_of(name, vm), Spec(
-            name, (), sla=vm.sla, placement=Placement(pin=vm.pin)), {})
+            name, (), sla=vm.sla, placement=Placement(
+                vm.tags, vm.pin, vm.mode)), {})
         made.use_memory(vm.host, name, 1)
         made.copies[name] = {host: -1.0 if copy.stamp else None
                              for host, copy in vm.stale_copies.items()}
+        fleet.guests[name].copies = set(made.copies[name])
     return made
 
 
@@ -197,36 +123,51 @@ class Story:
     """What happened in a scene."""
 
     moves: list[tuple[float, planner.Step]] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
+    breakers: set[str] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
     last: planner.Decision = planner.Decision()
+    where: dict[str, str] = field(default_factory=dict)
+
+    def note(self, now: float, decision: planner.Decision) -> None:
+        """A round has come to this."""
+        self.last = decision
+        self.moves += [(now, step) for step in decision.steps]
+        self.asked.update(step.vm for step in decision.asked)
+        self.breakers.update(decision.breakers)
+        for each in decision.nothing:
+            self.said.update(each.lines())
 
 
-def act(made: World, event: SceneEvent) -> None:
-    """Let something happen to a host; raise BadData."""
-    what, host, *values = event.do.split()
-    if host not in made.fleet.nodes:
-        raise BadData(f"events: there is no host {host}")
-    if what == "freeze-sensor":
-        made.silent.add(host)
-    elif what == "report":
-        made.fleet.take(host, values[0], float(values[1]))
-    else:
-        raise BadData(f"events: {what!r} is neither freeze-sensor nor report")
+def happen(made: World, scene: Scene, begin: float) -> None:
+    """Let all events since @begin happen; raise BadData."""
+    for name, host in scene.hosts.items():
+        if max(0.0, begin) < number(host.joins) <= made.fleet.now:
+            join(made, scene, name)
+    for event in sorted(scene.events, key=lambda event: number(event.at)):
+        if begin < number(event.at) <= made.fleet.now:
+            act(made, event.do)
 
 
 def play(scene: Scene, policy: Policy) -> Story:
     """Let a scene happen; return what was done."""
     made, story = world(scene, policy.interval), Story()
-    events = sorted(scene.events, key=lambda event: number(event.at))
+    if scene.policy:
+        policy = policy_of(scene.policy)
+    begin = -1.0
     while made.fleet.now < number(scene.run):
-        while events and number(events[0].at) <= made.fleet.now:
-            act(made, events.pop(0))
+        happen(made, scene, begin)
+        begin = made.fleet.now
         made.step()
-        story.last = planner.decide(made.fleet, policy, made.past, made.cost)
+        made.fleet.local = number(scene.monday) + made.fleet.now
+        decision = planner.decide(made.fleet, policy, made.past, made.cost)
         made.past.note_heat(made.fleet.now, policy.breaker.cools,
-                            story.last.heat())
-        for step in story.last.steps:
-            story.moves.append((made.fleet.now, step))
+                            decision.heat())
+        story.note(made.fleet.now, decision)
+        for step in decision.steps:
             made.begin(step.vm, step.to, step.spot, step.hard, step.goal)
+    story.where = {name: guest.use.host for name, guest
+                   in made.fleet.guests.items()}
     return story
 
 
@@ -254,5 +195,24 @@ def misses(expected: Expected, story: Story) -> Iterator[str]:
     most = 0 if expected.no_moves else expected.moves_max
     if 0 <= most < len(story.moves):
         yield f"{len(story.moves)} moves, at most {most} are right: {done}"
+    if len(story.moves) < expected.moves_min:
+        yield f"{len(story.moves)} moves, {expected.moves_min} are right: {done}"
+    yield from other_misses(expected, story)
+    order = [step.vm for _, step in story.moves if step.vm in expected.order]
+    if expected.order and order != list(expected.order):
+        yield f"the order is {order}, not {list(expected.order)}"
+
+
+def other_misses(expected: Expected, story: Story) -> Iterator[str]:
+    """Yield what is not as it was expected, but for moves."""
+    for vm, host in expected.ends_on.items():
+        if story.where.get(vm) != host:
+            yield f"{vm} ends on {story.where.get(vm)}, not on {host}"
+    if expected.asked and expected.asked not in story.asked:
+        yield f"nobody is asked for {expected.asked}: {story.asked}"
+    for words, told in ((expected.breaker, story.breakers),
+                        (expected.said, story.said)):
+        if words and not any(words in each for each in told):
+            yield f"nothing says {words!r}: {sorted(told)}"
     if expected.nothing not in story.last.text():
         yield f"{story.last.text()!r} does not say {expected.nothing!r}"

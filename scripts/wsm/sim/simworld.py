@@ -28,17 +28,20 @@ USED = 0.02                     # of a host: who uses less is not hurt
 QEMU = Qemu("", "10.0", "qemu-wsm", ("pc",))
 
 
-def a_host(name: str, cores: float, memory: int, mbit: int) -> Host:
+def a_host(name: str, cores: float, memory: int, mbit: int,
+           tags: tuple[str, ...] = ()) -> Host:
     """Return an empty host, as an agent would describe it."""
     return Host(name, cores, memory, memory, address=name, mbit=mbit,
-                qemus={"": QEMU}, reserve_cores=0.0)
+                qemus={"": QEMU}, reserve_cores=0.0, tags=tags)
 
 
 def a_vm(name: str, host: str, vcpus: int, memory: int, disk: DiskUse,
-         dirty: Mapping[str, int]) -> VmUse:
+         dirty: Mapping[str, int], managed: str = "",
+         machine: str = "") -> VmUse:
     """Return a VM that runs on any of these hosts; see VmUse."""
     return VmUse(name, host, vcpus, memory, memory // 2,
-                 machine=QEMU.machines[0], package=QEMU.package,
+                 machine=machine or QEMU.machines[0], managed=managed,
+                 package=QEMU.package,
                  version=QEMU.version, disks=(disk,), dirty=dirty)
 
 
@@ -52,6 +55,14 @@ class Loads(ABC):
     @abstractmethod
     def touched(self, vm: str, now: float) -> int:
         """Return the bytes of its RAM that it uses."""
+
+    def host_signs(self, _host: str, _now: float) -> Mapping[str, float]:
+        """Return what else is seen of a host; see fleet.SIGNS."""
+        return {}
+
+    def guest_signs(self, _vm: str, _now: float) -> Mapping[str, float]:
+        """Return what else is seen of a VM; see fleet.GUEST_SIGNS."""
+        return {}
 
     @abstractmethod
     def written(self, vm: str, since: float, now: float) -> float:
@@ -91,6 +102,9 @@ class World:
     copies: dict[str, dict[str, float | None]] = field(default_factory=dict)
     short: Counter[str] = field(default_factory=Counter)
     silent: set[str] = field(default_factory=set)   # hosts without samples
+    broken: set[str] = field(default_factory=set)   # VMs whose moves fail
+    lies: dict[tuple[str, str], float] = field(default_factory=dict)
+    signs: bool = False             # whether signs of trouble are measured
 
     # Moves
 
@@ -140,10 +154,27 @@ class World:
                                for each in trips)
         return flight
 
+    def break_move(self, vm: str) -> None:
+        """A move fails: the VM is where it was."""
+        del self.fleet.flights[vm], self.ends[vm]
+        self.past.note_failed(self.fleet.now)
+
+    def end(self, vm: str) -> None:
+        """A VM ends, and with it its move."""
+        self.fleet.flights.pop(vm, None)
+        self.ends.pop(vm, None)
+        host = self.fleet.guests[vm].use.host
+        self.use_memory(host, vm, -1)
+        self.fleet.nodes[host].guests.discard(vm)
+        del self.fleet.guests[vm]
+
     def land(self) -> None:
         """End the moves that are done by now."""
         now = self.fleet.now
         for vm in [vm for vm, end in self.ends.items() if end <= now]:
+            if vm in self.broken:
+                self.break_move(vm)
+                continue
             flight = self.fleet.flights.pop(vm)
             del self.ends[vm]
             self.fleet.move(vm, flight.to)
@@ -178,14 +209,32 @@ class World:
             self.count(name, node, total, wants)
             if name in self.silent:
                 continue
-            for each, value in total.items():
-                # What waits for a CPU is seen, what waits for a wire is not
-                node.load[each].add(fleet.now, value if each == "cpu" else
-                                    min(value, node.capacity[each]))
-            self.remember(node)
+            self.sense(name, node, total)
             for vm in node.guests:
                 self.measure(vm, node, total, wants[vm])
         self.land()
+
+    def sense(self, name: str, node: Node,
+              total: Mapping[str, float]) -> None:
+        """Take the samples of a host."""
+        now = self.fleet.now
+        for each, value in total.items():
+            # What waits for a CPU is seen, what waits for a wire is not
+            lie = self.lies.get((name, each))
+            if lie is not None:
+                self.fleet.take(name, each, lie)
+                continue
+            node.load[each].add(now, value if each == "cpu" else
+                                min(value, node.capacity[each]))
+        self.remember(node)
+        if not self.signs:
+            return
+        waits = max(0.0, 1 - node.capacity["cpu"] / max(total["cpu"], 1e-9))
+        used = math.fsum(self.fleet.guests[vm].use.touched
+                         for vm in node.guests)
+        for sign, value in {"wait": waits, "memory": used / node.host.memory,
+                            **self.loads.host_signs(name, now)}.items():
+            self.fleet.take(name, sign, value)
 
     def remember(self, node: Node) -> None:
         """Take the sample of memory: what does not fit is swapped out."""
@@ -203,6 +252,8 @@ class World:
                 want: Mapping[str, float]) -> None:
         """Take the sample of a VM: what it got, and lacks of its promises."""
         guest, now = self.fleet.guests[vm], self.fleet.now
+        for sign, value in self.loads.guest_signs(vm, now).items():
+            self.fleet.take_sign(vm, sign, value)
         for each, value in want.items():
             part = min(1.0, node.capacity[each] / max(total[each], 1e-9))
             got = value if each == "cpu" else value * part

@@ -20,7 +20,7 @@ from wsm.plan.past import Past, Trip
 from wsm.plan.plain import BadData
 from wsm.plan.policy import Limit, Policy
 from wsm.plan.spec import Mode, Placement
-from wsm.sim import replay, rules, scenario, trace
+from wsm.sim import replay, rules, scenario, script, trace
 from wsm.sim.simworld import World
 
 from tests.scripts.plan.test_series import filled
@@ -308,7 +308,7 @@ class DetectTest(unittest.TestCase):
     def test_fleet_forgets(self) -> None:
         """Three intervals without a sample: nothing is known."""
         fleet = Fleet(10.0)
-        fleet.add_host(scenario.host_of("a", scenario.SceneHost(4, "8G")))
+        fleet.add_host(scenario.host_of("a", script.SceneHost(4, "8G")))
         fleet.take("a", "cpu", 1.0)
         fleet.now = 30.0
         self.assertTrue(fleet.is_known("a", 3.0))
@@ -319,7 +319,7 @@ class DetectTest(unittest.TestCase):
     def test_nonsense_is_not_taken(self) -> None:
         """What cannot be; up to twice of what can be may."""
         fleet = Fleet(10.0)
-        fleet.add_host(scenario.host_of("a", scenario.SceneHost(4, "8G")))
+        fleet.add_host(scenario.host_of("a", script.SceneHost(4, "8G")))
         for value in (float("nan"), float("inf"), -1.0, 8.1):
             self.assertFalse(fleet.take("a", "cpu", value))
         self.assertFalse(fleet.is_known("a", 3.0))
