@@ -11,7 +11,8 @@ from wsm.cli.terminal import say, say_json, table, tell
 from wsm.plan.inventory import human
 
 MODES = ("observe", "ask", "auto")
-KINDS = ("pin", "not", "ask", "never")
+KINDS = ("pin", "not", "apart", "together", "prefer", "ask", "never")
+WITH_HOSTS = ("pin", "not", "prefer")
 
 
 def clock(at: float) -> str:
@@ -27,7 +28,7 @@ def plan(home: Home, args: argparse.Namespace) -> int:
     else:
         for line in plan_lines(found):
             say(line)
-    return 3 if found["steps"] else 0
+    return 3 if found["steps"] or found["asked"] else 0
 
 
 def plan_lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -38,11 +39,17 @@ def plan_lines(found: Mapping[str, Any]) -> Iterator[str]:
         if found["waits"] else "")
     for step in found["steps"]:
         yield f"    {step['why']}"
+    for step in found["asked"]:
+        yield f"    only if you say so ({step['ask']}): {step['why']}"
+    for step in found["later"]:
+        yield f"    then, if it is still right: {step['why']}"
     for each in found["nothing"]:
-        yield f"    nothing is done: {each['text']}"
+        lines = each["lines"]
+        yield f"    nothing is done: {lines[0]}"
+        yield from (f"        {line}" for line in lines[1:])
     if not found["spots"]:
         yield f"    {found['text']}"
-    if found["steps"] and found["mode"] != "auto":
+    if found["asked"] or found["steps"] and found["mode"] != "auto":
         yield f"'wsmctl apply {found['plan']}' carries it out"
 
 
@@ -120,10 +127,14 @@ def pause(home: Home, args: argparse.Namespace) -> int:
 
 def rule_add(home: Home, args: argparse.Namespace) -> int:
     """Add a rule."""
-    found = daemons.ask(home, "/rules", {
-        "kind": args.kind, "vm": args.vm, "hosts": args.hosts})
-    return tell(args.json, f"rule {found['id']}: {args.kind} {args.vm} "
-                + " ".join(args.hosts), found)
+    body: dict[str, Any] = {"kind": args.kind, "vms": args.names}
+    if args.kind in WITH_HOSTS:
+        body.update(vms=args.names[:1], hosts=args.names[1:])
+    for name in ("most", "per", "weight"):
+        if getattr(args, name) is not None:
+            body[name] = getattr(args, name)
+    found = daemons.ask(home, "/rules", body)
+    return tell(args.json, f"rule {found['id']}: {found['text']}", found)
 
 
 def rule_list(home: Home, args: argparse.Namespace) -> int:
@@ -132,9 +143,8 @@ def rule_list(home: Home, args: argparse.Namespace) -> int:
     if args.json:
         say_json(found)
         return 0
-    table([("RULE", "KIND", "VM", "HOSTS", "BY", "SINCE"), *(
-        (str(each["id"]), each["kind"], each["vm"],
-         " ".join(each.get("hosts", [])) or "-", each.get("who", ""),
+    table([("RULE", "WHAT", "BY", "SINCE"), *(
+        (str(each["id"]), each["text"], each.get("who", ""),
          clock(each.get("at", 0))) for each in found["rules"])])
     return 0
 
@@ -228,11 +238,18 @@ def rule_options(commands: Any) -> None:
     """Describe the verbs of rules."""
     rules = commands.add_parser("rule", help="where VMs may run").add_subparsers(
         dest="verb", required=True)
-    each = rules.add_parser("add", help="pin: on these hosts only; not: on "
-                            "none of them; ask: never by itself; never")
+    each = rules.add_parser("add", help="pin, not, prefer VM HOST...: on these "
+                            "only, on none of them, rather on them; apart, "
+                            "together VM VM...; ask, never VM...: not by "
+                            "itself, not at all")
     each.add_argument("kind", choices=KINDS)
-    each.add_argument("vm")
-    each.add_argument("hosts", nargs="*")
+    each.add_argument("names", nargs="+", metavar="NAME")
+    each.add_argument("--most", type=int, metavar="N",
+                      help="apart: so many at one place; default 1")
+    each.add_argument("--per", metavar="WHAT", help="apart: a place is a "
+                      "host, or what a tag names, as rack in rack:r1")
+    each.add_argument("--weight", type=float, metavar="W",
+                      help="prefer: 0 to 1, how much it counts; default 0.5")
     each.set_defaults(act=rule_add)
     each = rules.add_parser("list")
     each.set_defaults(act=rule_list)

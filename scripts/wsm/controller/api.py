@@ -212,7 +212,7 @@ class Door:
 
     async def rules(self, _request: web.Request) -> web.Response:
         """The rules."""
-        return answer({"rules": [to_plain(rule)
+        return answer({"rules": [{**to_plain(rule), "text": rule.text()}
                                  for rule in self.made.ledger.rules()]})
 
     async def moves(self, request: web.Request) -> web.Response:
@@ -308,11 +308,10 @@ class Door:
     async def add_rule(self, request: web.Request) -> web.Response:
         """Add a rule."""
         data = await body_of(request)
-        hosts = [str(host) for host in member(data, "hosts", list, [])]
-        number = self.leading().ledger.add_rule(
+        rule = self.leading().ledger.add_rule(
             request["who"], member(data, "kind", str),
-            member(data, "vm", str), hosts)
-        return answer({"id": number})
+            {name: value for name, value in data.items() if name != "kind"})
+        return answer({"id": rule.id, "text": rule.text()})
 
     async def drop_rule(self, request: web.Request) -> web.Response:
         """Remove a rule."""

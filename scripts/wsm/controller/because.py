@@ -6,7 +6,7 @@ from typing import Any, Iterator, Sequence
 from wsm.cli import outlook
 from wsm.controller.ledger import Recorded
 from wsm.controller.rounds import Controller, NotNow
-from wsm.plan import filters
+from wsm.plan import filters, planner
 from wsm.plan.booked import Booked, peaks_of
 from wsm.plan.fleet import RESOURCES, Guest, Loads
 from wsm.plan.inventory import human
@@ -142,6 +142,8 @@ def why_not(made: Controller, name: str, there: str) -> dict[str, Any]:
         raise NotNow(f"nothing is known of host {there[:80]}")
     lines = [f"{each.text} [{each.filter}]" for each in filters.refusals(
         booked.wish(guest), booked.host(there))]
+    book = planner.a_round(made.fleet, made.policy, made.past, made.cost).book
+    lines += book.refusals(name, booked.host(there))
     lines += stays(made, guest)
     relief, now = made.policy.relief, made.fleet.now
     left = made.past.hosts(name).get(there)

@@ -5,7 +5,7 @@ import statistics
 from collections import Counter
 from typing import Any
 
-from wsm.controller.fuse import BACK
+from wsm.plan.past import KEPT
 from wsm.controller.journal import Entry
 from wsm.controller.rounds import Controller
 
@@ -32,7 +32,7 @@ def repeats(moved: list[Entry]) -> tuple[int, int]:
         again += bool(trips) and (entry.move.begun - trips[-1].move.ended
                                   < AGAIN)
         back += any(each.move.source == entry.move.destination
-                    and entry.move.ended - each.move.ended < BACK
+                    and entry.move.ended - each.move.ended < KEPT
                     for each in trips)
         trips.append(entry)
     return again, back

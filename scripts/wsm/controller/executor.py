@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 from wsm.cli import outlook
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
@@ -23,10 +23,11 @@ from wsm.plan import filters
 from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Flight
 from wsm.plan.plain import BadData
-from wsm.plan.planner import Step
+from wsm.plan.decision import Step
 from wsm.plan.recovery import Step as Next
 
 LOG = logging.getLogger("wsm-controller")
+WAITS = (60.0, 300.0, 1800.0)   # s that a VM stays after 1, 2, 3 failures
 AGAIN = 5.0                     # s after something that must not happen
 PERSON = 60.0                   # s between looks where a person is needed
 
@@ -65,13 +66,11 @@ class Executor:
             self._start(entry.flight(), self._drive_on, entry)
         return found
 
-    def begin(self, step: Step, spot: str = "") -> bool:
+    def begin(self, step: Step) -> bool:
         """Begin a step beside the loop; False if the VM is in a move."""
         if step.vm in self.flights:
             return False
-        flight = Flight(step.vm, step.source, step.to, spot or step.spot,
-                        step.hard)
-        self._start(flight, self._begin, step)
+        self._start(step.flight(), self._begin, step)
         return True
 
     def ended(self) -> list[Ended]:
@@ -138,7 +137,7 @@ class Executor:
                          str(error))
         move = self.journal.book(Entry(
             booked(step, cost, self.journal.store.clock()), flight.spot,
-            flight.hard, step.why))
+            flight.hard, step.why, goal=flight.goal))
         driver = self._driver(agents, move)
         driver.needs = outlook.disk_needs(subject)
         driver.downtime_most = subject.spec.sla.downtime_most
@@ -191,3 +190,12 @@ def booked(step: Step, cost: Estimate, now: float) -> Move:
                     cost.seconds if math.isfinite(cost.seconds) else 0.0),
                 expected_start=terms["start"],
                 factor=terms["factor"] * terms["known"])
+
+
+def stays(ended: Sequence[Entry], vm: str) -> float:
+    """Return until when a VM whose moves have failed stays, s; 0: it need not."""
+    number, last = 0, 0.0
+    for move in (entry.move for entry in ended if entry.move.vm == vm):
+        number = 0 if move.result == "moved" else number + 1
+        last = move.ended
+    return last + WAITS[min(number, len(WAITS)) - 1] if number else 0.0

@@ -6,12 +6,13 @@ What was not said stays as it was, and gets old; nothing is taken for idle.
 """
 
 import dataclasses
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Mapping
 
 from wsm.cli.home import HostEntry
-from wsm.controller.placing import Rule, ruled
+from wsm.controller.placing import Rule, for_planner, ruled
 from wsm.plan.ends import File
 from wsm.plan.fleet import ABSURD, Fleet, Flight, Node
 from wsm.plan.inventory import Copy, Host, HostState, VmUse
@@ -21,6 +22,7 @@ from wsm.plan.spec import NAME, Spec
 
 HERE = (File.OWNER, File.LEAVING)
 FRESH = 600.0                   # s for which a look at a VM's inside is good
+LEAST = 0.05                    # cores of which a part that waits says something
 RETRY = 60.0                    # s until one that did not work is tried again
 
 
@@ -45,6 +47,7 @@ class Intake:
     vms: dict[str, dict[str, VmSample]] = field(default_factory=dict)
     details: dict[str, Detail] = field(default_factory=dict)
     tried: dict[str, float] = field(default_factory=dict)   # VM: looked at
+    swapped: dict[str, tuple[float, int]] = field(default_factory=dict)
     copies: dict[str, tuple[Copy, ...]] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)  # host: samples
     split: set[str] = field(default_factory=set)    # VMs with two owners
@@ -56,6 +59,9 @@ class Intake:
     def begin(self, now: float, entries: Mapping[str, HostEntry]) -> None:
         """Begin a round: forget hosts that were removed, and their VMs."""
         self.fleet.now = now
+        at = time.localtime(now)
+        self.fleet.local = (at.tm_wday * 86400.0 + at.tm_hour * 3600
+                            + at.tm_min * 60 + at.tm_sec)
         self.heard = set()
         for name in set(self.fleet.nodes) - set(entries):
             for vm in list(self.fleet.nodes[name].guests):
@@ -65,7 +71,7 @@ class Intake:
             self.copies.pop(name, None)
         for name, entry in entries.items():
             node = self.fleet.nodes.get(name)
-            state = HostState(entry.state)
+            state = state_of(entry)
             if node and node.host.state is not state:
                 node.host = dataclasses.replace(node.host, state=state)
 
@@ -86,13 +92,14 @@ class Intake:
         self.heard.add(name)
         node = self._node(name, found.host)
         node.host = dataclasses.replace(
-            found.host, state=HostState(entry.state), clock_off=off,
+            found.host, state=state_of(entry), clock_off=off,
             copies=self.copies.get(name, ()))
         node.capacity = {**node.capacity, **capacity(found)}
         self.vms[name] = {vm.name: vm for vm in found.vms}
         good = [self.fleet.take(name, each, value)
                 for each, value in used(found).items()]
-        node.swap.add(self.fleet.now, found.swap)
+        good += [self.fleet.take(name, each, value)
+                 for each, value in signs(found).items()]
         if not all(good):
             self.dropped[name] += 1
         return all(good)
@@ -148,6 +155,7 @@ class Intake:
                ours: Mapping[str, Flight]) -> None:
         """Put VMs where they are, with what they use now."""
         rules = list(rules)
+        self.fleet.rules = for_planner(rules)
         for vm in set(self.fleet.guests) - set(owners):
             # Whose host is silent stays, as long as nobody else has it
             if vm in self.split or self.fleet.guests[vm].use.host in self.vms:
@@ -168,13 +176,15 @@ class Intake:
         use = dataclasses.replace(
             detail.use, host=host, moving=sample.moving,
             touched=sample.resident or detail.use.touched)
-        spec = ruled(detail.spec, rules, self.fleet.nodes)
+        spec = ruled(detail.spec, rules)
         needs = {disk.id: disk.allocated for disk in use.disks
                  if disk.id in spec.disk}
         guest = self.fleet.guests.get(vm)
         if guest is None:
             guest = self.fleet.add_guest(use, spec, needs)
         guest.use, guest.spec, guest.needs = use, spec, needs
+        guest.copies = {name for name, copies in self.copies.items()
+                        if any(copy.vm == vm for copy in copies)}
         now = self.fleet.now
         if host not in self.heard:
             return
@@ -182,6 +192,13 @@ class Intake:
             guest.load["cpu"].add(now, sample.cpu)
         for name in ("rx", "tx", "disk"):
             guest.load[name].add(now, getattr(sample, name))
+        if sample.cpu > LEAST:
+            self.fleet.take_sign(vm, "wait", sample.wait / sample.cpu)
+        swapped = self.swapped.get(vm)
+        if swapped and now > swapped[0]:
+            self.fleet.take_sign(vm, "swap", max(
+                0, sample.swap - swapped[1]) / (now - swapped[0]))
+        self.swapped[vm] = now, sample.swap
 
     def _foreign(self, owners: Mapping[str, str],
                  ours: Mapping[str, Flight]) -> dict[str, Flight]:
@@ -203,6 +220,30 @@ class Intake:
         self.fleet.flights.pop(vm, None)
         self.details.pop(vm, None)
         self.tried.pop(vm, None)
+        self.swapped.pop(vm, None)
+
+
+def state_of(entry: HostEntry) -> HostState:
+    """
+    Return the state of a host for the planner.
+
+    One that wsmctl drains is emptied by wsmctl; here it only takes no VM.
+    """
+    state = HostState(entry.state)
+    return HostState.CORDONED if state is HostState.DRAINING else state
+
+
+def signs(found: Samples) -> dict[str, float]:
+    """Return signs of trouble of a host; see fleet.SIGNS."""
+    host = found.host
+    values = {"swap": found.swap,
+              "memory": 1 - host.available / max(host.memory, 1)}
+    wants = sum(vm.cpu for vm in found.vms)
+    if wants > LEAST:
+        values["wait"] = min(1.0, sum(vm.wait for vm in found.vms) / wants)
+    if "memory.full" in found.psi:
+        values["stall"] = min(1.0, found.psi["memory.full"])
+    return values
 
 
 def believable(name: str, found: Samples) -> bool:

@@ -7,6 +7,7 @@ move's driver waits; QEMU and the agents go on, and finish alone.
 
 import contextlib
 import json
+import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,14 @@ class Entry:
     spot: str = ""              # key of the hot spot, or "apply"
     hard: bool = False
     why: str = ""
-    cooled: Optional[bool] = None       # whether the spot has gone after it
+    cooled: Optional[bool] = None       # whether it has helped
+    goal: float = math.inf              # what the spot must be at most then
 
     def flight(self) -> Flight:
         """Return it as the planner counts it."""
         return Flight(self.move.vm, self.move.source, self.move.destination,
-                      self.spot, self.hard)
+                      self.spot, self.hard, self.goal,
+                      self.move.expected_bytes)
 
 
 class Journal(Home):
@@ -90,9 +93,9 @@ class Journal(Home):
         with self.store.write() as database:
             database.execute(
                 "INSERT INTO moves (id, vm, begun, ended, result, data, spot,"
-                " hard, why) VALUES (?, ?, ?, 0, '', ?, ?, ?, ?)",
+                " hard, goal, why) VALUES (?, ?, ?, 0, '', ?, ?, ?, ?, ?)",
                 (move.id, move.vm, move.begun, json.dumps(to_plain(move)),
-                 entry.spot, entry.hard, entry.why))
+                 entry.spot, entry.hard, entry.goal, entry.why))
             self.store.note(database, self.settings.name, "move", {
                 "move": move.id, "vm": move.vm, "from": move.source,
                 "to": move.destination, "why": entry.why})
@@ -122,10 +125,10 @@ class Journal(Home):
     def entries(self, where: str, *values: object) -> list[Entry]:
         """Return moves, the oldest first."""
         return [Entry(from_plain(Move, json.loads(data)), spot, bool(hard),
-                      why, None if cooled is None else bool(cooled))
-                for data, spot, hard, why, cooled in self.store.read(
-                    "SELECT data, spot, hard, why, cooled FROM moves WHERE "
-                    f"{where} ORDER BY begun, id", *values)]
+                      why, None if cooled is None else bool(cooled), goal)
+                for data, spot, hard, why, cooled, goal in self.store.read(
+                    "SELECT data, spot, hard, why, cooled, goal FROM moves "
+                    f"WHERE {where} ORDER BY begun, id", *values)]
 
     def open_entries(self) -> list[Entry]:
         """Return the moves that have not ended."""

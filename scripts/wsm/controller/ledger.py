@@ -4,7 +4,7 @@
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional
 
 from wsm.cli.home import HostEntry
 from wsm.controller import audit
@@ -77,24 +77,21 @@ class Ledger:
 
     def rules(self) -> list[Rule]:
         """Return the rules, the oldest first."""
-        return [Rule(number, kind, vm, tuple(json.loads(hosts)), who, at)
-                for number, kind, vm, hosts, who, at in self.store.read(
-                    "SELECT id, kind, vm, hosts, who, at FROM rules "
-                    "ORDER BY id")]
+        return [Rule(number, kind, json.loads(data), who, at)
+                for number, kind, data, who, at in self.store.read(
+                    "SELECT id, kind, data, who, at FROM rules ORDER BY id")]
 
-    def add_rule(self, who: str, kind: str, vm: str,
-                 hosts: Sequence[str]) -> int:
-        """Add a rule; return its number. Raises BadData."""
-        check(kind, vm, hosts)
+    def add_rule(self, who: str, kind: str, data: Mapping[str, Any]) -> Rule:
+        """Add a rule; return it. Raises BadData."""
+        check(kind, data)
+        now = self.store.clock()
         with self.store.write() as database:
             number = int(database.execute(
-                "INSERT INTO rules (kind, vm, hosts, who, at) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (kind, vm, json.dumps(sorted(hosts)), who,
-                 self.store.clock())).lastrowid or 0)
+                "INSERT INTO rules (kind, data, who, at) VALUES (?, ?, ?, ?)",
+                (kind, json.dumps(data), who, now)).lastrowid or 0)
             self.store.note(database, who, "rule", {
-                "id": number, "kind": kind, "vm": vm, "hosts": list(hosts)})
-        return number
+                "id": number, "kind": kind, **data})
+        return Rule(number, kind, data, who, now)
 
     def drop_rule(self, who: str, number: int) -> bool:
         """Remove a rule; return whether it was there."""

@@ -81,8 +81,9 @@ class Source:
                 ("wsm_moves_open", "moves under way",
                  len(made.executor.flights)),
                 ("wsm_leader", "1: it leads", made.leader.leads()),
-                ("wsm_breaker_open", "1: it asks, as moves did not help",
-                 bool(made.store.setting("breaker"))),
+                ("wsm_breakers_open", "reasons for which it asks, as moves "
+                 "did not help", len(made.last.breakers if made.last
+                                     else ())),
                 ("wsm_paused", "1: it begins nothing", made.paused())):
             yield gauge(name, text, (), [((), float(value))])
 

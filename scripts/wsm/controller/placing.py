@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What people have said about where VMs may run, beyond their descriptions."""
+"""What people have said about where VMs may run, beyond their descriptions.
+
+The planner knows rules of where; that a VM is not moved by itself is said as
+its description would say it.
+"""
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Collection, Iterable
+from typing import Any, Iterable, Mapping
 
-from wsm.plan.plain import BadData
-from wsm.plan.spec import ID, NAME, Mode, Spec
+from wsm.plan import ruling
+from wsm.plan.plain import BadData, from_plain
+from wsm.plan.spec import NAME, Mode, Spec
 
-KINDS = {
-    "pin": "it runs on these hosts only",
-    "not": "it does not run on these hosts",
-    "ask": "it moves only by 'wsmctl migrate'",
-    "never": "it does not move at all",
-}
-WITH_HOSTS = ("pin", "not")
+MODES = {"ask": Mode.ASK, "never": Mode.NEVER}
+KINDS = (*(kind.value for kind in ruling.RuleKind), *MODES)
 
 
 @dataclass(frozen=True)
@@ -23,46 +23,56 @@ class Rule:
 
     id: int
     kind: str
-    vm: str
-    hosts: tuple[str, ...] = ()
+    data: Mapping[str, Any]     # as ruling.Rule has it, without its kind
     who: str = ""
     at: float = 0.0
 
+    def text(self) -> str:
+        """Return it as people say it."""
+        if self.kind in MODES:
+            return f"{self.kind} {', '.join(self.data['vms'])}"
+        return where(self.kind, self.data).text()
 
-def check(kind: str, vm: str, hosts: Collection[str]) -> None:
+
+def where(kind: str, data: Mapping[str, Any]) -> ruling.Rule:
+    """Return a rule for the planner; raise BadData."""
+    return from_plain(ruling.Rule, {"kind": kind, **data}, "rule")
+
+
+def check(kind: str, data: Mapping[str, Any]) -> None:
     """Refuse a rule that makes no sense; raise BadData."""
     if kind not in KINDS:
         raise BadData(f"rule {kind[:40]!r} is not known; there are: "
                       + ", ".join(KINDS))
-    if not NAME.fullmatch(vm):
-        raise BadData(f"{vm[:80]!r} is no name of a VM")
-    if bool(hosts) != (kind in WITH_HOSTS):
-        raise BadData(f"rule {kind} has "
-                      + ("at least one host" if kind in WITH_HOSTS
-                         else "no hosts"))
-    for host in hosts:
-        if not ID.fullmatch(host):
-            raise BadData(f"{host[:80]!r} is no name of a host")
+    vms = data.get("vms")
+    if not isinstance(vms, list) or not vms:
+        raise BadData("vms: at least one is needed")
+    for vm in vms:
+        if not isinstance(vm, str) or not NAME.fullmatch(vm):
+            raise BadData(f"{str(vm)[:80]!r} is no name of a VM")
+    if kind in MODES:
+        if set(data) != {"vms"}:
+            raise BadData(f"rule {kind} has VMs only")
+        return
+    why = "; ".join(ruling.problems(where(kind, data)))
+    if why:
+        raise BadData(why)
 
 
-def ruled(described: Spec, rules: Iterable[Rule],
-          hosts: Collection[str]) -> Spec:
+def for_planner(rules: Iterable[Rule]) -> tuple[ruling.Rule, ...]:
+    """Return those that the planner knows."""
+    return tuple(where(rule.kind, rule.data) for rule in rules
+                 if rule.kind not in MODES)
+
+
+def ruled(described: Spec, rules: Iterable[Rule]) -> Spec:
     """Return a description as the rules for its VM make it."""
-    place = described.placement
+    mode = described.placement.mode
     for rule in rules:
-        if rule.vm != described.name:
-            continue
-        if rule.kind == "never":
-            place = dataclasses.replace(place, mode=Mode.NEVER)
-        elif rule.kind == "ask" and place.mode is Mode.AUTO:
-            place = dataclasses.replace(place, mode=Mode.ASK)
-        elif rule.kind in WITH_HOSTS:
-            allowed = set(place.pin or hosts)
-            allowed = (allowed & set(rule.hosts) if rule.kind == "pin"
-                       else allowed - set(rule.hosts))
-            # Nowhere is a place that does not exist
-            place = dataclasses.replace(place, pin=tuple(sorted(allowed))
-                                        or ("nowhere",))
-    if place is described.placement:
+        if rule.kind in MODES and described.name in rule.data["vms"] and (
+                mode is not Mode.NEVER):
+            mode = MODES[rule.kind]
+    if mode is described.placement.mode:
         return described
-    return dataclasses.replace(described, placement=place)
+    return dataclasses.replace(described, placement=dataclasses.replace(
+        described.placement, mode=mode))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from wsm.cli import outlook
-from wsm.controller import fuse, shown
+from wsm.controller import shown
 from wsm.controller.collector import Collector
-from wsm.controller.executor import Ended, Executor
+from wsm.controller.executor import Ended, Executor, stays
 from wsm.controller.journal import Entry, Journal
 from wsm.controller.leader import Leader
 from wsm.controller.ledger import Ledger
@@ -26,12 +26,11 @@ from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Fleet, Flight, Guest
 from wsm.plan.inventory import Host
 from wsm.plan.learn import Past as Lesson
-from wsm.plan.past import KEPT, Past, Trip
-from wsm.plan.planner import Decision, Step
+from wsm.plan.decision import Decision, Step
+from wsm.plan.past import KEPT, Past, trip_of
 from wsm.plan.policy import Policy
 
 LOG = logging.getLogger("wsm-controller")
-COOL = 300.0                    # s after a move in which its spot must cool
 PRUNE = 3600.0                  # s
 WHOLE = 300.0                   # s between inputs that are kept in quiet times
 
@@ -86,18 +85,14 @@ class Controller:
 
     def mode(self) -> Mode:
         """Return what is done with decisions; raise StoreGone."""
-        mode = Mode(self.store.setting("mode", self.settings.mode.value))
-        if mode is Mode.AUTO and self.store.setting("breaker"):
-            return Mode.ASK
-        return mode
+        return Mode(self.store.setting("mode", self.settings.mode.value))
 
     def set_mode(self, who: str, mode: Mode) -> None:
         """Be told what to do; a person has looked at what has happened."""
         self.store.set(who, "mode", mode.value)
         self.store.set(who, "looked", str(self.clock()))
-        if self.store.setting("breaker"):
-            self.store.set(who, "breaker", "")
-            self.store.alarm("breaker", None)
+        self.past.failed.clear()
+        self.past.uncooled.clear()
 
     def paused(self) -> bool:
         """Return whether nothing is to be begun."""
@@ -147,7 +142,8 @@ class Controller:
         """Become the leader: remember what others have done."""
         self.executor.take_up()
         self.past = remembered(self.journal.ended_since(self.clock() - KEPT),
-                               self.journal.open_entries())
+                               self.journal.open_entries(), float(
+                                   self.store.setting("looked", "0")))
         self._lessons = None
         self.since = self.clock()
         LOG.info("leads in epoch %s", self.store.epoch)
@@ -205,14 +201,15 @@ class Controller:
 
     # Moves
 
-    def _begin_step(self, step: Step, now: float, spot: str = "") -> bool:
+    def _begin_step(self, step: Step, now: float,
+                    wanted: bool = False) -> bool:
         """Begin a move, unless the VM's last ones have failed just now."""
-        recent = self.journal.ended_since(now - fuse.BACK)
-        if not spot and fuse.waits(recent, step.vm) > now:
+        recent = self.journal.ended_since(now - KEPT)
+        if not wanted and stays(recent, step.vm) > now:
             return False
-        if not self.executor.begin(step, spot):
+        if not self.executor.begin(step):
             return False
-        self.past.note_begin(now)
+        self.past.note_begin(now, step.flight())
         LOG.info("%s", step.why)
         return True
 
@@ -223,35 +220,33 @@ class Controller:
         LOG.info("%s: %s -> %s: %s %s", flight.vm, flight.source, flight.to,
                  ended.result, ended.text)
         self._lessons = None
+        if ended.result == "stayed":
+            self.past.note_failed(ended.at)
         if ended.result != "moved":
             return
         guest = self.fleet.guests.get(flight.vm)
         if guest and guest.use.host == flight.source and (
                 flight.to in self.fleet.nodes):
             self.fleet.move(flight.vm, flight.to)
-        self.past.note_end(flight.vm, Trip(ended.at, flight.source, flight.to,
-                                           flight.hard))
+        self.past.note_end(flight.vm, trip_of(flight, ended.at))
 
     def _watch(self, decision: Decision, now: float) -> None:
-        """See whether moves have helped; if not, stop deciding alone."""
-        looked = float(self.store.setting("looked", "0"))
-        recent = self.journal.ended_since(max(looked, now - fuse.BACK))
-        hot = {spot.key for spot in decision.spots}
-        for entry in recent:
+        """See whether moves have helped."""
+        heat, cools = decision.heat(), self.policy.breaker.cools
+        self.past.note_heat(now, cools, heat)
+        for entry in self.journal.ended_since(now - KEPT):
             if (entry.cooled is None and entry.move.result == "moved"
-                    and now - entry.move.ended >= COOL):
-                self.journal.note_cooled(entry.move.id, entry.spot not in hot)
-        why = "; ".join(fuse.reasons(recent, now))
-        if why and not self.store.setting("breaker"):
-            LOG.warning("asks from now on: %s", why)
-            self.store.set(self.settings.name, "breaker", why)
-            self.store.alarm("breaker", f"{why}. It asks until 'wsmctl mode "
-                             "auto'")
-        self._alarms()
+                    and now - entry.move.ended >= cools):
+                self.journal.note_cooled(
+                    entry.move.id, heat.get(entry.spot, 0.0) <= entry.goal)
+        self._alarms(decision)
 
-    def _alarms(self) -> None:
+    def _alarms(self, decision: Decision) -> None:
         """Tell what a person should look at; end what is over."""
-        wanted = {f"vm {vm}": f"{vm} has two owners: nothing is done with it"
+        wanted = {each: f"{each}. What is decided waits for 'wsmctl apply'; "
+                  "'wsmctl mode auto' says that you have looked"
+                  for each in decision.breakers}
+        wanted |= {f"vm {vm}": f"{vm} has two owners: nothing is done with it"
                   for vm in self.collector.intake.split}
         for entry in self.journal.open_entries():
             if entry.move.text:
@@ -260,8 +255,7 @@ class Controller:
             if not self.fleet.nodes.get(host) or not self.fleet.is_known(
                     host, self.policy.hot.stale):
                 wanted[f"host {host}"] = why
-        old = {name: text for name, _, text in self.ledger.alarms()
-               if name != "breaker"}
+        old = {name: text for name, _, text in self.ledger.alarms()}
         for name in set(old) - set(wanted):
             self.store.alarm(name, None)
         for name, text in wanted.items():
@@ -280,9 +274,11 @@ class Controller:
         recorded = self.ledger.decision(number)
         if recorded is None:
             raise NotNow(f"there is no plan {number}: 'wsmctl plan'")
-        wanted = [each for each in recorded.output["steps"]
+        wanted = [each for name in ("steps", "asked")
+                  for each in recorded.output[name]
                   if only in (None, each["vm"])]
-        steps = [step for step in self.last.steps for each in wanted
+        steps = [step for step in (*self.last.steps, *self.last.asked)
+                 for each in wanted
                  if shown.same_step(shown.step_json(step), each)]
         if len(steps) < len(wanted) or not wanted:
             raise NotNow(f"plan {number} is not what would be done now: "
@@ -292,7 +288,7 @@ class Controller:
             self.store.note(database, who, "apply", {
                 "plan": number, "vms": [step.vm for step in steps]})
         return [step for step in steps
-                if self._begin_step(step, now, step.spot)]
+                if self._begin_step(step, now, True)]
 
     def cancel(self, who: str, name: str) -> Entry:
         """Cancel a move, by its VM or its id."""
@@ -309,15 +305,27 @@ class Controller:
         self.leader.give()
 
 
-def remembered(ended: list[Entry], under_way: list[Entry]) -> Past:
-    """Return what a journal says of the last hours."""
+def remembered(ended: list[Entry], under_way: list[Entry],
+               looked: float) -> Past:
+    """
+    Return what a journal says of the last hours.
+
+    A person has @looked at what had gone wrong by then.
+    """
     past = Past()
     for entry in sorted([*ended, *under_way],
                         key=lambda each: each.move.begun):
-        past.note_begin(entry.move.begun)
+        past.note_begin(entry.move.begun, entry.flight())
     for entry in sorted(ended, key=lambda each: each.move.ended):
-        move = entry.move
-        if move.result == "moved":
-            past.note_end(move.vm, Trip(move.ended, move.source,
-                                        move.destination, entry.hard))
+        move, at = entry.move, entry.move.ended
+        if move.result == "stayed" and at > looked:
+            past.note_failed(at)
+        if move.result != "moved":
+            continue
+        trip = trip_of(entry.flight(), at)
+        past.note_end(move.vm, trip)
+        if entry.cooled is not None:
+            past.watched.remove(trip)
+        if entry.cooled is False and at > looked:
+            past.uncooled.setdefault(move.source, []).append(at)
     return past

@@ -7,7 +7,7 @@ from typing import Any, Mapping
 from wsm.plan.fleet import RESOURCES, Fleet, Guest, Node
 from wsm.plan.detect import Spot
 from wsm.plan.plain import to_plain
-from wsm.plan.planner import Decision, Nothing, Step
+from wsm.plan.decision import Decision, Nothing, Step
 from wsm.plan.series import Series
 
 
@@ -64,7 +64,8 @@ def step_json(step: Step) -> dict[str, Any]:
     cost = step.estimate
     return {"vm": step.vm, "from": step.source, "to": step.to,
             "spot": step.spot, "hard": step.hard, "score": number(step.score),
-            "why": step.why, "bytes": cost.bytes,
+            "why": step.why, "ask": step.ask, "after": list(step.after),
+            "bytes": cost.bytes,
             "seconds": number(cost.seconds),
             "downtime-seconds": number(cost.downtime)}
 
@@ -72,14 +73,17 @@ def step_json(step: Step) -> dict[str, Any]:
 def nothing_json(found: Nothing) -> dict[str, Any]:
     """Return what nothing is done for."""
     return {"spot": found.spot.key, "text": found.text(),
-            "reasons": dict(found.reasons)}
+            "reasons": dict(found.reasons), "lines": found.lines()}
 
 
 def decision_json(decision: Decision) -> dict[str, Any]:
     """Return a decision."""
     return {"spots": [spot_json(each) for each in decision.spots],
             "steps": [step_json(each) for each in decision.steps],
-            "nothing": [nothing_json(each) for each in decision.nothing]}
+            "nothing": [nothing_json(each) for each in decision.nothing],
+            "asked": [step_json(each) for each in decision.asked],
+            "later": [step_json(each) for each in decision.later],
+            "breakers": list(decision.breakers)}
 
 
 def same_step(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:

@@ -11,8 +11,15 @@ from dev.rig.cluster import SCRIPTS, Cluster
 from dev.rig.host import Host
 from dev.rig.scene import Scene
 
-# Nothing of it waits for long, as a test does not
-POLICY = '[calm]\nyoung = 0.0\n'
+# A test does not wait, and on a machine that is full everybody waits
+POLICY = """
+[calm]
+young = 0.0
+[hot.limits.wait]
+limit = 2.0
+hard = 3.0
+release = 1.0
+"""
 HEAT_TIMEOUT = 240              # s until a host was hot for long enough
 # Reads keep a CPU busy, and change nothing
 BURN = {'writers': 1, 'rate': 50, 'readers': 2, 'rrate': 1000000, 'full': 6,

@@ -33,7 +33,7 @@ from tests.scripts.plan.two_hosts import ACTIONS, Refused, World, goes_on
 
 GIB = 1 << 30
 QEMU = Qemu("/q", "10.0.13", "qemu-wsm 0.4", ("pc-i440fx-10.0",))
-POLICY = Policy(calm=Calm(young=0.0), relief=Relief(pause=0.0))
+POLICY = Policy(calm=Calm(young=0.0, at_once=4), relief=Relief(pause=0.0))
 
 
 class Killed(BaseException):

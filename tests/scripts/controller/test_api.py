@@ -183,7 +183,7 @@ class ApiTest(Cluster):
             ("/metrics", None, "viewer operator c1"),
             ("/v1/pause", {"on": False}, "operator c1"),
             ("/v1/mode", {"mode": "auto"}, "c1"),
-            ("/v1/rules", {"kind": "never", "vm": "x"}, "c1"),
+            ("/v1/rules", {"kind": "never", "vms": ["x"]}, "c1"),
             ("/v1/hosts", {"hosts": {}}, "c1")]
         for path, body, allowed in cases:
             for file in ("viewer", "operator", "c1", "alpha"):
@@ -198,7 +198,7 @@ class ApiTest(Cluster):
         for path, body, status in (
                 ("/v1/mode", {"mode": "fast"}, 400), ("/v1/mode", b"x", 400),
                 ("/v1/mode", [1], 400), ("/v1/pause", {"on": 1}, 400),
-                ("/v1/rules", {"kind": "pin", "vm": "<b>"}, 400),
+                ("/v1/rules", {"kind": "pin", "vms": ["<b>"]}, 400),
                 ("/v1/rules/remove", {"id": 99}, 409),
                 ("/v1/hosts", {"hosts": {"a b": {"address": "x:1"}}}, 400),
                 ("/v1/hosts", {"hosts": {"a": {"address": "x"}}}, 400),
@@ -250,6 +250,8 @@ class ApiTest(Cluster):
         text = self.expect(0, "never db1", "rule", "add", "never", "db1")
         self.expect(0, "controller/", "rule", "list")
         self.expect(2, "at least one host", "rule", "add", "pin", "db1")
+        self.expect(0, "apart db1, web: at most 1 per host", "rule", "add",
+                    "apart", "db1", "web")
         self.rounds(1)
         self.expect(0, "placement.mode is never", "why-not", "db1", "beta")
         number = text.split()[1].rstrip(":")
@@ -309,7 +311,7 @@ class ApiTest(Cluster):
         _, text = self.ask("viewer", "/metrics")
         for line in ('wsm_host_ratio{host="alpha",resource="cpu"} 0.8',
                      'wsm_hotspots{kind="host.cpu"} 1.0', "wsm_leader 1.0",
-                     "wsm_breaker_open 0.0", "wsm_rounds_total 15.0"):
+                     "wsm_breakers_open 0.0", "wsm_rounds_total 15.0"):
             self.assertIn(line, text)
         status, health = self.ask("viewer", "/healthz")
         self.assertEqual((status, health["rounds"]), (200, 15))

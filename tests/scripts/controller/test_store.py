@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from wsm.cli.home import Move
-from wsm.controller import audit, fuse, schema, setup
+from wsm.controller import audit, executor, rounds, schema, setup
 from wsm.controller.journal import Entry, Journal
 from wsm.controller.leader import Leader
 from wsm.controller.ledger import Ledger
@@ -152,53 +152,39 @@ class JournalTest(File):
         self.assertEqual(self.store.meta("epoch"), "8")
 
 
-class BreakerTest(unittest.TestCase):
-    """When moves do not help."""
+class PastTest(unittest.TestCase):
+    """What a journal says of the last hours."""
 
-    def entry(self, at: float, to: str, result: str = "moved",
+    def entry(self, at: float, result: str = "moved",
               cooled: Optional[bool] = None) -> Entry:
-        """A move of VM v between a and b."""
-        other = "a" if to == "b" else "b"
-        return Entry(Move(f"m{at}", "v", other, to, ended=at, result=result),
-                     "host.cpu a", cooled=cooled)
+        """A move of VM v from a to b."""
+        return Entry(Move(f"m{at}", "v", "a", "b", begun=at - 1, ended=at,
+                          result=result), "host.cpu a", cooled=cooled,
+                     goal=0.7)
 
-    def test_returns(self) -> None:
-        """Twice back, not once."""
-        ended = [self.entry(at, to) for at, to in (
-            (1.0, "b"), (2.0, "a"), (3.0, "b"))]
-        self.assertEqual(fuse.reasons(ended[:2], 9.0), [])
-        self.assertIn("came back 2 times", fuse.reasons(ended, 9.0)[0])
-        late = dataclasses.replace(ended[2], move=dataclasses.replace(
-            ended[2].move, ended=1e6))
-        self.assertEqual(fuse.reasons([*ended[:2], late], 1e6), [])
+    def test_remembered(self) -> None:
+        """Trips, failures, what has not helped; not what was looked at."""
+        ended = [self.entry(10.0), self.entry(20.0, "stayed"),
+                 self.entry(30.0, cooled=False), self.entry(40.0, cooled=True),
+                 self.entry(50.0, "cancelled")]
+        past = rounds.remembered(ended, [self.entry(60.0)], 0.0)
+        self.assertEqual([trip.at for trip in past.trips["v"]],
+                         [10.0, 30.0, 40.0])
+        self.assertEqual([trip.at for trip in past.watched], [10.0])
+        self.assertEqual((past.failed, past.uncooled),
+                         ([20.0], {"a": [30.0]}))
+        self.assertEqual(len(past.began), 6)
+        past = rounds.remembered(ended, [], 35.0)
+        self.assertEqual((past.failed, past.uncooled), ([], {}))
 
-    def test_useless(self) -> None:
-        """Three on end that have not cooled it."""
-        bad = [self.entry(at, "b", cooled=False) for at in (1.0, 2.0, 3.0)]
-        self.assertIn("not helped", fuse.reasons(bad, 9.0)[0])
-        good = [*bad[:2], self.entry(3.0, "b", cooled=True)]
-        self.assertEqual(fuse.reasons(good, 9.0), [])
-
-    def test_failures(self) -> None:
-        """More than a tenth, and not just one; a cancelled move is none."""
-        bad = [self.entry(float(at), "b", "stayed") for at in range(3)]
-        self.assertEqual(fuse.reasons(bad[:2], 9.0), [])
-        self.assertIn("3 of the last 3", fuse.reasons(bad, 9.0)[0])
-        many = bad + [Entry(Move(f"x{at}", f"x{at}", "a", "b", ended=5.0,
-                                 result="moved")) for at in range(40)]
-        self.assertEqual(fuse.reasons(many, 9.0), [])
-        self.assertEqual(fuse.reasons([self.entry(1.0, "b", "cancelled")]
-                                         * 5, 9.0), [])
-
-    def test_waits(self) -> None:
+    def test_stays(self) -> None:
         """Longer after each failure; a move that works ends that."""
-        self.assertEqual(fuse.waits([], "v"), 0.0)
-        bad = [self.entry(at, "b", "stayed") for at in (100.0, 200.0)]
-        self.assertEqual(fuse.waits(bad[:1], "v"), 160.0)
-        self.assertEqual(fuse.waits(bad, "v"), 500.0)
-        self.assertEqual(fuse.waits(bad, "other"), 0.0)
-        self.assertEqual(fuse.waits([*bad, self.entry(300.0, "b")], "v"),
-                         0.0)
+        self.assertEqual(executor.stays([], "v"), 0.0)
+        bad = [self.entry(at, "stayed") for at in (100.0, 200.0)]
+        self.assertEqual(executor.stays(bad[:1], "v"), 160.0)
+        self.assertEqual(executor.stays(bad, "v"), 500.0)
+        self.assertEqual(executor.stays(bad, "other"), 0.0)
+        self.assertEqual(executor.stays([*bad, self.entry(300.0)], "v"), 0.0)
 
 
 class SettingsTest(unittest.TestCase):
