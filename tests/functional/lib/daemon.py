@@ -10,6 +10,7 @@ from dev.rig.basics import Skip, TestFailure, require, wait_until
 from dev.rig.cluster import SCRIPTS, Cluster
 from dev.rig.host import Host
 from dev.rig.scene import Scene
+from dev.rig.vm import Vm
 
 # A test does not wait, and on a machine that is full everybody waits
 POLICY = """
@@ -55,6 +56,14 @@ class Watched(Cluster):
                       text)
         require(made != text, f'agent.toml: {text}')
         path.write_text(made, 'utf-8')
+
+    def guest(self, adopt: bool = True) -> Vm:
+        """A guest to whom nobody has promised that it need not wait."""
+        found = super().guest(adopt)
+        path = self.spec_path('alpha')
+        path.write_text(path.read_text('utf-8')
+                        + '\n[sla]\ncpu_wait_max = 1.0\n', 'utf-8')
+        return found
 
     def start_controller(self, mode: str = 'auto') -> None:
         """Add one, start it, and set its mode."""
