@@ -16,7 +16,8 @@ def case(fault: str, phase: str, back: bool) -> None:
     def function(scene: Scene) -> None:
         cluster = FaultCluster(scene)
         with cluster:
-            trip = Trip(cluster, phase, back)
+            # To start an agent may take longer than QEMU waits by itself
+            trip = Trip(cluster, phase, back, fault.startswith('kill'))
             trip.wait()
             FAULTS[fault](trip)
             check(trip, fault)

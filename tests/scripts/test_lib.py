@@ -8,6 +8,8 @@ from unittest import mock
 
 from dev import checks, common, debian, narrow, qemu, results, source
 
+from tests.functional.lib import faults
+
 PATCH = """\
 Description: an example
 --- a/one.c
@@ -21,6 +23,23 @@ Description: an example
 @@ -9 +10,0 @@
 -gone
 """
+
+
+class HeardTest(unittest.TestCase):
+    """Who is heard of a guest's heartbeats."""
+
+    def test_restarts(self) -> None:
+        """A reboot and a second guest count, one late packet does not."""
+        cases: list[tuple[list[int], int]] = [
+                ([], 0), ([7], 0), ([7, 8, 10, 11], 0),
+                ([7, 8, 10, 9, 11], 0),         # late
+                ([7, 8, 9, 8, 10], 1),          # heard already
+                ([7, 8, 10, 9], 1),             # nobody goes on
+                ([70, 71, 1, 2, 3], 1),         # a reboot
+                ([70, 71, 1, 2, 1, 2], 2),
+                ([7, 8, 9, 8, 10, 9, 11, 10], 3)]       # two guests
+        for numbers, count in cases:
+            self.assertEqual(faults.restarts(numbers), count, numbers)
 
 
 class TapTest(unittest.TestCase):
