@@ -17,8 +17,8 @@ from wsm.plan.weigh import Round
 
 def lasting(made: Round, host: str, lowest: bool) -> float:
     """Return the CPU that a host used at least, or at most, for long."""
-    maxima = made.fleet.nodes[host].load["cpu"].maxima
-    recent = maxima[-made.policy.balance.minutes:]
+    recent = made.fleet.nodes[host].load["cpu"].lately(
+        60.0 * made.policy.balance.minutes)
     unit = made.fleet.nodes[host].capacity["cpu"]
     return (min(recent) if lowest else max(recent)) / unit
 
@@ -26,8 +26,8 @@ def lasting(made: Round, host: str, lowest: bool) -> float:
 def gap_spot(made: Round) -> Optional[tuple[Spot, str]]:
     """Return the fullest host as a spot and the emptiest, if they differ."""
     able = [name for name, node in made.fleet.nodes.items()
-            if not made.is_closed(name) and node.load["cpu"].grown
-            and node.capacity["cpu"] > 0.0]
+            if not made.is_closed(name) and node.load["cpu"].lately(
+                60.0 * made.policy.balance.minutes) and node.capacity["cpu"] > 0.0]
     if len(able) < 2:
         return None
     high = max(able, key=lambda name: (lasting(made, name, True), name))

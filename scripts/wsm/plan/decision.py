@@ -112,4 +112,4 @@ class Decision:
 
     def heat(self) -> Mapping[str, float]:
         """Return what Past.note_heat() wants to be told."""
-        return {spot.key: spot.now for spot in self.spots}
+        return {spot.key: spot.seen or spot.now for spot in self.spots}

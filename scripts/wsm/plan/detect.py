@@ -57,6 +57,7 @@ class Spot:
     weight: float = 1.0         # of the victim
     sign: str = ""              # by which it is seen; "": by the load
     words: str = ""             # RULE and goals: what is wrong
+    seen: float = 0.0           # as now, but with what is leaving
 
     @property
     def key(self) -> str:
@@ -129,7 +130,8 @@ def host_spots(booked: Booked, name: str, node: Node,
         if now > limit.release:
             yield Spot(Kind.HOST, name, resource, now,
                        node.load[resource].forecast / unit, found[0], hot.of,
-                       found[1], limit.release)
+                       found[1], limit.release,
+                       seen=node.load[resource].now / unit)
 
 
 def sign_spots(booked: Booked, name: str, node: Node,

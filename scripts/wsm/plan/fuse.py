@@ -22,11 +22,11 @@ def of_all(past: Past, now: float, policy: Policy) -> str:
 
 def of_host(past: Past, host: str, now: float, policy: Policy) -> str:
     """Return why no VM leaves a host by itself, "" if VMs may."""
-    limit = policy.breaker
-    count = sum(now - at <= limit.span for at in past.uncooled.get(host, ()))
-    if count >= limit.uncooled:
-        return (f"breaker: {count} moves within {limit.span / 60:.0f} min did "
-                f"not cool {host}")
+    span = policy.calm.memory
+    count = sum(now - at <= span for at in past.uncooled.get(host, ()))
+    if count >= policy.breaker.uncooled:
+        return (f"breaker: {count} moves within {span / 3600:.0f} h did not "
+                f"cool {host}")
     return ""
 
 

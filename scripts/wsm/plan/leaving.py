@@ -34,7 +34,8 @@ class Leaving:
 
     def share(self, guest: Guest, spot: Spot) -> float:
         """Return how much of the trouble would go with a VM, 0 to 1."""
-        if guest.use.name == spot.victim:
+        if (guest.use.name == spot.victim
+                or spot.kind not in (Kind.HOST, Kind.SLA)):
             return 1.0
         node = self.fleet.nodes[spot.host]
         if spot.resource in MEMORY:

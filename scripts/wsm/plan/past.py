@@ -70,8 +70,10 @@ class Past:
         To be told after each round, so that it is seen which moves have not
         helped within @cools seconds.
         """
-        due = [each for each in self.watched if now - each.at >= cools]
-        self.watched = [each for each in self.watched if now - each.at < cools]
+        # Just after a move samples are what they would have been without it
+        due = [each for each in self.watched if now - each.at >= cools
+               and not self.is_quiet(each.source, now, cools / 4)]
+        self.watched = [each for each in self.watched if each not in due]
         for trip in due:
             if heat.get(trip.spot, 0.0) > trip.goal:
                 self.uncooled.setdefault(trip.source, []).append(now)

@@ -92,8 +92,8 @@ class Calm:
 class Breaker:
     """When no more moves begin but with a person's consent."""
 
-    span: float = 3600.0        # s that are looked at
-    uncooled: int = 3           # moves out of a host that did not cool it
+    span: float = 3600.0        # s in which moves fail
+    uncooled: int = 3           # moves that did not cool a host in calm.memory
     cools: float = 300.0        # s after a move in which it must have
     failed: float = 0.10        # part of all moves that failed,
     failures: int = 3           # and at least so many

@@ -91,6 +91,11 @@ class Series:
                                     PEAK if self.grown else 1.0)
         return max(self._peak, self.now)
 
+    def lately(self, seconds: float) -> Sequence[float]:
+        """Return the maxima of so long; none if it was not looked at so long."""
+        count = max(1, int(seconds // self._minute))
+        return self.maxima[-count:] if len(self.maxima) >= count else ()
+
     @property
     def grown(self) -> bool:
         """Whether it has been looked at for long enough to say more."""

@@ -135,7 +135,7 @@ class Round(Leaving):
                 + 0.2 * cost.post_seconds)) if cost.converges else 0.0
         why = (f"{name}: {spot.text()}; to {to}, which is then at "
                f"{full:.2f} at its peak; {price(cost)}")
-        goal = spot.now
+        goal = spot.seen or spot.now
         if spot.kind is Kind.HOST and not spot.sign \
                 and spot.resource not in MEMORY:
             goal -= relief / 2

@@ -36,6 +36,7 @@ def lie(made: World, host: str, words: Words) -> None:
 def fail(made: World, host: str, _words: Words) -> None:
     """A host dies: nothing is heard of it, its moves fail."""
     made.silent.add(host)
+    made.dead.add(host)
     for vm, flight in list(made.fleet.flights.items()):
         if host in (flight.source, flight.to):
             made.break_move(vm)

@@ -102,6 +102,7 @@ class World:
     copies: dict[str, dict[str, float | None]] = field(default_factory=dict)
     short: Counter[str] = field(default_factory=Counter)
     silent: set[str] = field(default_factory=set)   # hosts without samples
+    dead: set[str] = field(default_factory=set)     # hosts, with their moves
     broken: set[str] = field(default_factory=set)   # VMs whose moves fail
     lies: dict[tuple[str, str], float] = field(default_factory=dict)
     signs: bool = False             # whether signs of trouble are measured
@@ -172,7 +173,8 @@ class World:
         """End the moves that are done by now."""
         now = self.fleet.now
         for vm in [vm for vm, end in self.ends.items() if end <= now]:
-            if vm in self.broken:
+            ends = self.fleet.flights[vm]
+            if vm in self.broken or self.dead & {ends.source, ends.to}:
                 self.break_move(vm)
                 continue
             flight = self.fleet.flights.pop(vm)
