@@ -30,7 +30,8 @@ def controller_heat(scene: Scene) -> None:
         source = cluster.guest()
         fill_half(scene)
         scene.guest.start(**QUIET)
-        cluster.start_controller('observe')
+        cluster.start_controller()
+        require(cluster.json('mode')['mode'] == 'observe', 'as installed')
         cluster.expect_soon(lambda: cluster.says(0, 'explain', 'vm', VM),
                             'the guest is known')
         heat(cluster)
@@ -60,22 +61,32 @@ def controller_heat(scene: Scene) -> None:
 
 @test(CONFIG, slow=True)
 def controller_killed(scene: Scene) -> None:
-    """It is killed in mid-move: the move ends, the next one closes it."""
+    """Two on one store; one is killed in mid-move, the other goes on."""
     with Watched(scene) as cluster:
         source = cluster.guest()
         fill_half(scene)
         scene.guest.start(**BURN)
         source.qmp.cmd('wsm-set-options', bandwidth=MIB)
-        cluster.start_controller('auto')
+        cluster.start_controller('c1', 7444)
+        cluster.set_mode('auto')
+        cluster.start_controller('c2', 7445)
+        require(cluster.state('c2') == 'stands by', cluster.state('c2'))
         cluster.expect_soon(lambda: query(source)['phase']
                             == 'disk-precopy', 'it moves')
-        cluster.end_controller(signal.SIGKILL)
+        cluster.end_controller('c1', signal.SIGKILL)
+        begun = time.time()
+        cluster.expect_soon(lambda: cluster.state('c2') == 'leads, mode auto',
+                            'the other takes over')
+        print(f'# taken over {time.time() - begun:.0f} s after its end')
+        require(query(source)['phase'] == 'disk-precopy', 'the move goes on')
+        cluster.end_controller('c2', signal.SIGKILL)
         source.qmp.cmd('wsm-set-options', bandwidth=0)
         source.wait_exit()
         require(cluster.owner('beta') == 'owner', 'agents finish alone')
         begun = time.time()
-        cluster.start_controller('auto')
+        cluster.start_controller('c1')
         cluster.expect_soon(lambda: cluster.json('report')['moves']
                             == {'moved': 1}, 'the journal is right')
         print(f'# right {time.time() - begun:.0f} s after its start')
+        cluster.ctl('audit', 'verify')
         cluster.expect_at('beta')

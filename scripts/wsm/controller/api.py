@@ -192,9 +192,9 @@ class Door:
         """Why something is as it is."""
         made, query = self.leading(), request.query
         if "vm" in query:
-            return answer(because.vm(made, query["vm"]))
+            return answer(because.of_vm(made, query["vm"]))
         if "host" in query:
-            return answer(because.host(made, query["host"]))
+            return answer(because.of_host(made, query["host"]))
         if "plan" in query:
             found = made.ledger.decision(count_of(request, "plan", 0, 1 << 60))
             if found is None:
@@ -202,7 +202,7 @@ class Door:
             return answer({"lines": [found.text], "decisions": [
                 because.recorded_json(found)], "input": made.ledger.input(
                     found.id)})
-        return answer(because.nothing(made))
+        return answer(because.of_nothing(made))
 
     async def why_not(self, request: web.Request) -> web.Response:
         """What speaks against a host for a VM."""
@@ -245,7 +245,7 @@ class Door:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """For Prometheus."""
-        return web.Response(body=metrics.text(self.made), headers={
+        return web.Response(body=metrics.exposition(self.made), headers={
             "Content-Type": metrics.CONTENT_TYPE})
 
     # The page

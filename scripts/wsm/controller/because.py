@@ -77,7 +77,7 @@ def recorded_json(found: Recorded) -> dict[str, Any]:
             **found.output}
 
 
-def vm(made: Controller, name: str) -> dict[str, Any]:
+def of_vm(made: Controller, name: str) -> dict[str, Any]:
     """Explain a VM; raise NotNow."""
     guest = guest_of(made, name)
     lines = [f"{name} is on {guest.use.host}: " + figures(guest.load),
@@ -89,7 +89,7 @@ def vm(made: Controller, name: str) -> dict[str, Any]:
     return answer(made, name, lines)
 
 
-def host(made: Controller, name: str) -> dict[str, Any]:
+def of_host(made: Controller, name: str) -> dict[str, Any]:
     """Explain a host; raise NotNow."""
     node = made.fleet.nodes.get(name)
     if node is None:
@@ -117,7 +117,7 @@ def answer(made: Controller, name: str, lines: list[str]) -> dict[str, Any]:
                                           for each in found]}
 
 
-def nothing(made: Controller) -> dict[str, Any]:
+def of_nothing(made: Controller) -> dict[str, Any]:
     """Explain why nothing is done, or what is."""
     last = made.ledger.decisions(1)
     lines = [made.problem] if made.problem else []

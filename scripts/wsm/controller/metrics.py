@@ -88,7 +88,7 @@ class Source:
             yield gauge(name, text, (), [((), float(value))])
 
 
-def text(made: Controller) -> bytes:
+def exposition(made: Controller) -> bytes:
     """Return all figures as Prometheus reads them."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Source(made))     # type: ignore[arg-type]

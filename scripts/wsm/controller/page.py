@@ -48,7 +48,7 @@ def colour(part: float) -> str:
     return next(name for most, name in COLOURS if part < most)
 
 
-def bar(title: str, now: float, peak: float, row: int) -> str:
+def level(title: str, now: float, peak: float, row: int) -> str:
     """Return how full something is: a bar, a line at its peak, the number."""
     y = row * 18
     width = BAR * min(1.0, max(0.0, now))
@@ -91,7 +91,7 @@ def host_box(name: str, host: Mapping[str, Any],
              moving: Mapping[str, Any]) -> str:
     """Return a host."""
     rows = list(parts(host))
-    lines = [bar(TITLES[each], now, peak, row)
+    lines = [level(TITLES[each], now, peak, row)
              for row, (each, now, peak) in enumerate(rows)]
     height = len(rows) * 18 + 8 + (len(host["vms"]) + 13) // 14 * (SQUARE + 3)
     known = "host" if host["known"] else "host unknown"

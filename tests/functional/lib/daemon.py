@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A cluster with a controller, whose first host is small."""
 
+import json
 import re
 import signal
 import subprocess
-from typing import Any, Optional
+from pathlib import Path
+from typing import Any
 
 from dev.rig.basics import Skip, TestFailure, require, wait_until
 from dev.rig.cluster import SCRIPTS, Cluster
@@ -36,14 +38,15 @@ class Watched(Cluster):
                            'import prometheus_client'], check=False,
                           capture_output=True).returncode:
             raise Skip('install python3-prometheus-client')
-        self.process: Optional['subprocess.Popen[bytes]'] = None
+        self.daemons: dict[str, 'subprocess.Popen[bytes]'] = {}
 
     def __enter__(self) -> 'Watched':
         super().__enter__()
         return self
 
     def __exit__(self, *args: object) -> None:
-        self.end_controller(signal.SIGTERM)
+        for name in list(self.daemons):
+            self.end_controller(name, signal.SIGTERM)
         super().__exit__(*args)
 
     def add(self, name: str, host: Host) -> None:
@@ -65,46 +68,57 @@ class Watched(Cluster):
                         + '\n[sla]\ncpu_wait_max = 1.0\n', 'utf-8')
         return found
 
-    def start_controller(self, mode: str = 'auto') -> None:
-        """Add one, start it, and set its mode."""
-        folder = self.scene.folder / 'controller'
-        if not folder.exists():
-            folder.mkdir()
-            (folder / 'policy.toml').write_text(POLICY, 'utf-8')
-            self.ctl('controller', 'add', 'c1', f'{self.link.a.address}:7444',
-                     '--via', ' '.join(self.link.a.prefix()), '--program',
-                     str(SCRIPTS / 'wsm-controller'), '--folder',
-                     str(folder), '--state', str(folder / 'state'),
-                     '--policy', str(folder / 'policy.toml'))
-            path = folder / 'controller.toml'
-            path.write_text('settle = 0\n' + path.read_text('utf-8'), 'utf-8')
+    def add_controller(self, name: str, port: int) -> Path:
+        """Add one; those of a cluster share a store."""
+        folder = self.scene.folder / name
+        if folder.exists():
+            return folder
+        folder.mkdir()
+        (folder / 'policy.toml').write_text(POLICY, 'utf-8')
+        self.ctl('controller', 'add', name, f'{self.link.a.address}:{port}',
+                 '--via', ' '.join(self.link.a.prefix()), '--program',
+                 str(SCRIPTS / 'wsm-controller'), '--folder', str(folder),
+                 '--state', str(self.scene.folder / 'store'), '--policy',
+                 str(folder / 'policy.toml'))
+        path = folder / 'controller.toml'
+        path.write_text('settle = 0\n' + path.read_text('utf-8'), 'utf-8')
+        return folder
+
+    def start_controller(self, name: str = 'c1', port: int = 7444) -> None:
+        """Add one, and start it."""
+        folder = self.add_controller(name, port)
         with open(folder / 'log', 'ab') as log:
             # pylint: disable-next=consider-using-with
-            self.process = subprocess.Popen(
+            self.daemons[name] = subprocess.Popen(
                 [*self.link.a.prefix(), str(SCRIPTS / 'wsm-controller'),
                  '--config', str(folder / 'controller.toml'), 'run'],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.expect_soon(lambda: self.says(0, 'mode', mode),
-                         'the controller answers')
+        self.expect_soon(lambda: self.state(name) not in ('', 'silent'),
+                         f'{name} answers')
 
-    def says(self, status: int, *words: str) -> bool:
-        """Return whether wsmctl ends with that status."""
-        process = self.popen(*words)
-        process.communicate()
-        return process.returncode == status
+    def state(self, name: str) -> str:
+        """What a controller does."""
+        process = self.popen('controller', 'list', '--json')
+        text = process.communicate()[0]
+        return next((str(row['state']) for row in json.loads(text or '[]')
+                     if row['name'] == name), '')
 
-    def end_controller(self, how: signal.Signals) -> None:
+    def set_mode(self, mode: str) -> None:
+        """What is done with decisions."""
+        self.expect_soon(lambda: self.says(0, 'mode', mode), f'mode {mode}')
+
+    def end_controller(self, name: str, how: signal.Signals) -> None:
         """End it."""
-        process, self.process = self.process, None
-        if process:
-            process.send_signal(how)
-            process.wait()
+        process = self.daemons.pop(name)
+        process.send_signal(how)
+        process.wait()
 
     def logs(self) -> str:
         """The end of what everybody has said."""
-        path = self.scene.folder / 'controller/log'
-        return super().logs() + ('\n--- controller:\n' + path.read_text(
-            'utf-8', 'replace')[-3000:] if path.exists() else '')
+        return super().logs() + ''.join(
+            f'\n--- controller {name}:\n' + (self.scene.folder / name / 'log'
+                                              ).read_text()[-3000:]
+            for name in self.daemons)
 
     def expect_soon(self, condition: Any, what: str) -> None:
         """Wait for something that needs some rounds."""
@@ -112,3 +126,9 @@ class Watched(Cluster):
             wait_until(condition, what, HEAT_TIMEOUT)
         except TestFailure as error:
             raise TestFailure(f'{error}{self.logs()}') from error
+
+    def says(self, status: int, *words: str) -> bool:
+        """Return whether wsmctl ends with that status."""
+        process = self.popen(*words)
+        process.communicate()
+        return process.returncode == status

@@ -29,6 +29,8 @@ NEW = Counters(10.0, 15.0, 1.0, 140.0, 40, {"mig": (500, 900),
 class SamplerTest(unittest.TestCase):
     """Differences of counters over the true interval."""
 
+    now = 0.0
+
     def sampler(self, at: str = "/") -> Sampler:
         """A sampler that reads OLD and then NEW."""
         self.now = 0.0

@@ -21,7 +21,7 @@ from wsm.controller.ledger import Ledger
 from wsm.controller.rounds import Controller
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Store
-from wsm.plan.ends import File, Word
+from wsm.plan.ends import File
 from wsm.plan.fleet import Fleet
 from wsm.plan.inventory import DiskUse, Host, Pool, Qemu, VmUse
 from wsm.plan.measured import Samples, VmSample

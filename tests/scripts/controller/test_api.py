@@ -22,12 +22,12 @@ from wsm.cli.agents import AgentSaid, NoAnswer
 from wsm.cli.home import Home, HostEntry
 
 try:
-    from aiohttp import web
-
     from wsm.controller import api, asking, service, setup
     from wsm.controller.rounds import Controller
     from wsm.controller.setup import Settings, Tls
     from tests.scripts.controller.fake import Clock, Hosts, controller
+
+    from aiohttp import web
 except ImportError:
     PRESENT = False
 else:
@@ -190,6 +190,13 @@ class ApiTest(Cluster):
                 status, said = self.ask(file, path, body)
                 self.assertEqual(status == 403, file not in allowed,
                                  f"{file} {path}: {status} {said}")
+        key = self.folder / "strange.key"
+        pki.new_key(key)
+        # Whoever signs for two clusters gives no right in the other one
+        (self.folder / "strange.pem").write_text(pki.sign(
+            self.home.folder, pki.request(key, "eve"), "elsewhere",
+            "controller", "eve"), encoding="ascii")
+        self.assertEqual(self.ask("strange", "/v1/state")[0], 403)
         entries = self.made.ledger.audit(9)
         self.assertIn("user/op", [entry.who for entry in entries])
 

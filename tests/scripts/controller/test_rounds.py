@@ -11,6 +11,9 @@ import unittest
 from typing import Any, Optional
 from unittest import mock
 
+from wsm.plan.plain import BadData
+from wsm.plan.planner import Decision
+
 try:
     from wsm.controller.rounds import Controller, NotNow
     from wsm.controller.setup import Mode
@@ -19,8 +22,6 @@ except ImportError:
     PRESENT = False
 else:
     PRESENT = True
-from wsm.plan.plain import BadData
-from wsm.plan.planner import Decision
 
 TIMEOUT = 20.0
 

@@ -102,6 +102,7 @@ class StoreTest(File):
                 ("UPDATE audit SET who = 'bob' WHERE seq = 3", 3),
                 ("UPDATE audit SET data = '{}' WHERE seq = 4", 4),
                 ("UPDATE audit SET at = 0 WHERE seq = 6", 6),
+                ("UPDATE audit SET seq = 9 WHERE seq = 6", 6),
                 ("DELETE FROM audit WHERE seq = 2", 2)):
             with self.subTest(statement), sqlite3.connect(
                     self.path, isolation_level=None) as database:
