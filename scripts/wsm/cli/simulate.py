@@ -10,8 +10,8 @@ from typing import Any
 from wsm.cli.home import CliError, Home
 from wsm.cli.terminal import say, say_json, table
 from wsm.plan import policy
-from wsm.plan.inventory import GIB
-from wsm.sim import replay, rules, scenario, trace
+from wsm.plan.inventory import GIB, human
+from wsm.sim import crowd, replay, rules, scenario, trace
 from wsm.sim.simworld import World
 
 
@@ -97,6 +97,20 @@ def compare(_home: Home, args: argparse.Namespace) -> int:
     return 0
 
 
+def scale(_home: Home, args: argparse.Namespace) -> int:
+    """Say how long a round of a large fleet takes."""
+    found = crowd.measure(args.hosts, args.vms, args.rounds, args.seed)
+    if args.json:
+        say_json(dataclasses.asdict(found))
+    else:
+        say(f"{args.hosts} hosts, {args.vms} VMs, {found.hot} hot at first, "
+            f"{args.rounds} rounds, {found.moves} moves: a round takes "
+            f"{found.median:.3f} s of a CPU (p99 {found.p99:.3f}, most "
+            f"{found.most:.3f}), {human(found.memory)} of memory; "
+            f"{found.samples:.0f} samples of VMs are taken in a second")
+    return 0
+
+
 def options(commands: Any) -> None:
     """Describe these verbs."""
     parser = commands.add_parser(
@@ -119,3 +133,9 @@ def options(commands: Any) -> None:
     each.add_argument("--rule", action="append", default=[])
     each.add_argument("--policy", metavar="FILE")
     each.set_defaults(act=compare)
+    each = verbs.add_parser("scale", help="how long a round takes")
+    each.add_argument("--hosts", type=int, default=5000)
+    each.add_argument("--vms", type=int, default=100000)
+    each.add_argument("--rounds", type=int, default=60)
+    each.add_argument("--seed", type=int, default=1)
+    each.set_defaults(act=scale)

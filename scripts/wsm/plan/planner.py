@@ -128,6 +128,21 @@ def handle(made: Round, spot: Spot, so_far: Made) -> None:
             so_far.leave(spot, made.reasons)
 
 
+def turn(made: Round, found: Sequence[Spot]) -> Sequence[Spot]:
+    """
+    Return the hot spots that are looked at in this round.
+
+    Of very many the worst, and some of the others in turns.
+    """
+    most = max(2, made.policy.relief.spots)
+    if len(found) <= most:
+        return found
+    first, rest = list(found[:most // 2]), list(found[most // 2:])
+    size = most - len(first)
+    begin = int(made.fleet.now / made.fleet.interval) * size % len(rest)
+    return first + (rest[begin:] + rest[:begin])[:size]
+
+
 def settle(made: Round, found: Sequence[Spot], so_far: Made) -> Decision:
     """Return the decision; what a person must agree to is kept apart."""
     shut = fuse.of_all(made.past, made.fleet.now, made.policy)
@@ -172,7 +187,7 @@ def decide(fleet: Fleet, policy: Policy, past: Past, cost: Cost) -> Decision:
     made = a_round(fleet, policy, past, cost)
     found = spots(fleet, made.booked, policy, made.book)
     so_far = room(fleet, past, policy)
-    for spot in found:
+    for spot in turn(made, found):
         handle(made, spot, so_far)
     if not found and policy.balance.on:
         step = balance.even(made)

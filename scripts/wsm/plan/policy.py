@@ -69,6 +69,7 @@ class Relief:
     coolest: int = 8            # hosts that are looked at for each VM
     pause: float = 120.0        # s between two moves for one hot spot
     back: float = 7200.0        # s in which no VM goes back where it was
+    spots: int = 40             # hot spots that are looked at in a round
     swaps: int = 64             # of VMs of two hosts that are tried; 0: none
     swap_least: float = 0.10    # part of the host that a swap must free
     weights: Weights = Weights()

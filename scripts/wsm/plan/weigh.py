@@ -125,8 +125,9 @@ class Round(Leaving):
 
     # Choices
 
-    def step(self, guest: Guest, to: str, spot: Spot, full: float) -> Step:
-        """Return the move of a VM, with what it is worth."""
+    def step(self, guest: Guest, to: str, spot: Spot, full: float,
+             told: bool = True) -> Step:
+        """Return the move of a VM, with what it is worth; in words if @told."""
         cost, name = self.cost(guest, to), guest.use.name
         relief = self.share(guest, spot)
         score = (relief * spot.weight * self.book.worth(
@@ -134,7 +135,7 @@ class Round(Leaving):
                 5.0 + cost.seconds + 20.0 * cost.downtime
                 + 0.2 * cost.post_seconds)) if cost.converges else 0.0
         why = (f"{name}: {spot.text()}; to {to}, which is then at "
-               f"{full:.2f} at its peak; {price(cost)}")
+               f"{full:.2f} at its peak; {price(cost)}") if told else ""
         goal = spot.seen or spot.now
         if spot.kind is Kind.HOST and not spot.sign \
                 and spot.resource not in MEMORY:
@@ -181,12 +182,17 @@ class Round(Leaving):
         """Return the best single move for a hot spot."""
         found = [step for guest in self.movable(spot, asking)
                  for step in self.moves(guest, spot)]
-        return min(found, key=rank) if found else None
+        if not found:
+            return None
+        best = min(found, key=rank)
+        guest = self.fleet.guests[best.vm]
+        return self.step(guest, best.to, spot, self.booked.fullest(
+            best.to, peaks_of(guest)))
 
     def moves(self, guest: Guest, spot: Spot) -> Iterator[Step]:
         """Yield the moves of a VM that may be."""
         for host, full in self.targets(guest, spot):
-            step = self.step(guest, host, spot, full)
+            step = self.step(guest, host, spot, full, False)
             if self.allowed(guest, step, spot.kind is not Kind.RULE):
                 yield step
 
