@@ -78,12 +78,17 @@ class Book:
                  where: Where) -> None:
         self.hosts, self.where = hosts, where
         self.of: Mapping[str, list[Rule]] = defaultdict(list)
+        self.tied = {vm for rule in rules for vm in rule.vms
+                     if rule.kind is RuleKind.TOGETHER}
+        self._settled: "Book | None" = None
         for rule in rules:
             for vm in rule.vms:
                 self.of[vm].append(rule)
 
     def group(self, vm: str) -> list[str]:
         """Return the VMs that must be where it is, itself among them."""
+        if vm not in self.tied:
+            return [vm]
         found, todo = {vm}, [vm]
         while todo:
             for rule in self.of.get(todo.pop(), ()):
@@ -103,9 +108,11 @@ class Book:
 
     def settled(self) -> "Book":
         """Return the same when all moves have ended."""
-        book = Book((), self.hosts, lambda vm: self.where(vm)[-1:])
-        book.of = self.of
-        return book
+        if self._settled is None:
+            self._settled = Book((), self.hosts,
+                                 lambda vm: self.where(vm)[-1:])
+            self._settled.of = self.of
+        return self._settled
 
     def refusals(self, vm: str, host: Host,
                  gone: Collection[str] = ()) -> Iterator[str]:
