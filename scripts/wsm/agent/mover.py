@@ -707,7 +707,6 @@ class Mover:
 
     async def tick(self) -> None:
         """Follow what QEMU says; called every second."""
-        await self.sentry.look()
         for record in self.open_moves():
             live = self.live(record.id)
             if live.lock.locked():
@@ -741,7 +740,7 @@ class Mover:
                      migration: dict[str, Any]) -> None:
         """Hold a move back, or let it go, or end it."""
         ram, phase = migration.get("ram", {}), str(info.get("phase", "none"))
-        grip, act = self.sentry.decide(record.id, record.rate, Seen(
+        grip, act = self.sentry.decide(record.id, record.vm, record.rate, Seen(
             time.monotonic(), phase, self.sentry.grant(record.grant, phase),
             float(ram.get("dirty-pages-rate", 0)) * ram.get("page-size", 0),
             float(info.get("remaining", 0)),

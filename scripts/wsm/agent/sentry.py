@@ -20,6 +20,8 @@ from wsm.plan.guard import Act, Breach, Grip, Hold, Promise, Reading, Seen
 LOG = logging.getLogger("wsm-agent")
 MBIT = 125000.0                 # bytes/s
 MS = 10**6                      # ns
+ANSWER = 1.0                    # s; who is slower is not looked at
+GONE = ("freeze", "postcopy")   # the VM that moves does not run here any more
 # Of latencies, in ns: fine where promises are made
 BOUNDS = [MS * each for each in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100,
                                  200, 500, 1000, 5000)]
@@ -112,8 +114,9 @@ class Sentry:
                   if promise_of(each.sla) != Promise()}
         for name in set(self._watches) - set(wanted):
             self._forget(name)
-        old, self._last, self.breaches = self._last, None, ()
+        old, self._last = self._last, None
         if not wanted:
+            self.breaches = ()
             return
         now = self.clock()
         new = samples.count([each.pid for each in wanted.values()
@@ -122,10 +125,14 @@ class Sentry:
         if old is None or new.at <= old.at:
             return
         found: list[Breach] = []
+        full = self._is_full(old, new)
         for each in wanted.values():
+            promise = promise_of(each.sla)
             watch = self._watches.setdefault(
-                each.name, guard.Watch(each.name, promise_of(each.sla)))
-            reading = await self._reading(each, old, new)
+                each.name, guard.Watch(each.name, promise))
+            watch.promise = promise     # it may be another one now
+            reading = dataclasses.replace(
+                await self._reading(each, old, new), full=full)
             found += watch.breaches(now, reading)
             if not self.held:
                 watch.remember(now, reading)
@@ -150,14 +157,14 @@ class Sentry:
             # What a host receives from a tap is what the VM sends
             {"out": sum(each[0] for each in wire) / MBIT,
              "in": sum(each[1] for each in wire) / MBIT} if wire else {},
-            self._is_full(old, new, seconds),
-            wait / total if total > 0 else None, total / seconds,
-            p95(bins), sum(bins), self._swapping(vm, seconds))
+            wait=wait / total if total > 0 else None, cores=total / seconds,
+            io_p95=p95(bins), requests=sum(bins),
+            swap=self._swapping(vm, seconds))
 
-    def _is_full(self, old: samples.Counters, new: samples.Counters,
-                 seconds: float) -> bool:
+    def _is_full(self, old: samples.Counters, new: samples.Counters) -> bool:
         """Return whether the link of moves has no room, in one direction."""
-        used = max(samples.speed(old, new, self.device, seconds)) / MBIT
+        used = max(samples.speed(old, new, self.device,
+                                 new.at - old.at)) / MBIT
         self._best = max(self._best, used)
         return used > 0 and used >= guard.FULL * (self._mbit or self._best)
 
@@ -173,7 +180,7 @@ class Sentry:
         """Return how many requests took how long since the last look."""
         with contextlib.suppress(QmpGone, QmpFailed):
             monitor = await self.house.monitor(vm.name)
-            stats = await monitor.call("query-blockstats")
+            stats = await monitor.call("query-blockstats", timeout=ANSWER)
             bins = [0] * (len(BOUNDS) + 1)
             for entry in stats:
                 for kind in HISTOGRAMS:
@@ -194,7 +201,8 @@ class Sentry:
         for entry in stats:
             if entry.get("qdev"):
                 await monitor.call("block-latency-histogram-set", {
-                    "id": entry["qdev"], "boundaries": BOUNDS})
+                    "id": entry["qdev"], "boundaries": BOUNDS},
+                    timeout=ANSWER)
 
     # Holding
 
@@ -228,9 +236,10 @@ class Sentry:
         """Forget a move."""
         self.held.pop(move, None)
 
-    def decide(self, move: str, rate: float, seen: Seen) -> tuple[Grip, Act]:
+    def decide(self, move: str, vm: str, rate: float,
+               seen: Seen) -> tuple[Grip, Act]:
         """
-        Return what is to be done with a move in this second.
+        Return what is to be done with a move of @vm in this second.
 
         @rate: bytes/s, what was set; for an agent that has just started.
         """
@@ -238,10 +247,11 @@ class Sentry:
         if not held.was:
             held.was = {name: watch.was(held.since)
                         for name, watch in self._watches.items()}
+        breaches = [each for each in self.breaches
+                    if each.what not in held.was.get(each.vm, ())
+                    and not (each.vm == vm and seen.phase in GONE)]
         held.grip, act = guard.hold(held.grip, dataclasses.replace(
-            seen, breaches=[each for each in self.breaches
-                            if each.what not in held.was.get(each.vm, ())]),
-            self.policy)
+            seen, breaches=breaches), self.policy)
         if act is not Act.NOTHING:
             LOG.info("move %s: %s, %.1f MiB/s: %s", move, act.value,
                      held.grip.rate / (1 << 20), held.grip.why)

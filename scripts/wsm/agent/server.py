@@ -415,25 +415,24 @@ class Door:
 
     async def background(self, _app: web.Application) -> Any:
         """Follow QEMU while the door is open."""
-        async def follow() -> None:
+        async def every(seconds: float,
+                        do: Callable[[], Awaitable[None]]) -> None:
             while True:
                 try:
-                    await self.mover.tick()
+                    await do()
                 except (BadData, OSError, Fenced) as error:
                     LOG.error("%s", error)
-                await asyncio.sleep(TICK)
+                await asyncio.sleep(seconds)
 
         async def watch() -> None:
-            while True:
-                self.info.demand()      # of the last seconds, not of a day
-                try:
-                    await self.vms.watch()
-                    await self.sample()
-                except (BadData, OSError) as error:
-                    LOG.error("%s", error)
-                await asyncio.sleep(WATCH)
+            self.info.demand()      # of the last seconds, not of a day
+            await self.vms.watch()
+            await self.sample()
 
-        tasks = [asyncio.create_task(each()) for each in (follow, watch)]
+        # A QEMU that does not answer one of them must not stop the others
+        tasks = [asyncio.create_task(every(seconds, do)) for seconds, do in (
+            (TICK, self.mover.tick), (TICK, self.mover.sentry.look),
+            (WATCH, watch))]
         yield
         for task in tasks:
             task.cancel()

@@ -23,8 +23,10 @@ class Monitor:
         self.bins: Optional[list[int]] = None
         self.asked: list[str] = []
 
-    async def call(self, command: str, arguments: Any = None) -> Any:
-        """Count, or begin to."""
+    async def call(self, command: str, arguments: Any = None,
+                   timeout: float = 15) -> Any:
+        """Count, or begin to; be asked for a short answer only."""
+        assert timeout <= 1
         self.asked.append(command)
         if command == "block-latency-histogram-set":
             self.bins = [0] * len(arguments["boundaries"] + [0])
@@ -201,9 +203,10 @@ class LookTest(unittest.TestCase):
 class DecideTest(unittest.TestCase):
     """What becomes of a move."""
 
-    def go(self, before: float, during: float, seconds: int
+    def go(self, before: float, during: float, seconds: int,
+           moves: str = "web", phase: str = "disk-precopy"
            ) -> tuple[Grip, list[Act]]:
-        """Return the grip and what was done, by what the VM got."""
+        """Return the grip and what was done, by what db got."""
         house, guard = guarded(Resident("db", 1, PROMISED, ("tap0",)))
         house.second(guard, tap0=100, eth1=155)
         house.second(guard, tap0=100, eth1=155)
@@ -212,7 +215,8 @@ class DecideTest(unittest.TestCase):
         grip, acts = Grip(guard.begins("m", "db", GRANT)), []
         for _ in range(seconds):
             house.second(guard, tap0=during, eth1=155)
-            grip, act = guard.decide("m", GRANT, seen(house.now))
+            grip, act = guard.decide("m", moves, GRANT,
+                                     seen(house.now, phase))
             acts.append(act)
         return grip, acts
 
@@ -228,10 +232,30 @@ class DecideTest(unittest.TestCase):
         _, acts = self.go(60, 60, 10)
         self.assertEqual(set(acts), {Act.NOTHING})
 
+    def test_it_has_left(self) -> None:
+        """What the VM that moves lacks counts as long as it runs here."""
+        for phase, act in (("disk-precopy", Act.RATE),
+                           ("postcopy", Act.NOTHING)):
+            _, acts = self.go(100, 0, 3, "db", phase)
+            self.assertIs(acts[-1], act)
+        _, acts = self.go(100, 0, 3, "web", "postcopy")
+        self.assertIs(acts[-1], Act.RATE)
+
+    def test_new_promise(self) -> None:
+        """A description that was changed counts as it is."""
+        house, guard = guarded(Resident("db", 1, PROMISED, ("tap0",)))
+        for mbit, wanted in ((100, []), (100, []), (60, ["net.out"])):
+            house.second(guard, tap0=mbit, eth1=155)
+            self.assertEqual([each.what for each in guard.breaches], wanted)
+        house.vms = [Resident("db", 1, Sla(net_mbit_min={"out": 50.0}),
+                              ("tap0",))]
+        house.second(guard, tap0=60, eth1=155)
+        self.assertEqual(guard.breaches, ())
+
     def test_new_agent(self) -> None:
         """An agent that has just started goes on from the rate that is set."""
         house, guard = guarded(Resident("db", 1, PROMISED, ("tap0",)))
-        grip, _ = guard.decide("m", 10 * MBIT, seen(house.now))
+        grip, _ = guard.decide("m", "web", 10 * MBIT, seen(house.now))
         self.assertEqual(grip.rate, 10 * MBIT)
         guard.ended("m")
         self.assertEqual(guard.held, {})
