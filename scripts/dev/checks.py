@@ -287,12 +287,12 @@ def every(_name: str) -> bool:
 
 
 def run_check(results: Results, title: str, check: Check,
-              files: list[str]) -> None:
-    """Run one check and add it to @results; it is skipped if it cannot run."""
+              files: list[str], must_run: bool = False) -> None:
+    """Run one check and add it to @results; skipped if it cannot run."""
     try:
         problems = list(check(files))
     except CannotCheck as why:
-        results.add(SKIP, title, str(why))
+        results.add(NOT_OK if must_run else SKIP, title, str(why))
         return
     for problem in problems:
         print(f"# {problem}")
@@ -301,10 +301,14 @@ def run_check(results: Results, title: str, check: Check,
 
 
 def run_checks(results: Results, wanted: Mapping[str, Check],
-               selected: Selected = every) -> None:
-    """Run those of @wanted whose name is @selected; add them to @results."""
+               selected: Selected = every, must_run: bool = False) -> None:
+    """
+    Run those of @wanted whose name is @selected; add them to @results.
+
+    @must_run: what they need is there, so one that cannot run has failed.
+    """
     files = repository_files()
     for name, check in wanted.items():
         title = f"check:{name}"
         if selected(title):
-            run_check(results, title, check, files)
+            run_check(results, title, check, files, must_run)

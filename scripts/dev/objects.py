@@ -5,7 +5,7 @@ import json
 import os
 import re
 import subprocess
-from typing import Iterator
+from typing import Container, Iterator
 
 from dev import layers
 from dev.common import BUILD, ROOT, Failure
@@ -151,11 +151,19 @@ def own_objects(test: str, objects: list[str]) -> list[str]:
     return [name for name in objects if name.startswith(f"{test}.p/")]
 
 
+def overlay_parts(objects: list[str], known: dict[str, str],
+                  names: Container[str]) -> list[str]:
+    """Return those of @objects that are from files in @names."""
+    return [obj for obj in objects if known.get(obj) in names]
+
+
 def needed() -> list[str]:
     """Return all objects that the checks here look at."""
-    found = set(overlay_objects().values())
+    known, ours = compiled(), overlay_objects()
+    found = set(ours.values())
     for test, objects in link_lines().items():
         found.update(own_objects(test, objects))
+        found.update(overlay_parts(objects, known, ours))
     return sorted(found)
 
 
@@ -193,7 +201,7 @@ def linked_by_tests(files: list[str]) -> set[str]:
     found: set[str] = set()
     for test, objects in link_lines().items():
         own = own_objects(test, objects)
-        parts = [obj for obj in objects if known.get(obj) in names]
+        parts = overlay_parts(objects, known, names)
         first = [obj for obj in own if obj not in parts]
         missing = [obj for obj in own + parts
                    if not (OBJECTS / obj).is_file()]

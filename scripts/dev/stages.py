@@ -83,7 +83,8 @@ def static_checks(run: Run) -> None:
         variant = qemu.build("patched", ["build.ninja"])
         qemu.build_files(variant, [variant.dir / name
                                    for name in objects.needed()])
-        checks.run_checks(run.results, checks.BUILD_CHECKS, run.selected)
+        checks.run_checks(run.results, checks.BUILD_CHECKS, run.selected,
+                          must_run=True)
 
 
 def unit_tests(variant: Variant) -> list[Test]:

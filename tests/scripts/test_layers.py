@@ -244,6 +244,19 @@ class ObjectTest(TreeTest):
         self.assertEqual(objects.linked_by_tests(self.files),
                          {f"{WSM}/image/a.c"})
 
+    def test_needed(self) -> None:
+        """All that is looked at is built before, a library of tests too."""
+        self.compile(f"{WSM}/image/a.c", "a")
+        library = "tests/unit/wsm/libwsm-test.a.p/a.c.o"
+        self.compile(f"{WSM}/image/a.c", "a", "", library)
+        test = "tests/unit/wsm/test-a"
+        own = self.compile(f"{test}.c", "main", "a", f"{test}.p/test-a.c.o")
+        self.link("test-a", own, library)
+        self.assertLessEqual({own, library}, set(objects.needed()))
+        for name in objects.needed():
+            self.assertTrue((self.root / "build" / name).exists(), name)
+        objects.linked_by_tests(self.files)
+
     def test_share(self) -> None:
         """Too few tested lines are a problem."""
         self.compile(f"{WSM}/wire/a.c")
