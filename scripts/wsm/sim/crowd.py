@@ -57,7 +57,7 @@ def world(hosts: int, vms: int, seed: int) -> World:
     made = World(Fleet(10.0, -86400.0), Level({}, seed))
     hosts_of(made, hosts, chance)
     made.fleet.now = 0.0
-    weights = [made.fleet.nodes[name].host.cores for name in made.fleet.nodes]
+    weights = [node.host.cores for node in made.fleet.nodes.values()]
     mean = LOAD * sum(weights) / vms
     level: dict[str, float] = {}
     for number, host in enumerate(chance.choices(list(made.fleet.nodes),

@@ -18,7 +18,6 @@ from typing import Iterator, Mapping
 from wsm.plan import planner
 from wsm.plan.fleet import Fleet
 from wsm.plan.inventory import DiskUse, Host, VmUse
-from wsm.plan.plain import BadData
 from wsm.plan.policy import Policy
 from wsm.plan.policy import loads as policy_of
 from wsm.plan.spec import Placement, Spec
