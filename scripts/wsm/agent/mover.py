@@ -398,7 +398,8 @@ class Mover:
         uuid = str((await monitor.call("query-uuid"))["UUID"])
         await self.set_capabilities(monitor, self.vms.described(record.vm), uuid)
         await self.limit(move, limits)
-        record = self.save(self.record(move), made=(f"key:{self.key_folder(move)}",))
+        record = self.save(self.record(move), made=(
+            f"key:{self.key_folder(move)}",))
         await self.set_key(monitor, move, key, "client")
         old = self.owners.get(record.vm)
         self.owners.put(record.vm, replace_owner(
@@ -419,7 +420,9 @@ class Mover:
         if limits:
             await monitor.call("migrate-set-parameters", limits)
         if grant:
-            rate = min(grant, record.rate) if record.performed else round(
+            # While others are looked after the guard alone goes faster
+            held = record.performed and self.sentry.watches()
+            rate = min(grant, record.rate) if held else round(
                 self.sentry.begins(move, record.vm, grant))
             await self.set_rate(self.save(record, grant=grant), rate)
 
@@ -718,24 +721,6 @@ class Mover:
             self._swept = time.monotonic()
             await self.vms.sweep()
 
-    async def _follow(self, record: Record, live: Live) -> None:
-        word, info, migration = await self.word(record)
-        if record.rate and self.sentry.watches() and word in (
-                Word.PRE, Word.POSTCOPY):
-            await self._guard(record, info, migration)
-        if word in AFTER:
-            await self.hand_over(record.id)
-        gone = record.role == "source" and word is Word.DEAD and (
-            self.owners.get(record.vm).state is File.GONE)
-        if word is Word.COMPLETED or gone:
-            await self.finish(record.id)
-        if (record.role == "destination" and word is Word.PRE
-                and not live.phases and live.heard
-                and time.monotonic() - live.heard > ABANDONED):
-            await self.clean(record.id, "no controller for "
-                             f"{ABANDONED:.0f} s")
-
-
     async def _guard(self, record: Record, info: dict[str, Any],
                      migration: dict[str, Any]) -> None:
         """Hold a move back, or let it go, or end it."""
@@ -751,6 +736,24 @@ class Mover:
         elif act is Act.CANCEL:
             self.save(record, reason=f"it took too much: {grip.why}")
             await self.cancel(record.id)
+
+    async def _follow(self, record: Record, live: Live) -> None:
+        word, info, migration = await self.word(record)
+        # Also if nobody is left for whom it was made slow
+        held = self.sentry.watches() or record.rate < record.grant
+        if record.rate and held and word in (Word.PRE, Word.POSTCOPY):
+            await self._guard(record, info, migration)
+        if word in AFTER:
+            await self.hand_over(record.id)
+        gone = record.role == "source" and word is Word.DEAD and (
+            self.owners.get(record.vm).state is File.GONE)
+        if word is Word.COMPLETED or gone:
+            await self.finish(record.id)
+        if (record.role == "destination" and word is Word.PRE
+                and not live.phases and live.heard
+                and time.monotonic() - live.heard > ABANDONED):
+            await self.clean(record.id, "no controller for "
+                             f"{ABANDONED:.0f} s")
 
 
 def figures_of(info: dict[str, Any],

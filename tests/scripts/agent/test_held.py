@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of the rate of a move, as its guard and orders set it."""
+
+import asyncio
+import time
+import unittest
+from typing import Any
+from unittest import mock
+
+from wsm.plan.ends import Word
+from wsm.plan.spec import Sla
+
+from tests.scripts.agent.test_owner import FolderTest
+
+try:
+    from wsm.agent import mover
+    from wsm.agent.sentry import Resident
+except ImportError:
+    PRESENT = False
+else:
+    PRESENT = True
+
+MBIT = 125000
+LINK = 160                      # Mbit/s
+
+
+@unittest.skipUnless(PRESENT, "scripts/build has not been run")
+class HeldTest(FolderTest):
+    """A move of web, beside db that was promised a part of the link."""
+
+    def setUp(self) -> None:
+        """Have an agent whose QEMU takes all parameters."""
+        super().setUp()
+        self.set: dict[str, int] = {}
+        self.vms = mock.Mock()
+        self.vms.config.state = self.folder
+        self.vms.config.migration.mbit = LINK
+        self.vms.residents.return_value = []
+        self.vms.monitor = mock.AsyncMock()
+        self.vms.monitor.return_value.call = mock.AsyncMock(
+            side_effect=self.call)
+        self.made = mover.Mover(self.vms)
+        self.made.save(mover.Record("m", "web", "source"))
+
+    def call(self, _command: str, arguments: dict[str, int]) -> None:
+        """Take parameters."""
+        self.set.update(arguments)
+
+    def promise(self) -> None:
+        """Let db be there, with a promise."""
+        self.vms.residents.return_value = [
+            Resident("db", 1, Sla(net_mbit_min={"out": 100.0}))]
+
+    def limit(self, **limits: int) -> None:
+        """Give an order."""
+        asyncio.run(self.made.limit("m", {
+            name.replace("_", "-"): value for name, value in limits.items()}))
+
+    def follow(self, **info: Any) -> None:
+        """Let a second go by in which the guard may act."""
+        self.made.word = mock.AsyncMock(return_value=(  # type: ignore
+            Word.PRE, {"phase": "disk-precopy", **info}, {}))
+        asyncio.run(self.made.tick())
+
+    def perform(self) -> None:
+        """The move has begun."""
+        self.made.save(self.made.record("m"), performed=True)
+
+    def test_begins(self) -> None:
+        """With all of its grant, or with what others need not."""
+        self.limit(max_bandwidth=LINK * MBIT, downtime_limit=300)
+        self.assertEqual(self.set, {
+            "max-bandwidth": LINK * MBIT, "max-postcopy-bandwidth": 0,
+            "downtime-limit": 300})
+        self.promise()
+        self.limit(max_bandwidth=LINK * MBIT)
+        self.assertEqual(self.set["max-bandwidth"], 48 * MBIT)
+        self.assertEqual(self.set["max-postcopy-bandwidth"], 48 * MBIT)
+
+    def test_new_grant(self) -> None:
+        """At once where nobody is looked after; else not faster at once."""
+        self.limit(max_bandwidth=10 * MBIT)
+        self.perform()
+        self.limit(max_bandwidth=20 * MBIT)
+        self.assertEqual(self.set["max-bandwidth"], 20 * MBIT)
+        with mock.patch.object(self.made.sentry, "watches",
+                               return_value=True):
+            self.limit(max_bandwidth=30 * MBIT)
+            self.assertEqual(self.set["max-bandwidth"], 20 * MBIT)
+            self.limit(max_bandwidth=5 * MBIT)
+        self.assertEqual(self.set["max-bandwidth"], 5 * MBIT)
+
+    def test_faster_again(self) -> None:
+        """Although the VM for which it was made slow has gone."""
+        self.promise()
+        self.limit(max_bandwidth=LINK * MBIT)
+        self.perform()
+        self.vms.residents.return_value = []
+        with mock.patch.object(time, "monotonic") as clock:
+            for second in range(60):
+                clock.return_value = 1000.0 + second
+                self.follow()
+        self.assertEqual(self.set["max-bandwidth"], LINK * MBIT)
+
+    def test_no_promise(self) -> None:
+        """Nothing is set again and again."""
+        self.limit(max_bandwidth=LINK * MBIT)
+        self.perform()
+        self.set.clear()
+        self.follow()
+        self.assertEqual(self.set, {})
+
+
+if __name__ == "__main__":
+    unittest.main()
