@@ -6,8 +6,9 @@ from typing import Any, Iterator, Sequence
 from wsm.cli import outlook
 from wsm.controller.ledger import Recorded
 from wsm.controller.rounds import Controller, NotNow
-from wsm.plan import filters, planner
-from wsm.plan.booked import Booked, peaks_of
+from wsm.plan import explain, planner
+from wsm.plan.booked import Booked
+from wsm.plan.decision import Decision
 from wsm.plan.fleet import RESOURCES, Guest, Loads
 from wsm.plan.inventory import human
 
@@ -137,26 +138,13 @@ def of_nothing(made: Controller) -> dict[str, Any]:
 
 def why_not(made: Controller, name: str, there: str) -> dict[str, Any]:
     """Say what speaks against a host for a VM; raise NotNow."""
-    guest, booked = guest_of(made, name), Booked(made.fleet)
+    guest = guest_of(made, name)
     if there not in made.fleet.nodes:
         raise NotNow(f"nothing is known of host {there[:80]}")
-    lines = [f"{each.text} [{each.filter}]" for each in filters.refusals(
-        booked.wish(guest), booked.host(there))]
-    book = planner.a_round(made.fleet, made.policy, made.past, made.cost).book
-    lines += book.refusals(name, booked.host(there))
-    lines += stays(made, guest)
-    relief, now = made.policy.relief, made.fleet.now
-    left = made.past.hosts(name).get(there)
-    if left is not None and now - left < relief.back:
-        lines.append(f"it has left {there} {(now - left) / 60:.0f} min ago: "
-                     f"no way back for {relief.back / 60:.0f} min")
-    if not made.fleet.is_known(there, made.policy.hot.stale):
-        lines.append(f"nothing was heard of {there} lately")
-    after = booked.fullest(there, peaks_of(guest))
-    if after >= relief.after:
-        lines.append(f"{there} would be {after:.0%} full at its peak, at most "
-                     f"{relief.after:.0%} are filled by itself")
-    return {"vm": name, "host": there, "fits": not lines,
-            "lines": lines or [f"nothing speaks against {there}: it would be "
-                               f"{after:.0%} full; no hot spot asks for it"],
+    now = planner.a_round(made.fleet, made.policy, made.past, made.cost)
+    fits = not list(explain.obstacles(now, name, there,
+                                      explain.trouble(now, name)))
+    return {"vm": name, "host": there, "fits": fits,
+            "lines": explain.why_not(now, made.last or Decision(), name,
+                                     there),
             "estimate": outlook.estimate_json(made.cost(guest, there))}

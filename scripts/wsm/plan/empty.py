@@ -16,7 +16,7 @@ from wsm.plan.booked import peaks_of
 from wsm.plan.decision import Reasons, Step
 from wsm.plan.detect import Kind, Spot
 from wsm.plan.fleet import Guest
-from wsm.plan.weigh import Round
+from wsm.plan.weigh import Round, too_full
 
 Bundle = list[Guest]                    # VMs that stay together
 SEQUENTIAL = frozenset(["state"])       # one after the other they may come
@@ -52,9 +52,7 @@ def fits(made: Round, guest: Guest, to: str, limit: float) -> Optional[float]:
     """Return how full a host gets, None if a VM has no place there."""
     full = made.booked.fullest(to, peaks_of(guest))
     if full >= limit:
-        made.reasons.note("would be too full itself", (
-            f"{to} would be {full:.2f} full at its peak with "
-            f"{guest.use.name}, at most {limit:.2f} may be"))
+        made.reasons.note(*too_full(guest, to, full, limit))
         return None
     there = dataclasses.replace(made.booked.host(to), moves_in=0)
     why = list(made.unfit(made.booked.wish(guest), there))

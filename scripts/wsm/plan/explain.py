@@ -4,12 +4,8 @@
 from typing import Iterator
 
 from wsm.plan.booked import peaks_of
+from wsm.plan.decision import Decision
 from wsm.plan.detect import Spot, spots
-from wsm.plan.fleet import Fleet
-from wsm.plan.leaving import Cost
-from wsm.plan.past import Past
-from wsm.plan.planner import a_round, decide
-from wsm.plan.policy import Policy
 from wsm.plan.weigh import Round
 
 
@@ -27,9 +23,8 @@ def place(made: Round, vm: str, to: str, spot: Spot | None) -> Iterator[str]:
         yield text
     after = made.booked.fullest(to, peaks_of(guest))
     limit = made.limit(spot) if spot else made.policy.relief.after
-    told = len(made.reasons.example)
-    if not made.is_cool(guest, to, after, limit):
-        yield from list(made.reasons.example.values())[told:]
+    for _, text in made.warm(guest, to, after, limit):
+        yield text
 
 
 def worth(made: Round, vm: str, to: str, spot: Spot) -> Iterator[str]:
@@ -39,23 +34,33 @@ def worth(made: Round, vm: str, to: str, spot: Spot) -> Iterator[str]:
                                                           peaks_of(guest)))
     for _, text in made.against(guest, step):
         yield text
-    least = made.policy.relief.min_score
-    if step.score < least:
-        yield (f"{vm} to {to} is worth {step.score:.6f}, at least {least:g} "
-               f"is asked for; it takes {step.estimate.seconds:.0f} s")
+    if why := made.worthless(step):
+        yield why[1]
     if step.ask:
         yield f"{vm}: a person must agree to 1 move: {step.ask}"
 
 
-def why_not(fleet: Fleet, policy: Policy, past: Past, cost: Cost, vm: str,
-            to: str) -> list[str]:
-    """Return what speaks against moving a VM to a host now; never nothing."""
-    made = a_round(fleet, policy, past, cost)
-    guest = fleet.guests[vm]
-    found = spots(fleet, made.booked, policy, made.book)
-    spot = spot_of(found, guest.use.host)
-    lines = [text for _, text in made.bound(guest)]
-    lines += place(made, vm, to, spot)
+def obstacles(made: Round, vm: str, to: str,
+              spot: Spot | None) -> Iterator[str]:
+    """Yield what speaks against a VM on a host, be that asked for or not."""
+    yield from (text for _, text in made.bound(made.fleet.guests[vm]))
+    yield from place(made, vm, to, spot)
+
+
+def trouble(made: Round, vm: str) -> Spot | None:
+    """Return the worst trouble of the host of a VM, None if there is none."""
+    return spot_of(spots(made.fleet, made.booked, made.policy, made.book),
+                   made.fleet.guests[vm].use.host)
+
+
+def why_not(made: Round, decision: Decision, vm: str, to: str) -> list[str]:
+    """
+    Return what speaks against moving a VM to a host now; never nothing.
+
+    @decision is what was made of the same fleet.
+    """
+    guest, spot = made.fleet.guests[vm], trouble(made, vm)
+    lines = list(obstacles(made, vm, to, spot))
     if spot is None:
         full = made.booked.fullest(guest.use.host)
         lines.append(f"{guest.use.host}, where {vm} is, lacks nothing: it is "
@@ -64,7 +69,6 @@ def why_not(fleet: Fleet, policy: Policy, past: Past, cost: Cost, vm: str,
         lines += [text for _, text in made.held(guest, spot)
                   if text not in lines]
         lines += worth(made, vm, to, spot)
-    decision = decide(fleet, policy, past, cost)
     for step in (*decision.steps, *decision.asked):
         if step.source == guest.use.host or step.to == to:
             lines.append(f"worth more ({step.score:.6f}): {step.why}"

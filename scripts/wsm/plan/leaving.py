@@ -82,7 +82,7 @@ class Leaving:
                                             f"{guest.use.managed}")
         if mode is Mode.NEVER:
             yield f"placement.mode is {mode.value}", (
-                f"{name} has mode {mode.value}")
+                f"{name}: its placement.mode is {mode.value}")
         if shut := self.is_shut(guest):
             yield "outside its window", f"{name}: {shut}"
 

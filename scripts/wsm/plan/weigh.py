@@ -103,25 +103,27 @@ class Round(Leaving):
                 left -= left > 0
                 yield host, after
 
-    def is_cool(self, guest: Guest, host: str, after: float,
-                limit: float) -> bool:
-        """Return whether a host stays cool enough; count if not."""
+    def warm(self, guest: Guest, host: str, after: float,
+             limit: float) -> Iterator[tuple[str, str]]:
+        """Yield (reason, words) why a host would not stay cool enough."""
         relief, former = self.policy.relief, self.past.hosts(guest.use.name)
         if host in former or host in guest.copies:
             limit = relief.after
         ago = self.fleet.now - former.get(host, -math.inf)
         if after >= limit:
-            name, text = "would be too full itself", (
-                f"{host} would be {after:.2f} full at its peak with "
-                f"{guest.use.name}, at most {limit:.2f} may be")
-        elif ago < relief.back:
-            name, text = "was left lately", (
-                f"{guest.use.name} left {host} {ago:.0f} s ago, it does not "
-                f"go back before {relief.back:.0f} s")
-        else:
-            return True
-        self.reasons.note(name, text)
-        return False
+            yield too_full(guest, host, after, limit)
+        if ago < relief.back:
+            yield "was left lately", (
+                f"{guest.use.name}: it has left {host} {ago:.0f} s ago, and "
+                f"does not go back before {relief.back:.0f} s")
+
+    def is_cool(self, guest: Guest, host: str, after: float,
+                limit: float) -> bool:
+        """Return whether a host stays cool enough; count if not."""
+        why = next(self.warm(guest, host, after, limit), None)
+        if why:
+            self.reasons.note(*why)
+        return not why
 
     # Choices
 
@@ -166,14 +168,20 @@ class Round(Leaving):
                     f"{vm}: {host} moved {sent} bytes today, {cost.bytes} "
                     f"more are over {budget:.0f}")
 
+    def worthless(self, step: Step) -> Optional[tuple[str, str]]:
+        """Return (reason, words) why a move is not worth it."""
+        least = self.policy.relief.min_score
+        if step.score >= least:
+            return None
+        return "costs more than it helps", (
+            f"{step.vm} to {step.to}: worth {step.score:.6f}, at least "
+            f"{least:g} is asked for, in {step.estimate.seconds:.0f} s")
+
     def allowed(self, guest: Guest, step: Step, worth: bool = True) -> bool:
         """Return whether a move may be and is worth it; count why not."""
         why = next(self.against(guest, step), None)
-        least = self.policy.relief.min_score
-        if not why and worth and step.score < least:
-            why = "costs more than it helps", (
-                f"{step.vm} to {step.to}: worth {step.score:.6f}, at least "
-                f"{least:g} is asked for, in {step.estimate.seconds:.0f} s")
+        if not why and worth:
+            why = self.worthless(step)
         if why:
             self.reasons.note(*why)
         return not why
@@ -205,6 +213,14 @@ class Round(Leaving):
                                  if each[1] != step.to]
                 bisect.insort(self._coolest, (self.booked.fullest(step.to),
                                               step.to))
+
+
+def too_full(guest: Guest, host: str, after: float,
+             limit: float) -> tuple[str, str]:
+    """Return (reason, words) of a host that has no room for a VM's peak."""
+    return "would be too full itself", (
+        f"{host} would be {after:.2f} full at its peak with "
+        f"{guest.use.name}, at most {limit:.2f} may be")
 
 
 def rank(step: Step) -> tuple[float, str, str]:

@@ -200,10 +200,11 @@ class WordsTest(unittest.TestCase):
             made = some_fleet(seed)
             for _ in range(5):
                 made.step()
+            world = made.fleet, POLICY, made.past, made.cost
+            now, decision = planner.a_round(*world), planner.decide(*world)
             for vm in sorted(made.fleet.guests)[:6]:
                 for host in HOSTS:
-                    lines = explain.why_not(made.fleet, POLICY, made.past,
-                                            made.cost, vm, host)
+                    lines = explain.why_not(now, decision, vm, host)
                     self.assertTrue(lines)
                     for line in lines:
                         self.assertRegex(line, NUMBER)
