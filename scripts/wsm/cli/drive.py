@@ -55,6 +55,16 @@ class Driver:
         self._pause = 0             # ms that the guest stood still
         self.figures: dict[str, Any] = {}
 
+    def suit(self, needs: dict[str, int], most: float) -> None:
+        """
+        Take in what a VM is like.
+
+        @needs: bytes of each disk at a host without a copy.  @most: s for
+        which it may stand still.
+        """
+        self.needs, self.downtime_most = needs, most
+        self.downtime = min(self.downtime, most)
+
     def save(self, **more: Any) -> None:
         """Change the journal, durably."""
         self.move = self.home.put_move(dataclasses.replace(self.move, **more))

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import time
+import uuid
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence
 
@@ -123,10 +124,20 @@ def cost_of(subject: Subject, there: Host, rate: float = 0.0) -> Estimate:
                     start=learn.start(subject.past, *pair))
 
 
+def new_move(vm: str, source: str, to: str, cost: Estimate,
+             **more: Any) -> Move:
+    """Return a move as a journal has it, with what is expected of it."""
+    terms = dict(cost.terms)
+    return Move(
+        str(uuid.uuid4()), vm, source, to, expected_bytes=cost.bytes,
+        expected_seconds=(cost.seconds if math.isfinite(cost.seconds)
+                          else 0.0), expected_start=terms["start"],
+        factor=terms["factor"] * terms["known"], **more)
+
+
 def disk_needs(subject: Subject) -> dict[str, int]:
-    """Return the bytes that each disk needs at a host without a copy."""
-    return {disk.id: disk.allocated for disk in subject.use.disks
-            if disk.id in subject.spec.disk}
+    """Return filters.needs_of() a subject."""
+    return filters.needs_of(subject.use, subject.spec)
 
 
 def wish_of(subject: Subject) -> filters.Wish:

@@ -4,11 +4,9 @@
 import argparse
 import dataclasses
 import getpass
-import math
 import re
 import signal
 import time
-import uuid
 from typing import Any, Callable, Optional
 
 from wsm.cli import daemons, outlook
@@ -89,10 +87,8 @@ def drive(home: Home, agents: Agents, move: Move, args: argparse.Namespace,
     progress = Progress(args.json)
     driver = Driver(home, agents, move, progress.show)
     if subject:
-        driver.needs = outlook.disk_needs(subject)
-        most = subject.spec.sla.downtime_most
-        driver.downtime_most = getattr(args, "downtime", None) or most
-        driver.downtime = min(driver.downtime, driver.downtime_most)
+        driver.suit(outlook.disk_needs(subject), getattr(
+            args, "downtime", None) or subject.spec.sla.downtime_most)
     driver.patient = subject is None or getattr(args, "wait", False)
     try:
         with Interrupt(driver):
@@ -216,14 +212,8 @@ def attempt(home: Home, agents: Agents, args: argparse.Namespace) -> Move:
 def book(home: Home, vm: str, source: str, destination: str, cost: Estimate,
          speed: float, drained: str = "") -> Move:
     """Write a new move into the journal, as it is expected."""
-    terms = dict(cost.terms)
-    return home.new_move(Move(
-        str(uuid.uuid4()), vm, source, destination, rate=int(speed),
-        expected_bytes=cost.bytes, expected_seconds=(
-            cost.seconds if math.isfinite(cost.seconds) else 0.0),
-        expected_start=terms["start"], factor=(
-            terms["factor"] * terms["known"]),
-        drained=drained))
+    return home.new_move(outlook.new_move(
+        vm, source, destination, cost, rate=int(speed), drained=drained))
 
 
 def tell_plan(args: argparse.Namespace, best: filters.Choice,

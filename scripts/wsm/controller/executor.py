@@ -6,9 +6,7 @@ what is open there, by looking at both ends.
 """
 
 import logging
-import math
 import threading
-import uuid
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
@@ -20,7 +18,6 @@ from wsm.cli.home import CliError, Move
 from wsm.controller.journal import Entry, Journal
 from wsm.controller.store import Deposed, StoreGone
 from wsm.plan import filters
-from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Flight
 from wsm.plan.plain import BadData
 from wsm.plan.decision import Step
@@ -135,13 +132,13 @@ class Executor:
         except (CliError, NoAnswer, AgentSaid, BadData) as error:
             return Ended(flight, self.journal.store.clock(), "not begun",
                          str(error))
-        move = self.journal.book(Entry(
-            booked(step, cost, self.journal.store.clock()), flight.spot,
-            flight.hard, step.why, goal=flight.goal))
+        move = self.journal.book(Entry(outlook.new_move(
+            step.vm, step.source, step.to, cost,
+            begun=self.journal.store.clock()), flight.spot, flight.hard,
+            step.why, goal=flight.goal))
         driver = self._driver(agents, move)
-        driver.needs = outlook.disk_needs(subject)
-        driver.downtime_most = subject.spec.sla.downtime_most
-        driver.downtime = min(driver.downtime, driver.downtime_most)
+        driver.suit(outlook.disk_needs(subject),
+                    subject.spec.sla.downtime_most)
         return self._drive(flight, driver)
 
     def _drive_on(self, flight: Flight, entry: Entry) -> Ended:
@@ -180,16 +177,6 @@ class Executor:
         move = driver.move
         return Ended(flight, self.journal.store.clock(),
                      move.result or "left", move.text)
-
-
-def booked(step: Step, cost: Estimate, now: float) -> Move:
-    """Return a new move as the journal has it."""
-    terms = dict(cost.terms)
-    return Move(str(uuid.uuid4()), step.vm, step.source, step.to, begun=now,
-                expected_bytes=cost.bytes, expected_seconds=(
-                    cost.seconds if math.isfinite(cost.seconds) else 0.0),
-                expected_start=terms["start"],
-                factor=terms["factor"] * terms["known"])
 
 
 def stays(ended: Sequence[Entry], vm: str) -> float:

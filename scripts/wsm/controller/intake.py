@@ -14,6 +14,7 @@ from typing import Callable, Iterable, Mapping
 from wsm.cli.home import HostEntry
 from wsm.controller.placing import Rule, for_planner, ruled
 from wsm.plan.ends import File
+from wsm.plan.filters import needs_of
 from wsm.plan.fleet import ABSURD, Fleet, Flight, Node
 from wsm.plan.inventory import Copy, Host, HostState, VmUse
 from wsm.plan.plain import BadData
@@ -177,8 +178,7 @@ class Intake:
             detail.use, host=host, moving=sample.moving,
             touched=sample.resident or detail.use.touched)
         spec = ruled(detail.spec, rules)
-        needs = {disk.id: disk.allocated for disk in use.disks
-                 if disk.id in spec.disk}
+        needs = needs_of(use, spec)
         guest = self.fleet.guests.get(vm)
         if guest is None:
             guest = self.fleet.add_guest(use, spec, needs)

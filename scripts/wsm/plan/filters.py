@@ -24,6 +24,12 @@ class Refusal:
     text: str
 
 
+def needs_of(use: VmUse, vm: spec.Spec) -> dict[str, int]:
+    """Return the bytes that each disk needs at a host without a copy."""
+    return {disk.id: disk.allocated for disk in use.disks
+            if disk.id in vm.disk}
+
+
 @dataclass(frozen=True)
 class Wish:
     """A VM that wants a place."""
