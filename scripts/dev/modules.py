@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "scripts/dev/demo/guest/": [],              # runs in the guest
     "scripts/wsm/agent/": ["wsm", "aiohttp", "qemu"],
     "scripts/wsm/controller/": ["wsm", "aiohttp", "prometheus_client"],
+    "scripts/wsm/door.py": ["wsm", "aiohttp"],
     "scripts/wsm": ["wsm"],
     "scripts/": ["dev", "wsm"],
     "tests/start.py": [],

@@ -10,19 +10,35 @@ import re
 import ssl
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
+
+from wsm.plan.plain import BadData
 
 CA_DAYS = 3650
 DAYS = 825
 TIMEOUT = 60
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 KINDS = ("agent", "controller", "user")
+ADDRESS = re.compile(r"wsm://([^/]+)/([^/]+)/([^/?]+)(?:\?role=([a-z]+))?")
 ROLES = ("viewer", "operator", "admin")     # of users, each may do more
 
 
 class NoCertificate(Exception):
     """Something about certificates that does not work."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose a certificate is."""
+
+    kind: str                   # one of KINDS
+    name: str
+    role: str = ""              # of a user
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
 
 
 def openssl(*words: str, data: bytes = b"") -> bytes:
@@ -61,6 +77,14 @@ def new_ca(folder: Path, cluster: str) -> None:
                 str(CA_DAYS), "-subj", f"/CN=wsm CA of {cluster}", "-addext",
                 "keyUsage=critical,keyCertSign,cRLSign", "-out",
                 str(certificate))
+
+
+def check_secret(key: str) -> None:
+    """Refuse a key that others can read; raise BadData."""
+    mode = os.stat(key).st_mode
+    if mode & 0o077:
+        raise BadData(f"{key}: others can read it (mode {mode & 0o777:o}); "
+                      "chmod 600")
 
 
 def request(key: Path, name: str) -> str:
@@ -104,6 +128,26 @@ def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     context.load_cert_chain(str(certificate), str(key))
     context.check_hostname = False      # the address says more: see peer_is()
     return context
+
+
+def server_context(ca: str, certificate: str, key: str) -> ssl.SSLContext:
+    """Return how a door is made safe: TLS 1.3, both have certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def identity(certificate: Mapping[str, Any],
+             cluster: str) -> Optional[Identity]:
+    """Return whose a certificate is, None if it is not of @cluster."""
+    for kind, value in certificate.get("subjectAltName", ()):
+        found = ADDRESS.fullmatch(value)
+        if kind == "URI" and found and found[1] == cluster:
+            return Identity(found[2], found[3], found[4] or "")
+    return None
 
 
 def peer_is(sock: ssl.SSLSocket, cluster: str, kind: str, name: str) -> bool:

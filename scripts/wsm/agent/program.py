@@ -104,14 +104,6 @@ def start(path: Path, made: config.Config) -> None:
         time.sleep(0.1)
 
 
-def check_secrets(made: config.Config) -> None:
-    """Refuse a key that others can read."""
-    mode = os.stat(made.tls.key).st_mode
-    if mode & 0o077:
-        raise BadData(f"{made.tls.key}: others can read it (mode "
-                      f"{mode & 0o777:o}); chmod 600")
-
-
 def act(args: argparse.Namespace) -> int:
     """Do what the command line says."""
     if args.command == "csr":
@@ -122,7 +114,7 @@ def act(args: argparse.Namespace) -> int:
         install(args.config, json.load(sys.stdin))
         return 0
     made = config.read(args.config)
-    check_secrets(made)
+    pki.check_secret(made.tls.key)
     if args.command == "check":
         print(f"{args.config}: good")
         return 0

@@ -15,33 +15,32 @@ import re
 import ssl
 import tempfile
 import time
-from typing import Any, Awaitable, Callable, Mapping
+from typing import Any, Awaitable, Callable
 
 from aiohttp import web
 
+from wsm import door, pki
 from wsm.agent import hostinfo, launch, samples, stock, taps, vmfind, vms
 from wsm.agent.config import Config
 from wsm.agent.monitor import QmpFailed, QmpGone
 from wsm.agent.mover import Mover
 from wsm.agent.owner import Fenced, Gate, Owners
+from wsm.door import BODY_LIMIT, Json, NotAllowed, answer, body_of
 from wsm.plan import spec
 from wsm.plan.fingerprint import Fingerprint
 from wsm.plan.inventory import MAX_COPIED, Host
 from wsm.plan.permit import Forbidden
-from wsm.plan.plain import BadData, from_plain, to_plain
+from wsm.plan.plain import BadData, from_plain
 from wsm.plan.measured import VmSample
 
 LOG = logging.getLogger("wsm-agent")
 MOVE = re.compile(r"[0-9a-f-]{8,64}")
 PEER = re.compile(r"/v1/move/[0-9a-f-]+/peer")
-BODY_LIMIT = 1 << 20
 CHUNK = 1 << 20
 TICK = 1.0
 WATCH = 10.0            # s between looks at what guests use
 VERSION = "1"
 CAN = ("adopt-qmp",)    # what agents of the same version may not know
-Json = Mapping[str, Any]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # What goes wrong, and the status of the answer
 STATUS: dict[type[Exception], int] = {
@@ -50,73 +49,14 @@ STATUS: dict[type[Exception], int] = {
     launch.NotStarted: 502, TimeoutError: 503, OSError: 500}
 
 
-class NotAllowed(Exception):
-    """A certificate that does not give this right."""
-
-
-def identity(request: web.Request) -> tuple[str, str]:
-    """Return (kind, name) by the peer's certificate: wsm://CLUSTER/KIND/NAME."""
-    peer = request.transport and request.transport.get_extra_info("peercert")
-    cluster = request.app["config"].cluster
-    for kind, value in (peer or {}).get("subjectAltName", ()):
-        found = re.fullmatch(r"wsm://([^/]+)/([^/]+)/([^/?]+)", value)
-        if kind == "URI" and found and found[1] == cluster:
-            return found[2], found[3]
-    raise NotAllowed(f"the certificate is none of cluster {cluster}")
-
-
-def answer(value: Any, status: int = 200) -> web.Response:
-    """Return a dataclass, or what it consists of, as JSON."""
-    return web.json_response(value, status=status, dumps=lambda data:
-                             json.dumps(plain(data)))
-
-
-def plain(value: Any) -> Any:
-    """Return @value with dataclasses in it as JSON has them."""
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    return to_plain(value)
-
-
-@web.middleware
-async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Look at the certificate, and turn what goes wrong into an answer."""
-    try:
-        kind, name = identity(request)
-        if kind == "agent" and not PEER.fullmatch(request.path):
-            raise NotAllowed("an agent may only look at its moves")
-        if kind not in ("agent", "controller"):
-            raise NotAllowed(f"a {kind} gives no orders to agents")
-        request["who"] = f"{kind}/{name}"
-        return await handler(request)
-    except NotAllowed as error:
-        return answer({"code": "not-allowed", "text": str(error)}, 403)
-    except web.HTTPException as error:
-        return answer({"code": "http", "text": error.reason}, error.status)
-    except Exception as error:      # pylint: disable=broad-exception-caught
-        return went_wrong(request, error)
-
-
-def went_wrong(request: web.Request, error: Exception) -> web.Response:
-    """Return the answer for an error that is known, or for a bug."""
-    for kind, status in STATUS.items():
-        if isinstance(error, kind):
-            return answer({"code": type(error).__name__, "text": (
-                str(error) or type(error).__name__)[:4000]}, status)
-    LOG.error("%s", request.path, exc_info=error)
-    return answer({"code": "bug", "text": f"{type(error).__name__}: see the "
-                   "agent's log"}, 500)
-
-
-async def body_of(request: web.Request) -> Json:
-    """Return the JSON object that was sent; raise BadData."""
-    try:
-        data = await request.json()
-    except ValueError as error:
-        raise BadData(f"no JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise BadData("no JSON object")
-    return data
+def let_in(request: web.Request) -> str:
+    """Return who asks, if he may; raise NotAllowed."""
+    who = door.identity(request, request.app["config"].cluster)
+    if who.kind == "agent" and not PEER.fullmatch(request.path):
+        raise NotAllowed("an agent may only look at its moves")
+    if who.kind not in ("agent", "controller") or who.role:
+        raise NotAllowed(f"a {who.kind} gives no orders to agents")
+    return str(who)
 
 
 def text_of(data: Json, name: str, default: str = "") -> str:
@@ -440,7 +380,8 @@ class Door:
 
     def app(self) -> web.Application:
         """Return the application."""
-        app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT)
+        app = web.Application(middlewares=[door.guarded(let_in, STATUS, LOG)],
+                              client_max_size=BODY_LIMIT)
         app["config"] = self.config
         app.add_routes([
             web.get("/v1/hello", self.hello),
@@ -488,19 +429,13 @@ def move_of(request: web.Request) -> str:
 
 
 def tls(config: Config) -> ssl.SSLContext:
-    """Return how connections are made safe: TLS 1.3, both have certificates."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(config.tls.cert, config.tls.key)
-    context.load_verify_locations(config.tls.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    """Return how connections are made safe."""
+    return pki.server_context(config.tls.ca, config.tls.cert, config.tls.key)
 
 
 def serve(config: Config) -> None:
     """Serve until told to end."""
     address, _, port = config.listen.rpartition(":")
-    door = Door(config)
-    web.run_app(door.app(), host=address.strip("[]"), port=int(port),
+    web.run_app(Door(config).app(), host=address.strip("[]"), port=int(port),
                 ssl_context=tls(config), print=lambda *_: None,
                 access_log=None)

@@ -9,26 +9,22 @@ an admin.
 
 import asyncio
 import contextlib
-import re
 import ssl
-from typing import Any, Awaitable, Callable, Mapping
+from typing import Any, Mapping
 
 from aiohttp import web
 
-from wsm import pki
+from wsm import door, pki
 from wsm.cli.home import HostEntry
 from wsm.controller import because, deeds, metrics, page, shown
 from wsm.controller.rounds import LOG, Controller, NotNow
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, StoreGone
+from wsm.door import BODY_LIMIT, Handler, NotAllowed, answer, body_of
 from wsm.plan.inventory import HostState
 from wsm.plan.plain import BadData, from_plain, to_plain
 from wsm.plan.spec import ID
 
-BODY_LIMIT = 1 << 20
-SAN = re.compile(r"wsm://([^/]+)/([^/]+)/([^/?]+)(?:\?role=([a-z]+))?")
-Json = dict[str, Any]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 STATUS: dict[type[Exception], int] = {
     NotNow: 409, BadData: 400, StoreGone: 503, Deposed: 503}
 HEADERS = {"Content-Security-Policy": page.POLICY, "Cache-Control": "no-store",
@@ -40,68 +36,28 @@ ORDERS = {"/v1/apply": "operator", "/v1/cancel": "operator",
           "/v1/rules/remove": "admin", "/v1/hosts": "admin"}
 
 
-class NotAllowed(Exception):
-    """A certificate that does not give this right."""
-
-
 def identity(request: web.Request) -> tuple[str, str]:
     """Return (who, role) by the peer's certificate; raise NotAllowed."""
-    peer = request.transport and request.transport.get_extra_info("peercert")
-    cluster = request.app["cluster"]
-    for kind, value in (peer or {}).get("subjectAltName", ()):
-        found = SAN.fullmatch(value)
-        if kind != "URI" or not found or found[1] != cluster:
-            continue
-        if found[2] == "controller":
-            return f"controller/{found[3]}", "admin"
-        if found[2] == "user" and found[4] in pki.ROLES:
-            return f"user/{found[3]}", found[4]
-    raise NotAllowed(f"the certificate gives no right to look at cluster "
-                     f"{cluster}")
+    who = door.identity(request, request.app["cluster"])
+    if who.kind == "controller":
+        return str(who), "admin"
+    if who.kind == "user" and who.role in pki.ROLES:
+        return str(who), who.role
+    raise NotAllowed("the certificate gives no right to look at cluster "
+                     f"{request.app['cluster']}")
 
 
-def answer(value: Any, status: int = 200) -> web.Response:
-    """Return JSON."""
-    return web.json_response(value, status=status)
-
-
-@web.middleware
-async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Look at the certificate, and turn what goes wrong into an answer."""
-    try:
-        who, role = identity(request)
-        needed = ORDERS.get(request.path, "operator") if (
-            request.method != "GET") else "viewer"
-        if pki.ROLES.index(role) < pki.ROLES.index(needed):
-            raise NotAllowed(f"{who} is {role}; this needs {needed}")
-        if request.method != "GET" and "Origin" in request.headers:
-            raise NotAllowed("a browser gives no orders: whoever made the "
-                             "page could use the certificate in it")
-        request["who"] = who
-        return await handler(request)
-    except NotAllowed as error:
-        return answer({"code": "not-allowed", "text": str(error)}, 403)
-    except web.HTTPException as error:
-        return answer({"code": "http", "text": error.reason}, error.status)
-    except Exception as error:      # pylint: disable=broad-exception-caught
-        for kind, status in STATUS.items():
-            if isinstance(error, kind):
-                return answer({"code": kind.__name__,
-                               "text": str(error)[:4000]}, status)
-        LOG.error("%s", request.path, exc_info=error)
-        return answer({"code": "bug", "text": f"{type(error).__name__}: see "
-                       "the controller's log"}, 500)
-
-
-async def body_of(request: web.Request) -> Mapping[str, Any]:
-    """Return the JSON object that was sent; raise BadData."""
-    try:
-        data = await request.json()
-    except ValueError as error:
-        raise BadData(f"no JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise BadData("no JSON object")
-    return data
+def let_in(request: web.Request) -> str:
+    """Return who asks, if he may; raise NotAllowed."""
+    who, role = identity(request)
+    looks = request.method == "GET"
+    needed = "viewer" if looks else ORDERS.get(request.path, "operator")
+    if pki.ROLES.index(role) < pki.ROLES.index(needed):
+        raise NotAllowed(f"{who} is {role}; this needs {needed}")
+    if not looks and "Origin" in request.headers:
+        raise NotAllowed("a browser gives no orders: whoever made the page "
+                         "could use the certificate in it")
+    return who
 
 
 def member(data: Mapping[str, Any], name: str, kind: type,
@@ -143,7 +99,7 @@ class Door:
                           + self.made.problem)
         return self.made
 
-    def state(self) -> Json:
+    def state(self) -> dict[str, Any]:
         """Return all of it in one value."""
         made, fleet = self.made, self.made.fleet
         last = made.last
@@ -329,7 +285,8 @@ class Door:
 
     def app(self) -> web.Application:
         """Return the application."""
-        app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT)
+        app = web.Application(middlewares=[door.guarded(let_in, STATUS, LOG)],
+                              client_max_size=BODY_LIMIT)
         app["cluster"] = self.made.settings.cluster
         get: dict[str, Handler] = {
             "state": self.see_state, "plan": self.plan,
@@ -377,10 +334,6 @@ def entries_of(data: Mapping[str, Any]) -> dict[str, HostEntry]:
 
 
 def tls(settings: Settings) -> ssl.SSLContext:
-    """Return how connections are made safe: TLS 1.3, both have certificates."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(settings.tls.cert, settings.tls.key)
-    context.load_verify_locations(settings.tls.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    """Return how connections are made safe."""
+    return pki.server_context(settings.tls.ca, settings.tls.cert,
+                              settings.tls.key)

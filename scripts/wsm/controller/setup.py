@@ -2,7 +2,6 @@
 """controller.toml: what a controller is told of itself."""
 
 import enum
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,11 +90,3 @@ def policy_of(settings: Settings) -> policy.Policy:
         return policy.loads(Path(settings.policy).read_text("utf-8"))
     except (OSError, BadData) as error:
         raise BadData(f"{settings.policy}: {error}") from error
-
-
-def check_secrets(settings: Settings) -> None:
-    """Refuse a key that others can read; raise BadData."""
-    mode = os.stat(settings.tls.key).st_mode
-    if mode & 0o077:
-        raise BadData(f"{settings.tls.key}: others can read it (mode "
-                      f"{mode & 0o777:o}); chmod 600")

@@ -8,6 +8,7 @@ import unittest
 from pathlib import Path
 from typing import Optional
 
+from wsm import pki
 from wsm.cli.home import Move
 from wsm.controller import audit, executor, rounds, schema, setup
 from wsm.controller.journal import Entry, Journal
@@ -222,4 +223,4 @@ class SettingsTest(unittest.TestCase):
             self.assertIn(f"{path}: hot: over = 9", str(caught.exception))
             path.chmod(0o644)
             keyed = dataclasses.replace(made, tls=setup.Tls(key=str(path)))
-            self.assertRaises(BadData, setup.check_secrets, keyed)
+            self.assertRaises(BadData, pki.check_secret, keyed.tls.key)
