@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Mapping
 
 from wsm.agent.config import Config
+from wsm.agent.samples import processors
 from wsm.plan.inventory import Copy, Host, Pool, Qemu
 
 TIMEOUT = 20.0
@@ -20,13 +21,6 @@ def meminfo() -> dict[str, int]:
     text = Path("/proc/meminfo").read_text(encoding="ascii")
     return {name: int(value) << 10 for name, value
             in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
-
-
-def busy_seconds() -> float:
-    """Return the CPU time that was used since the boot, of all CPUs."""
-    words = Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()
-    user, nice, system, _idle, _wait, irq, soft = map(int, words[1:8])
-    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_class() -> str:
@@ -65,7 +59,7 @@ class HostInfo:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._qemus: dict[tuple[str, float], Qemu] = {}
-        self._busy = (time.monotonic(), busy_seconds())
+        self._busy = (time.monotonic(), processors()[0])
         self._demand = 0.0
         self._cpu = cpu_class()
 
@@ -84,7 +78,7 @@ class HostInfo:
 
     def demand(self) -> float:
         """Return the cores in use since the last time, or a while ago."""
-        now, busy = time.monotonic(), busy_seconds()
+        now, busy = time.monotonic(), processors()[0]
         then, before = self._busy
         if now - then > 1:
             self._demand = max(0.0, (busy - before) / (now - then))

@@ -13,6 +13,7 @@ from wsm.plan.spec import Sla
 from tests.scripts.agent.test_owner import FolderTest
 
 try:
+    # pylint: disable=ungrouped-imports
     from wsm.agent import mover
     from wsm.agent.sentry import Resident
 except ImportError:

@@ -139,13 +139,19 @@ class ApiTest(Cluster):
         self.hosts.vms["db1"].cpu = 2.4
         self.rounds(15)
 
-    def ask(self, file: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Ask with another certificate; return (status, answer)."""
+    def connection(self, file: str) -> http.client.HTTPSConnection:
+        """Return a connection with somebody's certificate."""
         context = pki.client_context(
             self.home.folder / "ca.pem", self.folder / f"{file}.pem",
             self.folder / f"{file}.key")
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.port, timeout=10, context=context)
+        made = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10,
+                                           context=context)
+        self.addCleanup(made.close)
+        return made
+
+    def ask(self, file: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Ask with another certificate; return (status, answer)."""
+        connection = self.connection(file)
         connection.request("GET" if body is None else "POST", path,
                            body if body is None or isinstance(body, bytes)
                            else json.dumps(body))
@@ -341,12 +347,7 @@ class ApiTest(Cluster):
 
     def test_stream(self) -> None:
         """Each round is told to who listens; the end lets go of him."""
-        context = pki.client_context(
-            self.home.folder / "ca.pem", self.folder / "viewer.pem",
-            self.folder / "viewer.key")
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.port, timeout=10, context=context)
-        self.addCleanup(connection.close)
+        connection = self.connection("viewer")
         connection.request("GET", "/v1/stream")
         reply = connection.getresponse()
         self.assertEqual(reply.readline(), b"data: 0\n")
@@ -356,12 +357,7 @@ class ApiTest(Cluster):
 
     def test_browser(self) -> None:
         """A page of somebody else cannot use a browser's certificate."""
-        context = pki.client_context(
-            self.home.folder / "ca.pem", self.folder / "c1.pem",
-            self.folder / "c1.key")
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.port, timeout=10, context=context)
-        self.addCleanup(connection.close)
+        connection = self.connection("c1")
         connection.request("POST", "/v1/mode", '{"mode": "observe"}',
                            {"Origin": "https://example.org"})
         self.assertEqual(connection.getresponse().status, 403)
