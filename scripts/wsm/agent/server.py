@@ -20,7 +20,7 @@ from typing import Any, Awaitable, Callable
 from aiohttp import web
 
 from wsm import door, pki
-from wsm.agent import hostinfo, launch, samples, stock, taps, vmfind, vms
+from wsm.agent import hostinfo, launch, samples, stock, taps, vms
 from wsm.agent.config import Config
 from wsm.agent.monitor import QmpFailed, QmpGone
 from wsm.agent.mover import Mover
@@ -94,7 +94,6 @@ class Door:
         self.mover = Mover(self.vms)
         self.info = hostinfo.HostInfo(config)
         self.sampler = samples.Sampler(config)
-        self._taps: dict[int, tuple[str, ...]] = {}     # by pid
 
     async def order(self, request: web.Request) -> Json:
         """Return the body of an order that counts; raise Fenced."""
@@ -148,11 +147,13 @@ class Door:
                                              address))
             self.mover.sentry.device = self.sampler.device
         moving = {move.vm: move.id for move in self.mover.open_moves()}
+        taps_of = {each.name: each.taps for each in self.vms.residents()}
         self.sampler.look(self._host_now(), [
-            self._running(name, moving.get(name, ""))
+            self._running(name, moving.get(name, ""), taps_of.get(name, ()))
             for name in self.vms.names()])
 
-    def _running(self, name: str, moving: str) -> samples.Running:
+    def _running(self, name: str, moving: str,
+                 wires: tuple[str, ...]) -> samples.Running:
         """Return a VM of this host."""
         owner, known = self.owners.get(name), self.vms.known(name)
         base = VmSample(name, known is not None, owner.state, owner.epoch,
@@ -160,9 +161,7 @@ class Door:
                         owner.peer)
         if known is None:
             return samples.Running(base)
-        if known.pid not in self._taps:
-            self._taps[known.pid] = tuple(vmfind.taps(known.pid))
-        return samples.Running(base, known.pid, self._taps[known.pid],
+        return samples.Running(base, known.pid, wires,
                                self.vms.traffic.get(known.pid, 0))
 
     def _copy_spec(self, name: str, request: web.Request) -> Any:

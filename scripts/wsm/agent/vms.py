@@ -34,6 +34,10 @@ FRESH = 20.0            # s for which a look at a guest's memory is good
 WATCH_TIMEOUT = 3.0     # s for a reading that only counts
 
 
+# A QEMU, and when its description was written
+Stamp = tuple[int, int, int]
+
+
 class Refused(Exception):
     """What an agent will not do; the text says why and what helps."""
 
@@ -84,7 +88,7 @@ class Vms:
         self.writes = Lately()
         self.cpu = Lately()
         self.traffic: dict[int, int] = {}   # pid: bytes read and written
-        self._residents: list[Resident] = []
+        self._residents: dict[str, tuple[Stamp, Resident]] = {}
         self._counted = -math.inf           # when they were
 
     # Files
@@ -551,16 +555,23 @@ class Vms:
         now = time.monotonic()
         if now - self._counted > RESIDENTS:
             self._counted = now
-            self._residents = [each for each in map(self._resident,
-                                                    self.names()) if each]
-        return self._residents
+            found = {name: self._resident(name) for name in self.names()}
+            self._residents = {name: each for name, each in found.items()
+                               if each}
+        return [each for _, each in self._residents.values()]
 
-    def _resident(self, name: str) -> Optional[Resident]:
-        known = self.known(name)
-        with contextlib.suppress(Refused):
+    def _resident(self, name: str) -> Optional[tuple[Stamp, Resident]]:
+        """Return a VM, read anew if its description or QEMU is another."""
+        known, path = self.known(name), self.spec_path(name)
+        with contextlib.suppress(Refused, FileNotFoundError):
             if known:
-                return Resident(name, known.pid, self.described(name).sla,
-                                tuple(vmfind.taps(known.pid)))
+                stamp = known.pid, known.started, path.stat().st_mtime_ns
+                before = self._residents.get(name)
+                if before and before[0] == stamp:
+                    return before
+                return stamp, Resident(name, known.pid,
+                                       self.described(name).sla,
+                                       tuple(vmfind.taps(known.pid)))
         return None
 
     def describe(self, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 """Tests of the VMs of a host."""
 
 import asyncio
+import dataclasses
 import os
 import socket
 import unittest
@@ -162,6 +163,42 @@ ANSWERS: dict[str, Any] = {
     "query-memory-size-summary": {"base-memory": 1 << 30},
     "query-version": {"qemu": {"major": 10, "minor": 0, "micro": 1}},
     "query-cpus-fast": [{}, {}], "qom-get": "pc-i440fx-10.0-machine"}
+
+
+@unittest.skipUnless(PRESENT, "scripts/build has not been run")
+class ResidentsTest(FolderTest):
+    """Who runs here: asked for each second, and by the sampler."""
+
+    def test_read_when_changed(self) -> None:
+        """A description and a QEMU's taps are read once as they are."""
+        made = vms.Vms(mock.Mock(spec=config.Config, host="a",
+                                 state=self.folder, specs=self.folder),
+                       Owners(self.folder))
+        described = spec.Spec("vm", ("-m", "1"), sla=spec.Sla("gold"))
+        made.save_spec(described)
+        now, qemu = mock.Mock(return_value=0.0), vms.Known("vm", 1, 2, "")
+        with mock.patch("wsm.agent.vms.time.monotonic", now), (
+                mock.patch.object(vms.Vms, "known",
+                                  side_effect=lambda _: qemu)), (
+                mock.patch.object(vmfind, "taps",
+                                  return_value=["tap0"])) as taps:
+            def look() -> list[Any]:
+                now.return_value += vms.RESIDENTS + 1
+                return [(each.pid, each.sla.class_, each.taps)
+                        for each in made.residents()]
+
+            for _ in range(3):
+                self.assertEqual(look(), [(1, "gold", ("tap0",))])
+            self.assertEqual(taps.call_count, 1)
+            qemu = vms.Known("vm", 1, 3, "")    # the number of one before it
+            look()
+            self.assertEqual(taps.call_count, 2)
+            made.save_spec(dataclasses.replace(described,
+                                               sla=spec.Sla("silver")))
+            os.utime(made.spec_path("vm"), (1, 1))
+            self.assertEqual(look(), [(1, "silver", ("tap0",))])
+            made.spec_path("vm").unlink()
+            self.assertEqual(look(), [])
 
 
 @unittest.skipUnless(PRESENT, "scripts/build has not been run")
