@@ -13,7 +13,7 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
-from typing import Any, Coroutine, Optional
+from typing import Any, Coroutine
 
 from wsm import pki
 from wsm.agent.config import Config, Folders, Pool, Tls
@@ -21,7 +21,10 @@ from wsm.cli.agents import Agent, AgentSaid, NoAnswer
 from wsm.cli.home import Home, HostEntry
 from wsm.plan import spec
 
+from tests.scripts.certified import Certified
+
 try:
+    # pylint: disable=ungrouped-imports
     from wsm.agent import server
 
     from aiohttp import web
@@ -70,51 +73,27 @@ class Server:
 
 @unittest.skipUnless(PRESENT and shutil.which("openssl"),
                      "python3-aiohttp and scripts/build are needed")
-class DoorTest(unittest.TestCase):
+class DoorTest(Certified):
     """One agent for all tests."""
 
-    folder: Path
-    home: Home
     agent: Server
 
     @classmethod
     def setUpClass(cls) -> None:
         """Make a cluster and start an agent."""
-        cls.folder = Path(tempfile.mkdtemp(prefix="wsm-door-"))
-        cls.home = Home(str(cls.folder / "home"))
-        cls.home.init("test")
+        super().setUpClass()
         cls.certificate("alpha", "agent", "alpha")
         cls.agent = Server(Config("alpha", cluster="test", tls=Tls(
             str(cls.home.folder / "ca.pem"), str(cls.folder / "alpha.pem"),
             str(cls.folder / "alpha.key")), folders=Folders(*(
                 str(cls.folder / name) for name in ("etc", "state", "run"))),
             pool={"default": Pool(str(cls.folder / "pool"))}))
+        cls.addClassCleanup(cls.agent.close)
         cls.home.put_host("alpha", HostEntry(f"127.0.0.1:{cls.agent.port}"))
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        """End all of it."""
-        cls.agent.close()
-        shutil.rmtree(cls.folder)
-
-    @classmethod
-    def certificate(cls, file: str, kind: str, name: str,
-                    home: Optional[Home] = None) -> None:
-        """Make FILE.key and FILE.pem."""
-        home = home or cls.home
-        key = cls.folder / f"{file}.key"
-        pki.new_key(key)
-        (cls.folder / f"{file}.pem").write_text(pki.sign(
-            home.folder, pki.request(key, name), home.cluster.name, kind,
-            name, role="admin" if kind == "user" else ""), encoding="ascii")
 
     def ask(self, file: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Ask with another certificate; return (status, answer)."""
-        context = pki.client_context(
-            self.home.folder / "ca.pem", self.folder / f"{file}.pem",
-            self.folder / f"{file}.key")
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.agent.port, timeout=10, context=context)
+        connection = self.connection(file, self.agent.port)
         data = body if body is None or isinstance(body, bytes) else (
             json.dumps(body))
         connection.request("GET" if body is None else "POST", path, data)
@@ -166,7 +145,7 @@ class DoorTest(unittest.TestCase):
 
     def test_user(self) -> None:
         """Users give agents no orders, and see nothing."""
-        self.certificate("user", "user", "eve")
+        self.certificate("user", "user", "eve", "admin")
         orders: list[tuple[str, Any]] = [("/v1/hello", None),
                                          ("/v1/vm/stop", {})]
         for path, body in orders:
@@ -194,15 +173,11 @@ class DoorTest(unittest.TestCase):
         """Another CA, another cluster of this CA, none at all."""
         other = Home(str(self.folder / "other"))
         other.init("test")
-        self.certificate("stranger", "controller", "x", other)
+        self.certificate("stranger", "controller", "x", home=other)
         with self.assertRaises((ssl.SSLError, OSError,
                                 http.client.HTTPException)):
             self.ask("stranger", "/v1/hello")
-        key = self.folder / "elsewhere.key"
-        pki.new_key(key)
-        (self.folder / "elsewhere.pem").write_text(pki.sign(
-            self.home.folder, pki.request(key, "x"), "elsewhere",
-            "controller", "x"), encoding="ascii")
+        self.certificate("elsewhere", "controller", "x", cluster="elsewhere")
         self.assertEqual(self.ask("elsewhere", "/v1/hello")[0], 403)
         context = ssl.create_default_context(
             cafile=str(self.home.folder / "ca.pem"))

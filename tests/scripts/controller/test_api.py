@@ -3,7 +3,6 @@
 
 import asyncio
 import contextlib
-import http.client
 import io
 import json
 import shutil
@@ -19,9 +18,12 @@ from unittest import mock
 from wsm import pki
 from wsm.cli import console
 from wsm.cli.agents import AgentSaid, NoAnswer
-from wsm.cli.home import Home, HostEntry
+from wsm.cli.home import HostEntry
+
+from tests.scripts.certified import Certified
 
 try:
+    # pylint: disable=ungrouped-imports
     from wsm.controller import api, asking, service, setup
     from wsm.controller.rounds import Controller
     from wsm.controller.setup import Settings, Tls
@@ -66,29 +68,20 @@ async def listen(app: "web.Application", context: ssl.SSLContext) -> Any:
 
 @unittest.skipUnless(PRESENT and shutil.which("openssl"),
                      "python3-aiohttp, python3-prometheus-client are needed")
-class Cluster(unittest.TestCase):
+class Cluster(Certified):
     """A CA, and certificates of everybody."""
 
-    folder: Path
-    home: Home
     loop: Loop
 
     @classmethod
     def setUpClass(cls) -> None:
         """Make them once."""
-        cls.folder = Path(tempfile.mkdtemp(prefix="wsm-api-"))
-        cls.addClassCleanup(shutil.rmtree, cls.folder)
-        cls.home = Home(str(cls.folder / "home"))
-        cls.home.init("test")
+        super().setUpClass()
         for file, kind, name, role in (
                 ("c1", "controller", "c1", ""), ("alpha", "agent", "alpha", ""),
                 ("viewer", "user", "vi", "viewer"),
                 ("operator", "user", "op", "operator")):
-            key = cls.folder / f"{file}.key"
-            pki.new_key(key)
-            (cls.folder / f"{file}.pem").write_text(pki.sign(
-                cls.home.folder, pki.request(key, name), "test", kind, name,
-                role=role), encoding="ascii")
+            cls.certificate(file, kind, name, role)
         cls.loop = Loop()
         cls.addClassCleanup(cls.loop.close)
 
@@ -139,19 +132,9 @@ class ApiTest(Cluster):
         self.hosts.vms["db1"].cpu = 2.4
         self.rounds(15)
 
-    def connection(self, file: str) -> http.client.HTTPSConnection:
-        """Return a connection with somebody's certificate."""
-        context = pki.client_context(
-            self.home.folder / "ca.pem", self.folder / f"{file}.pem",
-            self.folder / f"{file}.key")
-        made = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10,
-                                           context=context)
-        self.addCleanup(made.close)
-        return made
-
     def ask(self, file: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Ask with another certificate; return (status, answer)."""
-        connection = self.connection(file)
+        connection = self.connection(file, self.port)
         connection.request("GET" if body is None else "POST", path,
                            body if body is None or isinstance(body, bytes)
                            else json.dumps(body))
@@ -196,12 +179,8 @@ class ApiTest(Cluster):
                 status, said = self.ask(file, path, body)
                 self.assertEqual(status == 403, file not in allowed,
                                  f"{file} {path}: {status} {said}")
-        key = self.folder / "strange.key"
-        pki.new_key(key)
         # Whoever signs for two clusters gives no right in the other one
-        (self.folder / "strange.pem").write_text(pki.sign(
-            self.home.folder, pki.request(key, "eve"), "elsewhere",
-            "controller", "eve"), encoding="ascii")
+        self.certificate("strange", "controller", "eve", cluster="elsewhere")
         self.assertEqual(self.ask("strange", "/v1/state")[0], 403)
         entries = self.made.ledger.audit(9)
         self.assertIn("user/op", [entry.who for entry in entries])
@@ -347,7 +326,7 @@ class ApiTest(Cluster):
 
     def test_stream(self) -> None:
         """Each round is told to who listens; the end lets go of him."""
-        connection = self.connection("viewer")
+        connection = self.connection("viewer", self.port)
         connection.request("GET", "/v1/stream")
         reply = connection.getresponse()
         self.assertEqual(reply.readline(), b"data: 0\n")
@@ -357,7 +336,7 @@ class ApiTest(Cluster):
 
     def test_browser(self) -> None:
         """A page of somebody else cannot use a browser's certificate."""
-        connection = self.connection("c1")
+        connection = self.connection("c1", self.port)
         connection.request("POST", "/v1/mode", '{"mode": "observe"}',
                            {"Origin": "https://example.org"})
         self.assertEqual(connection.getresponse().status, 403)
