@@ -21,6 +21,7 @@ from dev.results import CannotCheck
 MAY_IMPORT: dict[str, list[str]] = {
     "scripts/dev/demo/guest/": [],              # runs in the guest
     "scripts/wsm/agent/": ["wsm", "aiohttp", "qemu"],
+    "scripts/wsm/controller/postgres.py": ["wsm", "psycopg"],
     "scripts/wsm/controller/": ["wsm", "aiohttp", "prometheus_client"],
     "scripts/wsm/door.py": ["wsm", "aiohttp"],
     "scripts/wsm": ["wsm"],
@@ -28,6 +29,8 @@ MAY_IMPORT: dict[str, list[str]] = {
     "tests/start.py": [],
     "tests/scripts/plan/properties.py": ["dev", "hypothesis"],
     "tests/scripts/agent/": ["dev", "wsm", "tests", "aiohttp"],
+    "tests/scripts/controller/test_postgres.py": [
+        "dev", "wsm", "tests", "aiohttp", "psycopg"],
     "tests/scripts/controller/": ["dev", "wsm", "tests", "aiohttp"],
     "tests/": ["dev", "wsm", "tests"],
     "": [],

@@ -129,6 +129,7 @@ class Agent:
 
     def order(self, path: str, timeout: float = LONG, **body: Any) -> Any:
         """Give an order, as the controller that this folder is."""
+        self.home.may_order()
         return self.ask("POST", path, {
             "epoch": self._epoch(), "instance": self.cluster.instance,
             **{name.replace("_", "-"): value

@@ -7,6 +7,7 @@ import json
 import shlex
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from wsm import durable, pki
 from wsm.cli import daemons
@@ -25,7 +26,8 @@ def configuration(args: argparse.Namespace, cluster: str) -> str:
     folder = args.folder.rstrip("/")
     made: dict[str, Any] = {
         "name": args.name, "cluster": cluster, "listen": args.address,
-        "store": f"sqlite:{args.state.rstrip('/')}/controller.db",
+        "store": args.store or
+        f"sqlite:{args.state.rstrip('/')}/controller.db",
         "tls": {"ca": f"{folder}/ca.pem", "cert": f"{folder}/controller.pem",
                 "key": f"{folder}/controller.key"}}
     if args.policy:
@@ -39,6 +41,10 @@ def add(home: Home, args: argparse.Namespace) -> int:
     if ":" not in args.address.rpartition("]")[2]:
         args.address += f":{PORT}"
     args.address = address_of(args.name, args.address)
+    parts = urlsplit(args.store)
+    if parts.password or "password=" in parts.query:
+        raise CliError("a password in a command is seen by everybody: write "
+                       "?passfile=FILE, a file there", 2)
     if args.name in cluster.controllers and not args.replace:
         raise CliError(f"controller {args.name} was added already; --replace",
                        2)
@@ -81,7 +87,9 @@ def listing(home: Home, args: argparse.Namespace) -> int:
                             if found["leads"] else "stands by")
             row["problem"] = str(found["problem"])
         except (NoAnswer, AgentSaid) as error:
-            row.update(state="silent", problem=str(error))
+            row.update(state="no store" if isinstance(error, AgentSaid)
+                       and error.code == "StoreGone" else "silent",
+                       problem=str(error))
         finally:
             daemon.close()
         rows.append(row)
@@ -91,7 +99,8 @@ def listing(home: Home, args: argparse.Namespace) -> int:
         table([("CONTROLLER", "ADDRESS", "STATE", "PROBLEM"), *(
             (row["name"], row["address"], row["state"],
              row["problem"] or "-") for row in rows)])
-    return 5 if any(row["state"] == "silent" for row in rows) else 0
+    return 5 if any(row["state"] in ("silent", "no store")
+                    for row in rows) else 0
 
 
 def remove(home: Home, args: argparse.Namespace) -> int:
@@ -146,6 +155,10 @@ def options(commands: Any) -> None:
     each.add_argument("--program", default="wsm-controller")
     each.add_argument("--folder", default="/etc/wsm-controller")
     each.add_argument("--state", default="/var/lib/wsm-controller")
+    each.add_argument("--store", default="", metavar="URI",
+                      help="postgresql://USER@HOST/DATABASE, which all "
+                      "controllers share; default: a file in the folder of "
+                      "--state")
     each.add_argument("--policy", default="", metavar="FILE",
                       help="policy.toml there")
     each.add_argument("--replace", action="store_true")

@@ -118,6 +118,9 @@ class Home:
         """Return the epoch of orders to an agent that obeys @holder in @epoch."""
         return epoch + (0 if holder == self.cluster.instance else 1)
 
+    def may_order(self) -> None:
+        """Return when an order may be given; a person is asked by nobody."""
+
     def init(self, name: str) -> Cluster:
         """Make a cluster with its CA and a certificate for this folder."""
         found = self.found()

@@ -17,7 +17,8 @@ from aiohttp import web
 from wsm import door, pki
 from wsm.cli.home import HostEntry
 from wsm.controller import because, deeds, metrics, page, shown
-from wsm.controller.rounds import LOG, Controller, NotNow
+from wsm.controller.rounds import (
+    LOG, STANDS_BY, Controller, NotNow)
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, StoreGone
 from wsm.door import BODY_LIMIT, Handler, NotAllowed, answer, body_of
@@ -129,7 +130,7 @@ class Door:
     async def health(self, _request: web.Request) -> web.Response:
         """Whether it works: 200 for a leader and one that stands by."""
         made = self.made
-        well = not made.problem or not made.leader.leads()
+        well = made.problem in ("", STANDS_BY)
         return answer({"leads": made.leader.leads(), "problem": made.problem,
                        "rounds": made.stats.rounds}, 200 if well else 503)
 

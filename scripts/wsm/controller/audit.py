@@ -7,9 +7,10 @@ ones were cut off can only be told by somebody who has noted their hash.
 
 import hashlib
 import json
-import sqlite3
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
+
+from wsm.controller.storage import Connection
 
 BEGIN = "0" * 64
 
@@ -34,22 +35,18 @@ def link(before: str, at: float, who: str, what: str, data: str,
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def last(database: sqlite3.Connection) -> str:
-    """Return the hash of the newest row."""
-    found = database.execute(
-        "SELECT hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-    return str(found[0]) if found else BEGIN
-
-
-def add(database: sqlite3.Connection, at: float, who: str, what: str,
+def add(connection: Connection, at: float, who: str, what: str,
         data: Mapping[str, Any], epoch: int) -> None:
     """Add a row, in the transaction of that which it is about."""
     text = json.dumps(data, sort_keys=True)
-    database.execute(
-        "INSERT INTO audit (at, who, what, data, epoch, hash) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (at, who, what, text, epoch,
-         link(last(database), at, who, what, text, epoch)))
+    last, before = connection.execute(
+        "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
+        ).fetchone() or (0, BEGIN)
+    connection.execute(
+        "INSERT INTO audit (seq, at, who, what, data, epoch, hash) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (last + 1, at, who, what, text, epoch,
+         link(before, at, who, what, text, epoch)))
 
 
 def wrong(rows: Iterator[tuple[Any, ...]]) -> int:

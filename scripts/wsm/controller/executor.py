@@ -5,6 +5,7 @@ All is in the journal before it is done.  Whoever becomes the leader takes up
 what is open there, by looking at both ends.
 """
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -89,8 +90,12 @@ class Executor:
         """Let others order the agents about, now that nothing is done."""
         acting, self.journal.acting = self.journal.acting, []
         if acting:
-            threading.Thread(target=lambda: [each() for each in acting],
-                             daemon=True).start()
+            def run() -> None:
+                with contextlib.suppress(Deposed, StoreGone):
+                    for each in acting:
+                        each()
+
+            threading.Thread(target=run, daemon=True).start()
 
     def stop(self, wait: float) -> None:
         """Drive nothing any more; the moves go on."""
@@ -103,8 +108,10 @@ class Executor:
     def _start(self, flight: Flight, work: Callable[[Flight, Any], Ended],
                what: Any) -> None:
         self.flights[flight.vm] = flight
+        term = self.journal.store.term
 
         def run() -> None:
+            self.journal.store.bind(term)
             try:
                 self._ended.append(work(flight, what))
             except (Deposed, StoreGone) as error:

@@ -47,7 +47,7 @@ class Journal(Home):
     """What a driver takes for the folder of wsmctl."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
-        super().__init__(str(settings.path.parent))
+        super().__init__("/")         # it has no folder
         self.settings = settings
         self.store = store
         self.stopping = threading.Event()
@@ -65,6 +65,10 @@ class Journal(Home):
         """Return the files of controller.toml."""
         tls = self.settings.tls
         return Path(tls.ca), Path(tls.cert), Path(tls.key)
+
+    def may_order(self) -> None:
+        """Wait until nobody else can lead; raise Deposed."""
+        self.insist(self.store.may_order)
 
     def epoch_for(self, epoch: int, holder: str) -> int:
         """Return the store's epoch, raised over that of anybody else."""
@@ -140,7 +144,7 @@ class Journal(Home):
 
     def moves(self) -> list[Move]:
         """Return all moves, the oldest first."""
-        return [entry.move for entry in self.entries("1")]
+        return [entry.move for entry in self.entries("1 = 1")]
 
     def open_moves(self) -> list[Move]:
         """Return the moves that have not ended."""

@@ -9,7 +9,8 @@ from typing import Any, Mapping, Optional
 from wsm.cli.home import HostEntry
 from wsm.controller import audit
 from wsm.controller.placing import Rule, check
-from wsm.controller.store import Row, Store
+from wsm.controller.storage import Row
+from wsm.controller.store import Store
 
 KEPT = 7 * 86400.0              # s that decisions are kept
 BIG = 32 << 20                  # bytes of an input
@@ -87,8 +88,9 @@ class Ledger:
         now = self.store.clock()
         with self.store.write() as database:
             number = int(database.execute(
-                "INSERT INTO rules (kind, data, who, at) VALUES (?, ?, ?, ?)",
-                (kind, json.dumps(data), who, now)).lastrowid or 0)
+                "INSERT INTO rules (kind, data, who, at) VALUES (?, ?, ?, ?) "
+                "RETURNING id",
+                (kind, json.dumps(data), who, now)).rows[0][0])
             self.store.note(database, who, "rule", {
                 "id": number, "kind": kind, **data})
         return Rule(number, kind, data, who, now)
@@ -124,9 +126,10 @@ class Ledger:
             blob = made_of and zlib.compress(json.dumps(made_of).encode())
             return int(database.execute(
                 "INSERT INTO decisions (at, until, rounds, epoch, mode, text, "
-                "output, input) VALUES (?, ?, 1, ?, ?, ?, ?, ?)",
+                "output, input) VALUES (?, ?, 1, ?, ?, ?, ?, ?) "
+                "RETURNING id",
                 (now, now, self.store.epoch, mode, text, words, blob)
-                ).lastrowid or 0)
+                ).rows[0][0])
 
     def prune(self) -> None:
         """Forget old decisions."""

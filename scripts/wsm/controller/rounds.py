@@ -31,6 +31,7 @@ from wsm.plan.past import KEPT, Past, trip_of
 from wsm.plan.policy import Policy
 
 LOG = logging.getLogger("wsm-controller")
+STANDS_BY = "another controller leads"
 PRUNE = 3600.0                  # s
 WHOLE = 300.0                   # s between inputs that are kept in quiet times
 
@@ -65,6 +66,7 @@ class Controller:
         self.past = Past()
         self.stats = Stats()
         self.since = 0.0                # when it has become the leader
+        self._term = 0                  # of which it remembers others' deeds
         self.problem = ""
         self.last: Optional[Decision] = None
         self.last_id = 0
@@ -121,15 +123,14 @@ class Controller:
         """Make one round; return the decision, None if it may make none."""
         try:
             if self.leader.take():
-                if not self.since:
+                if self._term != self.store.term:
                     self._begin()
                 return await self._round()
-            self._stop("another controller leads")
+            self._stop(STANDS_BY)
         except StoreGone as error:
             self._stop(f"the store does not work: {error}")
         except Deposed as error:
             self.leader.give()
-            self.since = 0.0
             self._stop(str(error))
         return None
 
@@ -145,7 +146,10 @@ class Controller:
                                self.journal.open_entries(), float(
                                    self.store.setting("looked", "0")))
         self._lessons = None
-        self.since = self.clock()
+        self._term = self.store.term
+        # Its store was away, and nobody has led meanwhile: it goes on
+        if not (self.since and self.store.alone):
+            self.since = self.clock()
         LOG.info("leads in epoch %s", self.store.epoch)
 
     async def _round(self) -> Decision:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The tables of a controller's store, and how they have become what they are."""
 
-import sqlite3
+from wsm.controller.storage import Database
 
 FIRST = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -29,7 +29,8 @@ CREATE TABLE audit (seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,
     who TEXT NOT NULL, what TEXT NOT NULL, data TEXT NOT NULL,
     epoch INTEGER NOT NULL, hash TEXT NOT NULL);
 """
-# Each makes the next version of the one before; none is ever changed
+# Each makes the next version of the one before; none is ever changed.  They only
+# add, as the leader may still be a controller of the version before.
 MIGRATIONS = (FIRST,)
 
 
@@ -37,24 +38,15 @@ class TooNew(Exception):
     """A store of a later version than this program's."""
 
 
-def version(database: sqlite3.Connection) -> int:
-    """Return the version of the tables that are there; 0: none."""
-    return int(database.execute("PRAGMA user_version").fetchone()[0])
-
-
-def migrate(database: sqlite3.Connection) -> None:
+def migrate(database: Database) -> None:
     """Bring the tables up to date, each version whole or not at all."""
-    while (have := version(database)) != len(MIGRATIONS):
+    while (have := database.version()) != len(MIGRATIONS):
         if have > len(MIGRATIONS):
             raise TooNew(f"the store has version {have}, this program knows "
                          f"{len(MIGRATIONS)}: install the newer one again")
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            if version(database) == have:   # else another process was faster
-                for statement in MIGRATIONS[have].split(";"):
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version = {have + 1}")
-            database.execute("COMMIT")
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
+        with database.transaction() as connection:
+            if database.version() != have:
+                continue        # another process was faster
+            for statement in filter(str.strip, MIGRATIONS[have].split(";")):
+                connection.execute(database.table(statement))
+            database.set_version(connection, have + 1)

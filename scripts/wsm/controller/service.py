@@ -26,7 +26,8 @@ from wsm.controller.ledger import Ledger
 from wsm.controller.rounds import LOG, Controller
 from wsm.controller.schema import TooNew
 from wsm.controller.setup import Settings
-from wsm.controller.store import Deposed, Store, StoreGone
+from wsm.controller.store import (
+    Deposed, Store, StoreGone, database_of)
 from wsm.plan.fleet import Fleet
 from wsm.plan.plain import BadData
 
@@ -60,6 +61,9 @@ def install(path: Path, data: Mapping[str, Any]) -> None:
         if name not in data:
             raise BadData(f"stdin: {name} is missing")
     made = setup.loads(data["config"])
+    if setup.has_password(made.store):
+        raise BadData("store: everybody can read what is installed: write "
+                      "the password into a passfile")
     api.entries_of(data["hosts"])
     for name in (made.tls.ca, made.tls.cert):
         durable.write(Path(name), data["files"][name].encode(), 0o644)
@@ -75,7 +79,7 @@ def install(path: Path, data: Mapping[str, Any]) -> None:
 def controller(settings: Settings) -> tuple[Controller, Agents]:
     """Return all of it, in the event loop that it is used in."""
     policy = setup.policy_of(settings)
-    store = Store(settings.path)
+    store = Store(database_of(settings.store))
     ledger = Ledger(store)
     journal = Journal(settings, store)
     agents = Agents(journal)
@@ -115,6 +119,7 @@ async def serve(settings: Settings, path: Path) -> None:
     await runner.cleanup()
     await made.close()
     await agents.close()
+    made.store.close()
     if rounds.done() and not rounds.cancelled():
         rounds.result()
 
@@ -129,9 +134,11 @@ def act(args: argparse.Namespace) -> int:
         install(args.config, json.load(sys.stdin))
         return 0
     made = setup.read(args.config)
-    pki.check_secret(made.tls.key)
+    setup.check_secrets(made, args.config)
     setup.policy_of(made)
     if args.command == "check":
+        if made.store.startswith(setup.POSTGRES):   # a file is made by 'run'
+            database_of(made.store).close()
         print(f"{args.config}: good")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")

@@ -4,12 +4,14 @@
 import enum
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from wsm import pki
 from wsm.plan import policy, toml
 from wsm.plan.plain import BadData
 
 SQLITE = "sqlite:"
+POSTGRES = "postgresql://"
 
 
 class Mode(enum.Enum):
@@ -42,10 +44,39 @@ class Settings:
     settle: float = 600.0       # s after a start in which nothing is begun
     tls: Tls = Tls()
 
-    @property
-    def path(self) -> Path:
-        """The file of the store."""
-        return Path(self.store.removeprefix(SQLITE))
+
+def has_password(store: str) -> bool:
+    """Return whether a store is named with its password."""
+    parts = urlsplit(store)
+    return parts.password is not None or "password" in parse_qs(
+        parts.query, keep_blank_values=True)
+
+
+def check_store(store: str) -> None:
+    """Refuse what is no store; raise BadData, without a password in it."""
+    if store.startswith(SQLITE + "/"):
+        return
+    if not store.startswith(POSTGRES):
+        raise BadData(
+            f"store: {store.partition(':')[0][:20]!r} is not known; write "
+            "sqlite: and an absolute path, on a local disk, or "
+            "postgresql://USER@HOST/DATABASE")
+    parts = urlsplit(store)
+    if (not parts.path.strip("/") or parts.netloc.count("@") > 1
+            or "@" in parts.path or parts.fragment):
+        raise BadData("store: write postgresql://USER@HOST:PORT/DATABASE; in "
+                      "a password, @ is %40, / is %2F, # is %23")
+
+
+def check_secrets(settings: Settings, path: Path) -> None:
+    """Refuse files with secrets that others can read; raise BadData."""
+    pki.check_secret(settings.tls.key)
+    if has_password(settings.store):
+        pki.check_secret(str(path))
+    if settings.store.startswith(POSTGRES):
+        for name in parse_qs(urlsplit(settings.store).query).get(
+                "passfile", []):
+            pki.check_secret(name)
 
 
 def check(settings: Settings) -> Settings:
@@ -55,9 +86,7 @@ def check(settings: Settings) -> Settings:
         if not pki.NAME.fullmatch(value):
             raise BadData(f"{key}: {value[:80]!r} is no name: letters, "
                           "digits, -, _ and . only")
-    if not settings.store.startswith(SQLITE + "/"):
-        raise BadData(f"store: {settings.store[:80]!r} is not known; write "
-                      "sqlite: and an absolute path, on a local disk")
+    check_store(settings.store)
     if settings.settle < 0:
         raise BadData(f"settle: {settings.settle:g} seconds are less than "
                       "none; 0 begins at once")

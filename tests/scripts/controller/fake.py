@@ -20,7 +20,7 @@ from wsm.controller.journal import Journal
 from wsm.controller.ledger import Ledger
 from wsm.controller.rounds import Controller
 from wsm.controller.setup import Mode, Settings
-from wsm.controller.store import Store
+from wsm.controller.store import Store, database_of
 from wsm.plan.ends import File
 from wsm.plan.fleet import Fleet
 from wsm.plan.inventory import DiskUse, Host, Pool, Qemu, VmUse
@@ -231,6 +231,7 @@ class FakeAgent:
         """Give an order."""
         if self.name in self.hosts.silent:
             raise NoAnswer(f"{self.name}: no answer")
+        self.home.may_order()
         epoch = self.home.epoch_for(*self.hosts.epochs.get(self.name, (0, "")))
         return self.hosts.order(self.name, path, (
             epoch, self.home.cluster.instance), body)
@@ -249,9 +250,9 @@ class Clock:
 def controller(hosts: Hosts, path: str, clock: Clock, name: str = "c1",
                mode: Mode = Mode.AUTO, settle: float = 0.0) -> Controller:
     """Return a controller of these hosts, with its store in a file."""
-    settings = Settings(name, "test", store=f"sqlite:{path}", mode=mode,
-                        settle=settle)
-    store = Store(settings.path, clock)
+    settings = Settings(name, "test", mode=mode, settle=settle,
+                        store=path if ":" in path else f"sqlite:{path}")
+    store = Store(database_of(settings.store), clock)
     ledger = Ledger(store)
     made = Controller(
         settings, POLICY, store,

@@ -17,6 +17,7 @@ from wsm.plan.planner import Decision
 try:
     from wsm.controller.rounds import Controller, NotNow
     from wsm.controller.setup import Mode
+    from wsm.controller.store import StoreGone
     from tests.scripts.controller.fake import Clock, Hosts, controller
 except ImportError:
     PRESENT = False
@@ -80,6 +81,11 @@ class World(unittest.TestCase):
             self.hosts.seq += 1
             found = self.loop.run_until_complete(once())
         return found
+
+    @staticmethod
+    def database(made: "Controller") -> Any:
+        """What is below a store, for what others do to it."""
+        return made.store.database
 
     def heat(self) -> None:
         """Let db1 compute."""
@@ -342,9 +348,8 @@ class FaultTest(World):
         self.round(made, 9)
         self.wait(lambda: "source perform db1" in self.hosts.orders)
         other = controller(self.hosts, self.path, self.clock, "c2").store
-        blocker = other._database       # pylint: disable=protected-access
-        made.store._database.execute(   # pylint: disable=protected-access
-            "PRAGMA busy_timeout = 50")
+        blocker: Any = other.database
+        self.database(made).execute("PRAGMA busy_timeout = 50")
         blocker.execute("BEGIN IMMEDIATE")
         self.hosts.hold.set()
         self.assertIsNone(self.round(made))
@@ -356,6 +361,36 @@ class FaultTest(World):
         self.assertIsNotNone(self.round(made))
         entry, = made.journal.ended_since(0)
         self.assertEqual(entry.move.result, "moved")
+
+    def test_disk_full(self) -> None:
+        """For five minutes: nothing is lost, and it goes on by itself."""
+        made = self.make()
+        self.heat()
+        self.hosts.hold.clear()
+        self.round(made, 9)
+        self.wait(lambda: "source perform db1" in self.hosts.orders)
+        database = self.database(made)
+        pages = database.read("PRAGMA page_count", ())[0][0]
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        with self.assertRaisesRegex(StoreGone, "full"):
+            made.store.set("eve", "paused", "x" * 100000)
+        self.hosts.hold.set()
+        with mock.patch.object(made.ledger, "prune", lambda: made.store.set(
+                "test", "full", "x" * 100000)):
+            for _ in range(30):
+                made._pruned = 0.0      # pylint: disable=protected-access
+                self.assertIsNone(self.round(made))
+        self.assertIn("full", made.problem)
+        self.assertTrue(made.leader.leads())
+        self.wait(lambda: self.hosts.vms["db1"].host != "alpha")
+        database.execute("PRAGMA max_page_count = 1000000")
+        self.assertIsNotNone(self.round(made))
+        self.wait_moves(made)
+        self.round(made)
+        entry, = made.journal.ended_since(0)
+        self.assertEqual(entry.move.result, "moved")
+        self.assertEqual((made.store.setting("paused"),
+                          made.ledger.audit_wrong()[0]), ("", 0))
 
     def test_silent(self) -> None:
         """A host that is not heard of loses and takes nothing; an alarm."""

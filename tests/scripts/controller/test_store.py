@@ -15,6 +15,7 @@ from wsm.controller.journal import Entry, Journal
 from wsm.controller.leader import Leader
 from wsm.controller.ledger import Ledger
 from wsm.controller.setup import Settings
+from wsm.controller.storage import Sqlite
 from wsm.controller.store import Deposed, Store, StoreGone
 from wsm.plan.plain import BadData
 
@@ -32,7 +33,7 @@ class File(unittest.TestCase):
 
     def open(self) -> Store:
         """Open it once more."""
-        made = Store(self.path, lambda: 1000.0)
+        made = Store(Sqlite(self.path), lambda: 1000.0)
         self.addCleanup(made.close)
         return made
 
@@ -76,10 +77,10 @@ class StoreTest(File):
         """A store of a later version is left alone, and so is no store."""
         with sqlite3.connect(self.path) as database:
             database.execute("PRAGMA user_version = 99")
-        self.assertRaises(schema.TooNew, Store, self.path)
+        self.assertRaises(schema.TooNew, self.open)
         self.path.with_name("x.db").write_text("no store" * 200)
-        self.assertRaises(StoreGone, Store, self.path.with_name("x.db"))
-        self.assertRaises(StoreGone, Store, Path("/proc/none/c.db"))
+        self.assertRaises(StoreGone, Sqlite, self.path.with_name("x.db"))
+        self.assertRaises(StoreGone, Sqlite, Path("/proc/none/c.db"))
 
     def test_lock(self) -> None:
         """One leader; a lock that was made anew beside it is none."""
@@ -196,8 +197,8 @@ class SettingsTest(unittest.TestCase):
         """Two names are enough; it only looks, then."""
         made = setup.loads('name = "c1"\ncluster = "x"\n')
         self.assertIs(made.mode, setup.Mode.OBSERVE)
-        self.assertEqual(made.path,
-                         Path("/var/lib/wsm-controller/controller.db"))
+        self.assertEqual(made.store,
+                         "sqlite:/var/lib/wsm-controller/controller.db")
         self.assertEqual(setup.policy_of(made).interval, 10.0)
 
     def test_bad(self) -> None:
