@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, list[str]] = {
         "dev", "wsm", "tests", "aiohttp", "psycopg"],
     "tests/scripts/controller/": ["dev", "wsm", "tests", "aiohttp"],
     "tests/": ["dev", "wsm", "tests"],
+    "packaging/qemu/tests/wsm-screen": ["gi"],
     "": [],
 }
 # A folder of modules without clock, I/O and chance: what they may import

@@ -263,6 +263,21 @@ def tpm_and_vnc(scene: VirtScene) -> None:
 
 
 @case
+def spice(scene: VirtScene) -> None:
+    """A guest with a screen by SPICE, there and back."""
+    if not scene.packaged:
+        raise Skip("the QEMU of the build has none; use --packages")
+    scene.start().boot(Domain(disks=(QCOW2,), spice=True))
+    for host in (scene.alpha, scene.beta):
+        scene.guest.start(**LOAD)
+        scene.note(scene.moved(host))
+        scene.note(scene.other(host).check(
+            "virsh", "domdisplay", "vm1").strip())
+        scene.expect_state(host, "")
+        scene.verify()
+
+
+@case
 def no_userfaultfd(scene: VirtScene) -> None:
     """A destination as Debian makes it: the reason is named."""
     scene.start(userfaultfd=False).boot(BOTH)

@@ -33,6 +33,10 @@ VNC = """
     <graphics type='vnc' autoport='yes'/>
     <video><model type='vga'/></video>
 """
+SPICE = """
+    <graphics type='spice' autoport='yes'/>
+    <video><model type='qxl'/></video>
+"""
 NO_VIDEO = "<video><model type='none'/></video>"
 BRIDGE = """
     <interface type='bridge'>
@@ -79,12 +83,14 @@ class Domain:
     uefi: bool = False
     tpm: bool = False
     vnc: bool = False
+    spice: bool = False
     mac: str = ""                       # that of a card on a bridge
 
     def xml(self) -> str:
         """Return it as libvirt wants it."""
         devices = [disk.xml() for disk in self.disks]
-        devices += [TPM] * self.tpm + [VNC if self.vnc else NO_VIDEO]
+        devices += [TPM] * self.tpm
+        devices += [VNC if self.vnc else SPICE if self.spice else NO_VIDEO]
         devices += [BRIDGE.format(mac=self.mac)] * bool(self.mac)
         return f"""
 <domain type='qemu' xmlns:qemu='{NAMESPACE}'>

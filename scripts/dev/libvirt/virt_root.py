@@ -22,7 +22,8 @@ PACKAGES = """
 INSTALL = """
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
-apt-get -qq -y --no-install-recommends install qemu-system-x86 qemu-utils
+apt-get -qq -y --no-install-recommends install qemu-system-x86 qemu-utils \
+    qemu-system-modules-spice
 """
 
 

@@ -22,6 +22,7 @@ QEMU = ("qemu-system-x86 qemu-system-common qemu-utils qemu-block-extra "
         "qemu-system-gui qemu-system-modules-spice "
         "qemu-system-modules-opengl qemu-system-data seabios")
 OURS = "qemu-wsm-tools qemu-wsm-agent qemu-wsm-controller qemu-wsm-pin"
+SPICE_CLIENT = "python3-gi gir1.2-spiceclientglib-2.0"
 MACHINES = ("q35", "pc", "microvm")
 PRELUDE = """
 set -eu
@@ -131,8 +132,8 @@ class Trial:
         policy = self.tree / "usr/sbin/policy-rc.d"
         policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
         policy.chmod(0o755)
-        shutil.copy(debsource.PACKAGING / "qemu/tests/wsm-guest",
-                    self.tree / "root")
+        for path in (debsource.PACKAGING / "qemu/tests").glob("wsm-*"):
+            shutil.copy(path, self.tree / "root")
 
     def installed(self, package: str) -> str:
         """
@@ -181,6 +182,11 @@ class Trial:
     def agents(self) -> None:
         """Let wsmctl move a guest there and back, between two agents."""
         print(self.shell("$guest agents"))
+
+    def screens(self) -> None:
+        """Move a guest that clients of VNC and SPICE look at."""
+        print(self.shell(f"$install {SPICE_CLIENT} >/dev/null; "
+                         "$guest screens"))
 
     def pinned(self) -> None:
         """Debian's next version is not taken, and would be without a pin."""
@@ -260,9 +266,9 @@ class Trial:
                           "scripts/package first")
         self.make()
         for number, case in enumerate((
-                self.fresh, self.moves, self.tools, self.agents, self.pinned,
-                self.back, self.upgrade, self.moves, self.autopkgtest,
-                self.lintian)):
+                self.fresh, self.moves, self.tools, self.agents, self.screens,
+                self.pinned, self.back, self.upgrade, self.moves,
+                self.autopkgtest, self.lintian)):
             self.run_case(f"{self.suite.name}:{number}-{case.__name__}", case)
 
     def run_case(self, name: str, case: Callable[[], None]) -> None:
