@@ -48,8 +48,8 @@ class MisbehaveTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         """Start the agent."""
+        cls.addClassCleanup(cls.door.doClassCleanups)
         cls.door.setUpClass()
-        cls.addClassCleanup(cls.door.tearDownClass)
 
     def vm(self, name: str, answer: Answer) -> "subprocess.Popen[bytes]":
         """Let a VM be a process with such a monitor."""

@@ -43,7 +43,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread = threading.Thread(target=self.loop.run_forever,
+                                       daemon=True)
         self.thread.start()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
