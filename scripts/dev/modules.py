@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "scripts/wsm/controller/postgres.py": ["wsm", "psycopg"],
     "scripts/wsm/controller/": ["wsm", "aiohttp", "prometheus_client"],
     "scripts/wsm/door.py": ["wsm", "aiohttp"],
+    "scripts/wsm/visit.py": ["wsm", "aiohttp"],
     "scripts/wsm": ["wsm"],
     "scripts/": ["dev", "wsm"],
     "tests/start.py": [],

@@ -2,7 +2,6 @@
 """A move beside a VM that was promised a part of the link."""
 
 import contextlib
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from tests.functional.lib.moves import fill_half
 from tests.functional.lib.registry import test
 
 LINK, PROMISED = 40.0, 25.0             # Mbit/s
+SEEN = 15.0                             # s until an agent knows what db uses
 PORT, SINK = 7000, 7001
 GUEST, GATE = '10.0.2.15', '10.0.2.1'
 TALKER = ROOT / 'tests/functional/lib/talker.py'
@@ -53,37 +53,51 @@ def talker(cluster: Cluster) -> None:
 
 
 @contextlib.contextmanager
-def talking(cluster: Cluster) -> Iterator[None]:
-    """Let db send a little more than it was promised."""
-    commands = [(cluster.hosts['beta'], ['take', str(SINK)]),
-                (cluster.hosts['alpha'], ['send', str(PORT),
-                                          str(PROMISED * 1.08)])]
+def talking(cluster: Cluster, way: str = 'out') -> Iterator[None]:
+    """Let db send, or hear, a little more than it was promised."""
+    mbit = str(PROMISED * 1.08)
+    commands = [
+        (cluster.hosts['beta'], ['take', str(SINK)] if way == 'out'
+         else ['give', str(SINK), mbit]),
+        (cluster.hosts['alpha'], ['send', str(PORT), mbit] if way == 'out'
+         else ['hear', str(PORT)])]
     with contextlib.ExitStack() as stack:
         for host, words in commands:
             process = stack.enter_context(subprocess.Popen(
                 [*host.prefix(), sys.executable, str(TALKER), *words]))
             stack.callback(process.kill)
+        start = sent(cluster, way)
+        wait_until(lambda: sent(cluster, way) > start + MIB, 'db talks')
         yield
 
 
-def sent(cluster: Cluster) -> int:
-    """Bytes that db has sent."""
+def sent(cluster: Cluster, way: str) -> int:
+    """Bytes that db has sent or heard; of the tap it is the other way."""
+    name = {'out': 'rx_bytes', 'in': 'tx_bytes'}[way]
     return int(run(*cluster.hosts['alpha'].prefix(), 'cat',
-                   '/sys/class/net/own0/statistics/rx_bytes'))
+                   f'/sys/class/net/own0/statistics/{name}'))
 
 
-def kept(cluster: Cluster) -> float:
+def kept(cluster: Cluster, to: str, way: str) -> float:
     """Move the guest; return in which part of the seconds db had enough."""
-    before, then, good = sent(cluster), time.monotonic(), []
-    move = cluster.popen('migrate', VM, '--to', 'beta')
-    while move.poll() is None:
-        time.sleep(1)
-        after, now = sent(cluster), time.monotonic()
-        mbit = (after - before) * 8 / 1e6 / (now - then)
-        good.append(mbit >= 0.95 * PROMISED)
-        before, then = after, now
+    with talking(cluster, way):
+        before, then, good = sent(cluster, way), time.monotonic(), []
+        move = cluster.popen('migrate', VM, '--to', to)
+        while move.poll() is None:
+            time.sleep(1)
+            after, now = sent(cluster, way), time.monotonic()
+            mbit = (after - before) * 8 / 1e6 / (now - then)
+            good.append(mbit >= 0.95 * PROMISED)
+            before, then = after, now
     cluster.end(move)
     return sum(good) / len(good)
+
+
+def promise(cluster: Cluster, text: str) -> None:
+    """Promise db something."""
+    path = cluster.spec_path('alpha').with_name('db.toml')
+    lines = path.read_text('utf-8').split('\n[sla]')[0]
+    path.write_text(f'{lines}\n[sla]\n{text}\n', 'utf-8')
 
 
 @test(MachineConfig((DiskConfig(size=32 * MIB),)), slow=True)
@@ -96,20 +110,17 @@ def wsmctl_guard(scene: Scene) -> None:
         cluster.guest()
         fill_half(scene)
         talker(cluster)
-        with talking(cluster):
-            start = sent(cluster)
-            wait_until(lambda: sent(cluster) > start + MIB, 'db sends')
-            free = kept(cluster)
-            cluster.ctl('migrate', VM, '--to', 'alpha')
-            path = cluster.spec_path('alpha').with_name('db.toml')
-            with path.open('a', encoding='utf-8') as spec:
-                spec.write(f'\n[sla]\nnet_mbit_min = {{ out = {PROMISED} }}\n')
-            cluster.stop_agent('alpha', signal.SIGTERM)     # it reads it anew
-            cluster.start_agent('alpha')
-            cluster.wait_agent('alpha')
-            held = kept(cluster)
+        free = [kept(cluster, 'beta', 'out'), kept(cluster, 'alpha', 'in')]
+        held = []
+        for way, to in (('out', 'beta'), ('in', 'alpha')):
+            promise(cluster, f'net_mbit_min = {{ {way} = {PROMISED} }}')
+            with talking(cluster, way):
+                time.sleep(SEEN)        # what db uses is seen each second
+            held.append(kept(cluster, to, way))
         scene.guest.wait_progress(beats=10)
         scene.guest.verify()
-        print(f'# without a promise {free:.0%} of the seconds, with it '
-              f'{held:.0%}')
-        require(free < held, f'{free} without a promise, {held} with it')
+        for index, where in enumerate(('leaves db', 'comes to db')):
+            print(f'# a VM that {where}: without a promise {free[index]:.0%} '
+                  f'of the seconds, with it {held[index]:.0%}')
+            require(free[index] < 0.7 < held[index],
+                    f'{free} without a promise, {held} with it')

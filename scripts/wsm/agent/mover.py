@@ -22,12 +22,13 @@ from wsm import durable
 from wsm.agent import facts, launch, stock, taps, vmfind
 from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
 from wsm.agent.owner import Owner
+from wsm.agent.other import Told
 from wsm.agent.sentry import Sentry
 from wsm.agent.vms import Known, NoMove, Refused, Vms, read_spec, replace_owner
 from wsm.plan import spec
 from wsm.plan.ends import End, File, Word, word_of
 from wsm.plan.fingerprint import Fingerprint, compare
-from wsm.plan.guard import Act, Seen
+from wsm.plan.guard import Act, Grip, Seen
 
 ALWAYS = ("whole-system", "events")
 AFTER = (Word.POSTCOPY, Word.PAUSED, Word.COMPLETED)
@@ -61,7 +62,9 @@ class Record:
     described: Optional[spec.Spec] = None
     final: str = ""                 # JSON: figures of a source that has ended
     grant: int = 0                  # bytes/s that it may use at most
-    rate: int = 0                   # and what the guard has set
+    rate: int = 0                   # and what the guard has set,
+    slow_disk: bool = False         # for its disks only
+    peer_at: str = ""               # host:port of the other agent
 
 
 @dataclass
@@ -225,7 +228,10 @@ class Mover:
             reason=self.reason(record, info, migration))
         if record.final and not info:
             return end, dict(json.loads(record.final))
-        return end, figures_of(info, migration)
+        figures = figures_of(info, migration)
+        if record.rate:
+            figures["limits"] = {"rate": record.rate, "grant": record.grant}
+        return end, figures
 
     def whole(self, record: Record) -> bool:
         """Return whether no record says that an image here is old."""
@@ -381,8 +387,8 @@ class Mover:
             await monitor.call("object-del", {"id": f"move-{record.id}"})
 
     async def perform(self, move: str, address: str, port: int, key: str,
-                      limits: dict[str, int]) -> None:
-        """Begin the migration."""
+                      limits: dict[str, int], peer_at: str = "") -> None:
+        """Begin the migration; the other agent is heard at @peer_at."""
         record = self.record(move)
         if record.ended:
             raise Refused(f"this move of {record.vm} has ended here")
@@ -397,6 +403,9 @@ class Mover:
         monitor = await self.vms.monitor(record.vm)
         uuid = str((await monitor.call("query-uuid"))["UUID"])
         await self.set_capabilities(monitor, self.vms.described(record.vm), uuid)
+        record = self.save(record, peer_at=peer_at)
+        self.sentry.peers.follow(move, record.peer, peer_at)
+        await self.sentry.peers.listen(move)
         await self.limit(move, limits)
         record = self.save(self.record(move), made=(
             f"key:{self.key_folder(move)}",))
@@ -421,18 +430,29 @@ class Mover:
             await monitor.call("migrate-set-parameters", limits)
         if grant:
             # While others are looked after the guard alone goes faster
-            held = record.performed and self.sentry.watches()
+            held = record.performed and self.sentry.cares(move)
             rate = min(grant, record.rate) if held else round(
                 self.sentry.begins(move, record.vm, grant))
             await self.set_rate(self.save(record, grant=grant), rate)
 
-    async def set_rate(self, record: Record, rate: int) -> None:
-        """Let a move use so many bytes/s, in each phase."""
+    async def set_rate(self, record: Record, rate: int,
+                       slow_disk: bool = False) -> None:
+        """Let a move use so many bytes/s, in each phase, or for its disks."""
         monitor = await self.vms.monitor(record.vm)
+        if slow_disk or record.slow_disk:
+            disk = rate if slow_disk else 0         # 0: no limit
+            await monitor.call("wsm-set-options", {
+                "bandwidth": disk, "compare-bandwidth": disk})
+        wire = record.grant if slow_disk else rate
         await monitor.call("migrate-set-parameters", {
-            "max-bandwidth": rate, "max-postcopy-bandwidth":
-            0 if rate == record.grant else rate})
-        self.save(record, rate=rate)
+            "max-bandwidth": wire, "max-postcopy-bandwidth":
+            0 if wire == record.grant else wire})
+        self.save(record, rate=rate, slow_disk=slow_disk)
+
+    def told(self, move: str) -> Told:
+        """Return what the other host of a move must know of this one."""
+        record = self.record(move)
+        return Told() if record.ended else self.sentry.told(move, record.vm)
 
     async def cancel(self, move: str) -> None:
         """Cancel the migration; QEMU refuses it after the handover."""
@@ -725,22 +745,25 @@ class Mover:
                      migration: dict[str, Any]) -> None:
         """Hold a move back, or let it go, or end it."""
         ram, phase = migration.get("ram", {}), str(info.get("phase", "none"))
-        grip, act = self.sentry.decide(record.id, record.vm, record.rate, Seen(
+        was = Grip(record.rate, disk=record.slow_disk)
+        grip, act = self.sentry.decide(record.id, record.vm, was, Seen(
             time.monotonic(), phase, self.sentry.grant(record.grant, phase),
             float(ram.get("dirty-pages-rate", 0)) * ram.get("page-size", 0),
             float(info.get("remaining", 0)),
             float(info.get("speed", 0)) or math.inf,
             any(disk.get("waiting-reads") for disk in info.get("disks", []))))
         if act is Act.RATE:
-            await self.set_rate(record, max(1, round(grip.rate)))
+            await self.set_rate(record, max(1, round(grip.rate)), grip.disk)
         elif act is Act.CANCEL:
             self.save(record, reason=f"it took too much: {grip.why}")
             await self.cancel(record.id)
 
     async def _follow(self, record: Record, live: Live) -> None:
         word, info, migration = await self.word(record)
+        if record.rate:             # also where the agent was started anew
+            self.sentry.peers.follow(record.id, record.peer, record.peer_at)
         # Also if nobody is left for whom it was made slow
-        held = self.sentry.watches() or record.rate < record.grant
+        held = self.sentry.cares(record.id) or record.rate < record.grant
         if record.rate and held and word in (Word.PRE, Word.POSTCOPY):
             await self._guard(record, info, migration)
         if word in AFTER:

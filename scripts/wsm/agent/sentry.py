@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Watch each second what VMs here were promised, and hold moves back.
 
-Only VMs whose description has figures in [sla] are watched: a class alone is
-no promise, and a host without promises pays nothing.
+Of VMs at the other host its agent tells; see other.py.  Only VMs whose
+description has figures in [sla] are watched: a class alone is no promise, and
+a host without promises pays nothing.
 """
 
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
 from wsm.agent import samples
 from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
+from wsm.agent.other import Peers, Told
 from wsm.plan import guard, spec
 from wsm.plan.guard import Act, Breach, Grip, Hold, Promise, Reading, Seen
 
@@ -21,6 +24,7 @@ LOG = logging.getLogger("wsm-agent")
 MBIT = 125000.0                 # bytes/s
 MS = 10**6                      # ns
 ANSWER = 1.0                    # s; who is slower is not looked at
+LEAST = 0.1                     # of a link, for a move in any case
 GONE = ("freeze", "postcopy")   # the VM that moves does not run here any more
 # Of latencies, in ns: fine where promises are made
 BOUNDS = [MS * each for each in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100,
@@ -75,27 +79,27 @@ def p95(bins: Sequence[int]) -> Optional[float]:
     return None
 
 
-def start_rate(grant: float, mbit: float, promised: float) -> float:
+def room(mbit: float, taken: float) -> float:
     """
-    Return with how many bytes/s a move begins.
+    Return the bytes/s that a link has beside @taken Mbit/s of others.
 
-    What others were promised of the link is left to them from the begin; what
-    they do not use the guard gives to the move, step by step.
+    Never so few that a move would begin and never end.
     """
-    if not mbit or not promised:
-        return grant
-    free = max(0.25 * mbit, mbit - promised) * MBIT
-    return min(grant, 0.8 * free)
+    if not mbit or not taken:
+        return math.inf
+    return max(LEAST * mbit, guard.ROOM * mbit - taken) * MBIT
 
 
 class Sentry:
     """All guards of a host; used from the event loop only."""
 
     def __init__(self, house: House, mbit: float, policy: Hold = Hold(),
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic,
+                 peers: Optional[Peers] = None) -> None:
         self.house = house
         self.policy = policy
         self.clock = clock
+        self.peers = peers or Peers(clock=clock)
         self.device = ""                # of migrations
         self.held: dict[str, Held] = {}         # by move
         self.breaches: tuple[Breach, ...] = ()  # of the last second
@@ -210,6 +214,10 @@ class Sentry:
         """Return whether anybody here was promised anything."""
         return bool(self._watches)
 
+    def cares(self, move: str) -> bool:
+        """Return whether a move must be looked at, for somebody's sake."""
+        return self.watches() or self.peers.watches(move)
+
     def grant(self, given: int, phase: str) -> float:
         """
         Return what a move may use, in bytes/s: no more than the link has.
@@ -220,38 +228,68 @@ class Sentry:
         link = self._mbit or (self._best if phase == "postcopy" else 0.0)
         return min(given, link * MBIT) if link else given
 
-    def promised(self, but: str) -> float:
-        """Return the Mbit/s of the link that VMs here were promised."""
-        return max(sum(each.sla.net_mbit_min.get(way, 0.0)
-                       for each in self.house.residents() if each.name != but)
-                   for way in ("in", "out"))
+    def leaves(self, way: str, but: str = "", at_begin: bool = False) -> float:
+        """
+        Return the bytes/s that VMs here leave to a move, in a direction.
+
+        By what they use; before it begins also what they were promised is
+        left to them, as they may want it as soon as they cannot get it.
+        """
+        taken = 0.0
+        for name, watch in self._watches.items():
+            if name != but and way in watch.promise.net:
+                taken += max(watch.uses(way), at_begin
+                             * watch.promise.net[way])
+        return room(self._mbit, taken)
+
+    def told(self, move: str, vm: str) -> Told:
+        """
+        Return what the source of a move of @vm must know of this host.
+
+        What comes in here for VMs goes the way of the move.
+        """
+        held = self._held(move, Grip(0.0))
+        return Told(self.watches(), tuple(
+            each for each in self.breaches if each.vm != vm
+            and each.what not in held.was.get(each.vm, ())),
+            *(None if math.isinf(each) else each for each in (
+                self.leaves("in", vm), self.leaves("in", vm, True))))
 
     def begins(self, move: str, vm: str, grant: float) -> float:
         """A move begins that may use @grant; return its rate for now."""
-        rate = start_rate(grant, self._mbit, self.promised(vm))
+        rate = min(grant, self.leaves("out", vm, True),
+                   self.peers.leaves(move, True))
         self.held[move] = Held(Grip(rate), self.clock())
         return rate
+
+    def _held(self, move: str, was: Grip) -> Held:
+        """Return a move; of one that is new, @was is set."""
+        held = self.held.setdefault(move, Held(was, self.clock()))
+        if not held.was:
+            held.was = {name: watch.was(held.since)
+                        for name, watch in self._watches.items()}
+        return held
 
     def ended(self, move: str) -> None:
         """Forget a move."""
         self.held.pop(move, None)
+        self.peers.forget(move)
 
-    def decide(self, move: str, vm: str, rate: float,
+    def decide(self, move: str, vm: str, was: Grip,
                seen: Seen) -> tuple[Grip, Act]:
         """
         Return what is to be done with a move of @vm in this second.
 
-        @rate: bytes/s, what was set; for an agent that has just started.
+        @was: what is set; for an agent that has just started.
         """
-        held = self.held.setdefault(move, Held(Grip(rate), self.clock()))
-        if not held.was:
-            held.was = {name: watch.was(held.since)
-                        for name, watch in self._watches.items()}
-        breaches = [each for each in self.breaches
-                    if each.what not in held.was.get(each.vm, ())
-                    and not (each.vm == vm and seen.phase in GONE)]
-        held.grip, act = guard.hold(held.grip, dataclasses.replace(
-            seen, breaches=breaches), self.policy)
+        held = self._held(move, was)
+        here = [each for each in self.breaches
+                if each.what not in held.was.get(each.vm, ())
+                and not (each.vm == vm and seen.phase in GONE)]
+        seen = dataclasses.replace(
+            seen, breaches=[*here, *self.peers.breaches(move)], room=min(
+                self.leaves("out", vm), self.peers.leaves(move)))
+        held.grip, act = guard.hold(held.grip, seen, self.policy)
         if act is not Act.NOTHING:
             LOG.info("move %s: %s, %.1f MiB/s: %s", move, act.value,
                      held.grip.rate / (1 << 20), held.grip.why)

@@ -15,12 +15,13 @@ import re
 import ssl
 import tempfile
 import time
+from pathlib import Path
 from typing import Any, Awaitable, Callable
 
 from aiohttp import web
 
 from wsm import door, pki
-from wsm.agent import hostinfo, launch, samples, stock, taps, vms
+from wsm.agent import hostinfo, launch, other, samples, stock, taps, vms
 from wsm.agent.config import Config
 from wsm.agent.monitor import QmpFailed, QmpGone
 from wsm.agent.mover import Mover
@@ -32,6 +33,7 @@ from wsm.plan.inventory import MAX_COPIED, Host
 from wsm.plan.permit import Forbidden
 from wsm.plan.plain import BadData, from_plain
 from wsm.plan.measured import VmSample
+from wsm.visit import Visitor
 
 LOG = logging.getLogger("wsm-agent")
 MOVE = re.compile(r"[0-9a-f-]{8,64}")
@@ -293,6 +295,8 @@ class Door:
                 self.mover.record(move).peer
                 != request["who"].removeprefix("agent/")):
             raise NotAllowed("this move does not name it")
+        if request.path.endswith("/peer"):
+            return answer({"guard": self.mover.told(move)})
         live = self.mover.live(move)
         if request["who"].startswith("controller/"):
             live.heard = time.monotonic()
@@ -321,7 +325,8 @@ class Door:
                 key_of(data), numbers_of(data, "needs")),
             "perform": lambda: mover.perform(
                 move, text_of(data, "address"), number_of(data, "port"),
-                key_of(data), numbers_of(data, "limits")),
+                key_of(data), numbers_of(data, "limits"),
+                text_of(data, "peer-at")),
             "limits": lambda: mover.limit(move, numbers_of(data, "limits")),
             "cancel": lambda: mover.cancel(move),
             "keep": lambda: mover.keep(move),
@@ -368,14 +373,21 @@ class Door:
             await self.vms.watch()
             await self.sample()
 
+        visitor, sentry = self._visitor(), self.mover.sentry
+        sentry.peers.ask = other.by(visitor, self.config.cluster)
         # A QEMU that does not answer one of them must not stop the others
         tasks = [asyncio.create_task(every(seconds, do)) for seconds, do in (
-            (TICK, self.mover.tick), (TICK, self.mover.sentry.look),
-            (WATCH, watch))]
+            (TICK, self.mover.tick), (TICK, sentry.look),
+            (TICK, sentry.peers.look), (WATCH, watch))]
         yield
         for task in tasks:
             task.cancel()
+        await visitor.close()
         await self.vms.close()
+
+    def _visitor(self) -> Visitor:
+        return Visitor(*(Path(each) for each in (
+            self.config.tls.ca, self.config.tls.cert, self.config.tls.key)))
 
     def app(self) -> web.Application:
         """Return the application."""

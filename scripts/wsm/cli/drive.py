@@ -265,7 +265,7 @@ class Driver:
         self.source.order(f"/move/{self.move.id}/perform",
                           address=self._where["address"],
                           port=self._where["port"], key=self._key,
-                          limits=limits)
+                          limits=limits, peer_at=self.destination.address)
 
     def hand_over(self) -> None:
         """Both write that the guest is the destination's."""

@@ -18,6 +18,10 @@ HAD_IT = 3600.0             # s in which a VM has shown what it can use
 WORSE = 2.0                 # times as slow as before the move
 SLOW_MS = 5.0               # and slower than this
 REQUESTS = 10               # in a second, for a percentile that means something
+ROOM = 0.9                  # of a link, for a move and those who were promised
+LATELY = 30                 # readings that tell what a VM uses,
+OFTEN = 0.9                 # and the part of them that must be under it
+UNHEARD = 10.0              # s in which the other host says nothing
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,15 @@ class Promise:
 class Breach:
     """A promise that is not kept."""
 
-    vm: str
+    vm: str                     # or a host of whose VMs nothing is heard
     what: str                   # "net.in", "net.out", "cpu", "io", "swap"
-    got: float
+    got: float                  # or "unheard": s
     limit: float
 
     def __str__(self) -> str:
+        if self.what == "unheard":
+            return (f"{self.vm} says nothing of its VMs for {self.got:.0f} s, "
+                    f"longer than {self.limit:.0f} s")
         unit = {"net": "Mbit/s", "cpu": "of the time waits", "io": "ms",
                 "swap": "KiB/s"}[self.what.split(".")[0]]
         return (f"{self.vm}: {self.what} {self.got:.3g} {unit}, promised "
@@ -87,9 +94,20 @@ class Watch:
     had: dict[str, float] = field(default_factory=dict)  # way: when it had it
     before: Deque[Reading] = field(
         default_factory=lambda: deque(maxlen=BEFORE))
+    lately: Deque[Mapping[str, float]] = field(     # also during the move
+        default_factory=lambda: deque(maxlen=LATELY))
+
+    def uses(self, way: str) -> float:
+        """Return the Mbit/s that it uses, but for a few seconds."""
+        found = sorted(each.get(way, 0.0) for each in self.lately)
+        return found[int(OFTEN * (len(found) - 1))] if found else 0.0
 
     def breaches(self, now: float, reading: Reading) -> list[Breach]:
         """Return the promises that @reading breaks."""
+        self.lately.append(reading.net)
+        return self._broken(now, reading)
+
+    def _broken(self, now: float, reading: Reading) -> list[Breach]:
         found = self._net(now, reading)
         promise = self.promise
         if promise.wait is not None and reading.wait is not None and (
@@ -135,7 +153,7 @@ class Watch:
     def was(self, now: float) -> frozenset[str]:
         """Return what was broken before the move: not its fault."""
         last = list(self.before)[-3:]
-        sets = [{each.what for each in self.breaches(now, reading)}
+        sets = [{each.what for each in self._broken(now, reading)}
                 for reading in last]
         return frozenset(set.intersection(*sets)) if sets else frozenset()
 
@@ -160,6 +178,7 @@ class Seen:
     speed: float = math.inf     # what it uses now; its rate may be far above
     reads_wait: bool = False    # in post-copy
     breaches: Sequence[Breach] = ()
+    room: float = math.inf      # what others leave of the link, as they are now
 
 
 @dataclass(frozen=True)
@@ -174,6 +193,7 @@ class Grip:
     waits: Optional[float] = None       # reads wait, since
     harm: float = math.inf      # the rate that did harm last,
     harmed: float = -math.inf   # and when it did
+    disk: bool = False          # it is for disks only that it is held
     why: str = ""               # the last change
 
 
@@ -187,9 +207,14 @@ def lowest(seen: Seen, policy: Hold) -> float:
     return min(low, seen.grant)
 
 
+def helps(breach: Breach, phase: str) -> bool:
+    """Return whether a slower move helps: memory is on no disk."""
+    return breach.what != "io" or phase != "ram-precopy"
+
+
 def remember(grip: Grip, seen: Seen, policy: Hold) -> Grip:
     """Return @grip with what was seen."""
-    bad = bool(seen.breaches)
+    bad = any(helps(each, seen.phase) for each in seen.breaches)
     return replace(
         grip, looks=(*grip.looks, bad)[-policy.of:],
         well=None if bad else seen.now if grip.well is None else grip.well,
@@ -202,12 +227,19 @@ def hold(grip: Grip, seen: Seen, policy: Hold) -> tuple[Grip, Act]:
     grip = remember(grip, seen, policy)
     if seen.phase in ("freeze", "completed", "none"):
         return grip, Act.NOTHING
+    if grip.disk and seen.phase == "ram-precopy":
+        return change(grip, seen, seen.grant, "no disk is read or written")
     low = lowest(seen, policy)
     if grip.waits is not None and seen.now - grip.waits >= policy.waits:
         return change(grip, seen, seen.grant, "the guest waits for its disk")
     if sum(grip.looks) >= policy.bad:
         return slower(grip, seen, low, policy)
-    grip = replace(grip, low=None)
+    return well(replace(grip, low=None), seen, low, policy)
+
+
+def well(grip: Grip, seen: Seen, low: float,
+         policy: Hold) -> tuple[Grip, Act]:
+    """Nobody suffers, or not for long."""
     if grip.rate > seen.grant or grip.rate < low:
         return change(grip, seen, min(max(grip.rate, low), seen.grant),
                       "another grant" if grip.rate > seen.grant
@@ -223,9 +255,9 @@ def faster(grip: Grip, seen: Seen, policy: Hold) -> tuple[Grip, Act]:
     Nobody suffers.
 
     What did harm a moment ago would do so again: to go on until it does costs
-    a promise a quarter of all seconds.
+    a promise a quarter of all seconds.  What others use now need not be tried.
     """
-    most = seen.grant
+    most = min(seen.grant, seen.room)
     if seen.now - grip.harmed < policy.probe:
         most = min(most, policy.below * grip.harm)
     rate = min(most, grip.rate + policy.up * seen.grant)
@@ -237,7 +269,8 @@ def change(grip: Grip, seen: Seen, rate: float,
     """Return what is remembered after a change, if it is one."""
     if rate == grip.rate:
         return grip, Act.NOTHING
-    return replace(grip, rate=rate, changed=seen.now, why=why), Act.RATE
+    return replace(grip, rate=rate, changed=seen.now, why=why,
+                   disk=grip.disk and rate < seen.grant), Act.RATE
 
 
 def slower(grip: Grip, seen: Seen, low: float,
@@ -249,8 +282,10 @@ def slower(grip: Grip, seen: Seen, low: float,
     why = "; ".join(map(str, seen.breaches[:3])) or "promises were broken"
     if grip.rate > low:
         rate = min(grip.rate, seen.grant, max(seen.speed, low))
-        return change(replace(grip, low=None, harm=rate, harmed=seen.now),
-                      seen, max(low, rate / 2), why)
+        disk = all(each.what == "io" for each in seen.breaches) and (
+            grip.disk or bool(seen.breaches) and grip.rate >= seen.grant)
+        return change(replace(grip, low=None, harm=rate, harmed=seen.now,
+                              disk=disk), seen, max(low, rate / 2), why)
     since = seen.now if grip.low is None else grip.low
     grip = replace(grip, low=since)
     if seen.phase == "ram-precopy":

@@ -59,6 +59,8 @@ class Hosts:
 class FakeAgent:
     """One of them."""
 
+    address = "b:1"
+
     def __init__(self, hosts: Hosts, side: str) -> None:
         self.hosts = hosts
         self.side = side

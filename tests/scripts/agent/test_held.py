@@ -34,7 +34,7 @@ class HeldTest(FolderTest):
         super().setUp()
         self.set: dict[str, int] = {}
         self.vms = mock.Mock()
-        self.vms.config.state = self.folder
+        self.vms.config.state = self.vms.config.run = self.folder
         self.vms.config.migration.mbit = LINK
         self.vms.residents.return_value = []
         self.vms.monitor = mock.AsyncMock()
@@ -51,6 +51,8 @@ class HeldTest(FolderTest):
         """Let db be there, with a promise."""
         self.vms.residents.return_value = [
             Resident("db", 1, Sla(net_mbit_min={"out": 100.0}))]
+        asyncio.run(self.made.sentry.look())
+        asyncio.run(self.made.sentry.look())
 
     def limit(self, **limits: int) -> None:
         """Give an order."""
@@ -75,8 +77,37 @@ class HeldTest(FolderTest):
             "downtime-limit": 300})
         self.promise()
         self.limit(max_bandwidth=LINK * MBIT)
-        self.assertEqual(self.set["max-bandwidth"], 48 * MBIT)
-        self.assertEqual(self.set["max-postcopy-bandwidth"], 48 * MBIT)
+        self.assertEqual(self.set["max-bandwidth"], 44 * MBIT)
+        self.assertEqual(self.set["max-postcopy-bandwidth"], 44 * MBIT)
+
+    def test_disk(self) -> None:
+        """What hurts disks only is slow for disks only, as long as it does."""
+        self.limit(max_bandwidth=LINK * MBIT)
+        for rate, slow, wanted in ((MBIT, True, (LINK * MBIT, 0, MBIT, MBIT)),
+                                   (2 * MBIT, False, (2 * MBIT, 2 * MBIT, 0,
+                                                      0))):
+            asyncio.run(self.made.set_rate(self.made.record("m"), rate, slow))
+            self.assertEqual(tuple(self.set[name] for name in (
+                "max-bandwidth", "max-postcopy-bandwidth", "bandwidth",
+                "compare-bandwidth")), wanted)
+        self.set.clear()
+        asyncio.run(self.made.set_rate(self.made.record("m"), MBIT))
+        self.assertEqual(set(self.set), {"max-bandwidth",
+                                         "max-postcopy-bandwidth"})
+
+    def test_other_host(self) -> None:
+        """It is asked before the move begins, and after a new start."""
+        peers = self.made.sentry.peers
+        self.perform()
+        self.limit(max_bandwidth=LINK * MBIT)
+        self.made.save(self.made.record("m"), peer="beta", peer_at="b:1")
+        self.follow()
+        peers.ask = mock.AsyncMock(return_value={"watches": True})
+        asyncio.run(peers.look())
+        peers.ask.assert_called_once_with("b:1", "beta", "m")
+        self.assertTrue(self.made.sentry.cares("m"))
+        self.made.close(self.made.record("m"))
+        self.assertFalse(self.made.sentry.cares("m"))
 
     def test_new_grant(self) -> None:
         """At once where nobody is looked after; else not faster at once."""
@@ -96,7 +127,9 @@ class HeldTest(FolderTest):
         self.promise()
         self.limit(max_bandwidth=LINK * MBIT)
         self.perform()
+        self.assertEqual(self.set["max-bandwidth"], 44 * MBIT)
         self.vms.residents.return_value = []
+        asyncio.run(self.made.sentry.look())
         with mock.patch.object(time, "monotonic") as clock:
             for second in range(60):
                 clock.return_value = 1000.0 + second

@@ -2,14 +2,15 @@
 """Tests of the guard of a host, with counters that are made up."""
 
 import asyncio
+import math
 import unittest
 from typing import Any, Optional
 from unittest import mock
 
 from wsm.agent import samples
 from wsm.agent.monitor import QmpGone
-from wsm.agent.sentry import BOUNDS, MBIT, Resident, Sentry, p95, start_rate
-from wsm.plan.guard import Act, Grip, Seen
+from wsm.agent.sentry import BOUNDS, MBIT, Resident, Sentry, p95, room
+from wsm.plan.guard import Act, Breach, Grip, Seen
 from wsm.plan.spec import Sla
 
 PROMISED = Sla(net_mbit_min={"out": 100.0})
@@ -93,19 +94,29 @@ def seen(now: float, phase: str = "disk-precopy") -> Seen:
 class StartTest(unittest.TestCase):
     """With which rate a move begins."""
 
-    def test_rates(self) -> None:
-        """What others were promised is left to them, but for a quarter."""
-        self.assertEqual(start_rate(GRANT, 160.0, 0.0), GRANT)
-        self.assertEqual(start_rate(GRANT, 0.0, 100.0), GRANT)
-        self.assertAlmostEqual(start_rate(GRANT, 160.0, 100.0), 48 * MBIT)
-        self.assertAlmostEqual(start_rate(GRANT, 160.0, 500.0), 32 * MBIT)
-        self.assertEqual(start_rate(MBIT, 160.0, 100.0), MBIT)
+    def test_room(self) -> None:
+        """What is left beside others, but for a tenth, and never nothing."""
+        self.assertEqual(room(160.0, 0.0), math.inf)
+        self.assertEqual(room(0.0, 100.0), math.inf)
+        self.assertAlmostEqual(room(160.0, 100.0), 44 * MBIT)
+        self.assertAlmostEqual(room(160.0, 500.0), 16 * MBIT)
 
-    def test_not_for_itself(self) -> None:
-        """The VM that moves needs nothing of what it leaves."""
-        _, guard = guarded(Resident("db", 1, PROMISED))
+    def test_promised_or_used(self) -> None:
+        """The more of both is left; of others' links by what they say."""
+        house, guard = guarded(Resident("db", 1, PROMISED, ("tap0",)))
+        for _ in range(3):
+            house.second(guard, tap0=20)
         self.assertEqual(guard.begins("m", "db", GRANT), GRANT)
-        self.assertAlmostEqual(guard.begins("m", "web", GRANT), 48 * MBIT)
+        self.assertAlmostEqual(guard.begins("m", "web", GRANT), 44 * MBIT)
+        self.assertAlmostEqual(guard.leaves("out"), 124 * MBIT)
+        self.assertEqual(guard.leaves("in"), math.inf)
+        for _ in range(20):
+            house.second(guard, tap0=120)
+        self.assertAlmostEqual(guard.begins("m", "web", GRANT), 24 * MBIT)
+        self.assertAlmostEqual(guard.leaves("out"), 24 * MBIT)
+        self.assertEqual(guard.begins("m", "web", MBIT), MBIT)
+        with mock.patch.object(guard.peers, "leaves", return_value=2 * MBIT):
+            self.assertEqual(guard.begins("m", "web", GRANT), 2 * MBIT)
 
 
 class LookTest(unittest.TestCase):
@@ -215,7 +226,7 @@ class DecideTest(unittest.TestCase):
         grip, acts = Grip(guard.begins("m", "db", GRANT)), []
         for _ in range(seconds):
             house.second(guard, tap0=during, eth1=155)
-            grip, act = guard.decide("m", moves, GRANT,
+            grip, act = guard.decide("m", moves, Grip(GRANT),
                                      seen(house.now, phase))
             acts.append(act)
         return grip, acts
@@ -255,11 +266,59 @@ class DecideTest(unittest.TestCase):
     def test_new_agent(self) -> None:
         """An agent that has just started goes on from the rate that is set."""
         house, guard = guarded(Resident("db", 1, PROMISED, ("tap0",)))
-        grip, _ = guard.decide("m", "web", 10 * MBIT, seen(house.now))
+        grip, _ = guard.decide("m", "web", Grip(10 * MBIT), seen(house.now))
         self.assertEqual(grip.rate, 10 * MBIT)
         guard.ended("m")
         self.assertEqual(guard.held, {})
         guard.ended("m")
+
+
+class OtherHostTest(unittest.TestCase):
+    """What the destination says, and what the source makes of it."""
+
+    def test_told(self) -> None:
+        """What began with the move, and what its VMs leave of the way in."""
+        wants = Sla(net_mbit_min={"in": 100.0}, cpu_wait_max=0.1)
+        house, guard = guarded(Resident("db", 1, wants, ("tap0",)))
+        house.spent[1] = 0.0, 0.0
+
+        def second(mbit: float, wait: float) -> None:
+            rx, tx = house.wires.get("tap0", (0, 0))
+            house.wires["tap0"] = rx, tx + round(mbit * MBIT)
+            ran, waited = house.spent[1]
+            house.spent[1] = ran + 1.0, waited + wait
+            house.second(guard, eth1=155)
+
+        for _ in range(5):
+            second(110, 0.5)
+        told = guard.told("m", "web")
+        self.assertTrue(told.watches)
+        self.assertEqual(told.breaches, ())     # it waited before
+        self.assertAlmostEqual(told.room or 0, 34 * MBIT)
+        self.assertAlmostEqual(told.begin or 0, 34 * MBIT)
+        second(60, 0.5)
+        told = guard.told("m", "web")
+        self.assertEqual([each.what for each in told.breaches], ["net.in"])
+        self.assertEqual(guard.told("n", "db").breaches, ())
+        self.assertIsNone(guard.told("n", "db").room)
+
+    def test_held_for_there(self) -> None:
+        """Nobody here was promised anything: those there are heeded."""
+        _, guard = guarded()
+        hurt = Breach("far", "net.in", 50.0, 100.0)
+        guard.begins("m", "web", GRANT)
+        with mock.patch.object(guard.peers, "breaches", return_value=[hurt]):
+            for second in range(3):
+                grip, _ = guard.decide("m", "web", Grip(GRANT),
+                                       seen(float(second)))
+        self.assertEqual(grip.rate, GRANT / 2)
+        self.assertIn("far: net.in", grip.why)
+        with mock.patch.object(guard.peers, "leaves",
+                               return_value=0.55 * GRANT):
+            for second in range(3, 30):
+                grip, _ = guard.decide("m", "web", Grip(GRANT),
+                                       seen(float(second)))
+        self.assertAlmostEqual(grip.rate, 0.55 * GRANT)
 
 
 if __name__ == "__main__":

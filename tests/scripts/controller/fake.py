@@ -222,6 +222,11 @@ class FakeAgent:
     home: Journal
     name: str
 
+    @property
+    def address(self) -> str:
+        """Where it is heard."""
+        return f"{self.name}:1"
+
     def get(self, path: str, timeout: float = 1.0, **_: str) -> Any:
         """Look at something."""
         assert timeout > 0
