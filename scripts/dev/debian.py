@@ -29,6 +29,9 @@ PACKAGES = """
 # What checks of our Python code need, and its tests over random input.
 CHECK_PACKAGES = ["mypy", "python3-hypothesis"]
 
+# What tests of the controller's page need; they are skipped without it.
+BROWSER_PACKAGES = ["chromium"]
+
 # What the fuzz target needs.
 FUZZ_PACKAGES = ["clang", "libclang-rt-dev"]
 

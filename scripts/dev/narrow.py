@@ -106,7 +106,7 @@ def use() -> None:
     listing = subprocess.run(["dpkg-query", "-W", "-f", FIELDS], check=True,
                              text=True, stdout=subprocess.PIPE).stdout
     wanted = [*GIVEN, *debian.PACKAGES, *debian.CHECK_PACKAGES,
-              *debian.FUZZ_PACKAGES]
+              *debian.BROWSER_PACKAGES, *debian.FUZZ_PACKAGES]
     partial = FOLDER.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

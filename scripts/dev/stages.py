@@ -59,6 +59,7 @@ def prepare(_run: Run, names: list[str]) -> None:
     with build_lock():
         debian.install(debian.PACKAGES)
         for stage, packages in (("checks", debian.CHECK_PACKAGES),
+                                ("checks", debian.BROWSER_PACKAGES),
                                 ("fuzz", debian.FUZZ_PACKAGES)):
             if stage in names:
                 with contextlib.suppress(Failure):  # that stage says so

@@ -120,6 +120,14 @@ def sign(folder: Path, text: str, cluster: str, kind: str, name: str,
             data=text.encode()).decode("ascii")
 
 
+def bundle(folder: Path, password: str) -> bytes:
+    """Return key, certificate and CA of a folder, as browsers take them."""
+    return openssl(
+        "pkcs12", "-export", "-in", str(folder / "controller.pem"), "-inkey",
+        str(folder / "controller.key"), "-certfile", str(folder / "ca.pem"),
+        "-passout", "stdin", data=f"{password}\n".encode())
+
+
 def client_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     """Return how a controller speaks to agents: TLS 1.3, pinned to the CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -21,7 +21,8 @@ TOOLS = "qemu-wsm"
 TOOLS_FILES = ["COPYING", "README.md", "docs/*.md", "packaging/man/*",
                "packaging/apparmor/*", "packaging/apt/*",
                "packaging/systemd/*", "scripts/wsm/*.py",
-               "scripts/wsm/*/*.py", "scripts/qemu/qmp/*.py",
+               "scripts/wsm/*/*.py", "scripts/wsm/controller/web/*",
+               "scripts/qemu/qmp/*.py",
                "scripts/wsm-*", "scripts/wsmctl", "scripts/virsh-*"]
 
 

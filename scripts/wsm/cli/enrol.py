@@ -4,6 +4,7 @@
 import argparse
 import dataclasses
 import json
+import secrets
 import shlex
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from wsm.plan import toml
 from wsm.plan.plain import to_plain
 
 PORT = "7444"
+BROWSER = "browser.p12"
 
 
 def configuration(args: argparse.Namespace, cluster: str) -> str:
@@ -58,8 +60,10 @@ def add(home: Home, args: argparse.Namespace) -> int:
     program, folder = shlex.split(args.program), args.folder.rstrip("/")
     request = run([*program, "csr", "--key", f"{folder}/controller.key",
                    "--name", args.name], reads=True)
+    # A browser wants the address that it is told to be in the certificate
     certificate = pki.sign(home.folder, request, cluster.name, "controller",
-                           args.name)
+                           args.name,
+                           args.address.rpartition(":")[0].strip("[]"))
     ca = (home.folder / "ca.pem").read_text(encoding="ascii")
     run([*program, "--config", f"{folder}/controller.toml", "install"],
         json.dumps({"config": configuration(args, cluster.name),
@@ -134,10 +138,17 @@ def user(home: Home, args: argparse.Namespace) -> int:
                   0o644)
     Home(str(folder)).save(dataclasses.replace(
         cluster, instance=f"user-{args.name}"))
-    return tell(args.json, f"{folder} is for {args.name}, {args.role}: "
-                f"'wsmctl --home {folder} plan'", {
-                    "user": args.name, "role": args.role,
-                    "folder": str(folder)})
+    text = (f"{folder} is for {args.name}, {args.role}: "
+            f"'wsmctl --home {folder} plan'")
+    made = {"user": args.name, "role": args.role, "folder": str(folder)}
+    if args.browser:
+        made["password"] = secrets.token_hex(8)
+        durable.write(folder / BROWSER, pki.bundle(
+            folder, made["password"]), 0o600)
+        text += (f". {folder / BROWSER} is for a browser, its password is "
+                 f"{made['password']}; let the browser trust {folder}/ca.pem "
+                 "for sites")
+    return tell(args.json, text, made)
 
 
 def options(commands: Any) -> None:
@@ -174,4 +185,6 @@ def options(commands: Any) -> None:
     each.add_argument("name")
     each.add_argument("--role", choices=pki.ROLES, default="viewer")
     each.add_argument("--out", required=True, metavar="FOLDER")
+    each.add_argument("--browser", action="store_true", help=f"{BROWSER}, "
+                      "too: key and certificate for a browser")
     each.set_defaults(act=user)

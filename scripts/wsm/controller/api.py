@@ -7,8 +7,6 @@ Whoever has a controller's certificate could give agents orders anyway, and is
 an admin.
 """
 
-import asyncio
-import contextlib
 import ssl
 from typing import Any, Mapping
 
@@ -16,7 +14,9 @@ from aiohttp import web
 
 from wsm import door, pki
 from wsm.cli.home import HostEntry
-from wsm.controller import because, deeds, metrics, page, shown
+from wsm.controller import because, deeds, metrics, shown
+from wsm.controller.browser import Tokens
+from wsm.controller.face import Face
 from wsm.controller.rounds import (
     LOG, STANDS_BY, Controller, NotNow)
 from wsm.controller.setup import Mode, Settings
@@ -28,12 +28,10 @@ from wsm.plan.spec import ID
 
 STATUS: dict[type[Exception], int] = {
     NotNow: 409, BadData: 400, StoreGone: 503, Deposed: 503}
-HEADERS = {"Content-Security-Policy": page.POLICY, "Cache-Control": "no-store",
-           "X-Content-Type-Options": "nosniff", "Referrer-Policy":
-           "no-referrer"}
 # What a viewer may not do
 ORDERS = {"/v1/apply": "operator", "/v1/cancel": "operator",
-          "/v1/pause": "operator", "/v1/mode": "admin", "/v1/rules": "admin",
+          "/v1/pause": "operator", "/v1/drain": "operator",
+          "/v1/mode": "admin", "/v1/rules": "admin",
           "/v1/rules/remove": "admin", "/v1/hosts": "admin"}
 
 
@@ -55,9 +53,9 @@ def let_in(request: web.Request) -> str:
     needed = "viewer" if looks else ORDERS.get(request.path, "operator")
     if pki.ROLES.index(role) < pki.ROLES.index(needed):
         raise NotAllowed(f"{who} is {role}; this needs {needed}")
-    if not looks and "Origin" in request.headers:
-        raise NotAllowed("a browser gives no orders: whoever made the page "
-                         "could use the certificate in it")
+    if not looks:
+        tokens: Tokens = request.app["tokens"]
+        tokens.check(request)
     return who
 
 
@@ -85,11 +83,6 @@ class Door:
 
     def __init__(self, controller: Controller) -> None:
         self.made = controller
-        self.ending = asyncio.Event()
-
-    async def end(self, _app: web.Application) -> None:
-        """Let go of all who listen."""
-        self.ending.set()
 
     # Looking
 
@@ -205,28 +198,6 @@ class Door:
         return web.Response(body=metrics.exposition(self.made), headers={
             "Content-Type": metrics.CONTENT_TYPE})
 
-    # The page
-
-    async def page(self, _request: web.Request) -> web.Response:
-        """All of it for people."""
-        return web.Response(
-            text=page.whole(self.state(), self.made.ledger.decisions(20)),
-            content_type="text/html", headers=HEADERS)
-
-    async def stream(self, request: web.Request) -> web.StreamResponse:
-        """A line for each round, for as long as somebody listens."""
-        reply = web.StreamResponse(headers={
-            "Content-Type": "text/event-stream", **HEADERS})
-        await reply.prepare(request)
-        last = -1
-        while not self.ending.is_set():
-            if self.made.stats.rounds != last:
-                last = self.made.stats.rounds
-                await reply.write(f"data: {last}\n\n".encode())
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.ending.wait(), 1.0)
-        return reply
-
     # Orders
 
     async def apply(self, request: web.Request) -> web.Response:
@@ -289,6 +260,7 @@ class Door:
         app = web.Application(middlewares=[door.guarded(let_in, STATUS, LOG)],
                               client_max_size=BODY_LIMIT)
         app["cluster"] = self.made.settings.cluster
+        app["tokens"] = Tokens()
         get: dict[str, Handler] = {
             "state": self.see_state, "plan": self.plan,
             "explain": self.explain, "why-not": self.why_not,
@@ -302,23 +274,10 @@ class Door:
                         for name, each in get.items()])
         app.add_routes([web.post(f"/v1/{name}", each)
                         for name, each in post.items()])
-        for path, text, kind in (("/page.css", page.STYLE, "text/css"),
-                                 ("/page.js", page.SCRIPT, "text/javascript")):
-            app.router.add_get(path, fixed(text, kind))
-        app.on_shutdown.append(self.end)
-        app.add_routes([web.get("/", self.page),
-                        web.get("/v1/stream", self.stream),
-                        web.get("/healthz", self.health),
+        Face(self.made, app["tokens"], identity).add_to(app)
+        app.add_routes([web.get("/healthz", self.health),
                         web.get("/metrics", self.metrics)])
         return app
-
-
-def fixed(text: str, kind: str) -> Handler:
-    """Return what answers with a text that never changes."""
-    async def handler(_request: web.Request) -> web.StreamResponse:
-        return web.Response(text=text, content_type=kind, headers=HEADERS)
-
-    return handler
 
 
 def entries_of(data: Mapping[str, Any]) -> dict[str, HostEntry]:

@@ -1,150 +1,114 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One page to look at: hosts with their VMs, what moves, and why.
 
-It is whole without JavaScript.  With it, it follows each round.  All that came
-from an agent is text, whatever it looks like.
+It is whole without JavaScript, as tables.  With it there is a live map.  All
+that came from an agent is text, whatever it looks like.
 """
 
 import time
 from html import escape
-from typing import Any, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Mapping, Sequence
 
+from wsm.controller import livemap
+from wsm.controller.rounds import Controller
 from wsm.plan.inventory import human
 
-BAR = 160                       # pixels
-SQUARE = 14
-COLOURS = ((0.65, "#4a8"), (0.80, "#ca4"), (9e9, "#c54"))
-TITLES = {"cpu": "CPU", "rx": "received", "tx": "sent", "disk": "disk",
-          "memory": "memory"}
+WEB = Path(__file__).parent / "web"
+ROWS = 500                      # of a table; the rest is counted
 POLICY = ("default-src 'none'; style-src 'self'; script-src 'self'; "
           "img-src 'self'; connect-src 'self'; frame-ancestors 'none'; "
           "base-uri 'none'; form-action 'none'")
-STYLE = """
-body { font: 15px/1.4 sans-serif; margin: 1em; color: #222; }
-h1 { font-size: 1.3em; } h2 { font-size: 1.1em; }
-.hosts { display: flex; flex-wrap: wrap; gap: 1em; }
-.host { border: 1px solid #999; border-radius: 4px; padding: .5em; }
-.host.unknown { border-style: dashed; color: #666; }
-.alarm { border-left: 4px solid #c54; padding-left: .5em; }
-table { border-collapse: collapse; } td, th { padding: .1em .6em; text-align: left; }
-th { border-bottom: 1px solid #999; }
-text { font: 11px sans-serif; }
-"""
-SCRIPT = """
-'use strict';
-const source = new EventSource('/v1/stream');
-source.onmessage = async () => {
-    const reply = await fetch('/');
-    if (!reply.ok) { return; }
-    const page = new DOMParser().parseFromString(await reply.text(),
-                                                 'text/html');
-    document.querySelector('main').replaceWith(page.querySelector('main'));
-};
-"""
+WORDS = {"kept": "kept", "short": "less than promised, just now",
+         "broken": "broken", "unknown": "not known"}
+LIVE = """<div id="live" hidden>
+<p id="when"></p><div id="alarms" role="status"></div>
+<div class="bar"><button type="button" id="plan">Plan…</button>
+<button type="button" id="pause">Pause…</button></div>
+<p class="legend">Bars: now; line: peak of the last hour; ring: forecast of the CPU.
+Squares are VMs, sized by memory: filled: promises are kept; “–”: less than promised just now;
+“!”: broken; dashed: nothing known; “→”: it moves. ▲: the host is too hot.</p>
+<div id="map"><div id="boxes"></div><svg id="arrows" aria-hidden="true"></svg></div>
+<section id="detail" aria-live="polite" hidden></section>
+<h2>Moves</h2><ul id="moves"></ul>
+<h2>Decisions</h2><table><thead><tr><th>time</th><th>plan</th><th>mode</th><th></th></tr></thead>
+<tbody id="said"></tbody></table>
+<dialog id="dialog"></dialog></div>"""
 
 
-def colour(part: float) -> str:
-    """Return the colour of how full something is."""
-    return next(name for most, name in COLOURS if part < most)
-
-
-def level(title: str, now: float, peak: float, row: int) -> str:
-    """Return how full something is: a bar, a line at its peak, the number."""
-    y = row * 18
-    width = BAR * min(1.0, max(0.0, now))
-    mark = BAR * min(1.0, max(0.0, peak))
-    return (f'<text x="0" y="{y + 11}">{title}</text>'
-            f'<rect x="60" y="{y}" width="{BAR}" height="13" fill="#eee"/>'
-            f'<rect x="60" y="{y}" width="{width:.0f}" height="13" '
-            f'fill="{colour(now)}"/>'
-            f'<rect x="{60 + mark:.0f}" y="{y}" width="2" height="13" '
-            'fill="#222"/>'
-            f'<text x="{66 + BAR}" y="{y + 11}">{now:.0%}</text>')
-
-
-def parts(host: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
-    """Yield (name, how full, how full at its peak) of what a host has."""
-    for name, load in host["load"].items():
-        unit = host["capacity"][name]
-        if unit > 0 and (name == "cpu" or load["peak"]):
-            yield name, load["now"] / unit, load["peak"] / unit
-    memory = host["host"]["memory"]
-    used = 1 - host["host"]["available"] / max(memory, 1)
-    yield "memory", used, used
-
-
-def squares(names: Sequence[str], row: int,
-            moving: Mapping[str, Any]) -> str:
-    """Return the VMs of a host, each a square with its name."""
-    found = []
-    for number, name in enumerate(names):
-        x = number % 14 * (SQUARE + 3)
-        y = row * 18 + 4 + number // 14 * (SQUARE + 3)
-        fill = "#57c" if name in moving else "#abc"
-        found.append(
-            f'<rect x="{x}" y="{y}" width="{SQUARE}" height="{SQUARE}" '
-            f'fill="{fill}"><title>{escape(name)}</title></rect>')
-    return "".join(found)
-
-
-def host_box(name: str, host: Mapping[str, Any],
-             moving: Mapping[str, Any]) -> str:
-    """Return a host."""
-    rows = list(parts(host))
-    lines = [level(TITLES[each], now, peak, row)
-             for row, (each, now, peak) in enumerate(rows)]
-    height = len(rows) * 18 + 8 + (len(host["vms"]) + 13) // 14 * (SQUARE + 3)
-    known = "host" if host["known"] else "host unknown"
-    state = host["host"].get("state", "active")
-    return (f'<section class="{known}"><h2>{escape(name)} '
-            f'({escape(state if host["known"] else "not heard of")}), '
-            f'{len(host["vms"])} VMs</h2>'
-            f'<svg width="{110 + BAR}" height="{height}" role="img" '
-            f'aria-label="{escape(name)}">{"".join(lines)}'
-            f'{squares(host["vms"], len(rows), moving)}</svg>'
-            f'<div>{escape(", ".join(host["vms"]))}</div></section>')
+def file(name: str) -> str:
+    """Return a file that belongs to the page."""
+    return (WEB / name).read_text("utf-8")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table."""
     if not rows:
         return "<p>none</p>"
-    return ("<table><tr>" + "".join(f"<th>{each}</th>" for each in head)
+    more = len(rows) - ROWS
+    return ("<table><tr>" + "".join(f'<th scope="col">{each}</th>'
+                                    for each in head)
             + "</tr>" + "".join(
-                "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row)
-                + "</tr>" for row in rows) + "</table>")
+                "<tr>" + "".join(f'<td class="text">{escape(cell)}</td>'
+                                 for cell in row)
+                + "</tr>" for row in rows[:ROWS]) + "</table>"
+            + (f"<p>and {more} more</p>" if more > 0 else ""))
+
+
+def rows_of(found: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return rows of columns."""
+    return [dict(zip(found, row)) for row in zip(*found.values())]
+
+
+def host_row(host: Mapping[str, Any], count: int) -> list[str]:
+    """Return a host."""
+    now, peak, soon = host["cpu"]
+    state = str(host["state"]) if host["known"] else "not heard of"
+    return [host["name"], state + ", too hot" * host["hot"],
+            f"{now} %, peak {peak} %, forecast {soon} %",
+            *(f"{host[each]} %" for each in ("memory", "rx", "tx", "disk")),
+            str(count)]
 
 
 def move_row(move: Mapping[str, Any]) -> list[str]:
     """Return a move that is under way."""
-    phase = str(move["now"].get("phase", "begins"))
-    sent = sum(int(disk.get("sent", 0)) for disk in move["now"].get(
-        "disks", [])) + int(move["now"].get("ram", {}).get("transferred", 0))
-    return [move["vm"], f"{move['source']} → {move['destination']}", phase,
-            f"{human(sent)} of about {human(move.get('expected_bytes', 0))}",
-            move["why"]]
+    rest = move["rest"]
+    return [move["vm"], f"{move['from']} → {move['to']}", move["phase"],
+            f"{human(move['sent'])} of about {human(move['bytes'])}",
+            f"{human(move['rate'])}/s",
+            "not known" if rest is None else f"{rest} s", move["why"]]
 
 
-def main(state: Mapping[str, Any], decisions: Sequence[Any]) -> str:
-    """Return what changes from round to round."""
-    moving = {move["vm"]: move for move in state["moves"]}
-    told = [f'<p class="alarm">{escape(each["text"])}</p>'
-            for each in state["alarms"]]
-    if state["problem"]:
-        told.append(f'<p class="alarm">{escape(state["problem"])}</p>')
-    boxes = "".join(host_box(name, host, moving)
-                    for name, host in state["hosts"].items())
-    rows = [[clock(each.at), str(each.id), each.mode, each.text]
-            for each in decisions]
-    return (f"<main><h1>{escape(state['cluster'])}: mode "
-            f"{escape(state['mode'])}{', paused' * state['paused']}</h1>"
-            f"<p>{clock(state['now'])}, {escape(state['name'])}</p>"
-            + "".join(told) + f'<div class="hosts">{boxes}</div>'
-            "<h2>Moves</h2>" + table(("VM", "from, to", "phase", "sent",
-                                      "why"), [move_row(move) for move
-                                               in state["moves"]])
-            + "<h2>Decisions</h2>" + table(("time", "plan", "mode", ""), rows)
-            + "</main>")
+def tables(made: Controller) -> str:
+    """Return all as tables."""
+    hosts, vms = livemap.hosts(made), rows_of(livemap.vms(made))
+    names, count = hosts["name"], [0] * len(hosts["name"])
+    for vm in vms:
+        count[vm["host"]] += 1
+    order = {"broken": 0, "short": 1}
+    vms.sort(key=lambda vm: order.get(vm["sla"], 2))
+    rows = [host_row(host, vms) for host, vms in zip(rows_of(hosts), count)]
+    rows.sort(key=lambda row: "hot" not in row[1])
+    return ("<h2>Moves</h2>" + table(
+        ("VM", "from, to", "phase", "sent", "rate", "left", "why"),
+        [move_row(move) for move in livemap.moves(made)])
+        + "<h2>Hosts</h2>" + table(
+            ("host", "state", "CPU", "memory", "received", "sent", "disk",
+             "VMs"), rows)
+        + "<h2>VMs</h2>" + table(("VM", "host", "memory", "promises"), [
+            [vm["name"], names[vm["host"]], human(vm["ram"] << 20),
+             WORDS[vm["sla"]]] for vm in vms])
+        + "<h2>Decisions</h2>" + table(("time", "plan", "mode", ""), [
+            [clock(each.until), str(each.id), each.mode, each.text]
+            for each in livemap.decisions(made)]))
+
+
+def main(made: Controller) -> str:
+    """Return what changes from round to round, without JavaScript."""
+    told = "".join(f'<p class="alarm">{escape(text)}</p>' for text in (
+        *(text for _, _, text in made.ledger.alarms()), made.problem) if text)
+    return (f'<div id="rows"><p>{clock(made.clock())}, '
+            f"{escape(made.settings.name)}</p>{told}{tables(made)}</div>")
 
 
 def clock(at: float) -> str:
@@ -152,11 +116,16 @@ def clock(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def whole(state: Mapping[str, Any], decisions: Sequence[Any]) -> str:
+def whole(made: Controller) -> str:
     """Return the page."""
+    name = escape(made.settings.cluster)
     return ("<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">"
-            f"<title>{escape(state['cluster'])}</title>"
-            '<link rel="stylesheet" href="/page.css">'
+            '<meta name="viewport" content="width=device-width">'
+            f'<title>{name}</title><link rel="stylesheet" href="/page.css">'
+            '<link rel="icon" href="/icon.svg">'
             '<noscript><meta http-equiv="refresh" content="10"></noscript>'
-            '<script src="/page.js" defer></script></head><body>'
-            + main(state, decisions) + "</body></html>")
+            '<script src="/page.js" defer></script></head><body><main>'
+            f'<h1 id="title">{name}: mode {made.mode().value}'
+            f'{", paused" * made.paused()}</h1>{LIVE}'
+            '<details id="tables" open><summary>As tables</summary>'
+            f"{main(made)}</details></main></body></html>")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from wsm.cli import outlook
-from wsm.controller import shown
+from wsm.controller import draining, shown
+from wsm.controller.chronicle import Chronicle
 from wsm.controller.collector import Collector
 from wsm.controller.executor import Ended, Executor, stays
 from wsm.controller.journal import Entry, Journal
@@ -65,6 +66,7 @@ class Controller:
         self.clock = clock
         self.past = Past()
         self.stats = Stats()
+        self.chronicle = Chronicle()
         self.since = 0.0                # when it has become the leader
         self._term = 0                  # of which it remembers others' deeds
         self.problem = ""
@@ -156,6 +158,8 @@ class Controller:
         now = self.clock()
         entries, rules = self.ledger.hosts(), self.ledger.rules()
         await self.collector.round(now, entries, rules, self.executor.flights)
+        draining.mark(self.fleet, self.store)
+        self.chronicle.note(self.fleet)
         for ended in self.executor.ended():
             self._landed(ended)
         self.executor.take_up()

@@ -76,6 +76,7 @@ class Hosts:
     refuse: str = ""
     hold: threading.Event = field(default_factory=threading.Event)
     seq: int = 0
+    figures: Mapping[str, Any] = field(default_factory=lambda: {"phase": "x"})
 
     def __post_init__(self) -> None:
         self.hold.set()         # cleared: moves do not go on
@@ -129,7 +130,7 @@ class Hosts:
         if side == "source" and self.hold.is_set():
             found.world = (goes_on(found.world) or [found.world])[0]
         self._follow(found)
-        return {"end": to_plain(end), "figures": {"phase": "x"}}
+        return {"end": to_plain(end), "figures": self.figures}
 
     def _follow(self, move: FakeMove) -> None:
         """The VM is where the files say."""

@@ -5,14 +5,10 @@ import asyncio
 import contextlib
 import io
 import json
-import shutil
-import ssl
-import tempfile
 import threading
-import unittest
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Coroutine, Optional
+from typing import Any, Optional
 from unittest import mock
 
 from wsm import pki
@@ -20,130 +16,19 @@ from wsm.cli import console
 from wsm.cli.agents import AgentSaid, NoAnswer
 from wsm.cli.home import HostEntry
 
-from tests.scripts.certified import Certified
+from tests.scripts.controller.doorstep import Cluster, Served, listen
 
 try:
     # pylint: disable=ungrouped-imports
     from wsm.controller import api, asking, service, setup
-    from wsm.controller.rounds import Controller
-    from wsm.controller.setup import Settings, Tls
-    from tests.scripts.controller.fake import Clock, Hosts, controller
 
     from aiohttp import web
 except ImportError:
-    PRESENT = False
-else:
-    PRESENT = True
-
-TIMEOUT = 20.0
+    pass
 
 
-class Loop:
-    """An event loop in a thread."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever,
-                                       daemon=True)
-        self.thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run something in it."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(
-            TIMEOUT)
-
-    def close(self) -> None:
-        """End it."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
-
-
-async def listen(app: "web.Application", context: ssl.SSLContext) -> Any:
-    """Serve; return (runner, port)."""
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    return runner, runner.addresses[0][1]
-
-
-@unittest.skipUnless(PRESENT and shutil.which("openssl"),
-                     "python3-aiohttp, python3-prometheus-client are needed")
-class Cluster(Certified):
-    """A CA, and certificates of everybody."""
-
-    loop: Loop
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        """Make them once."""
-        super().setUpClass()
-        for file, kind, name, role in (
-                ("c1", "controller", "c1", ""), ("alpha", "agent", "alpha", ""),
-                ("viewer", "user", "vi", "viewer"),
-                ("operator", "user", "op", "operator")):
-            cls.certificate(file, kind, name, role)
-        cls.loop = Loop()
-        cls.addClassCleanup(cls.loop.close)
-
-    @classmethod
-    def settings(cls, name: str = "c1") -> "Settings":
-        """Return settings with a certificate."""
-        return Settings("c1", "test", tls=Tls(
-            str(cls.home.folder / "ca.pem"), str(cls.folder / f"{name}.pem"),
-            str(cls.folder / f"{name}.key")))
-
-
-class ApiTest(Cluster):
+class ApiTest(Served):
     """One controller of hosts that are not there."""
-
-    clock: "Clock"
-    hosts: "Hosts"
-    made: "Controller"
-    port: int
-
-    def setUp(self) -> None:
-        self.clock, self.hosts = Clock(), Hosts(("alpha", "beta"))
-        self.hosts.add("db1", "alpha", 0.1)
-        self.hosts.add("web", "alpha", 0.9)
-        store = tempfile.TemporaryDirectory()   # pylint: disable=R1732
-        self.addCleanup(store.cleanup)
-        self.made = controller(self.hosts, f"{store.name}/c.db", self.clock)
-        self.addCleanup(self.made.store.close)
-        self.addCleanup(self.made.leader.give)
-        self.addCleanup(self.made.executor.stop, TIMEOUT)
-        runner, self.port = self.loop.run(listen(
-            api.Door(self.made).app(), api.tls(self.settings())))
-        self.addCleanup(lambda: self.loop.run(runner.cleanup()))
-        self.home.put_controller("c1", f"127.0.0.1:{self.port}")
-
-    def rounds(self, count: int) -> None:
-        """Let time go on."""
-        async def once() -> None:
-            await self.made.once()
-            await self.made.collector.settled()
-
-        for _ in range(count):
-            self.clock.now += 10.0
-            self.hosts.seq += 1
-            self.loop.run(once())
-
-    def heat(self) -> None:
-        """Let alpha be hot."""
-        self.hosts.vms["db1"].cpu = 2.4
-        self.rounds(15)
-
-    def ask(self, file: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Ask with another certificate; return (status, answer)."""
-        connection = self.connection(file, self.port)
-        connection.request("GET" if body is None else "POST", path,
-                           body if body is None or isinstance(body, bytes)
-                           else json.dumps(body))
-        reply = connection.getresponse()
-        text = reply.read()
-        connection.close()
-        return reply.status, (json.loads(text) if b"json" in (
-            reply.headers["Content-Type"].encode()) else text.decode())
 
     def ctl(self, *words: str, home: Optional[str] = None) -> tuple[int, str]:
         """Type a command; return status and all that it says."""
@@ -296,6 +181,13 @@ class ApiTest(Cluster):
         status, text = self.ctl("mode", "auto", home=folder)
         self.assertEqual(status, 1)
         self.assertIn("user/eve is viewer; this needs admin", text)
+        found = json.loads(self.expect(0, "", "controller", "user", "bob",
+                                       "--browser", "--json", "--out",
+                                       f"{folder}2"))
+        said = pki.openssl("pkcs12", "-in", f"{folder}2/browser.p12",
+                           "-passin", f"pass:{found['password']}", "-nodes")
+        self.assertEqual(said.count(b"BEGIN CERTIFICATE"), 2)
+        self.assertIn(b"BEGIN PRIVATE KEY", said)
 
     def test_metrics(self) -> None:
         """Prometheus' format, with the figures of hosts."""
@@ -316,8 +208,9 @@ class ApiTest(Cluster):
         self.made.store.alarm("host beta", "<script>alert(1)</script>")
         status, text = self.ask("viewer", "/")
         self.assertEqual(status, 200)
-        for word in ("<svg", "alpha", "db1", "alpha&#x27;s CPU demand",
-                     "&lt;script&gt;alert(1)", "<noscript>"):
+        for word in ("<td class=\"text\">alpha</td>", "db1",
+                     "alpha&#x27;s CPU demand", "&lt;script&gt;alert(1)",
+                     "<noscript>"):
             self.assertIn(word, text)
         self.assertNotIn("<script>alert", text)
         document = HTMLParser()
@@ -335,13 +228,95 @@ class ApiTest(Cluster):
         self.assertEqual(reply.readline() + reply.readline(),
                          b"\ndata: 1\n")
 
+    def order(self, file: str, headers: dict[str, str],
+              path: str = "/v1/pause") -> tuple[int, str]:
+        """Send an order as a browser does; return (status, what is wrong)."""
+        connection = self.connection(file, self.port)
+        connection.request("POST", path, '{"on": true}', headers)
+        reply = connection.getresponse()
+        return reply.status, json.loads(reply.read()).get("text", "")
+
     def test_browser(self) -> None:
         """A page of somebody else cannot use a browser's certificate."""
-        connection = self.connection("c1", self.port)
-        connection.request("POST", "/v1/mode", '{"mode": "observe"}',
-                           {"Origin": "https://example.org"})
-        self.assertEqual(connection.getresponse().status, 403)
-        self.assertEqual(self.made.mode().value, "auto")
+        self.rounds(1)
+        here = f"127.0.0.1:{self.port}"
+        token = {file: self.ask(file, "/v1/me")[1]["token"]
+                 for file in ("operator", "viewer", "c1")}
+        good = {"Origin": f"https://{here}", "Sec-Fetch-Site": "same-origin",
+                "X-Wsm-Token": token["operator"]}
+        cases: list[tuple[str, dict[str, str], str]] = [
+            ("operator", {"Origin": "https://example.org"}, "else"),
+            ("operator", {"Origin": "null"}, "else"),
+            ("operator", {"Origin": ""}, "else"),
+            ("operator", {"Origin": f"https://{here}.example.org"}, "else"),
+            ("operator", {"Sec-Fetch-Site": "cross-site"}, "else"),
+            ("operator", {"Sec-Fetch-Site": "same-site"}, "else"),
+            ("operator", {"X-Wsm-Token": ""}, "load it again"),
+            ("operator", {"X-Wsm-Token": "\xfc"}, "load it again"),
+            ("operator", {"X-Wsm-Token": token["c1"]}, "load it again"),
+            ("operator", {"X-Wsm-Token": token["viewer"]}, "load it again"),
+            ("c1", {}, "load it again"),
+            ("viewer", {"X-Wsm-Token": token["viewer"]}, "is viewer"),
+            ("operator", {"Content-Type": "text/plain; charset=x"},
+             "form")]
+        for file, changed, words in cases:
+            status, text = self.order(file, {**good, **changed})
+            self.assertEqual(status, 403, f"{file} {changed}")
+            self.assertIn(words, text)
+        for left in good:
+            status, text = self.order("operator", {
+                key: value for key, value in good.items() if key != left})
+            self.assertEqual(status, 200 if left == "Sec-Fetch-Site" else 403,
+                             left)
+        self.assertEqual(self.order("operator", good)[0], 200)
+        self.assertTrue(self.made.paused())
+        self.assertEqual(self.order("operator", good, "/v1/mode")[0], 403)
+
+    def test_drain(self) -> None:
+        """A host that is to be emptied is, until that is taken back."""
+        self.rounds(15)
+        self.expect(0, "mode ask", "mode", "ask")
+        status, said = self.ask("operator", "/v1/drain", {"host": "x",
+                                                          "on": True})
+        self.assertEqual((status, said["code"]), (409, "NotNow"))
+        for body in ({"host": 1, "on": True}, {"host": "alpha", "on": 1}):
+            self.assertEqual(self.ask("operator", "/v1/drain", body)[0], 400)
+        order = {"host": "alpha", "on": True}
+        self.assertEqual(self.ask("viewer", "/v1/drain", order)[0], 403)
+        self.assertEqual(self.ask("operator", "/v1/drain", order)[0], 200)
+        self.rounds(1)
+        plan = self.ask("viewer", "/v1/plan")[1]
+        self.assertEqual({(step["from"], step["to"]) for step
+                          in plan["steps"]}, {("alpha", "beta")})
+        found = self.ask("viewer", "/v1/map")[1]
+        self.assertEqual(found["hosts"]["drains"], [1, 0])
+        self.assertEqual(self.ask("operator", "/v1/drain", {
+            **order, "on": False})[0], 200)
+        self.rounds(1)
+        self.assertEqual(self.ask("viewer", "/v1/plan")[1]["steps"], [])
+
+    def test_history(self) -> None:
+        """Charts of ten minutes and of a day; what was not heard is a gap."""
+        self.rounds(3)
+        self.hosts.silent.add("alpha")
+        self.rounds(2)
+        self.hosts.silent.clear()
+        self.rounds(1)
+        for kind, name in (("host", "alpha"), ("vm", "db1")):
+            status, found = self.ask("viewer",
+                                     f"/v1/history?{kind}={name}&span=600")
+            self.assertEqual((status, found["step"]), (200, 10))
+            points = found["series"]["cpu"]
+            self.assertEqual(len(points), 60)
+            self.assertEqual([each is None for each in points[-5:]],
+                             [False, False, True, True, False], kind)
+            day = self.ask("viewer", f"/v1/history?{kind}={name}"
+                           "&span=86400")[1]["series"]["cpu"]
+            self.assertAlmostEqual(day[-1], points[-1], 3)
+        for path, status in (("host=alpha&span=7", 400), ("host=no", 409),
+                             ("vm=no", 409), ("", 409)):
+            self.assertEqual(self.ask("viewer", f"/v1/history?{path}")[0],
+                             status, path)
 
     def test_install(self) -> None:
         """What 'controller add' writes is a configuration that works."""
