@@ -99,11 +99,12 @@ def compare(_home: Home, args: argparse.Namespace) -> int:
 
 def scale(_home: Home, args: argparse.Namespace) -> int:
     """Say how long a round of a large fleet takes."""
-    found = crowd.measure(args.hosts, args.vms, args.rounds, args.seed)
+    found = crowd.measure(crowd.world(args.hosts, args.vms, args.seed,
+                                      args.load), args.rounds, args.hot)
     if args.json:
         say_json(dataclasses.asdict(found))
     else:
-        say(f"{args.hosts} hosts, {args.vms} VMs, {found.hot} hot at first, "
+        say(f"{args.hosts} hosts, {args.vms} VMs, {found.hot:.0f} of them hot, "
             f"{args.rounds} rounds, {found.moves} moves: a round takes "
             f"{found.median:.3f} s of a CPU (p99 {found.p99:.3f}, most "
             f"{found.most:.3f}), {human(found.memory)} of memory; "
@@ -136,6 +137,9 @@ def options(commands: Any) -> None:
     each = verbs.add_parser("scale", help="how long a round takes")
     each.add_argument("--hosts", type=int, default=5000)
     each.add_argument("--vms", type=int, default=100000)
-    each.add_argument("--rounds", type=int, default=60)
+    each.add_argument("--load", type=float, default=crowd.LOAD)
+    each.add_argument("--hot", type=float, default=0.02,
+                      help="what part of the hosts is too hot, at least")
+    each.add_argument("--rounds", type=int, default=200)
     each.add_argument("--seed", type=int, default=1)
     each.set_defaults(act=scale)

@@ -182,7 +182,7 @@ class Intake:
         guest = self.fleet.guests.get(vm)
         if guest is None:
             guest = self.fleet.add_guest(use, spec, needs)
-        guest.use, guest.spec, guest.needs = use, spec, needs
+        self.fleet.describe(guest, use, spec, needs)
         guest.copies = {name for name, copies in self.copies.items()
                         if any(copy.vm == vm for copy in copies)}
         now = self.fleet.now

@@ -6,6 +6,7 @@ its successor finds that in the journal.
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections import Counter
@@ -165,8 +166,12 @@ class Controller:
         self.executor.take_up()
         begun = time.monotonic()
         self.fleet.flights = self._flights()
-        decision = planner.decide(self.fleet, self.policy, self.past,
-                                  self.cost)
+        gc.disable()            # to look at all there is takes longer than this
+        try:
+            decision = planner.decide(self.fleet, self.policy, self.past,
+                                      self.cost)
+        finally:
+            gc.enable()
         self.stats.seconds = time.monotonic() - begun
         self.stats.rounds += 1
         self._watch(decision, now)

@@ -105,9 +105,11 @@ class Booked:
 
         @add are the peaks of a VM that comes.
         """
-        capacity = self.fleet.nodes[host].capacity
-        return max((peak + plus) / (capacity[each] or math.inf) for peak, plus,
-                   each in zip(self.peaks(host), add, RESOURCES))
+        most, units = 0.0, self.fleet.nodes[host].capacity
+        for each, peak, plus in zip(RESOURCES, self.peaks(host), add):
+            if unit := units[each]:
+                most = max(most, (peak + plus) / unit)
+        return most
 
     def is_honest(self, name: str) -> bool:
         """Whether a host says no less than its VMs use together."""

@@ -8,6 +8,7 @@ al., NSDI 2007).
 """
 
 import enum
+import functools
 from dataclasses import dataclass
 from typing import Iterator
 
@@ -59,7 +60,7 @@ class Spot:
     words: str = ""             # RULE and goals: what is wrong
     seen: float = 0.0           # as now, but with what is leaving
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Names it: "host.cpu alpha", "sla.tx db1", "drain alpha"."""
         what = self.kind.value + (f".{self.resource}" if self.resource else "")
@@ -100,6 +101,8 @@ def is_hot(series: Series, unit: float, limit: Limit, hot: Hot,
 
     @unit is what limits are parts of.  @guess: it must also be to come.
     """
+    if not series.was_over(limit.limit * unit, hot.newest):
+        return None
     recent = series.recent(hot.of)
     over = sum(value > limit.limit * unit for value in recent)
     if over < hot.over:
@@ -143,7 +146,8 @@ def sign_spots(booked: Booked, name: str, node: Node,
     """
     if booked.leaving(name):
         return
-    over = sum(value > hot.swap for value in node.swap.recent(hot.of))
+    over = (node.swap.was_over(hot.swap, hot.newest)
+            and sum(value > hot.swap for value in node.swap.recent(hot.of)))
     if over >= hot.over:
         yield Spot(Kind.HOST, name, "swap", node.swap.now, node.swap.now, over,
                    hot.of, node.swap.now > hot.swap_hard, 0.0)
@@ -159,13 +163,13 @@ def sign_spots(booked: Booked, name: str, node: Node,
 def health_spots(name: str, node: Node, hot: Hot) -> Iterator[Spot]:
     """Yield a host that is to be emptied."""
     health = node.signs.get("health")
-    recent = health.recent(hot.of) if health else []
-    under = sum(value < hot.health for value in recent)
-    if under >= hot.over and health and health.now < hot.health:
-        yield Spot(Kind.HEALTH, name, "", health.now, health.now, under,
-                   hot.of, True, 0.0, sign="health")
-    else:
-        yield from drain_spots(name, node)
+    if health and health.now < hot.health:
+        under = sum(value < hot.health for value in health.recent(hot.of))
+        if under >= hot.over:
+            yield Spot(Kind.HEALTH, name, "", health.now, health.now, under,
+                       hot.of, True, 0.0, sign="health")
+            return
+    yield from drain_spots(name, node)
 
 
 def drain_spots(name: str, node: Node) -> Iterator[Spot]:
@@ -176,10 +180,8 @@ def drain_spots(name: str, node: Node) -> Iterator[Spot]:
                          "VMs")
 
 
-def guest_spots(booked: Booked, guest: Guest, policy: Policy) -> Iterator[Spot]:
-    """Yield what of its promises a VM does not get, unless a move is on."""
-    if booked.leaving(guest.use.host):
-        return
+def guest_spots(guest: Guest, policy: Policy) -> Iterator[Spot]:
+    """Yield what of its promises a VM does not get."""
     sla, hot = guest.spec.sla, policy.hot
     where = (guest.use.name, getattr(policy.relief.weights, sla.class_))
     for resource, series in guest.lacks.items():
@@ -212,22 +214,34 @@ def misplaced(fleet: Fleet, book: Book, vm: str) -> str:
 
 def rule_spots(fleet: Fleet, booked: Booked, book: Book) -> Iterator[Spot]:
     """Yield each VM that is where it must not be, and does not leave."""
-    named = set(book.of) | {name for name, guest in fleet.guests.items()
-                            if guest.spec.placement.pin}
-    for vm in sorted(named & set(fleet.guests) - booked.flying):
-        if why := misplaced(fleet, book, vm):
+    for vm in sorted((book.suspects() | fleet.pinned) - booked.flying):
+        if vm in fleet.guests and (why := misplaced(fleet, book, vm)):
             yield Spot(Kind.RULE, fleet.guests[vm].use.host, "", 1.0, 1.0, 1,
                        1, False, 0.0, vm, words=why)
 
 
-def host_and_guest_spots(fleet: Fleet, booked: Booked, name: str,
+def uneasy_guests(fleet: Fleet, booked: Booked) -> dict[str, list[Guest]]:
+    """
+    Return the VMs that may lack something, by host.
+
+    While a VM leaves a host it is not known what the others will lack.
+    """
+    found: dict[str, list[Guest]] = {}
+    for vm in sorted(fleet.uneasy):
+        guest = fleet.guests.get(vm)
+        if guest and not booked.leaving(guest.use.host):
+            found.setdefault(guest.use.host, []).append(guest)
+    return found
+
+
+def host_and_guest_spots(booked: Booked, name: str, guests: list[Guest],
                          policy: Policy) -> Iterator[Spot]:
-    """Yield all that is wrong with a host and its VMs, once each."""
-    node, seen = fleet.nodes[name], set()
+    """Yield all that is wrong with a host and @guests on it, once each."""
+    node, seen = booked.fleet.nodes[name], set()
     for spot in (*host_spots(booked, name, node, policy.hot),
                  *sign_spots(booked, name, node, policy.hot),
-                 *(each for vm in sorted(node.guests) for each
-                   in guest_spots(booked, fleet.guests[vm], policy))):
+                 *(each for guest in guests
+                   for each in guest_spots(guest, policy))):
         if spot.key not in seen:
             seen.add(spot.key)
             yield spot
@@ -237,12 +251,14 @@ def spots(fleet: Fleet, booked: Booked, policy: Policy,
           book: Book) -> list[Spot]:
     """Return all hot spots, the worst first."""
     found = list(rule_spots(fleet, booked, book))
+    uneasy = uneasy_guests(fleet, booked)
     for name, node in fleet.nodes.items():
         if not fleet.is_known(name, policy.hot.stale):
             found += drain_spots(name, node)
             continue
         whole = list(health_spots(name, node, policy.hot))
         # Where all go, nothing else is to be done
-        found += whole or host_and_guest_spots(fleet, booked, name, policy)
+        found += whole or host_and_guest_spots(
+            booked, name, uneasy.get(name, []), policy)
     return sorted(found, key=lambda spot: (not spot.hard, -spot.weight,
                                            -spot.now, spot.key))

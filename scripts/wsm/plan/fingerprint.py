@@ -6,6 +6,7 @@ arrive without a word.  So both are read by QMP and compared before the first
 byte is sent.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Iterator, Mapping
@@ -73,11 +74,13 @@ SAME_LINE = "start both with the same command line"
 SAME_QEMU = "install the same qemu-wsm on both hosts"
 
 
+@functools.lru_cache(64)
 def series(version: str) -> str:
     """Return major.minor of a version."""
     return ".".join(version.split(".")[:2])
 
 
+@functools.lru_cache(64)
 def wsm_version(package: str) -> str:
     """Return the version of qemu-wsm in what a QEMU says of itself."""
     found = re.search(r"qemu-wsm ([0-9.]+)", package)

@@ -11,7 +11,7 @@ from typing import Mapping
 
 from wsm.plan.inventory import Host, VmUse
 from wsm.plan.ruling import Rule
-from wsm.plan.series import Series
+from wsm.plan.series import RING, Series
 from wsm.plan.spec import Spec
 
 # What VMs share on a host, in cores, bytes/s, bytes/s, and time (1: all)
@@ -98,6 +98,10 @@ class Fleet:
     flights: dict[str, Flight] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     local: float = 0.0          # s since Monday began, as people there have it
+    # Nobody need look at VMs that have lacked nothing lately (what is promised
+    # anew counts from then on), or that may be on any host
+    uneasy: dict[str, float] = field(default_factory=dict)  # VM: lacked when
+    pinned: set[str] = field(default_factory=set)
 
     def add_host(self, host: Host, disk: float = 1.0) -> Node:
         """Let a host join; return it."""
@@ -116,7 +120,15 @@ class Fleet:
                       {each: Series(self.interval) for each in promise})
         self.guests[use.name] = guest
         self.nodes[use.host].guests.add(use.name)
+        self.describe(guest, use, spec, needs)
         return guest
+
+    def describe(self, guest: Guest, use: VmUse, spec: Spec,
+                 needs: Mapping[str, int]) -> None:
+        """A VM is so now."""
+        guest.use, guest.spec, guest.needs = use, spec, needs
+        (self.pinned.add if spec.placement.pin else self.pinned.discard)(
+            use.name)
 
     def move(self, vm: str, to: str) -> None:
         """
@@ -165,9 +177,23 @@ class Fleet:
         """Take a sign of a VM; return whether it was believed."""
         if not 0.0 <= value <= GUEST_SIGNS[name] or math.isinf(value):
             return False
-        self.guests[vm].signs.setdefault(name, Series(self.interval)).add(
+        guest = self.guests[vm]
+        guest.signs.setdefault(name, Series(self.interval)).add(
             self.now, value)
+        self._note(vm, value > guest.spec.sla.signs.get(name, math.inf))
         return True
+
+    def take_lack(self, vm: str, name: str, value: float) -> None:
+        """Take what a VM lacks of a resource that it was promised."""
+        self.guests[vm].lacks[name].add(self.now, value)
+        self._note(vm, value > 0.0)
+
+    def _note(self, vm: str, lacks: bool) -> None:
+        if lacks:
+            self.uneasy[vm] = self.now
+        elif (vm in self.uneasy and self.now - self.uneasy[vm]
+              > (RING + 1) * self.interval):
+            del self.uneasy[vm]
 
     def is_known(self, name: str, stale: float) -> bool:
         """Whether a host was heard of lately, in @stale intervals."""

@@ -32,6 +32,8 @@ def of_host(past: Past, host: str, now: float, policy: Policy) -> str:
 
 def of_vm(past: Past, vm: str, now: float, policy: Policy) -> str:
     """Return why a VM does not move by itself, "" if it may."""
+    if vm not in past.trips:
+        return ""
     span = policy.calm.memory
     count = past.returns(vm, now, span)
     if count >= policy.breaker.back:

@@ -31,6 +31,7 @@ class Leaving:
     booked: Booked
     book: Book
     reasons: Reasons = field(default_factory=Reasons)
+    _shut: dict[str, str] = field(default_factory=dict)     # host: fuse
 
     def share(self, guest: Guest, spot: Spot) -> float:
         """Return how much of the trouble would go with a VM, 0 to 1."""
@@ -62,6 +63,8 @@ class Leaving:
     def is_shut(self, guest: Guest, seconds: float = 0.0) -> str:
         """Return which window of a VM is against a move in @seconds."""
         sla, at = guest.spec.sla, self.fleet.local + seconds
+        if not (sla.move_window or sla.move_never):
+            return ""
         told = f"it is {window.name_of(at)}"
         if seconds:
             told = f"the move would end {window.name_of(at)}"
@@ -109,8 +112,11 @@ class Leaving:
         name, now = guest.use.name, self.fleet.now
         if guest.spec.placement.mode is Mode.ASK:
             return "placement.mode is ask"
-        return (fuse.of_host(self.past, spot.host, now, self.policy)
-                or fuse.of_vm(self.past, name, now, self.policy))
+        if spot.host not in self._shut:
+            self._shut[spot.host] = fuse.of_host(self.past, spot.host, now,
+                                                 self.policy)
+        return (self._shut[spot.host] or fuse.of_vm(
+            self.past, name, now, self.policy))
 
     def movable(self, spot: Spot, asking: bool) -> list[Guest]:
         """

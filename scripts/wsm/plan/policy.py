@@ -56,6 +56,11 @@ class Hot:
     health: float = 0.3         # under it, a host is emptied
     stale: float = 3.0          # intervals without a sample: nothing is known
 
+    @property
+    def newest(self) -> int:
+        """Of so many of the newest samples one is over, or it is not hot."""
+        return self.of - self.over + 1
+
 
 @dataclass(frozen=True)
 class Relief:

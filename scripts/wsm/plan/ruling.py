@@ -76,7 +76,7 @@ class Book:
 
     def __init__(self, rules: Sequence[Rule], hosts: Callable[[str], Host],
                  where: Where) -> None:
-        self.hosts, self.where = hosts, where
+        self.hosts, self.where, self.rules = hosts, where, rules
         self.of: Mapping[str, list[Rule]] = defaultdict(list)
         self.tied = {vm for rule in rules for vm in rule.vms
                      if rule.kind is RuleKind.TOGETHER}
@@ -133,6 +133,25 @@ class Book:
                            f"count at {rule.place(host)} "
                            f"({', '.join(there)})")
 
+    def suspects(self) -> set[str]:
+        """Return the VMs of which broken() may have to say something."""
+        found: set[str] = set()
+        for rule in self.rules:
+            if rule.kind is not RuleKind.PREFER and self._may_break(rule):
+                for vm in rule.vms:
+                    found.update(self.group(vm))
+        return found
+
+    def _may_break(self, rule: Rule) -> bool:
+        """Whether a rule may be broken when all moves have ended."""
+        if rule.kind in (RuleKind.PIN, RuleKind.NOT):
+            return True
+        at = [where[-1] for where in map(self.where, rule.vms) if where]
+        if rule.kind is RuleKind.TOGETHER:
+            return len(set(at)) > 1
+        places = [rule.place(self.hosts(name)) for name in at]
+        return len(places) - len(set(places)) >= rule.most
+
     def broken(self, vm: str) -> str:
         """Return which rule a VM breaks where it will be, "" if none."""
         name = self.where(vm)[-1]
@@ -148,10 +167,12 @@ class Book:
 
         One that takes no VM, as it is to be emptied, is none.
         """
-        group = self.group(vm)
+        group = self.group(vm) if vm in self.tied else [vm]
+        if len(group) == 1:
+            return ""
         at = [host for host in (self.where(each)[-1] for each in group)
               if self.hosts(host).state is HostState.ACTIVE]
-        if len(group) == 1 or not at:
+        if not at:
             return ""
         return min(at, key=lambda name: (-at.count(name), name))
 

@@ -47,7 +47,8 @@ def ar1(values: Sequence[float]) -> float:
 class Series:
     """Of one figure.  @interval in s is how often a sample comes."""
 
-    __slots__ = ("last", "samples", "maxima", "_minute", "_slot", "_peak")
+    __slots__ = ("last", "samples", "maxima", "_minute", "_slot", "_peak",
+                 "_now")
 
     def __init__(self, interval: float = 10.0) -> None:
         self.last = -math.inf           # when the newest came, s
@@ -56,6 +57,7 @@ class Series:
         self._minute = max(MINUTE, interval)
         self._slot = 0
         self._peak = -1.0               # of the whole minutes; -1: to be found
+        self._now = -1.0                # the same
 
     def add(self, at: float, value: float) -> None:
         """Take a sample; one that is older than the last is dropped."""
@@ -70,18 +72,26 @@ class Series:
             self._slot = slot
             self._peak = -1.0
         self.samples.append(value)
-        del self.samples[:-RING]
-        self.last = at
+        if len(self.samples) > RING:
+            del self.samples[:-RING]
+        self.last, self._now = at, -1.0
 
     def recent(self, count: int) -> list[float]:
         """Return the newest samples, at most @count, the newest last."""
         return list(self.samples[-count:])
 
+    def was_over(self, limit: float, count: int) -> bool:
+        """Whether one of the newest @count samples was over a limit."""
+        newest = self.samples[-count:]
+        return bool(newest) and max(newest) > limit
+
     @property
     def now(self) -> float:
         """Mean of the newest samples."""
-        newest = self.samples[-NOW:]
-        return math.fsum(newest) / len(newest) if newest else 0.0
+        if self._now < 0.0:
+            newest = self.samples[-NOW:]
+            self._now = math.fsum(newest) / len(newest) if newest else 0.0
+        return self._now
 
     @property
     def peak(self) -> float:
@@ -117,4 +127,4 @@ class Series:
                              (self.maxima, other.maxima)):
             for back in range(1, min(len(mine), len(others)) + 1):
                 mine[-back] = max(0.0, mine[-back] + sign * others[-back])
-        self._peak = -1.0
+        self._peak = self._now = -1.0

@@ -8,6 +8,7 @@ A "$" itself is "$$".
 """
 
 import enum
+import functools
 import hashlib
 import json
 import re
@@ -102,7 +103,7 @@ class Sla:
         given = self.downtime_ms_max
         return (CLASS_DOWNTIME[self.class_] if given is None else given) / 1000
 
-    @property
+    @functools.cached_property
     def signs(self) -> Mapping[str, float]:
         """What signs of trouble of this VM are no trouble yet."""
         given = {"wait": (self.cpu_wait_max, 1.0),

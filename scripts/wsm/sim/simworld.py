@@ -106,6 +106,9 @@ class World:
     broken: set[str] = field(default_factory=set)   # VMs whose moves fail
     lies: dict[tuple[str, str], float] = field(default_factory=dict)
     signs: bool = False             # whether signs of trouble are measured
+    # What moves of a VM would cost now, by rate and basis
+    _costs: dict[tuple[str, float, Basis], Estimate] = field(
+        default_factory=dict)
 
     # Moves
 
@@ -125,11 +128,18 @@ class World:
     def cost(self, guest: Guest, to: str) -> Estimate:
         """Return what a move costs; see planner.Cost."""
         rate = min(self.free(guest.use.host, "tx"), self.free(to, "rx"))
+        basis = self.basis(guest, to)
+        key = guest.use.name, rate, basis
+        if key not in self._costs:
+            self._costs[key] = estimate([basis], self.load(guest), Link(rate))
+        return self._costs[key]
+
+    def load(self, guest: Guest) -> Load:
+        """Return what a VM does while it moves."""
         now = self.fleet.now
         written = self.loads.written(guest.use.name, now - AGAIN, now) / AGAIN
-        load = Load(guest.use.touched, guest.use.dirty, guest.use.memory,
+        return Load(guest.use.touched, guest.use.dirty, guest.use.memory,
                     written, sum(disk.allocated for disk in guest.use.disks))
-        return estimate([self.basis(guest, to)], load, Link(rate))
 
     def free(self, host: str, resource: str) -> float:
         """Return what a move gets of a host's link, bytes/s."""
@@ -202,6 +212,7 @@ class World:
         """Go on: what is wanted, what hosts can give, what is measured."""
         fleet = self.fleet
         fleet.now += fleet.interval
+        self._costs.clear()
         wants = {vm: self.loads.wants(vm, fleet.now) for vm in fleet.guests}
         for name, node in fleet.nodes.items():
             # fsum: a set has no order, and a sum must not depend on one
@@ -262,7 +273,7 @@ class World:
             guest.load[each].add(now, got)
             if each in guest.lacks:
                 promise = guest.promise.get(each, 0.0)
-                guest.lacks[each].add(now, max(
+                self.fleet.take_lack(vm, each, max(
                     0.0, min(value, promise) - value * part))
 
     def count(self, name: str, node: Node, total: Mapping[str, float],
