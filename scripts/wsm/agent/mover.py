@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import os
 import time
@@ -30,6 +31,7 @@ from wsm.plan.ends import End, File, Word, word_of
 from wsm.plan.fingerprint import Fingerprint, compare
 from wsm.plan.guard import Act, Grip, Seen
 
+LOG = logging.getLogger("wsm-agent")
 ALWAYS = ("whole-system", "events")
 AFTER = (Word.POSTCOPY, Word.PAUSED, Word.COMPLETED)
 KEEP_RECORDS = 14 * 86400.0     # s
@@ -76,6 +78,7 @@ class Live:
     progress: tuple[int, ...] = ()
     since: float = 0.0              # of that progress
     heard: float = 0.0              # of the controller
+    valid: float = 0.0              # until when its grant is, 0: for ever
     lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     phases: set[str] = dataclasses.field(default_factory=set)
     shut: bool = False              # QEMU said so before it ended
@@ -230,7 +233,10 @@ class Mover:
             return end, dict(json.loads(record.final))
         figures = figures_of(info, migration)
         if record.rate:
-            figures["limits"] = {"rate": record.rate, "grant": record.grant}
+            grant = round(self.sentry.grant(record.grant, str(
+                info.get("phase", ""))))
+            figures["limits"] = {"rate": min(record.rate, grant),
+                                 "grant": grant}
         return end, figures
 
     def whole(self, record: Record) -> bool:
@@ -419,8 +425,14 @@ class Mover:
         host = f"[{address}]" if ":" in address else address
         await monitor.call("migrate", {"uri": f"tcp:{host}:{port}"})
 
-    async def limit(self, move: str, limits: dict[str, int]) -> None:
-        """Set the downtime, and the rate that the guard may go up to."""
+    async def limit(self, move: str, limits: dict[str, int],
+                    valid: int = 0) -> None:
+        """
+        Set the downtime, and the rate that the guard may go up to.
+
+        @valid: s after which this should have been said again.
+        """
+        self.live(move).valid = valid and time.monotonic() + valid
         if not limits:
             return
         record, limits = self.record(move), dict(limits)
@@ -433,7 +445,8 @@ class Mover:
             held = record.performed and self.sentry.cares(move)
             rate = min(grant, record.rate) if held else round(
                 self.sentry.begins(move, record.vm, grant))
-            await self.set_rate(self.save(record, grant=grant), rate)
+            if (grant, rate) != (record.grant, record.rate):
+                await self.set_rate(self.save(record, grant=grant), rate)
 
     async def set_rate(self, record: Record, rate: int,
                        slow_disk: bool = False) -> None:
@@ -759,6 +772,11 @@ class Mover:
             await self.cancel(record.id)
 
     async def _follow(self, record: Record, live: Live) -> None:
+        if live.valid and time.monotonic() > live.valid:
+            live.valid = 0.0
+            LOG.warning("move %s: nobody says how fast it may be; it goes on "
+                        "with at most %.1f MiB/s", record.id,
+                        record.grant / (1 << 20))
         word, info, migration = await self.word(record)
         if record.rate:             # also where the agent was started anew
             self.sentry.peers.follow(record.id, record.peer, record.peer_at)

@@ -44,7 +44,7 @@ class Peer:
     host: str
     at: str                     # host:port of its agent
     told: Told = Told()
-    heard: Optional[float] = None       # when it was, last
+    heard: float = 0.0          # when it was, last
     complained: bool = False
 
 
@@ -115,8 +115,8 @@ class Peers:
     def breaches(self, move: str) -> list[Breach]:
         """Return what is broken there, or that it is not known any more."""
         peer = self._peers.get(move)
-        if peer is None or peer.heard is None or not peer.told.watches:
-            return []
+        if peer is None or not peer.told.watches:
+            return []               # also one that was never heard
         silent = self.clock() - peer.heard
         if silent > UNHEARD:
             return [Breach(peer.host, "unheard", silent, UNHEARD)]

@@ -104,7 +104,8 @@ class Door:
             raise NotAllowed("only a controller gives orders")
         self.gate.admit(number_of(data, "epoch"),
                         text_of(data, "instance"), time.monotonic())
-        LOG.info("%s: %s", request["who"], request.path)
+        LOG.log(logging.DEBUG if request.path.endswith("/limits")
+                else logging.INFO, "%s: %s", request["who"], request.path)
         return data
 
     # Looking
@@ -327,7 +328,8 @@ class Door:
                 move, text_of(data, "address"), number_of(data, "port"),
                 key_of(data), numbers_of(data, "limits"),
                 text_of(data, "peer-at")),
-            "limits": lambda: mover.limit(move, numbers_of(data, "limits")),
+            "limits": lambda: mover.limit(move, numbers_of(data, "limits"),
+                                          number_of(data, "valid-s")),
             "cancel": lambda: mover.cancel(move),
             "keep": lambda: mover.keep(move),
             "clean": lambda: mover.clean(move, text_of(data, "reason")),

@@ -226,10 +226,10 @@ def drain(home: Home, args: argparse.Namespace) -> int:
 
 
 def move_leg(home: Home, agents: Agents, leg: Leg, speed: float,
-             args: argparse.Namespace) -> Move:
-    """Move one VM once."""
+             args: argparse.Namespace, due: float = 0.0) -> Move:
+    """Move one VM once, so that it has ended when it is due."""
     move = book(home, leg.vm, leg.source, leg.there.name, leg.cost(speed),
-                speed, args.name)
+                speed, args.name, due)
     return drive(home, agents, move, args, leg.subject)
 
 
@@ -238,21 +238,30 @@ def run(home: Home, agents: Agents, plan: Plan, args: argparse.Namespace,
     """Move one after the other; return the moves that were made."""
     done: list[Move] = []
     for number, leg in enumerate(plan.legs):
-        speed = float(args.rate or 0)
+        speed, due = float(args.rate or 0), 0.0
         if args.deadline:
-            speed = speed_for(plan, end - time.time(), number)
+            now = time.time()
+            speed = speed_for(plan, end - now, number)
+            due = now + turn(plan, speed, number) * (end - now)
         if not args.json:
             say(f"[{number + 1}/{len(plan.legs)}] {leg.vm} to "
                 f"{leg.there.name}: "
                 + outlook.estimate_lines(leg.cost(speed))[0])
         move = persist(home, args, leg.vm, functools.partial(
-            move_leg, home, agents, leg, speed, args))
+            move_leg, home, agents, leg, speed, args, due))
         done.append(move)
         if not args.json:
             result(move, False)
         if not carried(move) or not going_on(home, plan.host, args.back):
             break
     return done
+
+
+def turn(plan: Plan, speed: float, number: int) -> float:
+    """Return which part of the time that is left one move has."""
+    whole = plan.seconds(speed, number)
+    own = float(plan.legs[number].cost(speed).seconds)
+    return own / whole if 0 < own <= whole < math.inf else 1.0
 
 
 def going_on(home: Home, name: str, back: bool) -> bool:

@@ -5,13 +5,16 @@ Nothing is remembered but the journal, so that another wsmctl can go on where
 this one was killed.
 """
 
+import contextlib
 import dataclasses
+import math
 import secrets
 import tempfile
 import time
 from typing import Any, Callable, Mapping, Optional
 
-from wsm.cli.agents import LONG, Agent, AgentSaid, Agents, NoAnswer
+from wsm.cli.agents import (LONG, TIMEOUT, Agent, AgentSaid, Agents,
+                            NoAnswer)
 from wsm.cli.home import Home, Move
 from wsm.plan.ends import End, Observed, Stage, Word
 from wsm.plan.inventory import MAX_COPIED, human
@@ -23,8 +26,19 @@ POLL = 0.3                  # s between looks
 REFUSALS = 5                # of one step, then it is cancelled
 BEGINS = 3                  # times that it is prepared, and performed
 DOWNTIME = 0.3              # s, downtime-limit as in QEMU
+RENEW = 5.0                 # s between words about how fast it may go,
+VALID = 15                  # and for how long each of them is good
+ALL = 1 << 37               # bytes/s: as fast as it can
+STEADY = 0.9                # a rate that is nearly the same
 
 Show = Callable[[Move, Step, Mapping[str, Any]], None]
+# Of what QEMU says: (bytes/s that it may use now, 0: as was booked; a word)
+Pace = Callable[[Mapping[str, Any]], tuple[float, str]]
+
+
+def as_booked(_figures: Mapping[str, Any]) -> tuple[float, str]:
+    """Nobody changes how fast it may be."""
+    return 0.0, ""
 
 
 class Driver:
@@ -42,6 +56,11 @@ class Driver:
         self.downtime = DOWNTIME    # s, to begin with
         self.downtime_most = DOWNTIME
         self.patient = False        # go on although memory does not converge
+        self.pace: Pace = as_booked
+        self._note = ""             # a word of it for people
+        self._renewed = -math.inf
+        self._first = 0             # the rate with which it began
+        self._held = False          # it was not so fast all the time
         self._round = 0
         self._left: list[int] = []  # bytes at the begin of each round
         self._pushes = 0
@@ -92,6 +111,9 @@ class Driver:
             self._pause = max(self._pause, int(found["figures"].get(
                 "downtime-ms", 0)))
         # What QEMU knows of the move that brought the guest is not of this one
+        limits = found["figures"].get("limits", {})
+        self._held = self._held or limits.get("rate", 0) < (
+            STEADY * limits.get("grant", 0))
         if end.word is not Word.HERE and (
                 side == "source" or found["figures"].get("phase") in (
                     "postcopy", "completed")):
@@ -128,7 +150,9 @@ class Driver:
         while True:
             seen = self.observe()
             step = next_step(seen)
-            self.show(self.move, step, self.figures)
+            self.show(self.move, step, {**self.figures, "note": self._note}
+                      if self._note else self.figures)
+            self.renew(seen)
             wait = step.wait
             for do in step.do:
                 try:
@@ -145,6 +169,28 @@ class Driver:
             if self.move.ended or self.stop or step.person:
                 return self.move
             time.sleep(min(wait, POLL) if wait <= 1 else wait)
+
+    def granted(self) -> int:
+        """Return the bytes/s that it may use now."""
+        rate, self._note = self.pace(self.figures)
+        booked = 0 if self.move.due else self.move.rate
+        found = min(filter(None, (round(rate), booked)), default=ALL)
+        self._first = self._first or found
+        self._held = self._held or not (
+            STEADY * self._first <= found <= self._first / STEADY)
+        return found
+
+    def renew(self, seen: Observed) -> None:
+        """Say how fast it may be; where that is not heard, it stays so."""
+        now = time.monotonic()
+        if (self.pace is as_booked or now - self._renewed < RENEW
+                or seen.source.word not in (Word.PRE, Word.POSTCOPY)):
+            return
+        self._renewed = now
+        with contextlib.suppress(NoAnswer, AgentSaid):
+            self.source.order(
+                f"/move/{self.move.id}/limits", TIMEOUT, valid_s=VALID,
+                limits={"max-bandwidth": self.granted()})
 
     def push(self) -> None:
         """Help memory that does not converge; in the end cancel."""
@@ -260,7 +306,7 @@ class Driver:
             self.known(self.destination, "clean")
             return
         self.save(stage=int(Stage.PERFORMED))
-        limits = {"max-bandwidth": self.move.rate or 1 << 37,
+        limits = {"max-bandwidth": self.granted(),
                   "downtime-limit": round(self.downtime * 1000)}
         self.source.order(f"/move/{self.move.id}/perform",
                           address=self._where["address"],
@@ -311,6 +357,9 @@ class Driver:
         self.save(stage=int(Stage.ENDED), ended=time.time(), result=result,
                   text=self.move.reason or step.text,
                   seconds=time.time() - self.move.begun,
+                  # What was held back teaches nothing of links
+                  factor=0.0 if self._held else self.move.factor,
+                  rate=self.move.rate or self._first % ALL or int(self._held),
                   downtime_ms=self._pause,
                   phases={each["phase"]: int(each["ms"])
                           for each in figures.get("phases", [])},

@@ -74,6 +74,7 @@ class Move:
     factor: float = 1.0
     differed: Mapping[str, float] = field(default_factory=dict)
     drained: str = ""           # the host of whose drain it is a part
+    due: float = 0.0            # when it must have ended; 0: any time
 
 
 class Home:

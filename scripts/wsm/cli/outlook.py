@@ -242,4 +242,6 @@ def progress_line(figures: Mapping[str, Any], move: Move,
     words.append(seconds_text(elapsed) + ("" if found.seconds is None else
                                           " of about "
                                           + seconds_text(found.seconds)))
+    if figures.get("note"):
+        words.append(str(figures["note"]))
     return ", ".join(words)

@@ -12,12 +12,14 @@ from typing import Any, Callable, Optional
 from wsm.cli import daemons, outlook
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.drive import Driver, resume
+from wsm.cli.duly import Duly
 from wsm.cli.home import CliError, Home, Move
 from wsm.cli.terminal import Progress, say, say_json, tell
 from wsm.plan import filters, outcome
 from wsm.plan.estimate import Estimate
 from wsm.plan.ends import Stage
 from wsm.plan.inventory import human
+from wsm.plan.pace import Due
 from wsm.plan.plain import from_plain, to_plain
 from wsm.plan.recovery import next_step
 
@@ -83,12 +85,15 @@ class Interrupt:
 
 def drive(home: Home, agents: Agents, move: Move, args: argparse.Namespace,
           subject: Optional[outlook.Subject] = None) -> Move:
-    """Drive a move and show it."""
+    """Drive a move and show it; of @subject it is known what it needs."""
     progress = Progress(args.json)
     driver = Driver(home, agents, move, progress.show)
     if subject:
         driver.suit(outlook.disk_needs(subject), getattr(
             args, "downtime", None) or subject.spec.sla.downtime_most)
+        if move.due:
+            there = outlook.host_now(agents, move.destination, subject.spec)
+            driver.pace = Duly(subject, there, Due(move.begun, move.due))
     driver.patient = subject is None or getattr(args, "wait", False)
     try:
         with Interrupt(driver):
@@ -179,8 +184,9 @@ def migrate(home: Home, args: argparse.Namespace) -> int:
         _, _, best, cost, speed = consider(agents, args)
         tell_plan(args, best, cost, speed)
         return 0
+    due = time.time() + args.deadline if args.deadline else 0.0
     move = persist(home, args, args.name,
-                   lambda: attempt(home, agents, args))
+                   lambda: attempt(home, agents, args, due))
     return result(move, args.json)
 
 
@@ -199,10 +205,13 @@ def consider(agents: Agents, args: argparse.Namespace) -> tuple[
     return where, subject, best, cost, speed
 
 
-def attempt(home: Home, agents: Agents, args: argparse.Namespace) -> Move:
-    """Move a VM once."""
+def attempt(home: Home, agents: Agents, args: argparse.Namespace,
+            due: float = 0.0) -> Move:
+    """Move a VM once, so that it has ended when it is due."""
     where, subject, best, cost, speed = consider(agents, args)
-    move = book(home, args.name, where, best.host, cost, speed)
+    move = book(home, args.name, where, best.host, cost, speed, due=due)
+    # What has failed once has less time, but is no less wanted
+    args.deadline = None
     if not args.json:
         say(f"{args.name} moves from {where} to {best.host}: "
             + outlook.estimate_lines(cost)[0])
@@ -210,10 +219,11 @@ def attempt(home: Home, agents: Agents, args: argparse.Namespace) -> Move:
 
 
 def book(home: Home, vm: str, source: str, destination: str, cost: Estimate,
-         speed: float, drained: str = "") -> Move:
+         speed: float, drained: str = "", due: float = 0.0) -> Move:
     """Write a new move into the journal, as it is expected."""
     return home.new_move(outlook.new_move(
-        vm, source, destination, cost, rate=int(speed), drained=drained))
+        vm, source, destination, cost, rate=int(speed), drained=drained,
+        due=due))
 
 
 def tell_plan(args: argparse.Namespace, best: filters.Choice,

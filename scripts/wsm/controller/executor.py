@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 from wsm.cli import outlook
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
@@ -49,6 +49,9 @@ class Executor:
         self.agents = agents
         self.flights: dict[str, Flight] = {}
         self.figures: dict[str, Mapping[str, Any]] = {}     # by move
+        # By VM: bytes/s that its move may use now, words about its deadline
+        self.grants: dict[str, float] = {}
+        self.notes: dict[str, str] = {}
         self._ended: deque[Ended] = deque()     # threads put, the loop takes
         self._threads: dict[str, threading.Thread] = {}
         self._drivers: dict[str, Driver] = {}
@@ -85,6 +88,11 @@ class Executor:
     def busy(self) -> bool:
         """Return whether a move is driven, beside those that have ended."""
         return len(self._ended) < len(self.flights)
+
+    def seen(self, vm: str) -> tuple[Optional[Move], Mapping[str, Any]]:
+        """Return a VM's move, if it is driven, and what QEMU says of it."""
+        driver = self._drivers.get(vm)
+        return (driver.move, driver.figures) if driver else (None, {})
 
     def _release(self) -> None:
         """Let others order the agents about, now that nothing is done."""
@@ -135,7 +143,8 @@ class Executor:
             why = filters.refusals(outlook.wish_of(subject), there)
             if why:
                 raise CliError("; ".join(each.text for each in why))
-            cost = outlook.cost_of(subject, there)
+            cost = outlook.cost_of(subject, there,
+                                   self.grants.get(step.vm, 0.0))
         except (CliError, NoAnswer, AgentSaid, BadData) as error:
             return Ended(flight, self.journal.store.clock(), "not begun",
                          str(error))
@@ -154,7 +163,10 @@ class Executor:
         return self._drive(flight, driver)
 
     def _driver(self, agents: Any, move: Move) -> Driver:
-        return Driver(self.journal, agents, move, self._show)
+        driver = Driver(self.journal, agents, move, self._show)
+        driver.pace = lambda _: (self.grants.get(move.vm, 0.0),
+                                 self.notes.get(move.vm, ""))
+        return driver
 
     def _show(self, move: Move, step: Next,
               figures: Mapping[str, Any]) -> None:

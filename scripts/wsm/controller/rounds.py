@@ -21,6 +21,7 @@ from wsm.controller.executor import Ended, Executor, stays
 from wsm.controller.journal import Entry, Journal
 from wsm.controller.leader import Leader
 from wsm.controller.ledger import Ledger
+from wsm.controller.pacing import Pacer
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, Store, StoreGone
 from wsm.plan import planner
@@ -64,6 +65,7 @@ class Controller:
         self.leader = Leader(store, settings.cluster, settings.name)
         self.collector = collector
         self.executor = executor
+        self.pacer = Pacer(policy.links, collector.intake.fleet, executor)
         self.clock = clock
         self.past = Past()
         self.stats = Stats()
@@ -166,6 +168,7 @@ class Controller:
         self.executor.take_up()
         begun = time.monotonic()
         self.fleet.flights = self._flights()
+        self.pacer.once()
         gc.disable()            # to look at all there is takes longer than this
         try:
             decision = planner.decide(self.fleet, self.policy, self.past,
@@ -210,7 +213,8 @@ class Controller:
         here: Host = self.fleet.nodes[guest.use.host].host
         return outlook.cost_of(
             outlook.Subject(guest.use, guest.spec, here, self._lessons),
-            self.fleet.nodes[to].host)
+            self.fleet.nodes[to].host, self.pacer.usual(Flight(
+                guest.use.name, here.name, to, "", False)))
 
     # Moves
 
@@ -220,6 +224,10 @@ class Controller:
         recent = self.journal.ended_since(now - KEPT)
         if not wanted and stays(recent, step.vm) > now:
             return False
+        if not wanted and not self.pacer.has_turn(step.flight()):
+            LOG.info("%s waits for its turn: its links carry enough", step.vm)
+            return False
+        self.pacer.once(step.flight())
         if not self.executor.begin(step):
             return False
         self.past.note_begin(now, step.flight())
@@ -264,6 +272,8 @@ class Controller:
         for entry in self.journal.open_entries():
             if entry.move.text:
                 wanted[f"move {entry.move.vm}"] = entry.move.text
+        wanted |= {f"deadline {vm}": text
+                   for vm, text in self.executor.notes.items()}
         for host, why in self.collector.silent.items():
             if not self.fleet.nodes.get(host) or not self.fleet.is_known(
                     host, self.policy.hot.stale):

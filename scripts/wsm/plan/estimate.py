@@ -122,10 +122,17 @@ def dirtied(load: Load, seconds: float) -> float:
     return spread(min(best, load.touched), pace, seconds - t1, load.touched)
 
 
-def rounds(load: Load, rate: float) -> tuple[float, float, float, int, bool]:
-    """Return (seconds, bytes, rest, rounds, whether it ends) for the RAM."""
+def rounds(load: Load, rate: float, first: Optional[float] = None
+           ) -> tuple[float, float, float, int, bool]:
+    """
+    Return (seconds, bytes, rest, rounds, whether it ends) for the RAM.
+
+    @first: bytes that are left of it, if it has begun.
+    """
     zeroes = max(0, load.memory - load.touched) / PAGE * ZERO_PAGE
     left, seconds, total = load.touched + zeroes, 0.0, 0.0
+    if first is not None:
+        left = first
     for number in range(1, MAX_ROUNDS + 1):
         took = left / rate
         seconds += took

@@ -5,7 +5,8 @@ All figures that are a matter of opinion are here and nowhere else.  They can
 be set in policy.toml, by the same names.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Mapping
 
 from wsm.plan import toml
 from wsm.plan.plain import BadData
@@ -137,6 +138,26 @@ class Pack:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """A link that more hosts share."""
+
+    mbit: float
+    hosts: tuple[str, ...]      # behind it: a move in or out goes through
+
+
+@dataclass(frozen=True)
+class Links:
+    """How moves share links."""
+
+    share: float = 0.80         # of a link, for all moves
+    least: float = 0.05         # and so much although others use it all
+    queue: float = 0.25         # of a link: a move for which less is left waits
+    postcopy: float = 4.0       # weight of a move whose guest runs there,
+    gold: float = 2.0           # of one that helps a gold VM; others: 1
+    shared: Mapping[str, Shared] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Policy:
     """All of it."""
 
@@ -148,6 +169,7 @@ class Policy:
     drain: Drain = Drain()
     balance: Balance = Balance()
     pack: Pack = Pack()
+    links: Links = Links()
 
 
 def loads(text: str) -> Policy:

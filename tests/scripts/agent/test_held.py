@@ -54,10 +54,11 @@ class HeldTest(FolderTest):
         asyncio.run(self.made.sentry.look())
         asyncio.run(self.made.sentry.look())
 
-    def limit(self, **limits: int) -> None:
+    def limit(self, valid: int = 0, **limits: int) -> None:
         """Give an order."""
         asyncio.run(self.made.limit("m", {
-            name.replace("_", "-"): value for name, value in limits.items()}))
+            name.replace("_", "-"): value for name, value in limits.items()},
+            valid))
 
     def follow(self, **info: Any) -> None:
         """Let a second go by in which the guard may act."""
@@ -135,6 +136,37 @@ class HeldTest(FolderTest):
                 clock.return_value = 1000.0 + second
                 self.follow()
         self.assertEqual(self.set["max-bandwidth"], LINK * MBIT)
+
+    def test_not_renewed(self) -> None:
+        """Whoever gave the grant is dead: it is said once, and holds."""
+        self.limit(max_bandwidth=10 * MBIT)
+        self.perform()
+        with mock.patch.object(time, "monotonic") as clock:
+            clock.return_value = 1000.0
+            self.limit(15, max_bandwidth=10 * MBIT)
+            self.set.clear()
+            for now, said in ((1014.0, 0), (1016.0, 1), (1030.0, 0)):
+                clock.return_value = now
+                with mock.patch.object(mover.LOG, "warning") as warning:
+                    self.follow()
+                self.assertEqual(warning.call_count, said, now)
+        self.assertEqual(self.set, {})
+        self.assertEqual(self.made.record("m").rate, 10 * MBIT)
+
+    def test_never_over_the_grant(self) -> None:
+        """However well all are, the guard is not faster than it may be."""
+        self.promise()
+        self.limit(max_bandwidth=60 * MBIT)
+        self.perform()
+        with mock.patch.object(time, "monotonic") as clock:
+            for second in range(90):
+                clock.return_value = 1000.0 + second
+                if second == 60:
+                    self.limit(max_bandwidth=30 * MBIT)
+                self.follow()
+                self.assertLessEqual(self.set["max-bandwidth"],
+                                     (60 if second < 60 else 30) * MBIT)
+        self.assertEqual(self.set["max-bandwidth"], 30 * MBIT)
 
     def test_no_promise(self) -> None:
         """Nothing is set again and again."""

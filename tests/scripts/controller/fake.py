@@ -71,6 +71,9 @@ class Hosts:
     lies: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)   # sensors
     orders: list[str] = field(default_factory=list)
+    mbit: int = 10000
+    # VM, bytes/s, s for which they are good
+    limits: list[tuple[str, int, int]] = field(default_factory=list)
     epochs: dict[str, tuple[int, str]] = field(default_factory=dict)
     kill_at: str = ""           # an order
     refuse: str = ""
@@ -89,7 +92,7 @@ class Hosts:
 
     def host(self, name: str) -> Host:
         """Return a host."""
-        return Host(name, 4.0, 32 * GIB, 24 * GIB, address=name, mbit=10000,
+        return Host(name, 4.0, 32 * GIB, 24 * GIB, address=name, mbit=self.mbit,
                     pools={"default": Pool(900 * GIB, 1000 * GIB)},
                     qemus={"wsm": QEMU})
 
@@ -182,6 +185,11 @@ class Hosts:
         if key not in self.moves:
             raise AgentSaid("NoMove", f"{host} knows no move {key}")
         move = self.moves[key]
+        if verb in ("limits", "perform"):
+            self.limits.append((move.vm, body["limits"]["max-bandwidth"],
+                                body.get("valid_s", 0)))
+        if verb == "limits":
+            return {}
         side = "source" if host == move.source else "destination"
         self.orders.append(f"{side} {verb} {move.vm}")
         if self.kill_at == f"{side} {verb}":

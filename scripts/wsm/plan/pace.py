@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How fast a running move must be to end at its time, and no faster.
+
+Asked again every few seconds, with what query-wsm says then: a guest that
+begins to write, or a link that gives less, makes the rest faster.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from wsm.plan.estimate import (DISK_OVERHEAD, START, Link, Load, passes,
+                               rate_for, rounds, unique)
+from wsm.plan.headway import END_SHARE
+
+EARLY = 0.05                    # of all the time: for what goes wrong
+LEAST = 262144.0                # bytes/s
+BEGUN = ("disk-precopy", "ram-precopy", "freeze", "postcopy", "completed")
+
+
+@dataclass(frozen=True)
+class Due:
+    """When a move must have ended; s of one clock."""
+
+    begun: float
+    at: float
+
+    def aim(self, now: float) -> float:
+        """Return the seconds in which it should end, a little before."""
+        return self.at - EARLY * (self.at - self.begun) - now
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What it needs."""
+
+    rate: float                 # bytes/s; as fast as it can: Link.unlimited
+    seconds: float              # until it ends then
+    late: float = 0.0           # s that it is late although it is that fast
+
+
+def rest_of(figures: Mapping[str, Any], load: Load) -> tuple[float, float]:
+    """Return the bytes that are left of disks, and of memory."""
+    left = float(figures.get("remaining", 0))
+    dirty = float(sum(int(disk.get("dirty", 0))
+                      for disk in figures.get("disks", [])))
+    if figures.get("phase") == "disk-precopy":
+        return min(dirty, max(0.0, left - load.touched)), float(load.touched)
+    disks = min(dirty, left)
+    return disks, left - disks
+
+
+def as_seen(figures: Mapping[str, Any], load: Load) -> Load:
+    """Return what the guest does, as QEMU sees it now."""
+    ram = figures.get("ram", {})
+    pace = float(ram.get("dirty-pages-rate", 0)) * float(
+        ram.get("page-size", 4096))
+    if figures.get("phase") != "ram-precopy" or not pace:
+        return load
+    return dataclasses.replace(load, dirty={"1": round(pace)})
+
+
+def takes(figures: Mapping[str, Any], load: Load, link: Link,
+          factor: float = 1.0, start: float = START) -> float:
+    """Return how long what is left of a move takes."""
+    load, phase = as_seen(figures, load), figures.get("phase")
+    disks, memory = rest_of(figures, load)
+    end = END_SHARE * start
+    if phase in ("freeze", "postcopy", "completed"):
+        return end + factor * (disks + memory) / link.rate
+    seconds = 0.0
+    if phase == "disk-precopy":
+        seconds, _, disks = passes(DISK_OVERHEAD * disks, load, link.rate)
+    ram, _, _, _, ends = rounds(load, link.rate,
+                                memory if phase == "ram-precopy" else None)
+    if not ends:
+        return math.inf
+    rest = unique(load, ram, disks) / link.unlimited
+    return end + factor * (seconds + ram + rest)
+
+
+def gentle(figures: Mapping[str, Any], load: Load, link: Link, due: Due,
+           now: float, factor: float = 1.0, start: float = START) -> Pace:
+    """
+    Return the lowest rate with which a running move ends in time.
+
+    If none is high enough, the full one, and how late it will be.
+    """
+    def seconds(rate: float) -> float:
+        return takes(figures, load, dataclasses.replace(
+            link, rate=rate), factor, start)
+
+    full = link.unlimited
+    rate = rate_for(seconds, full, due.aim(now), LEAST)
+    found = seconds(rate)
+    return Pace(rate, found, max(0.0, found - (due.at - now)))
