@@ -24,7 +24,7 @@ from wsm.controller.ledger import Ledger
 from wsm.controller.pacing import Pacer
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, Store, StoreGone
-from wsm.plan import planner
+from wsm.plan import headway, planner
 from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Fleet, Flight, Guest
 from wsm.plan.inventory import Host
@@ -32,6 +32,7 @@ from wsm.plan.learn import Past as Lesson
 from wsm.plan.decision import Decision, Step
 from wsm.plan.past import KEPT, Past, trip_of
 from wsm.plan.policy import Policy
+from wsm.plan.regret import Running, regret
 
 LOG = logging.getLogger("wsm-controller")
 STANDS_BY = "another controller leads"
@@ -179,6 +180,8 @@ class Controller:
         self.stats.rounds += 1
         self._watch(decision, now)
         mode = self.mode()
+        if mode is Mode.AUTO:
+            self._regret(now)
         self.last_id = self.ledger.record(
             mode.value, decision.text(), shown.decision_json(decision),
             self._made_of(decision, now))
@@ -233,6 +236,24 @@ class Controller:
         self.past.note_begin(now, step.flight())
         LOG.info("%s", step.why)
         return True
+
+    def _regret(self, now: float) -> None:
+        """Take back what is not worth its end, before the handover."""
+        for entry in self.journal.open_entries():
+            move, figures = self.executor.seen(entry.move.vm)
+            if move is None or move.cancel:
+                continue
+            why = regret(Running(
+                entry.flight(), str(figures.get("phase", "")),
+                now - move.begun, move.expected_seconds, headway.done(figures),
+                float(figures.get("remaining", 0)), float(figures.get(
+                    "limits", {}).get("rate", 0))), self.fleet, self.policy)
+            if why and not self.journal.cancel_wanted(move.id):
+                LOG.info("%s: its move is taken back: %s", move.vm, why)
+                with self.store.write() as database:
+                    self.store.note(database, self.settings.name, "regret", {
+                        "move": move.id, "vm": move.vm, "why": why})
+                self.journal.want_cancel(move.id, self.settings.name)
 
     def _landed(self, ended: Ended) -> None:
         """Take in how a move has ended."""

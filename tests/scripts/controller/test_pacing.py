@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tests of how a controller shares out links."""
+"""Tests of how a controller shares out links and calls moves off."""
 
 import dataclasses
 import time
 import unittest
+from typing import Any
 from unittest import mock
 
 from tests.scripts.controller.test_rounds import PRESENT, World
@@ -152,6 +153,66 @@ class GrantTest(PacingWorld):
         self.assertIn("late by", made.executor.notes["db1"])
         self.assertIn("deadline db1", [each for each, *_ in
                                        made.ledger.alarms()])
+
+
+class RegretTest(PacingWorld):
+    """Moves that are not worth their end any more."""
+
+    def seen(self, made: "Controller", **figures: Any) -> Any:
+        """Let QEMU have said something of db1's move."""
+        move, _ = made.executor.seen("db1")
+        return mock.patch.object(made.executor, "seen", return_value=(
+            move, {"phase": "disk-precopy", **figures}))
+
+    def test_reason_gone(self) -> None:
+        """The host has cooled by itself: the VM stays, and nothing failed."""
+        made = self.begun()
+        self.hosts.vms["db1"].cpu = 0.1
+        self.round(made, 4)
+        self.hosts.hold.set()
+        self.wait_moves(made)
+        self.round(made)
+        entry, = made.journal.ended_since(0)
+        self.assertEqual((entry.move.result, self.hosts.vms["db1"].host),
+                         ("cancelled", "alpha"))
+        note = [each for each in made.ledger.audit(9)
+                if each.what == "regret"]
+        self.assertEqual(len(note), 1)
+        self.assertIn("not too full any more", str(note[0]))
+        self.assertEqual(made.past.failed, [])
+
+    def test_handed_over(self) -> None:
+        """After the handover nothing is taken back."""
+        made = self.begun()
+        self.hosts.vms["db1"].cpu = 0.1
+        with self.seen(made, phase="postcopy"):
+            self.round(made, 4)
+        self.assertFalse(made.journal.cancel_wanted(
+            made.journal.open_entries()[0].move.id))
+
+    def test_more_than_half(self) -> None:
+        """What is nearly there goes on, unless its end is unfit."""
+        made = self.begun()
+        self.hosts.vms["db1"].cpu = 0.1
+        move = made.journal.open_entries()[0].move
+        with self.seen(made, remaining=10, ram={"transferred": 11}):
+            self.round(made, 4)
+            self.assertFalse(made.journal.cancel_wanted(move.id))
+            entries = made.ledger.hosts()
+            made.ledger.set_hosts("eve", {
+                **entries, move.destination: dataclasses.replace(
+                    entries[move.destination], state="cordoned")})
+            self.round(made)
+        self.assertTrue(made.journal.cancel_wanted(move.id))
+
+    def test_observe(self) -> None:
+        """Who only looks takes nothing back."""
+        made = self.begun()
+        made.store.set("eve", "mode", "observe")
+        self.hosts.vms["db1"].cpu = 0.1
+        self.round(made, 4)
+        self.assertFalse(made.journal.cancel_wanted(
+            made.journal.open_entries()[0].move.id))
 
 
 if __name__ == "__main__":
