@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Optional
 from urllib.parse import urlsplit
 
 from wsm.controller.storage import Connection, Result, Row, StoreGone, plain
@@ -82,6 +82,13 @@ class Line:
             application_name="wsm-controller")
         # A copy: the number of a socket that was closed is soon another's
         self._socket = socket.socket(fileno=os.dup(self._made.fileno()))
+        try:
+            self._begin(settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, settings: Mapping[str, int]) -> None:
         if self._made.info.server_version < OLDEST:
             raise StoreGone("PostgreSQL is older than 14: use a newer one")
         if self._made.info.parameter_status("server_encoding") != "UTF8":

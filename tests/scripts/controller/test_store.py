@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 from typing import Optional
 
-from wsm import pki
+from wsm.cli.agents import Agent
 from wsm.cli.home import Move
 from wsm.controller import audit, executor, rounds, schema, setup
 from wsm.controller.journal import Entry, Journal
@@ -63,6 +63,23 @@ class StoreTest(File):
         other.set("eve", "mode", "ask")
         self.assertEqual(other.setting("mode"), "ask")
         self.assertRaises(Deposed, self.open().lead, "elsewhere", "c", "i")
+
+    def test_term(self) -> None:
+        """A thread of an earlier term can do nothing in a later one."""
+        self.store.lead("test", "c1", "i1")
+        self.store.bind(self.store.term)
+        self.addCleanup(self.store.bind, 2)
+        self.store.set("eve", "mode", "ask")
+        self.store.epoch = 0
+        self.store.lead("test", "c1", "i1")
+        self.assertTrue(self.store.alone)
+        self.assertRaises(Deposed, self.store.set, "eve", "mode", "auto")
+        self.assertRaises(Deposed, self.store.may_order)
+        self.store.bind(self.store.term)
+        self.store.set("eve", "mode", "auto")
+        self.open().lead("test", "c2", "i2")
+        self.store.lead("test", "c1", "i1")
+        self.assertFalse(self.store.alone)
 
     def test_whole(self) -> None:
         """What goes wrong in the middle has not begun."""
@@ -145,6 +162,12 @@ class JournalTest(File):
             "SELECT seq, stage FROM move_steps ORDER BY seq"),
             [(1, 1), (2, 4)])
 
+    def test_may_order(self) -> None:
+        """Each order asks whether it may still be given."""
+        agent = Agent.__new__(Agent)
+        agent.home, agent.epoch = self.journal, 7
+        self.assertRaises(Deposed, agent.order, "/release")
+
     def test_epoch_for(self) -> None:
         """Orders go in the store's epoch, above that of anybody else."""
         self.assertRaises(Deposed, self.journal.epoch_for, 0, "")
@@ -209,12 +232,18 @@ class SettingsTest(unittest.TestCase):
                 (base + 'mode = "fast"', "mode: 'fast' is none of observe"),
                 (base + 'listen = "7444"', "ADDRESS:PORT"),
                 (base + 'store = "c.db"', "sqlite: and an absolute path"),
+                (base + 'store = "postgres://u:geheim@h/d"', "'postgres'"),
+                (base + 'store = "postgresql://h"', "USER@HOST"),
+                (base + 'store = "postgresql://u:ge@heim@h/d"', "%40"),
+                (base + 'store = "postgresql://u:ge/heim@h/d"', "%2F"),
+                (base + 'store = "postgresql://u:ge#heim@h/d"', "%23"),
                 (base + "settle = -1", "settle: -1"),
                 ('name = "a b"\ncluster = "x"', "name: 'a b'"),
                 ('name = "a"', "cluster is missing")):
             with self.assertRaises(BadData, msg=text) as caught:
                 setup.loads(text)
             self.assertIn(words, str(caught.exception))
+            self.assertNotIn("heim", str(caught.exception))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "p.toml"
             path.write_text("hot.over = 9\n")
@@ -224,4 +253,23 @@ class SettingsTest(unittest.TestCase):
             self.assertIn(f"{path}: hot: over = 9", str(caught.exception))
             path.chmod(0o644)
             keyed = dataclasses.replace(made, tls=setup.Tls(key=str(path)))
-            self.assertRaises(BadData, pki.check_secret, keyed.tls.key)
+            self.assertRaises(BadData, setup.check_secrets, keyed, path)
+
+    def test_secrets(self) -> None:
+        """Nobody else may read a password, wherever it is."""
+        with tempfile.TemporaryDirectory() as folder:
+            path, key, word = (Path(folder) / name for name in "ckp")
+            for each in (path, key, word):
+                each.touch(0o600)
+            for store, secret in (("u:geheim@h/d", path),
+                                  ("h/d?password=geheim", path),
+                                  (f"h/d?passfile={word}", word),
+                                  ("u@h/d", key)):
+                made = Settings("c1", "test", tls=setup.Tls(key=str(key)),
+                                store=f"postgresql://{store}")
+                setup.check_secrets(setup.check(made), path)
+                for mode in (0o640, 0o604):
+                    secret.chmod(mode)
+                    with self.assertRaisesRegex(BadData, "chmod 600"):
+                        setup.check_secrets(made, path)
+                secret.chmod(0o600)
