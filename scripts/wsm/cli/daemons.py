@@ -45,7 +45,7 @@ def ask(home: Home, path: str, body: Optional[Mapping[str, Any]] = None,
         except NoAnswer as error:
             silent.append(str(error))
         except AgentSaid as error:
-            if error.code != "Deposed":
+            if error.code not in ("Deposed", "StoreGone"):
                 raise CliError(str(error), STATUS.get(error.code, 1)
                                ) from error
             silent.append(str(error))

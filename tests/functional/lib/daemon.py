@@ -68,18 +68,26 @@ class Watched(Cluster):
                         + '\n[sla]\ncpu_wait_max = 1.0\n', 'utf-8')
         return found
 
+    def host_of(self, _name: str) -> Host:
+        """Where a controller runs."""
+        return self.link.a
+
+    def store(self, _name: str) -> list[str]:
+        """Which store it has: those of a cluster share it."""
+        return ['--state', str(self.scene.folder / 'store')]
+
     def add_controller(self, name: str, port: int) -> Path:
-        """Add one; those of a cluster share a store."""
+        """Add one."""
         folder = self.scene.folder / name
         if folder.exists():
             return folder
         folder.mkdir()
         (folder / 'policy.toml').write_text(POLICY, 'utf-8')
-        self.ctl('controller', 'add', name, f'{self.link.a.address}:{port}',
-                 '--via', ' '.join(self.link.a.prefix()), '--program',
+        host = self.host_of(name)
+        self.ctl('controller', 'add', name, f'{host.address}:{port}',
+                 '--via', ' '.join(host.prefix()), '--program',
                  str(SCRIPTS / 'wsm-controller'), '--folder', str(folder),
-                 '--state', str(self.scene.folder / 'store'), '--policy',
-                 str(folder / 'policy.toml'))
+                 *self.store(name), '--policy', str(folder / 'policy.toml'))
         path = folder / 'controller.toml'
         path.write_text('settle = 0\n' + path.read_text('utf-8'), 'utf-8')
         return folder
@@ -90,7 +98,7 @@ class Watched(Cluster):
         with open(folder / 'log', 'ab') as log:
             # pylint: disable-next=consider-using-with
             self.daemons[name] = subprocess.Popen(
-                [*self.link.a.prefix(), str(SCRIPTS / 'wsm-controller'),
+                [*self.host_of(name).prefix(), str(SCRIPTS / 'wsm-controller'),
                  '--config', str(folder / 'controller.toml'), 'run'],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.expect_soon(lambda: self.state(name) not in ('', 'silent'),
