@@ -30,8 +30,6 @@ MAY_IMPORT: dict[str, list[str]] = {
     "tests/start.py": [],
     "tests/scripts/plan/properties.py": ["dev", "hypothesis"],
     "tests/scripts/agent/": ["dev", "wsm", "tests", "aiohttp"],
-    "tests/scripts/controller/test_postgres.py": [
-        "dev", "wsm", "tests", "aiohttp", "psycopg"],
     "tests/scripts/controller/": ["dev", "wsm", "tests", "aiohttp"],
     "tests/": ["dev", "wsm", "tests"],
     "packaging/qemu/tests/wsm-screen": ["gi"],

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from wsm.cli import growth
 from wsm.cli.home import CliError, Home
 from wsm.cli.terminal import say, say_json, table
 from wsm.plan import policy
@@ -112,6 +113,21 @@ def scale(_home: Home, args: argparse.Namespace) -> int:
     return 0
 
 
+def grow(_home: Home, args: argparse.Namespace) -> int:
+    """Say how much a controller's store grows."""
+    found = growth.measure(args.hosts, args.vms, args.rounds, args.seed,
+                           args.moves)
+    if args.json:
+        say_json(dataclasses.asdict(found))
+    else:
+        say(f"{args.hosts} hosts, {args.vms} VMs, {found.spots} hot in the "
+            f"end, {found.rounds} rounds: {found.record:.0f} bytes each, and "
+            f"{found.input} for what one was made of. In a day "
+            f"{found.records_day / 1e6:.1f} MB, and at most "
+            f"{found.inputs_day / 1e6:.1f} MB: {found.day / 1e6:.1f} MB")
+    return 0
+
+
 def options(commands: Any) -> None:
     """Describe these verbs."""
     parser = commands.add_parser(
@@ -143,3 +159,12 @@ def options(commands: Any) -> None:
     each.add_argument("--rounds", type=int, default=200)
     each.add_argument("--seed", type=int, default=1)
     each.set_defaults(act=scale)
+    each = verbs.add_parser("growth", help="how much a controller's store "
+                            "grows")
+    each.add_argument("--hosts", type=int, default=100)
+    each.add_argument("--vms", type=int, default=2000)
+    each.add_argument("--rounds", type=int, default=60)
+    each.add_argument("--seed", type=int, default=1)
+    each.add_argument("--moves", action="store_true",
+                      help="make them: it cools down")
+    each.set_defaults(act=grow)

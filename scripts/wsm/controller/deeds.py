@@ -43,7 +43,7 @@ def made_of(made: Controller, since: float) -> dict[str, Any]:
     ended = made.journal.ended_since(since)
     moved = [each for each in ended if each.move.result == "moved"]
     again, back = repeats(moved)
-    decisions = made.ledger.decisions(1 << 30, since)
+    rounds, hot = made.ledger.rounds(since)
     return {
         "since": since, "moves": dict(Counter(each.move.result
                                               for each in ended)),
@@ -59,7 +59,5 @@ def made_of(made: Controller, since: float) -> dict[str, Any]:
         "again-in-an-hour": again, "back-in-6-hours": back,
         "cooled": sum(each.cooled is True for each in moved),
         "not-cooled": sum(each.cooled is False for each in moved),
-        "rounds": sum(each.rounds for each in decisions),
-        "rounds-with-hot-spots": sum(each.rounds for each in decisions
-                                     if each.output["spots"]),
+        "rounds": rounds, "rounds-with-hot-spots": hot,
         "dropped-samples": dict(made.collector.intake.dropped)}

@@ -4,7 +4,7 @@
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from wsm.cli.home import HostEntry
 from wsm.controller import audit
@@ -31,11 +31,18 @@ class Recorded:
     @classmethod
     def of(cls, row: Row) -> "Recorded":
         """Return what a row of decisions says."""
-        number, at, until, rounds, mode, text, output = row
+        number, at, until, rounds, mode, text, output, packed = row
+        if packed is not None:
+            text, output = json.loads(unpacked(packed))
         return cls(number, at, until, rounds, mode, text, json.loads(output))
 
 
-COLUMNS = "id, at, until, rounds, mode, text, output"
+COLUMNS = "id, at, until, rounds, mode, text, output, packed"
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return what was compressed, if it is not absurdly much."""
+    return zlib.decompressobj().decompress(data, BIG)
 
 
 class Ledger:
@@ -43,6 +50,7 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._last: tuple[Any, ...] = ()    # id, and what it has come to
 
     # Hosts
 
@@ -107,35 +115,45 @@ class Ledger:
     # Decisions
 
     def record(self, mode: str, text: str, output: Mapping[str, Any],
-               made_of: Optional[Mapping[str, Any]]) -> int:
+               made_of: Callable[[], Optional[bytes]] = lambda: None) -> int:
         """
         Write down what a round has come to; return its number.
 
-        One that says the same as the last is that one, again.
+        One that says the same as the last is that one, again.  @made_of is
+        asked if it is another: what it was made of, as Keeper has it.
         """
         now, words = self.store.clock(), json.dumps(output, sort_keys=True)
+        said = (self.store.epoch, mode, words)
+        if said == self._last[1:]:
+            with self.store.write() as database:
+                if database.execute(
+                        "UPDATE decisions SET until = ?, rounds = rounds + 1 "
+                        "WHERE id = ?", (now, self._last[0])).rowcount:
+                    return int(self._last[0])
+        packed, blob = zlib.compress(json.dumps([text, words]).encode()), (
+            made_of())
         with self.store.write() as database:
-            last = database.execute(
-                "SELECT id, mode, output, epoch FROM decisions "
-                "ORDER BY id DESC LIMIT 1").fetchone()
-            if last and last[1:] == (mode, words, self.store.epoch):
-                database.execute("UPDATE decisions SET until = ?, "
-                                 "rounds = rounds + 1 WHERE id = ?",
-                                 (now, last[0]))
-                return int(last[0])
-            blob = made_of and zlib.compress(json.dumps(made_of).encode())
-            return int(database.execute(
+            number = int(database.execute(
                 "INSERT INTO decisions (at, until, rounds, epoch, mode, text, "
-                "output, input) VALUES (?, ?, 1, ?, ?, ?, ?, ?) "
-                "RETURNING id",
-                (now, now, self.store.epoch, mode, text, words, blob)
-                ).rows[0][0])
+                "output, input, packed, spots) VALUES (?, ?, 1, ?, ?, '', '', "
+                "?, ?, ?) RETURNING id",
+                (now, now, self.store.epoch, mode, blob, packed,
+                 len(output.get("spots", ())))).rows[0][0])
+        self._last = (number, *said)
+        return number
 
     def prune(self) -> None:
         """Forget old decisions."""
         with self.store.write() as database:
             database.execute("DELETE FROM decisions WHERE until < ?",
                              (self.store.clock() - KEPT,))
+
+    def rounds(self, since: float) -> tuple[int, int]:
+        """Return how many rounds there were, and with hot spots."""
+        (both, hot), = self.store.read(
+            "SELECT SUM(rounds), SUM(CASE WHEN spots > 0 THEN rounds END) "
+            "FROM decisions WHERE until >= ?", since)
+        return int(both or 0), int(hot or 0)
 
     def decisions(self, count: int, since: float = 0.0) -> list[Recorded]:
         """Return the last ones, the newest first."""
@@ -155,8 +173,7 @@ class Ledger:
                                 number)
         if not found or found[0][0] is None:
             return None
-        made: dict[str, Any] = json.loads(zlib.decompressobj().decompress(
-            found[0][0], BIG))
+        made: dict[str, Any] = json.loads(unpacked(found[0][0]))
         return made
 
     # Alarms and audit

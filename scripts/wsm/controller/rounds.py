@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 from wsm.cli import outlook
 from wsm.controller import draining, shown
@@ -19,6 +19,7 @@ from wsm.controller.chronicle import Chronicle
 from wsm.controller.collector import Collector
 from wsm.controller.executor import Ended, Executor, stays
 from wsm.controller.journal import Entry, Journal
+from wsm.controller.keeping import Keeper
 from wsm.controller.leader import Leader
 from wsm.controller.ledger import Ledger
 from wsm.controller.pacing import Pacer
@@ -37,7 +38,6 @@ from wsm.plan.regret import Running, regret
 LOG = logging.getLogger("wsm-controller")
 STANDS_BY = "another controller leads"
 PRUNE = 3600.0                  # s
-WHOLE = 300.0                   # s between inputs that are kept in quiet times
 
 
 class NotNow(Exception):
@@ -77,7 +77,8 @@ class Controller:
         self.last: Optional[Decision] = None
         self.last_id = 0
         self._lessons: Optional[tuple[Lesson, ...]] = None
-        self._pruned = self._whole = float("-inf")
+        self._keeper = Keeper()
+        self._pruned = float("-inf")
 
     @property
     def fleet(self) -> Fleet:
@@ -184,23 +185,15 @@ class Controller:
             self._regret(now)
         self.last_id = self.ledger.record(
             mode.value, decision.text(), shown.decision_json(decision),
-            self._made_of(decision, now))
+            lambda: self._keeper.input(now, self.fleet, decision))
+        if now - self._pruned > PRUNE:
+            self._pruned = now
+            self.ledger.prune()
         self.problem, self.last = "", decision
         if mode is Mode.AUTO and not self.paused() and not self.waits():
             for step in decision.steps:
                 self._begin_step(step, now)
         return decision
-
-    def _made_of(self, decision: Decision, now: float
-                 ) -> Optional[dict[str, Any]]:
-        """Return what is kept of the round's input, at quiet times rarely."""
-        if now - self._pruned > PRUNE:
-            self._pruned = now
-            self.ledger.prune()
-        if not decision.spots and now - self._whole < WHOLE:
-            return None
-        self._whole = now
-        return shown.fleet_json(self.fleet)
 
     def _flights(self) -> dict[str, Flight]:
         """Return all moves that are under way between hosts that are known."""

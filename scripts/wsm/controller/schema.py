@@ -29,9 +29,14 @@ CREATE TABLE audit (seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,
     who TEXT NOT NULL, what TEXT NOT NULL, data TEXT NOT NULL,
     epoch INTEGER NOT NULL, hash TEXT NOT NULL);
 """
+# What a decision has come to is compressed: zlib of JSON, [text, output]
+PACKED = """
+ALTER TABLE decisions ADD COLUMN packed BLOB;
+ALTER TABLE decisions ADD COLUMN spots INTEGER;
+"""
 # Each makes the next version of the one before; none is ever changed.  They only
 # add, as the leader may still be a controller of the version before.
-MIGRATIONS = (FIRST,)
+MIGRATIONS = (FIRST, PACKED)
 
 
 class TooNew(Exception):

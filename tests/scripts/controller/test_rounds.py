@@ -83,7 +83,7 @@ class World(unittest.TestCase):
         return found
 
     @staticmethod
-    def database(made: "Controller") -> Any:
+    def below(made: "Controller") -> Any:
         """What is below a store, for what others do to it."""
         return made.store.database
 
@@ -349,7 +349,7 @@ class FaultTest(World):
         self.wait(lambda: "source perform db1" in self.hosts.orders)
         other = controller(self.hosts, self.path, self.clock, "c2").store
         blocker: Any = other.database
-        self.database(made).execute("PRAGMA busy_timeout = 50")
+        self.below(made).execute("PRAGMA busy_timeout = 50")
         blocker.execute("BEGIN IMMEDIATE")
         self.hosts.hold.set()
         self.assertIsNone(self.round(made))
@@ -369,7 +369,7 @@ class FaultTest(World):
         self.hosts.hold.clear()
         self.round(made, 9)
         self.wait(lambda: "source perform db1" in self.hosts.orders)
-        database = self.database(made)
+        database = self.below(made)
         pages = database.read("PRAGMA page_count", ())[0][0]
         database.execute(f"PRAGMA max_page_count = {pages}")
         with self.assertRaisesRegex(StoreGone, "full"):
