@@ -48,11 +48,9 @@ def save(path: Path, value: Any) -> None:
 def load(kind: type[T], path: Path) -> Optional[T]:
     """Return the dataclass in @path, None if it is not there."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return from_plain(kind, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    try:
-        return from_plain(kind, json.loads(text))
     except (ValueError, BadData) as error:
         raise BadData(f"{path}: {error}") from error
 

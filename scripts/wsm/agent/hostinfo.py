@@ -85,14 +85,14 @@ class HostInfo:
             self._busy = (now, busy)
         return self._demand
 
-    def host(self, pools: Mapping[str, Pool], copies: tuple[Copy, ...],
-             moves_in: int, moves_out: int) -> Host:
-        """Return the host."""
+    def host(self, demand: float, pools: Mapping[str, Pool],
+             copies: tuple[Copy, ...], moves_in: int, moves_out: int) -> Host:
+        """Return the host; @demand is in cores."""
         config, memory = self.config, meminfo()
         return Host(
             config.host, config.root.cores or float(os.cpu_count() or 1),
             memory["MemTotal"], memory["MemAvailable"],
-            demand=self.demand(), reserve_memory=config.root.reserve_mem,
+            demand=demand, reserve_memory=config.root.reserve_mem,
             reserve_cores=config.root.reserve_cpu,
             huge_free=memory.get("HugePages_Free", 0)
             * memory.get("Hugepagesize", 0) >> 10, cpu=self._cpu,

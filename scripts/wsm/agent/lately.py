@@ -92,6 +92,10 @@ class Lately:
         return {name: max(0, count - old.get(name, count)) / (until - since)
                 for name, count in new.items()}
 
+    def pids(self) -> list[int]:
+        """Return the QEMUs that were read."""
+        return list(self._kept)
+
     def only(self, pids: Sequence[int]) -> None:
         """Forget all other QEMUs."""
         for pid in set(self._kept) - set(pids):

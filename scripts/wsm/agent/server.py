@@ -16,7 +16,7 @@ import ssl
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Awaitable, Callable
+from typing import Any, Awaitable, Callable, Optional
 
 from aiohttp import web
 
@@ -25,7 +25,7 @@ from wsm.agent import hostinfo, launch, other, samples, stock, taps, vms
 from wsm.agent.config import Config
 from wsm.agent.monitor import QmpFailed, QmpGone
 from wsm.agent.mover import Mover
-from wsm.agent.owner import Fenced, Gate, Owners
+from wsm.agent.owner import Fenced, Gate, Owner, Owners
 from wsm.door import BODY_LIMIT, Json, NotAllowed, answer, body_of
 from wsm.plan import spec
 from wsm.plan.fingerprint import Fingerprint
@@ -128,7 +128,9 @@ class Door:
 
     def _host_now(self, copies: tuple[Any, ...] = ()) -> Host:
         moves = self.mover.open_moves()
+        only_vms = self.config.root.at == "vms"
         return self.info.host(
+            self.vms.demand() if only_vms else self.info.demand(),
             stock.pools(self.config), copies,
             sum(move.role == "destination" for move in moves),
             sum(move.role == "source" for move in moves))
@@ -152,13 +154,13 @@ class Door:
         moving = {move.vm: move.id for move in self.mover.open_moves()}
         taps_of = {each.name: each.taps for each in self.vms.residents()}
         self.sampler.look(self._host_now(), [
-            self._running(name, moving.get(name, ""), taps_of.get(name, ()))
-            for name in self.vms.names()])
+            self._running(vm, moving.get(vm[0], ""), taps_of.get(vm[0], ()))
+            for vm in self.vms.readable()])
 
-    def _running(self, name: str, moving: str,
-                 wires: tuple[str, ...]) -> samples.Running:
+    def _running(self, which: tuple[str, Owner, Optional[vms.Known]],
+                 moving: str, wires: tuple[str, ...]) -> samples.Running:
         """Return a VM of this host."""
-        owner, known = self.owners.get(name), self.vms.known(name)
+        name, owner, known = which
         base = VmSample(name, known is not None, owner.state, owner.epoch,
                         self.vms.spec_path(name).stat().st_mtime_ns, moving,
                         owner.peer)

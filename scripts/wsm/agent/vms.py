@@ -32,6 +32,7 @@ ENDING_WAIT = 5.0       # s that a QEMU may take to end after its monitor
 RESIDENTS = 10.0        # s for which the list of them is good
 FRESH = 20.0            # s for which a look at a guest's memory is good
 WATCH_TIMEOUT = 3.0     # s for a reading that only counts
+DAMAGED = (BadData, OSError)    # what a file that cannot be read raises
 
 
 # A QEMU, and when its description was written
@@ -448,8 +449,9 @@ class Vms:
         """Tidy up after QEMUs that have ended by themselves."""
         for path in (self.config.state / "vm").glob("*/process.json"):
             name = path.parent.name
-            if self.known(name) is None:
-                await self.tidy(name)
+            with contextlib.suppress(*DAMAGED):     # 'vm list' tells
+                if self.known(name) is None:
+                    await self.tidy(name)
 
     def forget(self, name: str) -> None:
         """Drop the description of a VM; its QEMU and images stay."""
@@ -510,8 +512,7 @@ class Vms:
     async def watch(self) -> None:
         """Do so for all guests; one that does not answer is left out."""
         pids = []
-        for name in self.names():
-            known = self.known(name)
+        for name, _, known in self.readable():
             if known is None:
                 continue
             pids.append(known.pid)
@@ -524,6 +525,11 @@ class Vms:
                         if pid in pids}
         self._looks = {pid: look for pid, look in self._looks.items()
                        if pid in pids}
+
+    def demand(self) -> float:
+        """Return the cores that the guests here wanted lately."""
+        return sum(sum(self.cpu.rates(pid).values())
+                   for pid in self.cpu.pids()) / NS
 
     async def _look(self, monitor: Monitor, pid: int) -> pages.Memory:
         """Return how a guest uses its memory, now or a moment ago."""
@@ -555,14 +561,16 @@ class Vms:
         now = time.monotonic()
         if now - self._counted > RESIDENTS:
             self._counted = now
-            found = {name: self._resident(name) for name in self.names()}
+            found = {name: self._resident(name, known)
+                     for name, _, known in self.readable()}
             self._residents = {name: each for name, each in found.items()
                                if each}
         return [each for _, each in self._residents.values()]
 
-    def _resident(self, name: str) -> Optional[tuple[Stamp, Resident]]:
+    def _resident(self, name: str, known: Optional[Known]
+                  ) -> Optional[tuple[Stamp, Resident]]:
         """Return a VM, read anew if its description or QEMU is another."""
-        known, path = self.known(name), self.spec_path(name)
+        path = self.spec_path(name)
         with contextlib.suppress(Refused, FileNotFoundError):
             if known:
                 stamp = known.pid, known.started, path.stat().st_mtime_ns
@@ -574,14 +582,26 @@ class Vms:
                                        tuple(vmfind.taps(known.pid)))
         return None
 
+    def readable(self) -> list[tuple[str, Owner, Optional[Known]]]:
+        """Return the VMs here but those whose files are damaged."""
+        found = []
+        for name in self.names():
+            with contextlib.suppress(*DAMAGED):     # describe() tells
+                found.append((name, self.owners.get(name), self.known(name)))
+        return found
+
     def describe(self, name: str) -> dict[str, Any]:
-        """Return what 'vm list' shows."""
-        owner = self.owners.get(name)
-        known = self.known(name)
+        """Return what 'vm list' shows; damaged files stop no list."""
+        owner, known, problem = Owner(), None, ""
+        try:
+            owner, known = self.owners.get(name), self.known(name)
+        except DAMAGED as error:
+            problem = str(error)
         return {"name": name, "host": self.config.host,
-                "runs": known is not None, "owner": owner.state.value,
+                "runs": known is not None,
+                "owner": "damaged" if problem else owner.state.value,
                 "epoch": owner.epoch, "pid": known.pid if known else 0,
-                "peer": owner.peer}
+                "peer": owner.peer, "problem": problem}
 
 
 def listens_at(path: str) -> vmfind.Process:

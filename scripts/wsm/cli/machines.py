@@ -60,6 +60,10 @@ def listing(home: Home, args: argparse.Namespace) -> int:
         say_json({"vms": found, "silent": silent})
     else:
         table(vm_rows(found))
+        for vm in found:
+            if vm.get("problem"):
+                say(f"damaged: {vm['host']}: {vm['problem']}; if {vm['name']} "
+                    "runs, 'wsmctl vm forget' and 'vm adopt' write it anew")
         for each in silent:
             say(f"no answer: {each}")
     return 5 if silent else 0

@@ -9,14 +9,16 @@ import unittest
 from typing import Any, Optional
 from unittest import mock
 
-from wsm.agent.owner import Owners
+from wsm.agent.owner import Owner, Owners
 from wsm.plan import spec
+from wsm.plan.ends import File
 
 from tests.scripts.agent.test_owner import FolderTest
 
 try:
     # pylint: disable=ungrouped-imports
-    from wsm.agent import config, facts, launch, mover, pages, vmfind, vms
+    from wsm.agent import (config, facts, launch, mover, pages, server,
+                           vmfind, vms)
     from wsm.agent.monitor import QmpGone
 except ImportError:
     PRESENT = False
@@ -121,6 +123,49 @@ class LeftTest(FolderTest):
         self.assertEqual(len(damaged), 5)
 
 
+@unittest.skipUnless(PRESENT, "scripts/build has not been run")
+class DamagedTest(FolderTest):
+    """Files of one VM that cannot be read."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.vms = vms.Vms(mock.Mock(
+            spec=config.Config, state=self.folder, specs=self.folder,
+            host="alpha", run=self.folder / "run"), Owners(self.folder))
+        for name in ("bad", "good"):
+            (self.folder / f"{name}.toml").write_text(
+                spec.dumps(spec.Spec(name, ("-m", "1"))), encoding="utf-8")
+            self.vms.owners.put(name, Owner(File.OWNER, 3))
+
+    def test_each(self) -> None:
+        """It is named, and all that looks at all VMs goes on."""
+        for file in ("owner.json", "process.json"):
+            path = self.folder / "vm/bad" / file
+            for content in (b"", b"{", b"\xff\x00", b"[]", None):
+                path.unlink(missing_ok=True)
+                if content is None:
+                    path.mkdir()
+                else:
+                    path.write_bytes(content)
+                with self.subTest(file=file, content=content):
+                    self.check(str(path))
+            path.rmdir()
+
+    def check(self, path: str) -> None:
+        """Look at it in all ways."""
+        bad, good = map(self.vms.describe, ("bad", "good"))
+        self.assertEqual((bad["owner"], bad["runs"]), ("damaged", False))
+        self.assertIn(path, bad["problem"])
+        self.assertEqual((good["owner"], good["problem"]), ("owner", ""))
+        self.assertEqual([name for name, _, _ in self.vms.readable()],
+                         ["good"])
+        asyncio.run(self.vms.watch())
+        asyncio.run(self.vms.sweep())
+        self.assertEqual(self.vms.residents(), [])
+        with self.assertRaises(vms.DAMAGED):
+            asyncio.run(self.vms.start("bad"))
+
+
 class ListenerTest(FolderTest):
     """Whose a monitor is."""
 
@@ -128,22 +173,22 @@ class ListenerTest(FolderTest):
     def test_which(self) -> None:
         """Told by the kernel; only a QEMU's is taken."""
         path = str(self.folder / "$(id) <b>")
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(path)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
             with self.assertRaisesRegex(vms.Refused, "refused.*listen"):
                 vms.listens_at(path)
-            server.listen(1)
+            listener.listen(1)
             self.assertEqual(vmfind.listener(path), os.getpid())
-        with socket.socket(socket.AF_UNIX) as server:
+        with socket.socket(socket.AF_UNIX) as listener:
             os.unlink(path)
-            server.bind(path)
-            server.listen(1)
+            listener.bind(path)
+            listener.listen(1)
             with self.assertRaisesRegex(vms.Refused, "no QEMU"):
                 vms.listens_at(path)
-        with socket.socket(socket.AF_UNIX) as server:
+        with socket.socket(socket.AF_UNIX) as listener:
             os.unlink(path)
-            server.bind(path)
-            server.listen(1)
+            listener.bind(path)
+            listener.listen(1)
             with mock.patch("wsm.agent.vmfind.is_qemu", return_value=True):
                 self.assertEqual(vms.listens_at(path).pid, os.getpid())
 
@@ -203,7 +248,20 @@ class ResidentsTest(FolderTest):
 
 @unittest.skipUnless(PRESENT, "scripts/build has not been run")
 class UseTest(FolderTest):
-    """What a VM uses of its host."""
+    """What VMs use of their host."""
+
+    def test_host(self) -> None:
+        """Of a machine that does more than VMs only these count."""
+        for at, demand in (("vms", 1.5), ("/", 7.0)):
+            door = server.Door(config.Config(
+                "a", folders=config.Folders(*[str(self.folder)] * 3),
+                root=config.Root(at=at)))
+            with mock.patch.object(door.vms, "demand", return_value=1.5), (
+                    mock.patch.object(door.info, "demand",
+                                      return_value=7.0)), (
+                    mock.patch.object(door.info, "host")) as host:
+                vars(server.Door)["_host_now"](door)
+            self.assertEqual(host.call_args[0][0], demand)
 
     def test_demand(self) -> None:
         """The cores that its threads ran on or waited for, lately."""
@@ -227,3 +285,4 @@ class UseTest(FolderTest):
             found = asyncio.run(made.use("vm"))
         self.assertEqual((found.demand, found.vcpus, found.machine),
                          (2.0, 2, "pc-i440fx-10.0"))
+        self.assertEqual(made.demand(), 2.0)
