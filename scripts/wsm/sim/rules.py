@@ -13,12 +13,17 @@ from typing import Callable
 from wsm.plan import planner
 from wsm.plan.fleet import RESOURCES
 from wsm.plan.policy import Policy
-from wsm.plan.series import ar1, percentile
+from wsm.plan.series import Series, ar1, percentile
 from wsm.sim.trace import STEP
 from wsm.sim.simworld import World
 
 DAY = 86400.0
 Rule = Callable[[World], None]
+
+
+def newest(series: Series) -> float:
+    """Return the last sample, 0.0 if there is none."""
+    return series.samples[-1] if series.samples else 0.0
 
 
 class Use:
@@ -32,16 +37,21 @@ class Use:
         for vm, flight in world.fleet.flights.items():
             self.on[flight.source].discard(vm)
             self.on[flight.to].add(vm)
-        for name in self.on:
-            self.part[name] = {each: math.fsum(self.of(vm, each)
-                                               for vm in self.on[name])
+        self.used = {each: {vm: newest(guest.load[each]) for vm, guest
+                            in world.fleet.guests.items()}
+                     for each in RESOURCES}
+        self.coming: dict[str, int] = {}        # bytes of memory
+        for name, there in self.on.items():
+            self.part[name] = {each: math.fsum(map(used.__getitem__, there))
                                / self.capacity(name, each)
-                               for each in RESOURCES}
+                               for each, used in self.used.items()}
+            self.coming[name] = sum(
+                world.fleet.guests[vm].use.memory
+                for vm in there & world.fleet.flights.keys())
 
     def of(self, vm: str, resource: str) -> float:
         """Return what a VM uses now."""
-        recent = self.world.fleet.guests[vm].load[resource].recent(1)
-        return recent[0] if recent else 0.0
+        return self.used[resource][vm]
 
     def capacity(self, host: str, resource: str) -> float:
         """Return what a host has."""
@@ -63,12 +73,9 @@ class Use:
 
     def has_room(self, vm: str, host: str) -> bool:
         """Return whether a VM's memory is free on another host."""
-        fleet = self.world.fleet
-        memory = fleet.guests[vm].use.memory
-        coming = sum(fleet.guests[each].use.memory for each in self.on[host]
-                     if each in fleet.flights)
-        return (host != fleet.guests[vm].use.host
-                and fleet.nodes[host].host.available - coming >= memory)
+        use = self.world.fleet.guests[vm].use
+        return (host != use.host and self.world.fleet.nodes[
+            host].host.available - self.coming[host] >= use.memory)
 
     def begin(self, vm: str, to: str) -> None:
         """Begin a move."""
@@ -80,6 +87,7 @@ class Use:
                                           / self.capacity(host, each))
         self.on[source].discard(vm)
         self.on[to].add(vm)
+        self.coming[to] += self.world.fleet.guests[vm].use.memory
 
     def largest(self, host: str) -> str:
         """Return the VM that uses most of what is scarcest, "" if none."""
@@ -224,14 +232,17 @@ class Sandpiper:
                        for each in RESOURCES)
             return part / fleet.guests[vm].use.memory
 
+        order: list[str] = []
         for vm in sorted(use.stay(host), key=lambda vm: (-density(vm), vm)):
             if use.fullest(host) <= self.limit:
                 return
-            for to in sorted(use.part, key=lambda each: (
-                    self.volume(use, each), each)):
+            order = order or sorted(use.part, key=lambda each: (
+                self.volume(use, each), each))
+            for to in order:
                 if (use.has_room(vm, to)
                         and use.with_vm(vm, to) <= self.limit):
                     use.begin(vm, to)
+                    order = []
                     break
 
 

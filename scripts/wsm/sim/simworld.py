@@ -216,15 +216,18 @@ class World:
         wants = {vm: self.loads.wants(vm, fleet.now) for vm in fleet.guests}
         for name, node in fleet.nodes.items():
             # fsum: a set has no order, and a sum must not depend on one
-            total = {each: math.fsum(wants[vm].get(each, 0.0)
-                                     for vm in node.guests)
+            there = [wants[vm] for vm in node.guests]
+            total = {each: math.fsum([want[each] for want in there
+                                      if each in want])
                      for each in RESOURCES}
+            parts = {each: min(1.0, node.capacity[each] / max(value, 1e-9))
+                     for each, value in total.items()}
             self.count(name, node, total, wants)
             if name in self.silent:
                 continue
             self.sense(name, node, total)
             for vm in node.guests:
-                self.measure(vm, node, total, wants[vm])
+                self.measure(vm, parts, wants[vm])
         self.land()
 
     def sense(self, name: str, node: Node,
@@ -261,14 +264,18 @@ class World:
         node.swap.add(self.fleet.now,
                       max(0, used - node.host.memory) / SWAPPED)
 
-    def measure(self, vm: str, node: Node, total: Mapping[str, float],
+    def measure(self, vm: str, parts: Mapping[str, float],
                 want: Mapping[str, float]) -> None:
-        """Take the sample of a VM: what it got, and lacks of its promises."""
+        """
+        Take the sample of a VM: what it got, and lacks of its promises.
+
+        @parts are what its host gives of all that is wanted.
+        """
         guest, now = self.fleet.guests[vm], self.fleet.now
         for sign, value in self.loads.guest_signs(vm, now).items():
             self.fleet.take_sign(vm, sign, value)
         for each, value in want.items():
-            part = min(1.0, node.capacity[each] / max(total[each], 1e-9))
+            part = parts[each]
             got = value if each == "cpu" else value * part
             guest.load[each].add(now, got)
             if each in guest.lacks:
