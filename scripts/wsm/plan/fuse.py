@@ -12,11 +12,13 @@ from wsm.plan.policy import Policy
 def of_all(past: Past, now: float, policy: Policy) -> str:
     """Return why no move begins by itself, "" if moves may."""
     limit = policy.breaker
-    failed = sum(now - at <= limit.span for at in past.failed)
-    began = past.began_since(now - limit.span)
-    if failed >= max(limit.failures, limit.failed * began):
-        return (f"breaker: {failed} of {max(began, failed)} moves failed "
-                f"within {limit.span / 60:.0f} min")
+    # A small fleet may never begin that many within the shorter time
+    for span in (limit.span, policy.calm.memory):
+        failed = sum(now - at <= span for at in past.failed)
+        began = past.began_since(now - span)
+        if failed >= max(limit.failures, limit.failed * began):
+            return (f"breaker: {failed} of {max(began, failed)} moves failed "
+                    f"within {span / 3600:.0f} h")
     return ""
 
 

@@ -99,7 +99,7 @@ class Calm:
 class Breaker:
     """When no more moves begin but with a person's consent."""
 
-    span: float = 3600.0        # s in which moves fail
+    span: float = 3600.0        # s in which moves fail, or calm.memory:
     uncooled: int = 3           # moves that did not cool a host in calm.memory
     cools: float = 300.0        # s after a move in which it must have
     failed: float = 0.10        # part of all moves that failed,

@@ -262,15 +262,16 @@ class Clock:
 
 
 def controller(hosts: Hosts, path: str, clock: Clock, name: str = "c1",
-               mode: Mode = Mode.AUTO, settle: float = 0.0) -> Controller:
+               mode: Mode = Mode.AUTO, settle: float = 0.0,
+               policy: Policy = POLICY) -> Controller:
     """Return a controller of these hosts, with its store in a file."""
     settings = Settings(name, "test", mode=mode, settle=settle,
                         store=path if ":" in path else f"sqlite:{path}")
     store = Store(database_of(settings.store), clock)
     ledger = Ledger(store)
     made = Controller(
-        settings, POLICY, store,
-        Collector(Intake(Fleet(POLICY.interval), ledger.joined), hosts),
+        settings, policy, store,
+        Collector(Intake(Fleet(policy.interval), ledger.joined), hosts),
         Executor(Journal(settings, store),
                  lambda home: FakeAgents(hosts, home)), clock)
     if not ledger.hosts() and made.leader.take():   # as for 'host add'
