@@ -8,16 +8,31 @@ no "_" outside; "_" within a name stays.
 
 import dataclasses
 import enum
+import functools
 import math
 import types
 import typing
 from typing import Any, Callable, Mapping, TypeVar
 
 T = TypeVar("T")
+Converter = Callable[[Any], Any]        # raises Wrong
 
 
 class BadData(Exception):
     """Data that do not fit; the text names place, value and remedy."""
+
+
+class Wrong(Exception):
+    """The same while its place is not known yet."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.place, self.text = "", text
+
+    def under(self, place: str) -> "Wrong":
+        """Return it: it is in a member of something."""
+        self.place = place + self.place
+        return self
 
 
 def to_plain(value: Any) -> Any:
@@ -43,98 +58,152 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def scalar(kind: Any, value: Any, where: str) -> Any:
-    """Return @value if it is of the simple type @kind."""
-    if (kind is float and isinstance(value, (int, float))
-            and not isinstance(value, bool)):
-        if not math.isfinite(value):
-            raise BadData(f"{where}: {value} is no finite number")
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool)
-                                       and kind is not bool):
-        raise BadData(f"{where}: {str(value)[:80]!r} is no {kind.__name__}")
-    return value
+def to_number(value: Any) -> float:
+    """Return a finite number."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise Wrong(f": {str(value)[:80]!r} is no float")
+    if not math.isfinite(value):
+        raise Wrong(f": {value} is no finite number")
+    return float(value)
 
 
-def from_union(kind: Any, value: Any, where: str) -> Any:
-    """Return @value as the one type of Optional[type]; None stays None."""
-    if value is None:
-        return None
+def to_scalar(kind: Any) -> Converter:
+    """Return what checks a simple type."""
+    if kind is float:
+        return to_number
+
+    def convert(value: Any) -> Any:
+        if value.__class__ is kind:
+            return value
+        if not isinstance(value, kind) or (isinstance(value, bool)
+                                           and kind is not bool):
+            raise Wrong(f": {str(value)[:80]!r} is no {kind.__name__}")
+        return value
+
+    return convert
+
+
+def to_optional(kind: Any) -> Converter:
+    """Return what checks the one type of Optional[type]; None stays None."""
     choice, = (each for each in typing.get_args(kind)
                if each is not types.NoneType)
-    return convert(choice, value, where)
+    inner = converter(choice)
+    return lambda value: None if value is None else inner(value)
 
 
-def from_list(kind: Any, value: Any, where: str) -> Any:
-    """Return @value as tuple[X, ...], tuple[X, Y] or frozenset[X]."""
-    if not isinstance(value, (list, tuple)):
-        raise BadData(f"{where}: {str(value)[:80]!r} is no list")
-    inner = typing.get_args(kind)
-    if typing.get_origin(kind) is frozenset:
-        return frozenset(convert(inner[0], each, where) for each in value)
-    if len(inner) == 2 and inner[1] is Ellipsis:
-        return tuple(convert(inner[0], each, f"{where}[{number}]")
-                     for number, each in enumerate(value))
-    if len(inner) != len(value):
-        raise BadData(f"{where}: {len(value)} values, {len(inner)} are needed")
-    return tuple(convert(each_kind, each, where)
-                 for each_kind, each in zip(inner, value))
-
-
-def from_mapping(kind: Any, value: Any, where: str) -> Any:
-    """Return @value as Mapping[str, X]."""
-    if not isinstance(value, Mapping):
-        raise BadData(f"{where}: {str(value)[:80]!r} is no table")
-    inner = typing.get_args(kind)[1]
-    return {scalar(str, key, where): convert(inner, each, f"{where}.{key}")
-            for key, each in sorted(value.items())}
-
-
-def from_enum(kind: Any, value: Any, where: str) -> Any:
-    """Return @value as one of an enum's."""
+def each_of(values: Any, inner: typing.Sequence[Converter]) -> list[Any]:
+    """Return the members of a list, or raise Wrong with its number."""
+    found: list[Any] = []
     try:
-        return kind(value)
-    except ValueError as error:
-        raise BadData(f"{where}: {str(value)[:80]!r} is none of "
-                      + ", ".join(str(each.value) for each in kind)) from error
+        for value, one in zip(values, inner):
+            found.append(one(value))
+    except Wrong as wrong:
+        raise wrong.under(f"[{len(found)}]")
+    return found
 
 
-def convert(kind: Any, value: Any, where: str) -> Any:
-    """Return @value as the type @kind; raise BadData."""
+def to_list(kind: Any) -> Converter:
+    """Return what makes tuple[X, ...], tuple[X, Y] or frozenset[X]."""
+    args = typing.get_args(kind)
+    is_set = typing.get_origin(kind) is frozenset
+    many = is_set or len(args) == 2 and args[1] is Ellipsis
+    inner = [converter(each) for each in (args[:1] if many else args)]
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise Wrong(f": {str(value)[:80]!r} is no list")
+        if is_set:
+            return frozenset(map(inner[0], value))
+        if not many and len(inner) != len(value):
+            raise Wrong(f": {len(value)} values, {len(inner)} are needed")
+        return tuple(each_of(value, inner * len(value) if many else inner))
+
+    return convert
+
+
+def to_mapping(kind: Any) -> Converter:
+    """Return what makes Mapping[str, X]."""
+    inner, name = converter(typing.get_args(kind)[1]), to_scalar(str)
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise Wrong(f": {str(value)[:80]!r} is no table")
+        found = {}
+        for key, each in sorted(value.items()):
+            name(key)
+            try:
+                found[key] = inner(each)
+            except Wrong as wrong:
+                raise wrong.under(f".{key}")
+        return found
+
+    return convert
+
+
+def to_enum(kind: Any) -> Converter:
+    """Return what finds a member of an enum."""
+    def convert(value: Any) -> Any:
+        try:
+            return kind(value)
+        except ValueError as error:
+            raise Wrong(f": {str(value)[:80]!r} is none of " + ", ".join(
+                str(each.value) for each in kind)) from error
+
+    return convert
+
+
+def to_dataclass(kind: Any) -> Converter:
+    """Return what makes a dataclass."""
+    hints = typing.get_type_hints(kind)
+    members = [(each.name.rstrip("_"), each.name, converter(hints[each.name]),
+                each.default is dataclasses.MISSING
+                and each.default_factory is dataclasses.MISSING)
+               for each in dataclasses.fields(kind)]
+    names = {name for name, *_ in members}
+
+    def convert(data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise Wrong(f": {str(data)[:80]!r} is no table")
+        if not names.issuperset(data):
+            name = min(set(map(str, data)) - names)
+            raise Wrong(" is not known; here can be: " + ", ".join(
+                sorted(names))).under(f".{name}")
+        values, name = {}, ""
+        try:
+            for name, attribute, inner, needed in members:
+                if name in data:
+                    values[attribute] = inner(data[name])
+                elif needed:
+                    raise Wrong(" is missing")
+        except Wrong as wrong:
+            raise wrong.under(f".{name}")
+        return kind(**values)
+
+    return convert
+
+
+@functools.lru_cache(None)
+def converter(kind: Any) -> Converter:
+    """Return what makes a value of the type @kind of plain data."""
     origin = typing.get_origin(kind)
-    how: Callable[[Any, Any, str], Any]
     if origin in (typing.Union, types.UnionType):
-        how = from_union
-    elif origin in (tuple, frozenset):
-        how = from_list
-    elif origin is not None:
-        how = from_mapping
-    elif dataclasses.is_dataclass(kind):
-        how = from_plain
-    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
-        how = from_enum
-    else:
-        how = scalar
-    return how(kind, value, where)
+        return to_optional(kind)
+    if origin in (tuple, frozenset):
+        return to_list(kind)
+    if origin is not None:
+        return to_mapping(kind)
+    if dataclasses.is_dataclass(kind):
+        return to_dataclass(kind)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return to_enum(kind)
+    return to_scalar(kind)
 
 
 def from_plain(kind: type[T], data: Any, where: str = "") -> T:
     """Return the dataclass @kind that @data describes; raise BadData."""
-    if not isinstance(data, Mapping):
-        raise BadData(f"{where or 'data'}: {str(data)[:80]!r} is no table")
-    hints = typing.get_type_hints(kind)
-    fields = {field.name.rstrip("_"): field
-              for field in dataclasses.fields(typing.cast(Any, kind))}
-    for name in sorted(map(str, data)):
-        if name not in fields:
-            raise BadData(f"{where}.{name}".lstrip(".") + " is not known; here "
-                          "can be: " + ", ".join(sorted(fields)))
-    values = {}
-    for name, field in fields.items():
-        place = f"{where}.{name}".lstrip(".")
-        if name in data:
-            values[field.name] = convert(hints[field.name], data[name], place)
-        elif (field.default is dataclasses.MISSING
-              and field.default_factory is dataclasses.MISSING):
-            raise BadData(f"{place} is missing")
-    return kind(**values)
+    try:
+        made: T = converter(typing.cast(Any, kind))(data)
+        return made
+    except Wrong as wrong:
+        place = (where + wrong.place).lstrip(".") or "data"
+        raise BadData(place + wrong.text) from wrong
