@@ -123,6 +123,7 @@ class WorldTest(Server, test_rounds.World):
     def setUp(self) -> None:
         super().setUp()
         self.path = self.new()
+        self.patient()
 
     def round_works(self, made: Any) -> bool:
         """Return whether a round has decided."""

@@ -85,6 +85,12 @@ class World(unittest.TestCase):
             found = self.loop.run_until_complete(once())
         return found
 
+    def patient(self) -> None:
+        """Do not take back a move because it takes long."""
+        patch = mock.patch("wsm.controller.rounds.regret", lambda *_: "")
+        patch.start()
+        self.addCleanup(patch.stop)
+
     @staticmethod
     def below(made: "Controller") -> Any:
         """What is below a store, for what others do to it."""
@@ -346,6 +352,7 @@ class FaultTest(World):
 
     def test_store_gone(self) -> None:
         """Locked for a while: it decides nothing, moves go on and end."""
+        self.patient()
         made = self.make()
         self.heat()
         self.hosts.hold.clear()
@@ -368,6 +375,7 @@ class FaultTest(World):
 
     def test_disk_full(self) -> None:
         """For five minutes: nothing is lost, and it goes on by itself."""
+        self.patient()
         made = self.make()
         self.heat()
         self.hosts.hold.clear()
@@ -386,8 +394,8 @@ class FaultTest(World):
                 self.assertIsNone(self.round(made))
         self.assertIn("full", made.problem)
         self.assertTrue(made.leader.leads())
-        self.wait(lambda: self.hosts.vms["db1"].host != "alpha")
         database.execute("PRAGMA max_page_count = 1000000")
+        self.wait(lambda: self.hosts.vms["db1"].host != "alpha")
         self.assertIsNotNone(self.round(made))
         self.wait_moves(made)
         self.round(made)
