@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsm.controller import keeping, shown
+from wsm.controller import keeping, kept, shown
 from wsm.controller.ledger import Ledger
 from wsm.controller.storage import Sqlite
 from wsm.controller.store import Store
@@ -49,10 +49,12 @@ def written(ledger: Ledger, hosts: int, vms: int, rounds: int, seed: int,
         world.step()
         found = planner.decide(world.fleet, policy, world.past, world.cost)
         spots = len(found.spots)
-        made_of = functools.partial(keeper.input, world.fleet.now,
-                                    world.fleet, found)
+        made_of = functools.partial(
+            keeper.input, world.fleet.now, world.fleet, found,
+            functools.partial(kept.record, kept.Round(
+                world.fleet, policy, world.past)))
         ledger.record("auto", found.text(), shown.decision_json(found),
-                      made_of)
+                      made_of, keeper.is_due(world.fleet.now, world.fleet))
         for step in found.steps if moves else ():
             world.begin(step.vm, step.to, step.spot, step.hard, step.goal)
     return spots

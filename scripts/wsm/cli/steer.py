@@ -7,6 +7,7 @@ from typing import Any, Iterator, Mapping
 
 from wsm.cli import daemons
 from wsm.cli.home import CliError, Home
+from wsm.cli.moment import moment
 from wsm.cli.terminal import say, say_json, table, tell
 from wsm.plan.inventory import human
 
@@ -84,19 +85,36 @@ def show(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
             say(f"    {line}")
 
 
+def when(args: argparse.Namespace) -> dict[str, Any]:
+    """Return which round is asked about; none: now."""
+    if args.at is not None:
+        return {"at": str(moment(args.at, time.time()))}
+    return {} if args.decision is None else {"decision": str(args.decision)}
+
+
+def when_options(parser: argparse.ArgumentParser) -> None:
+    """Describe which round is asked about."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--at", metavar="TIME", help="as it was then: 14:03, "
+                       "\"2026-11-28 14:03\", 10m (ago)")
+    group.add_argument("--decision", type=int, metavar="N",
+                       help="as it was when plan N was made")
+
+
 def explain(home: Home, args: argparse.Namespace) -> int:
     """Say why, from the record."""
     if (args.what == "nothing") == bool(args.name):
         raise CliError("explain nothing, explain vm NAME, explain host NAME, "
                        "explain plan NUMBER", 2)
     query = {args.what: args.name} if args.name else {}
-    show(args, daemons.ask(home, "/explain", **query))
+    show(args, daemons.ask(home, "/explain", **query, **when(args)))
     return 0
 
 
 def why_not(home: Home, args: argparse.Namespace) -> int:
     """Say what speaks against a host for a VM."""
-    show(args, daemons.ask(home, "/why-not", vm=args.vm, host=args.host))
+    show(args, daemons.ask(home, "/why-not", vm=args.vm, host=args.host,
+                           **when(args)))
     return 0
 
 
@@ -210,10 +228,12 @@ def options(commands: Any) -> None:
     each = commands.add_parser("explain", help="why, from the record")
     each.add_argument("what", choices=("vm", "host", "plan", "nothing"))
     each.add_argument("name", nargs="?", default="")
+    when_options(each)
     each.set_defaults(act=explain)
     each = commands.add_parser("why-not", help="why a VM does not go there")
     each.add_argument("vm")
     each.add_argument("host")
+    when_options(each)
     each.set_defaults(act=why_not)
     each = commands.add_parser("mode", help="show or set what is done with "
                                "decisions: only recorded, asked, carried out")

@@ -21,6 +21,7 @@ from wsm.controller.rounds import (
     LOG, STANDS_BY, Controller, NotNow)
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, StoreGone
+from wsm.controller.then import Then
 from wsm.door import BODY_LIMIT, Handler, NotAllowed, answer, body_of
 from wsm.plan.inventory import HostState
 from wsm.plan.plain import BadData, from_plain, to_plain
@@ -76,6 +77,21 @@ def count_of(request: web.Request, name: str, default: int,
     if not text.isdigit() or not 0 < int(text) <= most:
         raise BadData(f"{name}: {text[:20]!r} is no number from 1 to {most}")
     return int(text)
+
+
+def then_of(made: Controller, request: web.Request) -> Then:
+    """Return the round that the address names; raise BadData, NotNow."""
+    if "decision" in request.query:
+        return Then(made, 0.0, count_of(request, "decision", 0, 1 << 60))
+    text = request.query["at"]
+    try:
+        at = float(text)
+    except ValueError as error:
+        raise BadData(f"at: {text[:20]!r} is no time in s after 1970") \
+            from error
+    if not 0.0 < at < 1e11:
+        raise BadData(f"at: {text[:20]!r} is no time in s after 1970")
+    return Then(made, at)
 
 
 class Door:
@@ -141,6 +157,8 @@ class Door:
     async def explain(self, request: web.Request) -> web.Response:
         """Why something is as it is."""
         made, query = self.leading(), request.query
+        if "at" in query or "decision" in query:
+            return answer(self.explain_then(then_of(made, request), request))
         if "vm" in query:
             return answer(because.of_vm(made, query["vm"]))
         if "host" in query:
@@ -154,11 +172,22 @@ class Door:
                     found.id)})
         return answer(because.of_nothing(made))
 
+    @staticmethod
+    def explain_then(found: Then, request: web.Request) -> dict[str, Any]:
+        """Why something was as it was."""
+        if "vm" in request.query:
+            return found.of_vm(request.query["vm"])
+        if "host" in request.query:
+            return found.of_host(request.query["host"])
+        return found.of_nothing()
+
     async def why_not(self, request: web.Request) -> web.Response:
-        """What speaks against a host for a VM."""
-        return answer(because.why_not(
-            self.leading(), request.query.get("vm", ""),
-            request.query.get("host", "")))
+        """What speaks against a host for a VM, or spoke."""
+        made, query = self.leading(), request.query
+        vm, host = query.get("vm", ""), query.get("host", "")
+        if "at" in query or "decision" in query:
+            return answer(then_of(made, request).why_not(vm, host))
+        return answer(because.why_not(made, vm, host))
 
     async def rules(self, _request: web.Request) -> web.Response:
         """The rules."""

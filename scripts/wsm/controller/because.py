@@ -11,6 +11,7 @@ from wsm.plan.booked import Booked
 from wsm.plan.decision import Decision
 from wsm.plan.fleet import RESOURCES, Guest, Loads
 from wsm.plan.inventory import human
+from wsm.plan.weigh import Round
 
 LOOKED = 500                    # decisions that are searched
 SHOWN = 5                       # of them
@@ -118,17 +119,23 @@ def answer(made: Controller, name: str, lines: list[str]) -> dict[str, Any]:
                                           for each in found]}
 
 
+def fullest(booked: Booked) -> list[str]:
+    """Return which hosts are fullest, and which is coolest."""
+    found = sorted(((booked.fullest(name), name)
+                    for name in booked.fleet.nodes), reverse=True)
+    if not found:
+        return []
+    return ["fullest at their peaks of the last hour: " + ", ".join(
+        f"{name} {full:.0%}" for full, name in found[:3])
+        + f"; coolest: {found[-1][1]} {found[-1][0]:.0%}"]
+
+
 def of_nothing(made: Controller) -> dict[str, Any]:
     """Explain why nothing is done, or what is."""
     last = made.ledger.decisions(1)
     lines = [made.problem] if made.problem else []
     lines += [each.text for each in last]
-    fullest = sorted(((Booked(made.fleet).fullest(name), name)
-                      for name in made.fleet.nodes), reverse=True)
-    if fullest:
-        lines.append("fullest at their peaks of the last hour: " + ", ".join(
-            f"{name} {full:.0%}" for full, name in fullest[:3])
-            + f"; coolest: {fullest[-1][1]} {fullest[-1][0]:.0%}")
+    lines += fullest(Booked(made.fleet))
     if wait := made.waits():
         lines.append(f"it begins nothing for {wait:.0f} s more, as it has "
                      "just started")
@@ -142,9 +149,15 @@ def why_not(made: Controller, name: str, there: str) -> dict[str, Any]:
     if there not in made.fleet.nodes:
         raise NotNow(f"nothing is known of host {there[:80]}")
     now = planner.a_round(made.fleet, made.policy, made.past, made.cost)
+    return against(now, made.last or Decision(), guest, there)
+
+
+def against(now: Round, decision: Decision, guest: Guest,
+            there: str) -> dict[str, Any]:
+    """Say what speaks against a host for a VM in a round."""
+    name = guest.use.name
     fits = not list(explain.obstacles(now, name, there,
                                       explain.trouble(now, name)))
     return {"vm": name, "host": there, "fits": fits,
-            "lines": explain.why_not(now, made.last or Decision(), name,
-                                     there),
-            "estimate": outlook.estimate_json(made.cost(guest, there))}
+            "lines": explain.why_not(now, decision, name, there),
+            "estimate": outlook.estimate_json(now.cost(guest, there))}

@@ -6,10 +6,10 @@ is paid from a purse that fills evenly; what is dear is kept more rarely.
 """
 
 import json
+import math
 import zlib
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
-from wsm.controller.shown import fleet_json
 from wsm.plan.decision import Decision
 from wsm.plan.fleet import Fleet
 
@@ -29,13 +29,18 @@ def concerned(decision: Decision) -> set[str]:
 
 def only(found: Mapping[str, Any], hosts: set[str],
          all_hosts: bool) -> dict[str, Any]:
-    """Return what a fleet_json() says of some hosts and their VMs."""
+    """Return what kept.record() says of some hosts and their VMs."""
     vms = {vm for name in hosts & set(found["hosts"])
            for vm in found["hosts"][name]["vms"]}
     return {**found, "vms": {name: each for name, each in found["vms"].items()
                              if name in vms},
             "hosts": {name: each for name, each in found["hosts"].items()
                       if all_hosts or name in hosts}}
+
+
+def size_of(fleet: Fleet) -> int:
+    """Return a number that is another with about a tenth more VMs."""
+    return round(math.log(1 + len(fleet.guests), 1.1))
 
 
 class Keeper:
@@ -45,21 +50,33 @@ class Keeper:
         self._purse = 0.0       # bytes; less than none: owed
         self._at = float("-inf")
         self._quiet = float("-inf")     # when that of a quiet round was kept
+        self._size = 0                  # of the fleet then
 
-    def input(self, now: float, fleet: Fleet,
-              decision: Decision) -> Optional[bytes]:
-        """Return what is kept of that which a decision was made of."""
+    def is_due(self, now: float, fleet: Fleet) -> bool:
+        """Whether it is time to keep something, whatever was decided."""
+        return (now - self._quiet >= QUIET and self._purse >= 0.0
+                or size_of(fleet) != self._size)
+
+    def input(self, now: float, fleet: Fleet, decision: Decision,
+              record: Callable[[], Mapping[str, Any]]) -> Optional[bytes]:
+        """
+        Return what is kept of that which a decision was made of.
+
+        @record returns all of it, as kept.record().
+        """
         rate = (FLEET + VM * len(fleet.guests)) / DAY
         self._purse = min(0.0, self._purse + rate * max(
             0.0, min(now - self._at, DAY)))
         self._at = now
         hosts = concerned(decision)
-        rare = not hosts and now - self._quiet < QUIET
+        rare = (not hosts and now - self._quiet < QUIET
+                and size_of(fleet) == self._size)
         if rare or self._purse < (-OWING * rate if decision.steps else 0.0):
             return None
         if not hosts:
             self._quiet = now
-        made = fleet_json(fleet)
+        self._size = size_of(fleet)
+        made = record()
         if self._purse < 0.0:
             made = only(made, hosts, False)
         elif len(fleet.guests) > MANY:

@@ -115,16 +115,18 @@ class Ledger:
     # Decisions
 
     def record(self, mode: str, text: str, output: Mapping[str, Any],
-               made_of: Callable[[], Optional[bytes]] = lambda: None) -> int:
+               made_of: Callable[[], Optional[bytes]] = lambda: None,
+               due: bool = False) -> int:
         """
         Write down what a round has come to; return its number.
 
-        One that says the same as the last is that one, again.  @made_of is
-        asked if it is another: what it was made of, as Keeper has it.
+        One that says the same as the last is that one, again, unless it is
+        @due that something be kept.  @made_of is asked if it is another: what
+        it was made of, as Keeper has it.
         """
         now, words = self.store.clock(), json.dumps(output, sort_keys=True)
         said = (self.store.epoch, mode, words)
-        if said == self._last[1:]:
+        if said == self._last[1:] and not due:
             with self.store.write() as database:
                 if database.execute(
                         "UPDATE decisions SET until = ?, rounds = rounds + 1 "
@@ -166,6 +168,20 @@ class Ledger:
         found = self.store.read(
             f"SELECT {COLUMNS} FROM decisions WHERE id = ?", number)
         return Recorded.of(found[0]) if found else None
+
+    def decision_at(self, at: float) -> Optional[Recorded]:
+        """Return that of the round at a time, or the last before it."""
+        found = self.store.read(
+            f"SELECT {COLUMNS} FROM decisions WHERE at <= ? "
+            "ORDER BY id DESC LIMIT 1", at)
+        return Recorded.of(found[0]) if found else None
+
+    def input_at(self, at: float) -> Optional[dict[str, Any]]:
+        """Return what was known at a time, None if that was not kept."""
+        found = self.store.read(
+            "SELECT id FROM decisions WHERE at <= ? AND input IS NOT NULL "
+            "ORDER BY id DESC LIMIT 1", at)
+        return self.input(found[0][0]) if found else None
 
     def input(self, number: int) -> Optional[dict[str, Any]]:
         """Return what a decision was made of, None if that was not kept."""

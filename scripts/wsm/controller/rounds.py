@@ -11,10 +11,10 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Callable, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from wsm.cli import outlook
-from wsm.controller import draining, shown
+from wsm.controller import draining, kept, shown
 from wsm.controller.chronicle import Chronicle
 from wsm.controller.collector import Collector
 from wsm.controller.executor import Ended, Executor, stays
@@ -185,7 +185,8 @@ class Controller:
             self._regret(now)
         self.last_id = self.ledger.record(
             mode.value, decision.text(), shown.decision_json(decision),
-            lambda: self._keeper.input(now, self.fleet, decision))
+            lambda: self._keeper.input(now, self.fleet, decision, self._kept),
+            self._keeper.is_due(now, self.fleet))
         if now - self._pruned > PRUNE:
             self._pruned = now
             self.ledger.prune()
@@ -194,6 +195,10 @@ class Controller:
             for step in decision.steps:
                 self._begin_step(step, now)
         return decision
+
+    def _kept(self) -> Mapping[str, Any]:
+        """Return what this round was made of."""
+        return kept.record(kept.Round(self.fleet, self.policy, self.past))
 
     def _flights(self) -> dict[str, Flight]:
         """Return all moves that are under way between hosts that are known."""

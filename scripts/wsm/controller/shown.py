@@ -4,7 +4,7 @@
 import math
 from typing import Any, Mapping
 
-from wsm.plan.fleet import RESOURCES, Fleet, Guest, Node
+from wsm.plan.fleet import RESOURCES, Guest, Node
 from wsm.plan.detect import Spot
 from wsm.plan.plain import to_plain
 from wsm.plan.decision import Decision, Nothing, Step
@@ -37,17 +37,6 @@ def guest_json(guest: Guest) -> dict[str, Any]:
             "placement": to_plain(guest.spec.placement),
             "sla": to_plain(guest.spec.sla),
             "load": {name: series(guest.load[name]) for name in RESOURCES}}
-
-
-def fleet_json(fleet: Fleet) -> dict[str, Any]:
-    """Return all that a round looks at."""
-    return {"now": fleet.now, "interval": fleet.interval,
-            "hosts": {name: node_json(node)
-                      for name, node in sorted(fleet.nodes.items())},
-            "vms": {name: guest_json(guest)
-                    for name, guest in sorted(fleet.guests.items())},
-            "flights": {name: to_plain(flight)
-                        for name, flight in sorted(fleet.flights.items())}}
 
 
 def spot_json(spot: Spot) -> dict[str, Any]:

@@ -2,13 +2,18 @@
 """A controller that serves, with certificates, of hosts that are not there."""
 
 import asyncio
+import contextlib
+import io
 import json
 import shutil
 import ssl
 import tempfile
 import threading
 import unittest
-from typing import Any, Coroutine
+from typing import Any, Coroutine, Optional
+from unittest import mock
+
+from wsm.cli import console
 
 from tests.scripts.certified import Certified
 
@@ -134,3 +139,22 @@ class Served(Cluster):
         connection.close()
         return reply.status, (json.loads(text) if b"json" in (
             reply.headers["Content-Type"].encode()) else text.decode())
+
+    def ctl(self, *words: str, home: Optional[str] = None) -> tuple[int, str]:
+        """Type a command; return status and all that it says."""
+        out = io.StringIO()
+        with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(out),
+              mock.patch("sys.argv", ["wsmctl", "--home", home or str(
+                  self.home.folder), *words])):
+            try:
+                status = console.main()
+            except SystemExit as end:
+                status = int(str(end.code))
+        return status, out.getvalue()
+
+    def expect(self, status: int, words: str, *typed: str) -> str:
+        """Type a command; both ways, with and without --json."""
+        found, text = self.ctl(*typed)
+        self.assertEqual(found, status, text)
+        self.assertIn(words, text)
+        return text

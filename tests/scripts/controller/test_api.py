@@ -8,11 +8,10 @@ import json
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 from unittest import mock
 
 from wsm import pki
-from wsm.cli import console
 from wsm.cli.agents import AgentSaid, NoAnswer
 from wsm.cli.home import HostEntry
 
@@ -29,25 +28,6 @@ except ImportError:
 
 class ApiTest(Served):
     """One controller of hosts that are not there."""
-
-    def ctl(self, *words: str, home: Optional[str] = None) -> tuple[int, str]:
-        """Type a command; return status and all that it says."""
-        out = io.StringIO()
-        with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(out),
-              mock.patch("sys.argv", ["wsmctl", "--home", home or str(
-                  self.home.folder), *words])):
-            try:
-                status = console.main()
-            except SystemExit as end:
-                status = int(str(end.code))
-        return status, out.getvalue()
-
-    def expect(self, status: int, words: str, *typed: str) -> str:
-        """Type a command; both ways, with and without --json."""
-        found, text = self.ctl(*typed)
-        self.assertEqual(found, status, text)
-        self.assertIn(words, text)
-        return text
 
     def test_roles(self) -> None:
         """Each may do what his certificate says, an agent nothing."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 from unittest import mock
 
-from wsm.controller import keeping, schema, shown
+from wsm.controller import keeping, kept, schema
 from wsm.controller.keeping import Keeper
 from wsm.controller.ledger import Ledger
 from wsm.controller.storage import Sqlite
@@ -33,15 +33,14 @@ class KeeperTest(unittest.TestCase):
                                   self.world.cost)
         self.assertTrue(self.hot.spots)
         self.quiet = Decision((), (), ())
-        patch = mock.patch("wsm.controller.keeping.fleet_json",
-                           return_value=shown.fleet_json(self.fleet))
-        patch.start()
-        self.addCleanup(patch.stop)
+        self.plain = kept.record(kept.Round(self.fleet, Policy(),
+                                            self.world.past))
         self.keeper = Keeper()
 
     def kept(self, now: float, decision: Decision) -> Optional[bytes]:
         """Return what is kept."""
-        return self.keeper.input(now, self.fleet, decision)
+        return self.keeper.input(now, self.fleet, decision,
+                                 lambda: self.plain)
 
     def json(self, now: float, decision: Decision) -> Any:
         """Return what is kept, as it will be read."""
@@ -52,6 +51,8 @@ class KeeperTest(unittest.TestCase):
         """All of it while that costs little; rarely in quiet times."""
         self.assertEqual(len(self.json(0.0, self.quiet)["vms"]), 400)
         self.assertIsNone(self.kept(keeping.QUIET - 1.0, self.quiet))
+        self.assertFalse(self.keeper.is_due(keeping.QUIET - 1.0, self.fleet))
+        self.assertTrue(self.keeper.is_due(keeping.QUIET, self.fleet))
         self.assertIsNotNone(self.kept(keeping.QUIET, self.quiet))
 
     def test_purse(self) -> None:
