@@ -10,12 +10,15 @@ import math
 from dataclasses import dataclass
 from typing import Any, Mapping
 
-from wsm.plan.estimate import (DISK_OVERHEAD, START, Link, Load, passes,
-                               rate_for, rounds, unique)
-from wsm.plan.headway import END_SHARE
+from wsm.plan.estimate import (DISK_OVERHEAD, START, Link, Load, needed_rate,
+                               passes, rate_for, rounds, unique)
+from wsm.plan.headway import END_SHARE, is_known
 
 EARLY = 0.05                    # of all the time: for what goes wrong
 LEAST = 262144.0                # bytes/s
+UNSEEN = 0.05                   # of what QEMU takes for memory, at least
+THERE = ("freeze", "postcopy", "completed")
+SURELY = 1.3                    # times the rate at which memory just ends
 BEGUN = ("disk-precopy", "ram-precopy", "freeze", "postcopy", "completed")
 
 
@@ -48,7 +51,11 @@ def rest_of(figures: Mapping[str, Any], load: Load) -> tuple[float, float]:
     if figures.get("phase") == "disk-precopy":
         return min(dirty, max(0.0, left - load.touched)), float(load.touched)
     disks = min(dirty, left)
-    return disks, left - disks
+    memory = left - disks
+    if not is_known(figures):       # zeroes count as memory yet
+        sent = float(figures.get("ram", {}).get("transferred", 0))
+        memory = min(memory, max(load.touched - sent, UNSEEN * memory))
+    return disks, memory
 
 
 def as_seen(figures: Mapping[str, Any], load: Load) -> Load:
@@ -61,18 +68,31 @@ def as_seen(figures: Mapping[str, Any], load: Load) -> Load:
     return dataclasses.replace(load, dirty={"1": round(pace)})
 
 
+def ending(load: Load, link: Link) -> float:
+    """
+    Return the rate of the memory, when its turn comes.
+
+    Disks may be slower than what lets memory end: it has a rate of its own.
+    """
+    if rounds(load, link.rate)[4]:
+        return link.rate
+    return min(link.unlimited, SURELY * needed_rate(load, link.rate))
+
+
 def takes(figures: Mapping[str, Any], load: Load, link: Link,
           factor: float = 1.0, start: float = START) -> float:
     """Return how long what is left of a move takes."""
     load, phase = as_seen(figures, load), figures.get("phase")
     disks, memory = rest_of(figures, load)
     end = END_SHARE * start
-    if phase in ("freeze", "postcopy", "completed"):
+    if phase in THERE:
         return end + factor * (disks + memory) / link.rate
     seconds = 0.0
+    rate = link.rate
     if phase == "disk-precopy":
         seconds, _, disks = passes(DISK_OVERHEAD * disks, load, link.rate)
-    ram, _, _, _, ends = rounds(load, link.rate,
+        rate = ending(load, link)
+    ram, _, _, _, ends = rounds(load, rate,
                                 memory if phase == "ram-precopy" else None)
     if not ends:
         return math.inf
@@ -92,6 +112,8 @@ def gentle(figures: Mapping[str, Any], load: Load, link: Link, due: Due,
             link, rate=rate), factor, start)
 
     full = link.unlimited
-    rate = rate_for(seconds, full, due.aim(now), LEAST)
+    # A guest that runs there waits for what is here: that ends soon
+    rate = (full if figures.get("phase") in THERE
+            else rate_for(seconds, full, due.aim(now), LEAST))
     found = seconds(rate)
     return Pace(rate, found, max(0.0, found - (due.at - now)))
