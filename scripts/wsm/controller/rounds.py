@@ -17,6 +17,7 @@ from wsm.cli import outlook
 from wsm.controller import draining, kept, shown
 from wsm.controller.chronicle import Chronicle
 from wsm.controller.collector import Collector
+from wsm.controller.doubts import Doubts
 from wsm.controller.executor import Ended, Executor, stays
 from wsm.controller.journal import Entry, Journal
 from wsm.controller.keeping import Keeper
@@ -25,7 +26,7 @@ from wsm.controller.ledger import Ledger
 from wsm.controller.pacing import Pacer
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, Store, StoreGone
-from wsm.plan import headway, planner
+from wsm.plan import planner
 from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Fleet, Flight, Guest
 from wsm.plan.inventory import Host
@@ -33,7 +34,6 @@ from wsm.plan.learn import Past as Lesson
 from wsm.plan.decision import Decision, Step
 from wsm.plan.past import KEPT, Past, trip_of
 from wsm.plan.policy import Policy
-from wsm.plan.regret import Running, regret
 
 LOG = logging.getLogger("wsm-controller")
 STANDS_BY = "another controller leads"
@@ -67,6 +67,7 @@ class Controller:
         self.collector = collector
         self.executor = executor
         self.pacer = Pacer(policy.links, collector.intake.fleet, executor)
+        self.doubts = Doubts(policy, collector.intake.fleet, executor)
         self.clock = clock
         self.past = Past()
         self.stats = Stats()
@@ -170,6 +171,7 @@ class Controller:
         self.executor.take_up()
         begun = time.monotonic()
         self.fleet.flights = self._flights()
+        self.doubts.distrust(now)
         self.pacer.once()
         gc.disable()            # to look at all there is takes longer than this
         try:
@@ -182,7 +184,7 @@ class Controller:
         self._watch(decision, now)
         mode = self.mode()
         if mode is Mode.AUTO:
-            self._regret(now)
+            self.doubts.regret(now)
         self.last_id = self.ledger.record(
             mode.value, decision.text(), shown.decision_json(decision),
             lambda: self._keeper.input(now, self.fleet, decision, self._kept),
@@ -235,24 +237,6 @@ class Controller:
         LOG.info("%s", step.why)
         return True
 
-    def _regret(self, now: float) -> None:
-        """Take back what is not worth its end, before the handover."""
-        for entry in self.journal.open_entries():
-            move, figures = self.executor.seen(entry.move.vm)
-            if move is None or move.cancel:
-                continue
-            why = regret(Running(
-                entry.flight(), str(figures.get("phase", "")),
-                now - move.begun, move.expected_seconds, headway.done(figures),
-                float(figures.get("remaining", 0)), float(figures.get(
-                    "limits", {}).get("rate", 0))), self.fleet, self.policy)
-            if why and not self.journal.cancel_wanted(move.id):
-                LOG.info("%s: its move is taken back: %s", move.vm, why)
-                with self.store.write() as database:
-                    self.store.note(database, self.settings.name, "regret", {
-                        "move": move.id, "vm": move.vm, "why": why})
-                self.journal.want_cancel(move.id, self.settings.name)
-
     def _landed(self, ended: Ended) -> None:
         """Take in how a move has ended."""
         flight = ended.flight
@@ -291,6 +275,8 @@ class Controller:
         for entry in self.journal.open_entries():
             if entry.move.text:
                 wanted[f"move {entry.move.vm}"] = entry.move.text
+        wanted |= {f"network {one} {two}": text
+                   for (one, two), text in self.doubts.bad.items()}
         wanted |= {f"deadline {vm}": text
                    for vm, text in self.executor.notes.items()}
         for host, why in self.collector.silent.items():

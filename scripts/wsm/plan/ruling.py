@@ -35,6 +35,7 @@ class Rule:
     most: int = 1               # APART
     per: str = "host"           # APART
     weight: float = 0.5         # PREFER: part of its worth that a move loses
+    words: str = ""             # why, of one that nobody has written
 
     def names(self, host: Host) -> bool:
         """Whether it names a host."""
@@ -51,6 +52,8 @@ class Rule:
 
     def text(self) -> str:
         """Return it as people say it."""
+        if self.words:
+            return self.words
         vms, hosts = ", ".join(self.vms), ", ".join(self.hosts)
         if self.kind is RuleKind.APART:
             return f"apart {vms}: at most {self.most} per {self.per}"

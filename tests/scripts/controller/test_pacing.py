@@ -133,13 +133,13 @@ class GrantTest(PacingWorld):
         """As much as it needs, and an alarm if that is not enough."""
         made = self.begun()
         self.wait_told(0.8 * GIG)
-        move, figures = made.executor.seen("db1")
+        move, _ = made.executor.seen("db1")
         assert move
 
         def due(seconds: float, left: int) -> None:
             now = dataclasses.replace(move, due=self.clock.now + seconds)
             with mock.patch.object(made.executor, "seen", return_value=(
-                    now, {**figures, "phase": "postcopy", "remaining": left,
+                    now, {"phase": "disk-precopy", "remaining": left,
                           "disks": [{"dirty": left}]})):
                 made.pacer.once()
                 self.clock.now -= 10
@@ -213,6 +213,31 @@ class RegretTest(PacingWorld):
         self.round(made, 4)
         self.assertFalse(made.journal.cancel_wanted(
             made.journal.open_entries()[0].move.id))
+
+
+class NetworkTest(PacingWorld):
+    """Moves between two hosts break."""
+
+    def test_other_way(self) -> None:
+        """After three cuts VMs go elsewhere, until that is long ago."""
+        made = self.begun()
+        to = made.executor.flights["db1"].to
+        move, figures = made.executor.seen("db1")
+        for cuts in (1, 3, 3):
+            with mock.patch.object(made.executor, "seen", return_value=(
+                    move, {**figures, "phase": "postcopy", "channels": [
+                        {"id": 0, "reconnects": cuts}]})):
+                self.round(made)
+            self.assertEqual([each for each, *_ in made.ledger.alarms()
+                              if each.startswith("network")],
+                             [f"network alpha {to}"] if cuts > 2 else [])
+        rule = made.fleet.rules[-1]
+        self.assertEqual(rule.hosts, ("alpha",))
+        self.assertIn("3 cuts", rule.text())
+        self.assertIn(("web",), [each.vms for each in made.fleet.rules])
+        self.clock.now += 700
+        self.round(made)
+        self.assertEqual(made.fleet.rules, ())
 
 
 if __name__ == "__main__":
