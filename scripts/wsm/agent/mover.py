@@ -442,11 +442,14 @@ class Mover:
             await monitor.call("migrate-set-parameters", limits)
         if grant:
             # While others are looked after the guard alone goes faster
-            held = record.performed and self.sentry.cares(move)
-            rate = min(grant, record.rate) if held else round(
-                self.sentry.begins(move, record.vm, grant))
+            if record.performed and self.sentry.cares(move):
+                grip = Grip(min(grant, record.rate), disk=record.slow_disk)
+            else:
+                grip = self.sentry.begins(move, record.vm, grant)
+            rate = round(grip.rate)
             if (grant, rate) != (record.grant, record.rate):
-                await self.set_rate(self.save(record, grant=grant), rate)
+                await self.set_rate(self.save(record, grant=grant), rate,
+                                    grip.disk)
 
     async def set_rate(self, record: Record, rate: int,
                        slow_disk: bool = False) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Awaitable, Callable, Optional
 
 from wsm.pki import Identity
-from wsm.plan.guard import UNHEARD, Breach
+from wsm.plan.promise import UNHEARD, Breach
 from wsm.plan.plain import BadData, from_plain
 from wsm.visit import GONE, Visitor
 
@@ -30,6 +30,8 @@ class Told:
     breaches: tuple[Breach, ...] = ()   # that were not there before the move
     room: Optional[float] = None        # bytes/s that they leave of the link,
     begin: Optional[float] = None       # and before it is seen what they want
+    disks: bool = False         # of somebody were promised to be fast,
+    near: bool = False          # and are nearly too slow
 
 
 # Asks the agent at @at, which must be that of @host, about @move; returns its
@@ -111,6 +113,16 @@ class Peers:
         """Return whether somebody there was promised something."""
         peer = self._peers.get(move)
         return peer is not None and peer.told.watches
+
+    def heeds_disks(self, move: str) -> bool:
+        """Return whether disks there were promised to be fast."""
+        peer = self._peers.get(move)
+        return peer is not None and peer.told.disks
+
+    def near(self, move: str) -> bool:
+        """Return whether a disk there is nearly too slow."""
+        peer = self._peers.get(move)
+        return peer is not None and peer.told.near
 
     def breaches(self, move: str) -> list[Breach]:
         """Return what is broken there, or that it is not known any more."""

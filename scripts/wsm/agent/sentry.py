@@ -6,31 +6,24 @@ description has figures in [sla] are watched: a class alone is no promise, and
 a host without promises pays nothing.
 """
 
-import contextlib
 import dataclasses
 import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
+from typing import Callable, Mapping, Optional, Protocol
 
-from wsm.agent import samples
-from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
+from wsm.agent import latency, samples
+from wsm.agent.monitor import Monitor
 from wsm.agent.other import Peers, Told
 from wsm.plan import guard, spec
-from wsm.plan.guard import Act, Breach, Grip, Hold, Promise, Reading, Seen
+from wsm.plan.guard import Act, Grip, Hold, Seen
+from wsm.plan.promise import (FULL, ROOM, Breach, Promise, Reading, Watch)
 
 LOG = logging.getLogger("wsm-agent")
 MBIT = 125000.0                 # bytes/s
-MS = 10**6                      # ns
-ANSWER = 1.0                    # s; who is slower is not looked at
 LEAST = 0.1                     # of a link, for a move in any case
 GONE = ("freeze", "postcopy")   # the VM that moves does not run here any more
-# Of latencies, in ns: fine where promises are made
-BOUNDS = [MS * each for each in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100,
-                                 200, 500, 1000, 5000)]
-HISTOGRAMS = ("rd_latency_histogram", "wr_latency_histogram",
-              "flush_latency_histogram")
 
 
 @dataclass(frozen=True)
@@ -69,16 +62,6 @@ def promise_of(sla: spec.Sla) -> Promise:
                    sla.io_p95_ms_max, sla.swap_kib_s_max)
 
 
-def p95(bins: Sequence[int]) -> Optional[float]:
-    """Return the 95th percentile in ms of a histogram over BOUNDS."""
-    total, sum_ = sum(bins), 0
-    for index, count in enumerate(bins):
-        sum_ += count
-        if total and sum_ >= 0.95 * total:
-            return BOUNDS[min(index, len(BOUNDS) - 1)] / MS
-    return None
-
-
 def room(mbit: float, taken: float) -> float:
     """
     Return the bytes/s that a link has beside @taken Mbit/s of others.
@@ -87,7 +70,7 @@ def room(mbit: float, taken: float) -> float:
     """
     if not mbit or not taken:
         return math.inf
-    return max(LEAST * mbit, guard.ROOM * mbit - taken) * MBIT
+    return max(LEAST * mbit, ROOM * mbit - taken) * MBIT
 
 
 class Sentry:
@@ -103,12 +86,13 @@ class Sentry:
         self.device = ""                # of migrations
         self.held: dict[str, Held] = {}         # by move
         self.breaches: tuple[Breach, ...] = ()  # of the last second
+        self.near = False               # somebody's disk is nearly too slow
         self._mbit = mbit               # of the link; 0: not known
         self._best = 0.0                # the most that was seen
-        self._watches: dict[str, guard.Watch] = {}
+        self._watches: dict[str, Watch] = {}
         self._last: Optional[samples.Counters] = None
         self._swap: dict[str, int] = {}
-        self._bins: dict[str, list[int]] = {}
+        self._latencies = latency.Latencies(house.monitor)
 
     # Looking
 
@@ -120,7 +104,7 @@ class Sentry:
             self._forget(name)
         old, self._last = self._last, None
         if not wanted:
-            self.breaches = ()
+            self.breaches, self.near = (), False
             return
         now = self.clock()
         new = samples.count([each.pid for each in wanted.values()
@@ -128,24 +112,25 @@ class Sentry:
         self._last = new
         if old is None or new.at <= old.at:
             return
-        found: list[Breach] = []
+        found, near = list[Breach](), False
         full = self._is_full(old, new)
         for each in wanted.values():
             promise = promise_of(each.sla)
             watch = self._watches.setdefault(
-                each.name, guard.Watch(each.name, promise))
+                each.name, Watch(each.name, promise))
             watch.promise = promise     # it may be another one now
             reading = dataclasses.replace(
                 await self._reading(each, old, new), full=full)
             found += watch.breaches(now, reading)
+            near = near or watch.near(reading)
             if not self.held:
                 watch.remember(now, reading)
-        self.breaches = tuple(found)
+        self.breaches, self.near = tuple(found), near
 
     def _forget(self, name: str) -> None:
         self._watches.pop(name, None)
         self._swap.pop(name, None)
-        self._bins.pop(name, None)
+        self._latencies.forget(name)
 
     async def _reading(self, vm: Resident, old: samples.Counters,
                        new: samples.Counters) -> Reading:
@@ -156,13 +141,14 @@ class Sentry:
             (ran0, wait0), (ran1, wait1) = old.spent[vm.pid], new.spent[vm.pid]
             ran, wait = ran1 - ran0, wait1 - wait0
         total = ran + wait
-        bins = await self._latencies(vm) if vm.sla.io_p95_ms_max else []
+        bins = (await self._latencies.of(vm.name)
+                if vm.sla.io_p95_ms_max else [])
         return Reading(
             # What a host receives from a tap is what the VM sends
             {"out": sum(each[0] for each in wire) / MBIT,
              "in": sum(each[1] for each in wire) / MBIT} if wire else {},
             wait=wait / total if total > 0 else None, cores=total / seconds,
-            io_p95=p95(bins), requests=sum(bins),
+            io_p95=latency.p95(bins), requests=sum(bins),
             swap=self._swapping(vm, seconds))
 
     def _is_full(self, old: samples.Counters, new: samples.Counters) -> bool:
@@ -170,7 +156,7 @@ class Sentry:
         used = max(samples.speed(old, new, self.device,
                                  new.at - old.at)) / MBIT
         self._best = max(self._best, used)
-        return used > 0 and used >= guard.FULL * (self._mbit or self._best)
+        return used > 0 and used >= FULL * (self._mbit or self._best)
 
     def _swapping(self, vm: Resident, seconds: float) -> Optional[float]:
         if vm.sla.swap_kib_s_max is None:
@@ -179,34 +165,6 @@ class Sentry:
         before = self._swap.get(vm.name, swapped)
         self._swap[vm.name] = swapped
         return max(0, swapped - before) / 1024 / seconds
-
-    async def _latencies(self, vm: Resident) -> list[int]:
-        """Return how many requests took how long since the last look."""
-        with contextlib.suppress(QmpGone, QmpFailed):
-            monitor = await self.house.monitor(vm.name)
-            stats = await monitor.call("query-blockstats", timeout=ANSWER)
-            bins = [0] * (len(BOUNDS) + 1)
-            for entry in stats:
-                for kind in HISTOGRAMS:
-                    found = entry["stats"].get(kind, {})
-                    if found.get("boundaries") == BOUNDS:
-                        bins = list(map(sum, zip(bins, found["bins"])))
-            if not any(bins) and vm.name not in self._bins:
-                await self._measure(monitor, stats)
-            before = self._bins.get(vm.name, bins)
-            self._bins[vm.name] = bins
-            return [max(0, a - b) for a, b in zip(bins, before)]
-        return []
-
-    @staticmethod
-    async def _measure(monitor: Monitor,
-                       stats: Sequence[Mapping[str, Any]]) -> None:
-        """Let QEMU count latencies; it does so from now on."""
-        for entry in stats:
-            if entry.get("qdev"):
-                await monitor.call("block-latency-histogram-set", {
-                    "id": entry["qdev"], "boundaries": BOUNDS},
-                    timeout=ANSWER)
 
     # Holding
 
@@ -249,18 +207,30 @@ class Sentry:
         What comes in here for VMs goes the way of the move.
         """
         held = self._held(move, Grip(0.0))
-        return Told(self.watches(), tuple(
+        broken = tuple(
             each for each in self.breaches if each.vm != vm
-            and each.what not in held.was.get(each.vm, ())),
-            *(None if math.isinf(each) else each for each in (
-                self.leaves("in", vm), self.leaves("in", vm, True))))
+            and each.what not in held.was.get(each.vm, ()))
+        now, begin = (None if math.isinf(each) else each for each in (
+            self.leaves("in", vm), self.leaves("in", vm, True)))
+        return Told(self.watches(), broken, now, begin, self.heeds_disks(vm),
+                    self.near)
 
-    def begins(self, move: str, vm: str, grant: float) -> float:
+    def heeds_disks(self, but: str) -> bool:
+        """Return whether others' disks were promised to be fast."""
+        return any(watch.promise.io_p95 for name, watch
+                   in self._watches.items() if name != but)
+
+    def begins(self, move: str, vm: str, grant: float) -> Grip:
         """A move begins that may use @grant; return its rate for now."""
         rate = min(grant, self.leaves("out", vm, True),
                    self.peers.leaves(move, True))
-        self.held[move] = Held(Grip(rate), self.clock())
-        return rate
+        slow = min(rate, self.policy.disk)
+        if self.heeds_disks(vm) or self.peers.heeds_disks(move):
+            found = Grip(slow, disk=rate == grant > slow)
+        else:
+            found = Grip(rate)
+        self.held[move] = Held(found, self.clock())
+        return found
 
     def _held(self, move: str, was: Grip) -> Held:
         """Return a move; of one that is new, @was is set."""
@@ -288,7 +258,8 @@ class Sentry:
                 and not (each.vm == vm and seen.phase in GONE)]
         seen = dataclasses.replace(
             seen, breaches=[*here, *self.peers.breaches(move)], room=min(
-                self.leaves("out", vm), self.peers.leaves(move)))
+                self.leaves("out", vm), self.peers.leaves(move)),
+            near=self.near or self.peers.near(move))
         held.grip, act = guard.hold(held.grip, seen, self.policy)
         if act is not Act.NOTHING:
             LOG.info("move %s: %s, %.1f MiB/s: %s", move, act.value,

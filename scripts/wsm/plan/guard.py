@@ -7,21 +7,10 @@ clock or at a host, so that each case can be tested.
 
 import enum
 import math
-from collections import deque
-from dataclasses import dataclass, field, replace
-from typing import Deque, Mapping, Optional, Sequence
+from dataclasses import dataclass, replace
+from typing import Optional, Sequence
 
-ENOUGH = 0.95               # of a promise is kept
-FULL = 0.95                 # of a link: who gets less may want more
-BEFORE = 30                 # s of readings that are kept
-HAD_IT = 3600.0             # s in which a VM has shown what it can use
-WORSE = 2.0                 # times as slow as before the move
-SLOW_MS = 5.0               # and slower than this
-REQUESTS = 10               # in a second, for a percentile that means something
-ROOM = 0.9                  # of a link, for a move and those who were promised
-LATELY = 30                 # readings that tell what a VM uses,
-OFTEN = 0.9                 # and the part of them that must be under it
-UNHEARD = 10.0              # s in which the other host says nothing
+from wsm.plan.promise import Breach
 
 
 @dataclass(frozen=True)
@@ -36,126 +25,14 @@ class Hold:
     below: float = 0.85         # up to so much of the rate that did harm,
     probe: float = 120.0        # until it was so long ago
     low: float = 262144.0       # in disk-precopy
+    disk: float = 4194304.0     # where disks were promised to be fast, at first
+    steeply: float = 0.5        # of its rate it goes up then, until it hurts,
+    gently: float = 0.25        # and after that
     ram: float = 1.3            # times the rate at which memory is written
     late: float = 0.25          # of the grant, in post-copy
     postpone: float = 600.0     # at the lowest rate in vain, then it is ended
     finish: float = 10.0        # memory that is sent so soon is sent
     waits: float = 2.0          # reads that wait so long are helped
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a VM got in one second.  None: not known."""
-
-    net: Mapping[str, float] = field(default_factory=dict)  # in, out: Mbit/s
-    full: bool = False          # the link that the move uses
-    wait: Optional[float] = None        # part of the time it wants to run
-    cores: float = 0.0          # that it wants
-    io_p95: Optional[float] = None      # ms
-    requests: int = 0
-    swap: Optional[float] = None        # KiB/s
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What a VM was promised; see spec.Sla."""
-
-    net: Mapping[str, float] = field(default_factory=dict)
-    wait: Optional[float] = None
-    io_p95: Optional[float] = None
-    swap: Optional[float] = None
-
-
-@dataclass(frozen=True)
-class Breach:
-    """A promise that is not kept."""
-
-    vm: str                     # or a host of whose VMs nothing is heard
-    what: str                   # "net.in", "net.out", "cpu", "io", "swap"
-    got: float                  # or "unheard": s
-    limit: float
-
-    def __str__(self) -> str:
-        if self.what == "unheard":
-            return (f"{self.vm} says nothing of its VMs for {self.got:.0f} s, "
-                    f"longer than {self.limit:.0f} s")
-        unit = {"net": "Mbit/s", "cpu": "of the time waits", "io": "ms",
-                "swap": "KiB/s"}[self.what.split(".")[0]]
-        return (f"{self.vm}: {self.what} {self.got:.3g} {unit}, promised "
-                f"{self.limit:.3g}")
-
-
-@dataclass
-class Watch:
-    """What is remembered of a VM, from before the move."""
-
-    vm: str
-    promise: Promise
-    had: dict[str, float] = field(default_factory=dict)  # way: when it had it
-    before: Deque[Reading] = field(
-        default_factory=lambda: deque(maxlen=BEFORE))
-    lately: Deque[Mapping[str, float]] = field(     # also during the move
-        default_factory=lambda: deque(maxlen=LATELY))
-
-    def uses(self, way: str) -> float:
-        """Return the Mbit/s that it uses, but for a few seconds."""
-        found = sorted(each.get(way, 0.0) for each in self.lately)
-        return found[int(OFTEN * (len(found) - 1))] if found else 0.0
-
-    def breaches(self, now: float, reading: Reading) -> list[Breach]:
-        """Return the promises that @reading breaks."""
-        self.lately.append(reading.net)
-        return self._broken(now, reading)
-
-    def _broken(self, now: float, reading: Reading) -> list[Breach]:
-        found = self._net(now, reading)
-        promise = self.promise
-        if promise.wait is not None and reading.wait is not None and (
-                reading.wait > promise.wait and reading.cores > 0.05):
-            found.append(Breach(self.vm, "cpu", reading.wait, promise.wait))
-        if promise.swap is not None and reading.swap is not None and (
-                reading.swap > promise.swap):
-            found.append(Breach(self.vm, "swap", reading.swap, promise.swap))
-        limit = self._io_limit()
-        if limit is not None and reading.io_p95 is not None and (
-                reading.io_p95 > limit and reading.requests >= REQUESTS):
-            found.append(Breach(self.vm, "io", reading.io_p95, limit))
-        return found
-
-    def _net(self, now: float, reading: Reading) -> list[Breach]:
-        """Less than was promised, and it is the link's fault."""
-        found = []
-        for way, promised in sorted(self.promise.net.items()):
-            got = reading.net.get(way)
-            if got is None:
-                continue
-            if got >= ENOUGH * promised:
-                self.had[way] = now
-            elif reading.full and now - self.had.get(
-                    way, -math.inf) <= HAD_IT:
-                found.append(Breach(self.vm, f"net.{way}", got, promised))
-        return found
-
-    def _io_limit(self) -> Optional[float]:
-        """Return the latency that is too high: promised, or by the past."""
-        limits = [self.promise.io_p95] if self.promise.io_p95 else []
-        known = sorted(each.io_p95 for each in self.before
-                       if each.io_p95 is not None)
-        if known:
-            limits.append(max(SLOW_MS, WORSE * known[len(known) // 2]))
-        return min(limits) if limits else None
-
-    def remember(self, now: float, reading: Reading) -> None:
-        """Take in a reading of a second in which nothing moves."""
-        self._net(now, reading)
-        self.before.append(reading)
-
-    def was(self, now: float) -> frozenset[str]:
-        """Return what was broken before the move: not its fault."""
-        last = list(self.before)[-3:]
-        sets = [{each.what for each in self._broken(now, reading)}
-                for reading in last]
-        return frozenset(set.intersection(*sets)) if sets else frozenset()
 
 
 class Act(enum.Enum):
@@ -179,6 +56,7 @@ class Seen:
     reads_wait: bool = False    # in post-copy
     breaches: Sequence[Breach] = ()
     room: float = math.inf      # what others leave of the link, as they are now
+    near: bool = False          # somebody's disk is nearly too slow
 
 
 @dataclass(frozen=True)
@@ -217,7 +95,8 @@ def remember(grip: Grip, seen: Seen, policy: Hold) -> Grip:
     bad = any(helps(each, seen.phase) for each in seen.breaches)
     return replace(
         grip, looks=(*grip.looks, bad)[-policy.of:],
-        well=None if bad else seen.now if grip.well is None else grip.well,
+        well=None if bad or grip.disk and seen.near
+        else seen.now if grip.well is None else grip.well,
         waits=None if not seen.reads_wait
         else seen.now if grip.waits is None else grip.waits)
 
@@ -251,16 +130,15 @@ def well(grip: Grip, seen: Seen, low: float,
 
 
 def faster(grip: Grip, seen: Seen, policy: Hold) -> tuple[Grip, Act]:
-    """
-    Nobody suffers.
-
-    What did harm a moment ago would do so again: to go on until it does costs
-    a promise a quarter of all seconds.  What others use now need not be tried.
-    """
+    """Nobody suffers.  What did harm a moment ago would do so again."""
     most = min(seen.grant, seen.room)
     if seen.now - grip.harmed < policy.probe:
         most = min(most, policy.below * grip.harm)
-    rate = min(most, grip.rate + policy.up * seen.grant)
+    step = policy.up * seen.grant
+    if grip.disk:               # nobody knows what it can do
+        step = min(step, grip.rate * (
+            policy.steeply if math.isinf(grip.harm) else policy.gently))
+    rate = min(most, grip.rate + step)
     return change(grip, seen, max(rate, grip.rate), "all is well")
 
 
@@ -269,8 +147,8 @@ def change(grip: Grip, seen: Seen, rate: float,
     """Return what is remembered after a change, if it is one."""
     if rate == grip.rate:
         return grip, Act.NOTHING
-    return replace(grip, rate=rate, changed=seen.now, why=why,
-                   disk=grip.disk and rate < seen.grant), Act.RATE
+    return replace(grip, rate=rate, changed=seen.now, why=why, disk=(
+        grip.disk and rate < seen.grant)), Act.RATE
 
 
 def slower(grip: Grip, seen: Seen, low: float,

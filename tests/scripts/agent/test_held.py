@@ -91,6 +91,14 @@ class HeldTest(FolderTest):
             self.assertEqual(tuple(self.set[name] for name in (
                 "max-bandwidth", "max-postcopy-bandwidth", "bandwidth",
                 "compare-bandwidth")), wanted)
+        self.perform()
+        asyncio.run(self.made.set_rate(self.made.record("m"), MBIT, True))
+        with mock.patch.object(self.made.sentry, "watches",
+                               return_value=True):
+            self.limit(max_bandwidth=9 * MBIT)      # it is still for disks
+        self.assertEqual((self.set["max-bandwidth"], self.set["bandwidth"]),
+                         (9 * MBIT, MBIT))
+        asyncio.run(self.made.set_rate(self.made.record("m"), 2 * MBIT))
         self.set.clear()
         asyncio.run(self.made.set_rate(self.made.record("m"), MBIT))
         self.assertEqual(set(self.set), {"max-bandwidth",

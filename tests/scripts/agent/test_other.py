@@ -12,7 +12,7 @@ except ImportError:
     PRESENT = False
 else:
     PRESENT = True
-from wsm.plan.guard import Breach
+from wsm.plan.promise import Breach
 from wsm.plan.plain import to_plain
 
 
@@ -23,7 +23,7 @@ class PeersTest(unittest.TestCase):
     def test_listens(self) -> None:
         """Heard, silent, silent for long, heard again."""
         now, said = [0.0], [to_plain(Told(True, (Breach("far", "io", 30.0,
-                                                       20.0),), 5e6, 4e6))]
+                                                       20.0),), 5e6, 4e6, True, True))]
 
         async def ask(_at: str, host: str, _move: str) -> object:
             assert host == "beta"
@@ -47,6 +47,7 @@ class PeersTest(unittest.TestCase):
         asyncio.run(peers.look())
         self.assertTrue(peers.watches("m"))
         self.assertEqual([each.vm for each in peers.breaches("m")], ["far"])
+        self.assertTrue(peers.near("m") and peers.heeds_disks("m"))
         self.assertEqual(peers.leaves("m"), 5e6)
         self.assertEqual(peers.leaves("m", True), 4e6)
         said.clear()

@@ -8,9 +8,11 @@ from typing import Any, Optional
 from unittest import mock
 
 from wsm.agent import samples
+from wsm.agent.latency import BOUNDS, p95
 from wsm.agent.monitor import QmpGone
-from wsm.agent.sentry import BOUNDS, MBIT, Resident, Sentry, p95, room
-from wsm.plan.guard import Act, Breach, Grip, Seen
+from wsm.agent.sentry import MBIT, Resident, Sentry, room
+from wsm.plan.guard import Act, Grip, Seen
+from wsm.plan.promise import Breach
 from wsm.plan.spec import Sla
 
 PROMISED = Sla(net_mbit_min={"out": 100.0})
@@ -106,17 +108,45 @@ class StartTest(unittest.TestCase):
         house, guard = guarded(Resident("db", 1, PROMISED, ("tap0",)))
         for _ in range(3):
             house.second(guard, tap0=20)
-        self.assertEqual(guard.begins("m", "db", GRANT), GRANT)
-        self.assertAlmostEqual(guard.begins("m", "web", GRANT), 44 * MBIT)
+        self.assertEqual(guard.begins("m", "db", GRANT).rate, GRANT)
+        self.assertAlmostEqual(guard.begins("m", "web", GRANT).rate, 44 * MBIT)
         self.assertAlmostEqual(guard.leaves("out"), 124 * MBIT)
         self.assertEqual(guard.leaves("in"), math.inf)
         for _ in range(20):
             house.second(guard, tap0=120)
-        self.assertAlmostEqual(guard.begins("m", "web", GRANT), 24 * MBIT)
+        self.assertAlmostEqual(guard.begins("m", "web", GRANT).rate, 24 * MBIT)
         self.assertAlmostEqual(guard.leaves("out"), 24 * MBIT)
-        self.assertEqual(guard.begins("m", "web", MBIT), MBIT)
+        self.assertEqual(guard.begins("m", "web", MBIT).rate, MBIT)
         with mock.patch.object(guard.peers, "leaves", return_value=2 * MBIT):
-            self.assertEqual(guard.begins("m", "web", GRANT), 2 * MBIT)
+            self.assertEqual(guard.begins("m", "web", GRANT).rate, 2 * MBIT)
+
+
+    def test_disks(self) -> None:
+        """Where they were promised to be fast, a move begins slowly."""
+        fast = Sla(io_p95_ms_max=10.0)
+        house, guard = guarded(Resident("db", 1, fast))
+        house.second(guard)
+        house.second(guard)
+        slow = guard.policy.disk
+        for vm, grant, wanted in (
+                ("web", GRANT, Grip(slow, disk=True)),
+                ("web", MBIT, Grip(MBIT)), ("db", GRANT, Grip(GRANT))):
+            self.assertEqual(guard.begins("m", vm, grant), wanted)
+        guard.begins("m", "web", GRANT)
+        for near, rate in ((True, slow), (False, slow + guard.policy.up * GRANT)):
+            with mock.patch.object(guard, "near", near):
+                for second in range(7):
+                    grip, _ = guard.decide("m", "web", Grip(GRANT), seen(
+                        house.now + second + 9 * (not near)))
+            self.assertEqual(grip.rate, rate)
+        self.assertTrue(guard.told("n", "web").disks)
+        self.assertFalse(guard.told("n", "db").disks)
+        house, guard = guarded()
+        with mock.patch.object(guard.peers, "heeds_disks", return_value=True):
+            self.assertTrue(guard.begins("m", "web", GRANT).disk)
+            with mock.patch.object(guard.peers, "leaves",
+                                   return_value=2.0 * slow):
+                self.assertEqual(guard.begins("m", "web", GRANT), Grip(slow))
 
 
 class LookTest(unittest.TestCase):
@@ -177,8 +207,11 @@ class LookTest(unittest.TestCase):
         house.qemu.bins[-1] += 20
         house.second(guard)
         self.assertEqual(self.broken(guard), ["io"])
+        self.assertTrue(guard.near)
+        self.assertTrue(guard.told("m", "web").near)
         house.second(guard)
         self.assertEqual(self.broken(guard), [])
+        self.assertFalse(guard.near)
         house.gone = True
         house.second(guard)
         self.assertEqual(self.broken(guard), [])
@@ -223,7 +256,7 @@ class DecideTest(unittest.TestCase):
         house.second(guard, tap0=100, eth1=155)
         for _ in range(5):
             house.second(guard, tap0=before, eth1=155)
-        grip, acts = Grip(guard.begins("m", "db", GRANT)), []
+        grip, acts = guard.begins("m", "db", GRANT), []
         for _ in range(seconds):
             house.second(guard, tap0=during, eth1=155)
             grip, act = guard.decide("m", moves, Grip(GRANT),

@@ -7,8 +7,8 @@ import unittest
 from functools import partial
 from typing import Callable
 
-from wsm.plan.guard import (ENOUGH, HAD_IT, ROOM, Act, Breach, Grip, Hold, Promise,
-                            Reading, Seen, Watch, hold, lowest)
+from wsm.plan.guard import Act, Grip, Hold, Seen, hold, lowest
+from wsm.plan.promise import ENOUGH, HAD_IT, ROOM, Breach, Promise, Reading, Watch
 
 from tests.scripts.plan.properties import over
 
@@ -84,6 +84,19 @@ class WatchTest(unittest.TestCase):
         self.assertEqual(self.kinds(busy, slow(20.0)), [])
         self.assertEqual(self.kinds(busy, slow(20.1)), ["io"])
         self.assertEqual(self.kinds(Watch("v", Promise()), slow(99.0)), [])
+
+    def test_near(self) -> None:
+        """Half of what is too slow, and slower than it was before."""
+        watch = Watch("v", Promise(io_p95=20.0))
+        for ms, requests, wanted in ((10.0, 99, False), (10.1, 99, True),
+                                     (10.1, 9, False)):
+            self.assertEqual(watch.near(Reading(
+                io_p95=ms, requests=requests)), wanted)
+        watch.remember(0.0, Reading(io_p95=15.0))
+        self.assertFalse(watch.near(Reading(io_p95=15.0, requests=99)))
+        self.assertTrue(watch.near(Reading(io_p95=15.1, requests=99)))
+        self.assertFalse(Watch("v", Promise()).near(Reading(
+            io_p95=99.0, requests=99)))
 
     def test_was(self) -> None:
         """What was broken all the time before is not the move's fault."""
@@ -198,6 +211,24 @@ class HoldTest(unittest.TestCase):
         self.assertFalse(grip.disk)     # the link is still needed slow
         grip, _ = self.run_seconds(grip, 300, seen, 15)
         self.assertEqual((grip.rate, grip.disk), (LINK * MBIT, False))
+
+    def test_what_a_disk_can(self) -> None:
+        """By half of it until it hurts, then by a quarter; near to it not."""
+        full = 10 * LINK * MBIT
+        grip, _ = self.run_seconds(Grip(POLICY.disk, disk=True), 11,
+                                   partial(seen, grant=full))
+        self.assertEqual(grip.rate, 2.25 * POLICY.disk)
+        near = partial(seen, grant=full, near=True)
+        grip, acts = self.run_seconds(grip, 30, near, 11)
+        self.assertEqual(set(acts), {Act.NOTHING})
+        grip, _ = self.run_seconds(Grip(POLICY.disk), 6, near)
+        self.assertGreater(grip.rate, POLICY.disk)
+        grip = Grip(POLICY.disk, disk=True, harm=9 * POLICY.disk, harmed=0.0)
+        grip, _ = self.run_seconds(grip, 6, partial(seen, grant=full), 1)
+        self.assertEqual(grip.rate, 1.25 * POLICY.disk)
+        grip, _ = self.run_seconds(Grip(POLICY.disk), 6,
+                                   partial(seen, grant=full))
+        self.assertEqual(grip.rate, POLICY.disk + POLICY.up * full)
 
     def test_memory_hurts_no_disk(self) -> None:
         """It is sent at full speed although disks are slow."""
