@@ -22,6 +22,7 @@ TOOLS_FILES = ["COPYING", "README.md", "docs/*.md", "packaging/man/*",
                "packaging/apparmor/*", "packaging/apt/*",
                "packaging/systemd/*", "scripts/wsm/*.py",
                "scripts/wsm/*/*.py", "scripts/wsm/controller/web/*",
+               "packaging/prometheus/*",
                "scripts/qemu/qmp/*.py",
                "scripts/wsm-*", "scripts/wsmctl", "scripts/virsh-*"]
 

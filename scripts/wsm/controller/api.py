@@ -17,6 +17,7 @@ from wsm.cli.home import HostEntry
 from wsm.controller import because, deeds, metrics, shown
 from wsm.controller.browser import Tokens
 from wsm.controller.face import Face
+from wsm.controller.moved import Moved
 from wsm.controller.rounds import (
     LOG, STANDS_BY, Controller, NotNow)
 from wsm.controller.setup import Mode, Settings
@@ -99,6 +100,7 @@ class Door:
 
     def __init__(self, controller: Controller) -> None:
         self.made = controller
+        self.moved = Moved(controller.journal, controller.clock())
 
     # Looking
 
@@ -222,10 +224,12 @@ class Door:
         return answer({"rows": count, "wrong": wrong,
                        "last": last[0].hash if last else ""})
 
-    async def metrics(self, _request: web.Request) -> web.Response:
-        """For Prometheus."""
-        return web.Response(body=metrics.exposition(self.made), headers={
-            "Content-Type": metrics.CONTENT_TYPE})
+    async def metrics(self, request: web.Request) -> web.Response:
+        """For Prometheus; with ?vms=0 no names of VMs."""
+        with_vms = request.query.get("vms", "1") != "0"
+        return web.Response(
+            body=metrics.exposition(self.made, self.moved, with_vms),
+            headers={"Content-Type": metrics.CONTENT_TYPE})
 
     # Orders
 

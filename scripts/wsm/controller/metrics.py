@@ -7,8 +7,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 
+from wsm.controller.moved import Moved
 from wsm.controller.rounds import Controller
-from wsm.plan.fleet import RESOURCES
+from wsm.plan.fleet import RESOURCES, Guest
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -25,13 +26,35 @@ def gauge(name: str, text: str, labels: Iterable[str],
 class Source:
     """Reads a controller whenever somebody asks."""
 
-    def __init__(self, made: Controller) -> None:
+    def __init__(self, made: Controller, moved: Moved,
+                 with_vms: bool) -> None:
         self.made = made
+        self.moved = moved
+        self.with_vms = with_vms
 
     def collect(self) -> Iterator[Any]:
         """Yield all figures."""
         yield from self.hosts()
+        yield from self.vms()
+        yield from self.moved.families()
         yield from self.itself()
+
+    def vms(self) -> Iterator[Any]:
+        """Yield those of VMs; without names only what all lack together."""
+        guests = sorted(self.made.fleet.guests.items())
+        waits = [(name, guest.load["cpu"].now, guest.signs["wait"].now)
+                 for name, guest in guests if "wait" in guest.signs]
+        yield gauge("wsm_unmet_cpu_cores", "CPU that VMs wait for, in all",
+                    (), [((), sum(cpu * wait for _, cpu, wait in waits))])
+        if not self.with_vms:
+            return
+        yield gauge("wsm_vm_cpu_wait_ratio", "part of a VM's demand for CPU "
+                    "that waits", ("vm",), (((name,), wait)
+                                            for name, _, wait in waits))
+        yield gauge("wsm_vm_sla_ok", "1: a VM gets what it was promised now",
+                    ("vm", "kind"), (
+                        ((name, kind), float(kept)) for name, guest in guests
+                        for kind, kept in promises(guest)))
 
     def hosts(self) -> Iterator[Any]:
         """Yield those of hosts."""
@@ -68,11 +91,6 @@ class Source:
             kinds[kind] = kinds.get(kind, 0) + 1
         yield gauge("wsm_hotspots", "hot spots now", ("kind",), (
             ((kind,), count) for kind, count in sorted(kinds.items())))
-        moves = CounterMetricFamily("wsm_moves", "moves that have ended",
-                                    labels=["result"])
-        for result, count in sorted(made.stats.results.items()):
-            moves.add_metric([result], count)
-        yield moves
         rounds = CounterMetricFamily("wsm_rounds", "rounds since the start")
         rounds.add_metric([], made.stats.rounds)
         yield rounds
@@ -84,12 +102,28 @@ class Source:
                 ("wsm_breakers_open", "reasons for which it asks, as moves "
                  "did not help", len(made.last.breakers if made.last
                                      else ())),
+                ("wsm_alarms", "what waits for a person",
+                 len(made.ledger.alarms())),
+                ("wsm_stuck", "1: it decides nothing, and should",
+                 bool(made.problem) and made.leader.leads()),
                 ("wsm_paused", "1: it begins nothing", made.paused())):
             yield gauge(name, text, (), [((), float(value))])
 
 
-def exposition(made: Controller) -> bytes:
+def promises(guest: Guest) -> Iterator[tuple[str, bool]]:
+    """Yield (kind, is it kept now) of what a VM was promised and is seen."""
+    given = guest.spec.sla.signs
+    for sign, series in sorted(guest.signs.items()):
+        if sign in given and series.samples:
+            yield sign, series.now <= given[sign]
+    for resource, series in sorted(guest.lacks.items()):
+        yield resource, series.now <= 0.0
+
+
+def exposition(made: Controller, moved: Moved,
+               with_vms: bool = True) -> bytes:
     """Return all figures as Prometheus reads them."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Source(made))     # type: ignore[arg-type]
+    source: Any = Source(made, moved, with_vms)
+    registry.register(source)
     return bytes(generate_latest(registry))

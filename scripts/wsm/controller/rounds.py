@@ -9,8 +9,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional
 
 from wsm.cli import outlook
@@ -50,7 +49,6 @@ class Stats:
 
     rounds: int = 0
     seconds: float = 0.0            # of the last round, without the asking
-    results: Counter[str] = field(default_factory=Counter)
 
 
 class Controller:
@@ -240,7 +238,6 @@ class Controller:
     def _landed(self, ended: Ended) -> None:
         """Take in how a move has ended."""
         flight = ended.flight
-        self.stats.results[ended.result] += 1
         LOG.info("%s: %s -> %s: %s %s", flight.vm, flight.source, flight.to,
                  ended.result, ended.text)
         self._lessons = None
