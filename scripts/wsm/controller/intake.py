@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Iterable, Mapping
 
 from wsm.cli.home import HostEntry
-from wsm.controller.placing import Rule, for_planner, ruled
+from wsm.controller.placing import Rule, by_vm, for_planner, ruled
 from wsm.plan.ends import File
 from wsm.plan.filters import needs_of
 from wsm.plan.fleet import ABSURD, Fleet, Flight, Node
@@ -157,6 +157,7 @@ class Intake:
         """Put VMs where they are, with what they use now."""
         rules = list(rules)
         self.fleet.rules = for_planner(rules)
+        modes, copies = by_vm(rules), self._old_images()
         for vm in set(self.fleet.guests) - set(owners):
             # Whose host is silent stays, as long as nobody else has it
             if vm in self.split or self.fleet.guests[vm].use.host in self.vms:
@@ -168,11 +169,20 @@ class Intake:
             if vm in self.fleet.guests and (
                     self.fleet.guests[vm].use.host != host):
                 self.fleet.move(vm, host)
-            self._refresh(vm, host, detail, rules)
+            self._refresh(vm, host, detail, modes.get(vm, ()))
+            self.fleet.guests[vm].copies = copies.get(vm, set())
         self.foreign = self._foreign(owners, ours)
 
+    def _old_images(self) -> dict[str, set[str]]:
+        """Return the hosts at which old images of a VM lie, for each VM."""
+        found: dict[str, set[str]] = {}
+        for host, copies in self.copies.items():
+            for copy in copies:
+                found.setdefault(copy.vm, set()).add(host)
+        return found
+
     def _refresh(self, vm: str, host: str, detail: Detail,
-                 rules: list[Rule]) -> None:
+                 rules: Iterable[Rule]) -> None:
         sample = self.vms[host][vm]
         use = dataclasses.replace(
             detail.use, host=host, moving=sample.moving,
@@ -183,8 +193,6 @@ class Intake:
         if guest is None:
             guest = self.fleet.add_guest(use, spec, needs)
         self.fleet.describe(guest, use, spec, needs)
-        guest.copies = {name for name, copies in self.copies.items()
-                        if any(copy.vm == vm for copy in copies)}
         now = self.fleet.now
         if host not in self.heard:
             return

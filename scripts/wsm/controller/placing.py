@@ -65,6 +65,16 @@ def for_planner(rules: Iterable[Rule]) -> tuple[ruling.Rule, ...]:
                  if rule.kind not in MODES)
 
 
+def by_vm(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
+    """Return the rules that ruled() wants to be told, for each VM."""
+    found: dict[str, list[Rule]] = {}
+    for rule in rules:
+        if rule.kind in MODES:
+            for vm in rule.data["vms"]:
+                found.setdefault(vm, []).append(rule)
+    return found
+
+
 def ruled(described: Spec, rules: Iterable[Rule]) -> Spec:
     """Return a description as the rules for its VM make it."""
     mode = described.placement.mode

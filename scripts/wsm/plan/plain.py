@@ -126,7 +126,7 @@ def to_mapping(kind: Any) -> Converter:
     inner, name = converter(typing.get_args(kind)[1]), to_scalar(str)
 
     def convert(value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if value.__class__ is not dict and not isinstance(value, Mapping):
             raise Wrong(f": {str(value)[:80]!r} is no table")
         found = {}
         for key, each in sorted(value.items()):
@@ -162,7 +162,7 @@ def to_dataclass(kind: Any) -> Converter:
     names = {name for name, *_ in members}
 
     def convert(data: Any) -> Any:
-        if not isinstance(data, Mapping):
+        if data.__class__ is not dict and not isinstance(data, Mapping):
             raise Wrong(f": {str(data)[:80]!r} is no table")
         if not names.issuperset(data):
             name = min(set(map(str, data)) - names)
