@@ -18,7 +18,8 @@ OUR_CHANGELOG = PACKAGING / "debian/changelog"
 ORIG = re.compile(r"^ [0-9a-f]{64} \d+ (\S+\.orig\.tar\.\S+)$", re.M)
 TOOLS = "qemu-wsm"
 # What the source of our tools has beside packaging/debian
-TOOLS_FILES = ["COPYING", "README.md", "docs/*.md", "packaging/man/*",
+TOOLS_FILES = ["COPYING", "README.md", "docs/*.md", "docs/pictures/*",
+               "packaging/man/*",
                "packaging/apparmor/*", "packaging/apt/*",
                "packaging/systemd/*", "scripts/wsm/*.py",
                "scripts/wsm/*/*.py", "scripts/wsm/controller/web/*",

@@ -48,6 +48,8 @@ class FakeVm:
     host: str
     cpu: float = 0.1
     epoch: int = 1
+    memory: int = GIB
+    wait: float = 0.0           # cores of cpu
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Hosts:
     def samples(self, name: str) -> Samples:
         """Return what a host and its VMs use."""
         vms = tuple(VmSample(vm.name, True, File.OWNER, vm.epoch, 1,
-                             self.moving(vm.name), cpu=vm.cpu,
+                             self.moving(vm.name), cpu=vm.cpu, wait=vm.wait,
                              resident=GIB // 8)
                     for vm in self.vms.values() if vm.host == name)
         return Samples(1 if name in self.frozen else self.seq, 10.0,
@@ -115,7 +117,7 @@ class Hosts:
     def detail(self, name: str) -> dict[str, Any]:
         """Return a VM."""
         vm = self.vms[name]
-        use = VmUse(name, vm.host, 2, GIB, GIB // 8, 0.1, "pc-i440fx-10.0",
+        use = VmUse(name, vm.host, 2, vm.memory, GIB // 8, 0.1, "pc-i440fx-10.0",
                     "qemu-wsm 0.4", "10.0.13", dirty={"1": 4096},
                     disks=(DiskUse("vd0", GIB, GIB // 16),))
         return {"name": name, "runs": True, "use": to_plain(use), "pid": 1,

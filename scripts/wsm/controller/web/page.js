@@ -174,7 +174,7 @@ function arrows(moves) {
         const part = (move.percent || 0) / 100, at = from.map((value, axis) => value + part * (to[axis] - value));
         over.append(draw('path', {class: 'way', d: `M${from} L${to}`, 'marker-end': 'url(#head)'}),
             draw('circle', {cx: at[0], cy: at[1], r: 7, 'data-move': move.vm, 'data-percent': move.percent || 0}),
-            draw('text', {x: Math.min(from[0], to[0]) + 4, y: Math.min(from[1], to[1]) - 8}, rest(move)));
+            draw('text', {x: Math.max(0, a.left - all.left), y: a.top - all.top - 5 - 13 * (number % 2)}, rest(move)));
     });
     $('moves').replaceChildren(...(moves.length ? moves.map((move) => make('li', {},
         `${move.from} → ${move.to}: ${rest(move)}. ${move.why}`)) : [make('li', {}, 'nothing moves')]));
