@@ -27,7 +27,8 @@ class Hold:
     low: float = 262144.0       # in disk-precopy
     disk: float = 4194304.0     # where disks were promised to be fast, at first
     steeply: float = 0.5        # of its rate it goes up then, until it hurts,
-    gently: float = 0.25        # and after that
+    gently: float = 0.25        # and after that; what is nearly too slow
+    soon: float = 2.0           # so soon after a step is by that step
     ram: float = 1.3            # times the rate at which memory is written
     late: float = 0.25          # of the grant, in post-copy
     postpone: float = 600.0     # at the lowest rate in vain, then it is ended
@@ -93,6 +94,9 @@ def helps(breach: Breach, phase: str) -> bool:
 def remember(grip: Grip, seen: Seen, policy: Hold) -> Grip:
     """Return @grip with what was seen."""
     bad = any(helps(each, seen.phase) for each in seen.breaches)
+    if grip.disk and seen.near and seen.now - grip.changed <= policy.soon:
+        # The next step would be one too many
+        grip = replace(grip, harm=grip.rate, harmed=seen.now)
     return replace(
         grip, looks=(*grip.looks, bad)[-policy.of:],
         well=None if bad or grip.disk and seen.near

@@ -121,8 +121,8 @@ class Watch:
         return min(limits) if limits else None
 
     def near(self, reading: Reading) -> bool:
-        """Return whether its disk is half way to being too slow."""
-        limit = self._io_limit()
+        """Return whether its disk is half way to a broken promise."""
+        limit = self.promise.io_p95 or self._io_limit()
         return (limit is not None and reading.io_p95 is not None
                 and reading.io_p95 > max(HALF * limit, HALF * WORSE
                                          * self._usual())

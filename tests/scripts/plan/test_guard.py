@@ -2,6 +2,7 @@
 """Tests of how a running move is held back."""
 
 import dataclasses
+import math
 import random
 import unittest
 from functools import partial
@@ -92,7 +93,10 @@ class WatchTest(unittest.TestCase):
                                      (10.1, 9, False)):
             self.assertEqual(watch.near(Reading(
                 io_p95=ms, requests=requests)), wanted)
-        watch.remember(0.0, Reading(io_p95=15.0))
+        watch.remember(0.0, Reading(io_p95=1.0))
+        self.assertFalse(watch.near(Reading(io_p95=9.0, requests=99)))
+        for _ in range(2):
+            watch.remember(0.0, Reading(io_p95=15.0))
         self.assertFalse(watch.near(Reading(io_p95=15.0, requests=99)))
         self.assertTrue(watch.near(Reading(io_p95=15.1, requests=99)))
         self.assertFalse(Watch("v", Promise()).near(Reading(
@@ -218,6 +222,16 @@ class HoldTest(unittest.TestCase):
         grip, _ = self.run_seconds(Grip(POLICY.disk, disk=True), 11,
                                    partial(seen, grant=full))
         self.assertEqual(grip.rate, 2.25 * POLICY.disk)
+        one, _ = hold(dataclasses.replace(grip, changed=11.0), seen(
+            13.0, grant=full, near=True), POLICY)
+        stays, acts = self.run_seconds(one, 110, partial(seen, grant=full),
+                                       14)
+        self.assertEqual(set(acts), {Act.NOTHING})
+        stays, _ = self.run_seconds(stays, 20, partial(seen, grant=full), 133)
+        self.assertGreater(stays.rate, one.rate)
+        one, _ = hold(dataclasses.replace(grip, changed=11.0), seen(
+            13.1, grant=full, near=True), POLICY)
+        self.assertTrue(math.isinf(one.harm))
         near = partial(seen, grant=full, near=True)
         grip, acts = self.run_seconds(grip, 30, near, 11)
         self.assertEqual(set(acts), {Act.NOTHING})
