@@ -121,8 +121,9 @@ def grow(_home: Home, args: argparse.Namespace) -> int:
         say_json(dataclasses.asdict(found))
     else:
         say(f"{args.hosts} hosts, {args.vms} VMs, {found.spots} hot in the "
-            f"end, {found.rounds} rounds: {found.record:.0f} bytes each, and "
-            f"{found.input} for what one was made of. In a day "
+            f"end, {found.rounds} rounds, {found.records} records: "
+            f"{found.record:.0f} bytes each, and {found.input} for what one "
+            "was made of. In a day, if each round is another record, "
             f"{found.records_day / 1e6:.1f} MB, and at most "
             f"{found.inputs_day / 1e6:.1f} MB: {found.day / 1e6:.1f} MB")
     return 0

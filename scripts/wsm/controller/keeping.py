@@ -8,34 +8,28 @@ is paid from a purse that fills evenly; what is dear is kept more rarely.
 import json
 import math
 import zlib
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Container, Mapping, Optional
 
 from wsm.plan.decision import Decision
 from wsm.plan.fleet import Fleet
 
 DAY = 86400.0                   # s
-FLEET, VM = 16e6, 800.0         # bytes in a day for a fleet, and for each VM
+FLEET, VM = 12e6, 800.0         # bytes in a day for a fleet, and for each VM
 MANY = 4000                     # VMs, of which more are not kept without need
 QUIET = 300.0                   # s between inputs of rounds without hot spots
 OWING = 3600.0                  # s of the purse that may be spent before
 
 
-def concerned(decision: Decision) -> set[str]:
+# Hosts and VMs that are wanted (None: all); what there is of them
+Record = Callable[[Optional[Container[str]], Optional[Container[str]]],
+                  Mapping[str, Any]]
+
+
+def concerned(fleet: Fleet, decision: Decision) -> set[str]:
     """Return the hosts that a decision is about."""
     steps = (*decision.steps, *decision.asked, *decision.later)
     return {spot.host for spot in decision.spots}.union(
-        *({step.source, step.to} for step in steps))
-
-
-def only(found: Mapping[str, Any], hosts: set[str],
-         all_hosts: bool) -> dict[str, Any]:
-    """Return what kept.record() says of some hosts and their VMs."""
-    vms = {vm for name in hosts & set(found["hosts"])
-           for vm in found["hosts"][name]["vms"]}
-    return {**found, "vms": {name: each for name, each in found["vms"].items()
-                             if name in vms},
-            "hosts": {name: each for name, each in found["hosts"].items()
-                      if all_hosts or name in hosts}}
+        *({step.source, step.to} for step in steps)) & set(fleet.nodes)
 
 
 def size_of(fleet: Fleet) -> int:
@@ -58,17 +52,17 @@ class Keeper:
                 or size_of(fleet) != self._size)
 
     def input(self, now: float, fleet: Fleet, decision: Decision,
-              record: Callable[[], Mapping[str, Any]]) -> Optional[bytes]:
+              record: Record) -> Optional[bytes]:
         """
         Return what is kept of that which a decision was made of.
 
-        @record returns all of it, as kept.record().
+        @record is kept.record() of the round.
         """
         rate = (FLEET + VM * len(fleet.guests)) / DAY
         self._purse = min(0.0, self._purse + rate * max(
             0.0, min(now - self._at, DAY)))
         self._at = now
-        hosts = concerned(decision)
+        hosts = concerned(fleet, decision)
         rare = (not hosts and now - self._quiet < QUIET
                 and size_of(fleet) == self._size)
         if rare or self._purse < (-OWING * rate if decision.steps else 0.0):
@@ -76,11 +70,11 @@ class Keeper:
         if not hosts:
             self._quiet = now
         self._size = size_of(fleet)
-        made = record()
-        if self._purse < 0.0:
-            made = only(made, hosts, False)
-        elif len(fleet.guests) > MANY:
-            made = only(made, hosts, True)
+        owes, many = self._purse < 0.0, len(fleet.guests) > MANY
+        # What is not kept is not made: that of 100,000 VMs takes long
+        made = record(hosts if owes else None, {
+            vm for name in hosts for vm in fleet.nodes[name].guests
+            } if owes or many else None)
         found = zlib.compress(json.dumps(made).encode())
         self._purse -= len(found)
         return found

@@ -7,7 +7,7 @@ Figures have five digits.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping
+from typing import Any, Container, Iterable, Mapping, Optional
 
 from wsm.plan.filters import needs_of
 from wsm.plan.fleet import Fleet, Flight, Guest, Node
@@ -145,17 +145,20 @@ def past_from(data: Json) -> Past:
 
 # All of it
 
-def record(found: Round) -> Json:
-    """Return it as JSON."""
+def record(found: Round, hosts: Optional[Container[str]] = None,
+           vms: Optional[Container[str]] = None) -> Json:
+    """Return it as JSON; of hosts and VMs all, or those that are wanted."""
     fleet, now = found.fleet, found.fleet.now
     return {"format": FORMAT, "now": now, "interval": fleet.interval,
             "local": fleet.local, "policy": to_plain(found.policy),
             "rules": [to_plain(each) for each in fleet.rules],
             "past": past_of(found.past, now),
             "hosts": {name: node_of(node, now)
-                      for name, node in fleet.nodes.items()},
+                      for name, node in fleet.nodes.items()
+                      if hosts is None or name in hosts},
             "vms": {name: guest_of(guest, now)
-                    for name, guest in fleet.guests.items()},
+                    for name, guest in fleet.guests.items()
+                    if vms is None or name in vms},
             "flights": {name: to_plain(each)
                         for name, each in fleet.flights.items()}}
 

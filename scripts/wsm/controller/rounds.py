@@ -10,7 +10,7 @@ import gc
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Container, Mapping, Optional
 
 from wsm.cli import outlook
 from wsm.controller import draining, kept, shown
@@ -196,9 +196,11 @@ class Controller:
                 self._begin_step(step, now)
         return decision
 
-    def _kept(self) -> Mapping[str, Any]:
-        """Return what this round was made of."""
-        return kept.record(kept.Round(self.fleet, self.policy, self.past))
+    def _kept(self, hosts: Optional[Container[str]],
+              vms: Optional[Container[str]]) -> Mapping[str, Any]:
+        """Return what the round was made of; see keeping.Record."""
+        return kept.record(kept.Round(self.fleet, self.policy, self.past),
+                           hosts, vms)
 
     def _flights(self) -> dict[str, Flight]:
         """Return all moves that are under way between hosts that are known."""

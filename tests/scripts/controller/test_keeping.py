@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of how much is kept of decisions."""
 
+import functools
 import json
 import sqlite3
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 from unittest import mock
 
+from wsm.cli import growth
 from wsm.controller import keeping, kept, schema
 from wsm.controller.keeping import Keeper
 from wsm.controller.ledger import Ledger
@@ -33,14 +35,13 @@ class KeeperTest(unittest.TestCase):
                                   self.world.cost)
         self.assertTrue(self.hot.spots)
         self.quiet = Decision((), (), ())
-        self.plain = kept.record(kept.Round(self.fleet, Policy(),
-                                            self.world.past))
+        self.record: keeping.Record = functools.partial(
+            kept.record, kept.Round(self.fleet, Policy(), self.world.past))
         self.keeper = Keeper()
 
     def kept(self, now: float, decision: Decision) -> Optional[bytes]:
         """Return what is kept."""
-        return self.keeper.input(now, self.fleet, decision,
-                                 lambda: self.plain)
+        return self.keeper.input(now, self.fleet, decision, self.record)
 
     def json(self, now: float, decision: Decision) -> Any:
         """Return what is kept, as it will be read."""
@@ -57,6 +58,8 @@ class KeeperTest(unittest.TestCase):
 
     def test_purse(self) -> None:
         """With a hot spot in each round it is no more than what is given."""
+        whole = self.record(None, None)
+        self.record = lambda *_: whole
         with mock.patch("wsm.controller.keeping.FLEET", 3e6):
             total = sum(len(self.kept(10.0 * number, self.hot) or b"")
                         for number in range(720))
@@ -74,6 +77,7 @@ class KeeperTest(unittest.TestCase):
         self.assertLessEqual({step.source, step.to}, set(found["hosts"]))
         self.assertIn(step.vm, found["vms"])
         self.assertLess(len(found["vms"]), 400)
+        self.record = lambda *_: found
         total = sum(len(self.kept(2.0, self.hot) or b"")
                     for _ in range(1000))
         rate = (keeping.FLEET + 400 * keeping.VM) / keeping.DAY
@@ -85,9 +89,22 @@ class KeeperTest(unittest.TestCase):
         with mock.patch("wsm.controller.keeping.MANY", 100):
             found = self.json(0.0, self.hot)
         self.assertEqual(len(found["hosts"]), 20)
-        names = keeping.concerned(self.hot)
+        names = keeping.concerned(self.fleet, self.hot)
         self.assertEqual(set(found["vms"]), {
             vm for name in names for vm in found["hosts"][name]["vms"]})
+
+
+class GrowthTest(unittest.TestCase):
+    """What 'wsmctl sim growth' says."""
+
+    def test_growth(self) -> None:
+        """A day is made of rounds; those that cool down write less."""
+        hot = growth.measure(40, 800, 30, 2, False)
+        self.assertEqual((hot.rounds, hot.records), (30, 30))
+        self.assertGreater(hot.file, hot.input)
+        self.assertEqual(hot.day, 8640 * hot.record + hot.inputs_day)
+        self.assertLess(hot.inputs_day, 20e6)
+        self.assertLess(growth.measure(40, 800, 30, 2, True).records, 30)
 
 
 class RecordTest(unittest.TestCase):

@@ -16,6 +16,7 @@ from wsm.plan.planner import Decision
 from wsm.plan.policy import Policy
 
 try:
+    from wsm.controller import kept
     from wsm.controller.rounds import Controller, NotNow
     from wsm.controller.setup import Mode
     from wsm.controller.store import StoreGone
@@ -87,7 +88,7 @@ class World(unittest.TestCase):
 
     def patient(self) -> None:
         """Do not take back a move because it takes long."""
-        patch = mock.patch("wsm.controller.rounds.regret", lambda *_: "")
+        patch = mock.patch("wsm.controller.doubts.regret", lambda *_: "")
         patch.start()
         self.addCleanup(patch.stop)
 
@@ -132,7 +133,8 @@ class RoundTest(World):
         self.assertIn("db1", chosen[0].text)
         made_of = made.ledger.input(chosen[0].id)
         assert made_of
-        self.assertGreater(made_of["hosts"]["alpha"]["load"]["cpu"]["now"], 2)
+        again = kept.restore(made_of).fleet.nodes["alpha"]
+        self.assertGreater(again.load["cpu"].now, 2)
         self.assertEqual(made.ledger.audit_wrong()[0], 0)
         self.assertIn("move", [each.what for each in made.ledger.audit(9)])
 
