@@ -3,6 +3,7 @@
 
 import argparse
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from wsm.cli.home import CliError, Home
 from wsm.cli.terminal import say, say_json, table
 from wsm.plan import policy
 from wsm.plan.inventory import GIB, human
-from wsm.sim import crowd, replay, rules, scenario, trace
+from wsm.sim import crowd, drawing, replay, rules, scenario, trace
 from wsm.sim.simworld import World
 
 
@@ -72,7 +73,9 @@ def compare(_home: Home, args: argparse.Namespace) -> int:
     if wrong:
         raise CliError(f"there is no rule {wrong[0]}; there are "
                        + ", ".join(known), 2)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
+    for path in args.known:
+        found.update(json.loads(Path(path).read_text(encoding="utf-8")))
     for seed in range(args.seed, args.seed + args.seeds):
         data = (trace.read(Path(args.trace)) if args.trace
                 else trace.made(args.vms, args.days, seed))
@@ -83,6 +86,9 @@ def compare(_home: Home, args: argparse.Namespace) -> int:
                 world.step()
                 rule(world)
             found[f"{name} {seed}"] = figures(world)
+    if args.svg and found:
+        Path(args.svg).write_text(drawing.svg(found, args.title),
+                                  encoding="utf-8")
     if args.json:
         say_json(found)
     else:
@@ -95,7 +101,24 @@ def compare(_home: Home, args: argparse.Namespace) -> int:
             f"{one['gib_a_day']:.0f}", f"{one['again']:.0f}",
             f"{one['back']:.0f}", f"{one['longest_minutes']:.0f} min")
             for name, one in found.items()])
+        say_medians(found)
     return 0
+
+
+def say_medians(found: drawing.Found) -> None:
+    """Say what each rule has come to over its seeds."""
+    columns = {"unmet %": ("unmet_percent", 3), "hurt %": ("hurt_percent", 3),
+               "moves/day": ("moves_a_day", 1), "GiB/day": ("gib_a_day", 0),
+               "again": ("again", 0)}
+    told = {name: drawing.spreads(found, figure)
+            for name, (figure, _) in columns.items()}
+    seeds = drawing.by_rule(found)
+    if len(found) > len(seeds):
+        say("")
+        table([("rule", "seeds", *columns)] + [(
+            rule, str(len(each)), *(told[name][rule].text(digits)
+                                    for name, (_, digits) in columns.items()))
+            for rule, each in seeds.items()])
 
 
 def scale(_home: Home, args: argparse.Namespace) -> int:
@@ -149,6 +172,11 @@ def options(commands: Any) -> None:
     each.add_argument("--seed", type=int, default=1)
     each.add_argument("--seeds", type=int, default=1, help="how many")
     each.add_argument("--rule", action="append", default=[])
+    each.add_argument("--known", action="append", default=[], metavar="FILE",
+                      help="what --json has said before, to be shown with it")
+    each.add_argument("--svg", metavar="FILE", help="draw it")
+    each.add_argument("--title", default="What lacked of the wanted CPU time",
+                      help="of the drawing")
     each.add_argument("--policy", metavar="FILE")
     each.set_defaults(act=compare)
     each = verbs.add_parser("scale", help="how long a round takes")

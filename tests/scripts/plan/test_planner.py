@@ -10,6 +10,7 @@ import tempfile
 import unittest
 from pathlib import Path
 from typing import Any, TypeVar
+from xml.etree import ElementTree
 
 from dev.common import ROOT
 from wsm.plan import planner, policy, spec
@@ -20,7 +21,7 @@ from wsm.plan.past import Past, Trip
 from wsm.plan.plain import BadData
 from wsm.plan.policy import Limit, Policy
 from wsm.plan.spec import Mode, Placement
-from wsm.sim import replay, rules, scenario, script, trace
+from wsm.sim import drawing, replay, rules, scenario, script, trace
 from wsm.sim.simworld import World
 
 from tests.scripts.plan.test_series import filled
@@ -391,6 +392,26 @@ class ReplayTest(unittest.TestCase):
         self.assertLess(ours.unmet["cpu"], 0.7 * none.unmet["cpu"])
         self.assertLess(ours.moves, tallies["spread"].moves / 4)
         self.assertEqual(none.moves, 0)
+
+    def test_drawing(self) -> None:
+        """Medians, and a drawing that has each rule once."""
+        found = {f"{rule} {seed}": {"unmet_percent": 0.1 * seed * number,
+                                    "moves_a_day": moves}
+                 for number, (rule, moves) in enumerate((
+                     ("none", 0.0), ("<rival>", 300.0), ("ours", 20.0)))
+                 for seed in (1, 2, 3)}
+        unmet = drawing.spreads(found, "unmet_percent")
+        self.assertEqual(unmet["ours"].text(1), "0.4 (0.2 to 0.6)")
+        self.assertEqual(unmet["none"].text(1), "0.0")
+        root = ElementTree.fromstring(drawing.svg(found, "a & b"))
+        told = [each.text for each in root.iter() if each.text]
+        self.assertEqual([each for each in told if each in (
+            "none", "<rival>", "ours", "a & b")],
+            ["a & b", "none", "<rival>", "ours"])
+        circles = [each.attrib for each in root.iter()
+                   if each.tag.endswith("circle")]
+        self.assertLess(float(circles[2]["cx"]), float(circles[1]["cx"]))
+        self.assertLess(float(circles[2]["cy"]), float(circles[1]["cy"]))
 
     def test_bad_trace(self) -> None:
         """A file that is none is named, with its line."""
