@@ -36,7 +36,7 @@ FEATURES = """
     --enable-system --enable-kvm --enable-tcg --enable-tools
     --enable-gnutls --enable-linux-aio --enable-linux-io-uring
     --enable-slirp --enable-pixman --enable-replication --enable-fdt=system
-    --enable-cap-ng --enable-coroutine-pool
+    --enable-cap-ng --enable-coroutine-pool --enable-zstd
     --disable-install-blobs --disable-download --disable-docs
 """.split()
 
