@@ -20,9 +20,10 @@ MAY = {
     "core": "wire policy",
     "link": "wire core",
     "image": "wire policy",
-    "source": "wire policy core link image",
-    "dest": "wire policy core link image block",
-    ROOF: "wire policy core link image source dest block",
+    "memory": "wire",
+    "source": "wire policy core link image memory",
+    "dest": "wire policy core link image memory block",
+    ROOF: "wire policy core link image memory source dest block",
     BLOCK: "",
 }
 # The only header of the block layer that is for other layers

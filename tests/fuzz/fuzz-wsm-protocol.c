@@ -13,6 +13,7 @@
 #include "qemu/host-utils.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
+#include "migration/wsm/memory/payload.h"
 #include "migration/wsm/wire/message.h"
 #include "migration/wsm/wire/payload.h"
 #include "migration/wsm/wire/runs.h"
@@ -319,12 +320,51 @@ static void fuzz_welcome(const uint8_t *data, size_t size)
     }
 }
 
+/* Pages, bytes of content, what else the packet has */
+static void fuzz_packet(const uint8_t *data, size_t size)
+{
+    uint8_t again[WSM_PACKET_SIZE + WSM_PACKET_PAGES * WSM_REF_SIZE];
+    WsmRef refs[WSM_PACKET_PAGES];
+    g_autofree uint8_t *buf = NULL;
+    Error *err = NULL;
+    WsmPacket packet;
+    unsigned pages;
+    size_t total;
+    bool ok;
+
+    if (size < 3 + WSM_PACKET_SIZE) {
+        return;
+    }
+    pages = 1 + data[0] % WSM_PACKET_PAGES;
+    total = size - 3 + lduw_be_p(data + 1);
+    buf = g_memdup2(data + 3, size - 3);
+    ok = wsm_packet_decode(buf, total, pages, &packet, &err);
+    check_error(err, ok, true);
+    if (!ok || WSM_PACKET_SIZE + wsm_packet_refs_size(&packet) > size - 3) {
+        return;
+    }
+    g_assert(packet.nrefs <= pages);
+    err = NULL;
+    ok = wsm_refs_decode(&packet, buf + WSM_PACKET_SIZE, ARRAY_SIZE(disk_size),
+                         disk_size, refs, &err);
+    check_error(err, ok, true);
+    if (ok) {
+        g_assert(WSM_PACKET_SIZE + wsm_packet_refs_size(&packet) +
+                 packet.bytes == total);
+        for (unsigned i = 0; i < packet.nrefs; i++) {
+            g_assert(refs[i].block < disk_size[refs[i].disk] / WSM_PAGE_SIZE);
+        }
+        size = wsm_packet_encode(&packet, refs, again);
+        g_assert(!memcmp(again, buf, size));
+    }
+}
+
 /* The entry that libFuzzer calls; there is no header with its prototype */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parsers[])(const uint8_t *data, size_t size) = {
         fuzz_msg, fuzz_hello, fuzz_start, fuzz_runs, fuzz_basis, fuzz_point,
-        fuzz_welcome,
+        fuzz_welcome, fuzz_packet,
     };
 
     if (size > 0) {

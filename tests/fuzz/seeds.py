@@ -2,13 +2,14 @@
 """Seeds and regression inputs of fuzz-wsm-protocol.
 
 An input is one byte for the parser (0 message header, 1 HELLO, 2 START,
-3 list of runs, 4 BASIS, 5 POINT, 6 WELCOME) and what that parser takes.
+3 list of runs, 4 BASIS, 5 POINT, 6 WELCOME, 7 packet of memory) and what that
+parser takes.
 """
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME = range(7)
+MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME, PACKET = range(8)
 MAGIC = 0x57534D31
 SESSION = bytes(range(16))
 
@@ -36,7 +37,10 @@ def message_seeds() -> Iterator[bytes]:
         header(16, 3, length=4, size=(1 << 63) - (1 << 20)),
         header(17, 1, size=1 << 20), header(18, size=8192, length=64),
         header(18, 1, size=8192), header(19, 3, 1, 6, 1 << 20, 1 << 30),
-        header(20, length=9), header(21), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
+        header(20, length=9), header(21, length=32),
+        header(22, 1023, offset=1 << 40, size=1 << 20),
+        header(23, 0, 1, size=4096), header(24, 2, 1, 8192, 0x7000, 8192),
+        header(25), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
     ]
     base = WANT_ERROR | HAVE_LIMITS | ALL_DISKS
     for bytes_ in headers:
@@ -85,6 +89,16 @@ def start_seeds() -> Iterator[bytes]:
         yield bytes([START]) + start_bytes(disks, features=features,
                                            required=required)
     yield bytes([START]) + start_bytes(disks)[:-1]
+
+
+def packet_seeds() -> Iterator[bytes]:
+    refs = [struct.pack(">BBHQ16s", 1, disk, 0, block, SESSION)
+            for disk, block in ((0, 0), (1, 2559), (3, 1 << 40))]
+    for packing, count, content, pages in ((1, 2, 9, 3), (0, 3, 4096, 4),
+                                           (0, 0, 8192, 2), (1, 3, 0, 3)):
+        yield (bytes([PACKET, pages - 1]) + struct.pack(">H", content)
+               + struct.pack(">BBHHHII", 1, packing, 7, count, 0, content, 0)
+               + b"".join(refs[:count]))
 
 
 def leb128(value: int) -> bytes:
@@ -145,6 +159,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for name, makers in (("msg", message_seeds), ("hello", hello_seeds),
                          ("start", start_seeds), ("runs", runs_seeds),
                          ("basis", basis_seeds), ("point", point_seeds),
-                         ("welcome", welcome_seeds)):
+                         ("welcome", welcome_seeds),
+                         ("packet", packet_seeds)):
         for index, data in enumerate(makers()):
             yield f"{name}-{index:02}", data

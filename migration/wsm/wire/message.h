@@ -40,6 +40,11 @@
 #define WSM_MAX_RUNS            (1 * MiB)       /* bytes of runs in a message */
 #define WSM_POINT_SIZE          2               /* bytes of POINT before runs */
 
+#define WSM_PAGE_SIZE           4096            /* of memory, bytes */
+#define WSM_MAX_PAGES           (1 * MiB)       /* bytes of a PAGE message */
+#define WSM_MAX_RAM_BLOCKS      1024            /* their numbers are below */
+#define WSM_SALT_SIZE           32              /* bytes of SALT */
+
 /* Any size can be rounded up to whole blocks and still be an int64_t */
 #define WSM_MAX_DISK_SIZE       QEMU_ALIGN_DOWN(INT64_MAX, WSM_MAX_GRANULARITY)
 

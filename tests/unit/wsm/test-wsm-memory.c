@@ -1,0 +1,352 @@
+/*
+ * Unit tests of migration/wsm/memory/: holes.c, index.c, pace.c, pack.c, tag.c
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "crypto/init.h"
+#include "qapi/error.h"
+#include "qemu/units.h"
+#include "migration/wsm/memory/holes.h"
+#include "migration/wsm/memory/index.h"
+#include "migration/wsm/memory/pace.h"
+#include "migration/wsm/memory/pack.h"
+#include "migration/wsm/memory/tag.h"
+
+static void fill_random(uint8_t *buf, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        buf[i] = g_test_rand_int();
+    }
+}
+
+/*
+ * Prints and tags
+ */
+
+static void test_tag(void)
+{
+    /* Of the salt 00 01 02 ... 1f and a page of 0xa5 */
+    static const uint8_t known[] = {
+        0x69, 0x16, 0x8c, 0x75, 0xe2, 0x0c, 0x91, 0xcf,
+        0x04, 0xfd, 0xb6, 0xdc, 0x77, 0xa6, 0x0d, 0xb3,
+    };
+    uint8_t salt[WSM_SALT_SIZE], page[WSM_PAGE_SIZE], tag[WSM_TAG_SIZE];
+
+    for (int i = 0; i < WSM_SALT_SIZE; i++) {
+        salt[i] = i;
+    }
+    memset(page, 0xa5, sizeof(page));
+    wsm_page_tag(salt, page, tag);
+    g_assert_cmpmem(tag, sizeof(tag), known, sizeof(known));
+    g_assert_true(wsm_page_has_tag(salt, page, tag));
+    for (int i = 0; i < WSM_TAG_SIZE; i++) {
+        tag[i] ^= 1;
+        g_assert_false(wsm_page_has_tag(salt, page, tag));
+        tag[i] ^= 1;
+    }
+    salt[WSM_SALT_SIZE - 1] ^= 1;
+    g_assert_false(wsm_page_has_tag(salt, page, tag));
+}
+
+/* Each bit of a page matters, and so does the seed */
+static void test_print(void)
+{
+    uint8_t page[WSM_PAGE_SIZE];
+    uint64_t print;
+    WsmSeed seed, other;
+
+    wsm_seed_init(&seed);
+    wsm_seed_init(&other);
+    fill_random(page, sizeof(page));
+    print = wsm_page_print(&seed, page);
+    g_assert_cmphex(print, ==, wsm_page_print(&seed, page));
+    g_assert_cmphex(print, !=, wsm_page_print(&other, page));
+    for (int bit = 0; bit < WSM_PAGE_SIZE * 8; bit++) {
+        page[bit / 8] ^= 1 << bit % 8;
+        g_assert_cmphex(print, !=, wsm_page_print(&seed, page));
+        page[bit / 8] ^= 1 << bit % 8;
+    }
+}
+
+/*
+ * Index, against a shadow that knows all
+ */
+
+#define DISKS           3
+#define DISK_BLOCKS     6000    /* more than one chunk */
+#define PRINTS          900     /* many blocks have each */
+
+static void test_index_random(void)
+{
+    static uint64_t print[DISKS][DISK_BLOCKS];  /* 0: not known */
+    WsmIndex *index = wsm_index_new(64 * MiB);
+    unsigned found = 0;
+
+    memset(print, 0, sizeof(print));
+    for (int i = 0; i < 200000; i++) {
+        unsigned disk = g_test_rand_int_range(0, DISKS);
+        uint64_t block = g_test_rand_int_range(0, DISK_BLOCKS);
+        /* Low bits alike, so that they meet in the table */
+        uint64_t p = (uint64_t)g_test_rand_int_range(1, PRINTS) << 8;
+
+        switch (g_test_rand_int_range(0, 4)) {
+        case 0:
+            for (int n = 0; n < 3 && block + n < DISK_BLOCKS; n++) {
+                print[disk][block + n] = 0;
+            }
+            wsm_index_drop(index, disk, block, 3);
+            break;
+        case 1:
+            wsm_index_put(index, disk, block, p);
+            print[disk][block] = p;
+            break;
+        default:
+            if (wsm_index_find(index, p, &disk, &block)) {
+                g_assert_cmphex(print[disk][block], ==, p);
+                found++;
+            }
+        }
+    }
+    g_assert_cmpint(found, >, 1000);
+    wsm_index_free(index);
+}
+
+/* What was put is found until its block is another's or dropped */
+static void test_index_keeps(void)
+{
+    WsmIndex *index = wsm_index_new(64 * MiB);
+    uint64_t block;
+    unsigned disk;
+
+    for (uint64_t i = 0; i < 100000; i++) {
+        wsm_index_put(index, 255, i, i * 0x9e3779b97f4a7c15 + 1);
+    }
+    for (uint64_t i = 0; i < 100000; i++) {
+        g_assert_true(wsm_index_find(index, i * 0x9e3779b97f4a7c15 + 1, &disk,
+                                     &block));
+        g_assert_cmpuint(disk, ==, 255);
+        g_assert_cmpuint(block, ==, i);
+    }
+    wsm_index_put(index, 255, 7, 42);
+    g_assert_false(wsm_index_find(index, 7 * 0x9e3779b97f4a7c15 + 1, &disk,
+                                  &block));
+    wsm_index_put(index, 1, 5, 42);
+    g_assert_true(wsm_index_find(index, 42, &disk, &block));
+    g_assert_cmpuint(block, ==, 5);
+    wsm_index_drop(index, 1, 0, 5);
+    wsm_index_drop(index, 1, 6, 100000);
+    g_assert_true(wsm_index_find(index, 42, &disk, &block));
+    wsm_index_drop(index, 1, 4095, 1);
+    wsm_index_drop(index, 1, 0, 4097);
+    g_assert_false(wsm_index_find(index, 42, &disk, &block));
+    /* Beyond what an entry can name */
+    wsm_index_put(index, 0, 1ULL << 60, 43);
+    g_assert_false(wsm_index_find(index, 43, &disk, &block));
+    wsm_index_free(index);
+}
+
+/* It does not grow beyond its limit, and what it knows stays right */
+static void test_index_limit(void)
+{
+    WsmIndex *index = wsm_index_new(MiB);
+    uint64_t block, found = 0;
+    unsigned disk;
+
+    for (uint64_t i = 0; i < 200000; i++) {
+        wsm_index_put(index, 0, i * 512, i * 0x9e3779b97f4a7c15 + 1);
+    }
+    g_assert_cmpuint(wsm_index_size(index), <=, MiB + 8 * KiB);
+    for (uint64_t i = 0; i < 200000; i++) {
+        if (wsm_index_find(index, i * 0x9e3779b97f4a7c15 + 1, &disk, &block)) {
+            g_assert_cmpuint(block, ==, i * 512);
+            found++;
+        }
+    }
+    g_assert_cmpuint(found, >, 1000);
+    /* A block that is known and changes is not found by what it was */
+    wsm_index_put(index, 0, 0, 42);
+    g_assert_false(wsm_index_find(index, 1, &disk, &block));
+    wsm_index_free(index);
+}
+
+/*
+ * Holes, against a shadow
+ */
+
+#define BLOCKS          3
+#define PAGES           300
+
+static bool hole[WSM_MAX_RAM_BLOCKS][PAGES], told[WSM_MAX_RAM_BLOCKS][PAGES];
+static unsigned longest;
+
+static void tell(void *opaque, unsigned block, uint64_t first, uint64_t pages)
+{
+    g_assert_cmpuint(pages, >, 0);
+    g_assert_cmpuint(pages, <=, *(uint64_t *)opaque);
+    longest = MAX(longest, pages);
+    for (uint64_t i = first; i < first + pages; i++) {
+        g_assert_false(told[block][i]);
+        told[block][i] = true;
+    }
+}
+
+static void test_holes(void)
+{
+    static const unsigned blocks[BLOCKS] = { 0, 7, WSM_MAX_RAM_BLOCKS - 1 };
+    WsmHoles *holes = wsm_holes_new();
+    uint64_t count = 0, max;
+
+    memset(hole, 0, sizeof(hole));
+    for (int i = 0; i < 20000; i++) {
+        unsigned block = blocks[g_test_rand_int_range(0, BLOCKS)];
+        uint64_t page = g_test_rand_int_range(0, PAGES);
+
+        g_assert_cmpint(wsm_holes_has(holes, block, page), ==,
+                        hole[block][page]);
+        if (g_test_rand_bit()) {
+            count += !hole[block][page];
+            hole[block][page] = true;
+            wsm_holes_add(holes, block, page);
+        } else {
+            count -= hole[block][page];
+            g_assert_cmpint(wsm_holes_fill(holes, block, page), ==,
+                            hole[block][page]);
+            hole[block][page] = false;
+        }
+        g_assert_cmpuint(wsm_holes_count(holes), ==, count);
+        if (i % 100 == 0) {
+            max = g_test_rand_int_range(1, 5);
+            memset(told, 0, sizeof(told));
+            wsm_holes_each(holes, max, tell, &max);
+            g_assert_cmpmem(told, sizeof(told), hole, sizeof(hole));
+        }
+    }
+    g_assert_cmpuint(longest, ==, 4);
+    g_assert_cmpuint(wsm_holes_ever(holes), >, PAGES);
+    wsm_holes_free(holes);
+}
+
+/*
+ * Pace
+ */
+
+static void run(WsmPace *pace, unsigned packets, int64_t busy, int64_t idle)
+{
+    while (packets--) {
+        wsm_pace_done(pace, busy, idle);
+    }
+}
+
+static void test_pace(void)
+{
+    WsmPace pace = {};
+
+    g_assert_true(wsm_pace_pack(&pace));
+    /* A fifth of the time it waits: the link is what is slow */
+    run(&pace, 10 * WSM_PACE_TRIAL, 80, 20);
+    g_assert_true(wsm_pace_pack(&pace));
+    /* A little less, and it is not; but not before the trial is over */
+    run(&pace, WSM_PACE_TRIAL - 1, 81, 19);
+    g_assert_true(wsm_pace_pack(&pace));
+    run(&pace, 1, 81, 19);
+    g_assert_false(wsm_pace_pack(&pace));
+    /* How long raw packets take does not matter; then it tries again */
+    run(&pace, WSM_PACE_RAW - 1, 1, 1000);
+    g_assert_false(wsm_pace_pack(&pace));
+    run(&pace, 1, 1, 1000);
+    g_assert_true(wsm_pace_pack(&pace));
+    run(&pace, WSM_PACE_TRIAL, 100, 0);
+    g_assert_false(wsm_pace_pack(&pace));
+}
+
+/*
+ * Packing
+ */
+
+static void test_pack(void)
+{
+    g_autofree uint8_t *in = g_malloc(MiB), *back = g_malloc(MiB), *out = NULL;
+    size_t bound = wsm_pack_bound(MiB), first = 0;
+    WsmUnpacker *unpacker;
+    WsmPacker *packer;
+
+    if (!wsm_pack_has_zstd()) {
+        g_test_skip("built without zstd");
+        return;
+    }
+    out = g_malloc(bound);
+    packer = wsm_packer_new(1, &error_abort);
+    unpacker = wsm_unpacker_new(&error_abort);
+    for (int i = 0; i < 100; i++) {
+        size_t size = i < 2 ? 16 * KiB : g_test_rand_int_range(1, 257) * 4096;
+        size_t packed;
+
+        if (i != 1) {
+            fill_random(in, size);
+        }
+        if (i % 3 == 2) {
+            memset(in, 0, size / 2);
+        }
+        packed = wsm_pack(packer, in, size, out, bound, &error_abort);
+        g_assert_true(wsm_unpack(unpacker, out, packed, back, size,
+                                 &error_abort));
+        g_assert_cmpmem(in, size, back, size);
+        if (i == 0) {
+            first = packed;
+        } else if (i == 1) {
+            /* The same again: the stream has seen it */
+            g_assert_cmpuint(packed, <, first / 8);
+        }
+    }
+    wsm_packer_free(packer);
+    wsm_unpacker_free(unpacker);
+}
+
+/* It must be as much as was said, and no more */
+static void test_unpack_bad(void)
+{
+    uint8_t in[2 * WSM_PAGE_SIZE] = {}, back[3 * WSM_PAGE_SIZE];
+    g_autofree uint8_t *out = g_malloc(wsm_pack_bound(sizeof(in)));
+    static const size_t wrong[] = { WSM_PAGE_SIZE, 3 * WSM_PAGE_SIZE };
+
+    if (!wsm_pack_has_zstd()) {
+        g_test_skip("built without zstd");
+        return;
+    }
+    for (int i = 0; i < 3; i++) {
+        WsmPacker *packer = wsm_packer_new(1, &error_abort);
+        WsmUnpacker *unpacker = wsm_unpacker_new(&error_abort);
+        size_t packed = wsm_pack(packer, in, sizeof(in), out,
+                                 wsm_pack_bound(sizeof(in)), &error_abort);
+        Error *err = NULL;
+
+        if (i == 2) {
+            out[0] ^= 0xff;
+        }
+        g_assert_false(wsm_unpack(unpacker, out, packed, back,
+                                  i < 2 ? wrong[i] : sizeof(in), &err));
+        g_assert_nonnull(strstr(error_get_pretty(err),
+                                i < 2 ? "bytes of compressed memory are not " :
+                                        "cannot decompress memory: "));
+        error_free(err);
+        wsm_packer_free(packer);
+        wsm_unpacker_free(unpacker);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    qcrypto_init(&error_abort);
+    g_test_add_func("/wsm/memory/tag", test_tag);
+    g_test_add_func("/wsm/memory/print", test_print);
+    g_test_add_func("/wsm/memory/index/random", test_index_random);
+    g_test_add_func("/wsm/memory/index/keeps", test_index_keeps);
+    g_test_add_func("/wsm/memory/index/limit", test_index_limit);
+    g_test_add_func("/wsm/memory/holes", test_holes);
+    g_test_add_func("/wsm/memory/pace", test_pace);
+    g_test_add_func("/wsm/memory/pack", test_pack);
+    g_test_add_func("/wsm/memory/unpack-bad", test_unpack_bad);
+    return g_test_run();
+}
