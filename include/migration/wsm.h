@@ -141,6 +141,13 @@ int wsm_incoming_check_end(int ret);
  */
 bool wsm_incoming_give_up(void);
 
+/*
+ * A method of multifd is being registered: @method is its MultiFDCompression,
+ * @ops its MultiFDMethods, which has no name that could be used here.  Returns
+ * what is to be registered.  When QEMU starts, before all others of these.
+ */
+const void *wsm_multifd_ops(int method, const void *ops);
+
 /* What QEMU does when a migration is complete */
 typedef void WsmMigrationEnd(MigrationState *s);
 

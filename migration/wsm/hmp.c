@@ -94,6 +94,17 @@ static void hmp_print_disk(Monitor *mon, const WsmDiskInfo *disk)
     }
 }
 
+static void hmp_print_memory(Monitor *mon, const WsmMemoryInfo *memory)
+{
+    g_autofree char *referenced = size_to_str(memory->referenced);
+
+    monitor_printf(mon, "memory by reference: %s", referenced);
+    hmp_print_size(mon, "with content", memory->q_inline);
+    hmp_print_size(mon, "sent as", memory->packed);
+    hmp_print_size(mon, "missed", memory->missed);
+    monitor_printf(mon, "\n");
+}
+
 static void hmp_print_channels(Monitor *mon, const WsmInfo *info)
 {
     const char *comma = "channels:";
@@ -149,6 +160,9 @@ static void hmp_info_wsm(Monitor *mon, const QDict *qdict)
         monitor_printf(mon, "left out: %s (%s)\n", l->value->name,
                        l->value->reason);
     }
+    if (info->memory) {
+        hmp_print_memory(mon, info->memory);
+    }
     hmp_print_channels(mon, info);
     for (const WsmImageInfoList *l = info->images; l; l = l->next) {
         hmp_print_image(mon, l->value);
@@ -182,10 +196,12 @@ static void hmp_print_options(Monitor *mon)
     monitor_printf(mon, "channels=%" PRId64 ",granularity=%" PRIu64
                    ",bandwidth=%" PRIu64 ",max-residue=%" PRId64
                    ",switchover-timeout=%" PRId64 ",sync-points=%" PRId64
-                   ",compare-bandwidth=%" PRIu64 ",x-push-delay=%" PRId64,
+                   ",compare-bandwidth=%" PRIu64 ",memory-references=%s"
+                   ",memory-adaptive=%s,x-push-delay=%" PRId64,
                    o->channels, o->granularity, o->bandwidth, o->max_residue,
                    o->switchover_timeout, o->sync_points,
-                   o->compare_bandwidth, o->x_push_delay);
+                   o->compare_bandwidth, o->memory_references ? "on" : "off",
+                   o->memory_adaptive ? "on" : "off", o->x_push_delay);
     for (disk = o->disks; disk; disk = disk->next) {
         monitor_printf(mon, ",disks.%d=%s", i++, disk->value);
     }

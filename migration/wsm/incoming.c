@@ -13,6 +13,7 @@
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
+#include "migration/wsm/multifd.h"
 #include "migration/wsm/progress.h"
 #include "migration/wsm/state.h"
 #include "migration/wsm/wire/start.h"
@@ -100,6 +101,7 @@ void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal)
     w->cleaning = false;
     wsm_progress_start(w);
     wsm_dest_start(w->dest, refusal);
+    wsm_multifd_set_incoming(wsm_dest_memory(w->dest));
     wsm_listen_set_taker(&w->listen, wsm_dest_take_channel, w->dest);
     if (listener) {
         wsm_listen_serve(&w->listen, listener);

@@ -13,6 +13,7 @@
 #include "migration/qemu-file.h"
 #include "migration/wsm/dest/dest.h"
 #include "migration/wsm/give-up.h"
+#include "migration/wsm/multifd.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/wire/start.h"
 
@@ -29,9 +30,11 @@ typedef struct WsmLoadStart {
 
 static void wsm_load_start_bh(void *opaque)
 {
+    g_autofree char *refusal = NULL;
     WsmLoadStart *ls = opaque;
 
-    wsm_incoming_begin(ls->w, ls->start, NULL);
+    refusal = wsm_multifd_refusal(ls->start);
+    wsm_incoming_begin(ls->w, ls->start, refusal);
     aio_co_wake(ls->co);
 }
 
@@ -203,6 +206,7 @@ static void wsm_load_cleanup_bh(void *opaque)
     wsm_dest_stop(d);
     wsm_remember(w);
     wsm_listen_set_taker(&w->listen, NULL, NULL);
+    wsm_multifd_set_incoming(NULL);
     w->dest = NULL;
     wsm_dest_free(d);
     wsm_incoming_unfollow(w);

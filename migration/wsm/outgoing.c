@@ -8,8 +8,10 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "migration/migration.h"
+#include "migration/migration-stats.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
+#include "migration/savevm.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/refusal.h"
 #include "migration/wsm/progress.h"
@@ -82,14 +84,44 @@ void wsm_outgoing_copy_disks(void)
     }
 }
 
+/*
+ * QEMU reckons what it can send with the guest stopped by the bytes that it
+ * sends now.  Of memory that goes by reference these are few, whatever the link
+ * could take, and a guest that is busy would never be stopped.  The disks have
+ * shown what it can; QEMU sets the threshold anew every 100 ms.
+ *
+ * Not before all memory was gone through once: what goes by reference then must
+ * not wait until there are no references any more.
+ */
+static void wsm_outgoing_correct(WsmSource *s, MigrationState *ms,
+                                 uint64_t *pending)
+{
+    uint64_t disks = s->speed * migrate_downtime_limit() / 1000;
+    uint64_t must_precopy, can_postcopy;
+
+    if (!s->memory || migrate_avail_switchover_bandwidth() ||
+        stat64_get(&mig_stats.dirty_sync_count) < 2 ||
+        disks <= ms->threshold_size) {
+        return;
+    }
+    if (*pending >= ms->threshold_size && *pending < disks) {
+        /* QEMU has not looked what the guest has written since */
+        qemu_savevm_state_pending_exact(&must_precopy, &can_postcopy);
+        *pending = must_precopy + can_postcopy;
+    }
+    ms->threshold_size = disks;
+}
+
 /* Memory alone decides when; then see that all is ready to stop the guest */
 static bool wsm_outgoing_may_freeze(WsmSource *s, uint64_t *pending)
 {
     MigrationState *ms = migrate_get_current();
-    bool converged = *pending < ms->threshold_size;
+    bool converged;
     /* The user wants memory post-copy now; without it memory must converge */
     bool started = migrate_postcopy_ram() && qatomic_read(&ms->start_postcopy);
 
+    wsm_outgoing_correct(s, ms, pending);
+    converged = *pending < ms->threshold_size;
     if (!converged && !started) {
         /* Soon: so that the flush does not hold up the freeze then */
         if (*pending < WSM_NEARLY * ms->threshold_size) {

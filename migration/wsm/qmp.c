@@ -17,6 +17,7 @@ static bool wsm_check_live(Wsm *w, const WsmOptions *o, Error **errp)
     const char *name = o->has_channels ? "channels" :
                        o->has_granularity ? "granularity" :
                        o->has_disks ? "disks" :
+                       o->has_memory_references ? "memory-references" :
                        o->has_basis ? "basis" : NULL;
 
     if (w->source && name) {

@@ -18,6 +18,7 @@
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "system/runstate.h"
+#include "migration/wsm/multifd.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/source/phases.h"
 #include "migration/wsm/source/watch.h"
@@ -54,7 +55,8 @@ int wsm_save_prepare(void *opaque, Error **errp)
                    "migration mode '%s'", MigMode_str(migrate_mode()));
         return -EINVAL;
     }
-    return wsm_source_check(&w->options, &w->images, errp) ? 0 : -EINVAL;
+    return wsm_multifd_check(&w->options, errp) &&
+           wsm_source_check(&w->options, &w->images, errp) ? 0 : -EINVAL;
 }
 
 /* Called with the BQL */

@@ -28,6 +28,8 @@ void wsm_options_init(WsmOptionsStore *store)
         .has_sync_points = true, .sync_points = 8,
         .has_compare_bandwidth = true, .compare_bandwidth = 0,
         .has_x_push_delay = true, .x_push_delay = 0,
+        .has_memory_references = true, .memory_references = false,
+        .has_memory_adaptive = true, .memory_adaptive = true,
     };
 }
 
@@ -59,6 +61,10 @@ int64_t wsm_option(WsmOptionsStore *store, WsmOption option)
         return o->compare_bandwidth;
     case WSM_OPT_PUSH_DELAY:
         return o->x_push_delay;
+    case WSM_OPT_MEMORY_REFERENCES:
+        return o->memory_references;
+    case WSM_OPT_MEMORY_ADAPTIVE:
+        return o->memory_adaptive;
     }
     g_assert_not_reached();
 }
@@ -138,6 +144,10 @@ void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
                            ? new->compare_bandwidth : o->compare_bandwidth;
     o->x_push_delay = new->has_x_push_delay ? new->x_push_delay
                                             : o->x_push_delay;
+    o->memory_references = new->has_memory_references
+                           ? new->memory_references : o->memory_references;
+    o->memory_adaptive = new->has_memory_adaptive ? new->memory_adaptive
+                                                  : o->memory_adaptive;
 }
 
 WsmOptions *wsm_options_get(WsmOptionsStore *store)

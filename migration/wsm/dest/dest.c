@@ -34,6 +34,7 @@ struct WsmDest {
     const WsmDestOps *ops;
     void *opaque;
     WsmStart start;             /* what the source told */
+    WsmDestMemory *memory;      /* NULL: none comes by reference */
 
     /* Each has its own rules */
     WsmDestLife life;
@@ -49,6 +50,7 @@ struct WsmDest {
     /* BQL */
     GArray *deferred;           /* of WsmDeferred */
     int64_t frozen_at;          /* ns */
+    WsmDeferred run;            /* lets the guest run; memory is missing yet */
 };
 
 /*
@@ -136,7 +138,9 @@ static void wsm_dest_disks_complete(void *opaque)
  * The handover
  */
 
-bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque, Error **errp)
+/* Nothing is missing that the guest needs to run */
+static bool wsm_dest_is_ready(WsmDest *d, QEMUBHFunc *run, void *opaque,
+                              Error **errp)
 {
     WsmMsg ready = { .type = WSM_MSG_READY, .epoch = 1 };
 
@@ -147,6 +151,39 @@ bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque, Error **errp)
     }
     wsm_dest_say(&d->control, &ready);
     return true;
+}
+
+static void wsm_dest_filled_bh(void *opaque)
+{
+    Error *err = NULL;
+    WsmDest *d = opaque;
+
+    if (!wsm_life_is_over(&d->life) &&
+        !wsm_dest_is_ready(d, d->run.cb, d->run.opaque, &err)) {
+        /* The stream broke meanwhile, or the source has taken it back */
+        warn_report_err(err);
+    }
+}
+
+/* In the loop: all that was missing of memory is here */
+static void wsm_dest_filled(void *opaque)
+{
+    WsmDest *d = opaque;
+
+    wsm_loop_main_bh(&d->loop, wsm_dest_filled_bh, d);
+}
+
+bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque, Error **errp)
+{
+    if (d->run.cb) {
+        error_setg(errp, "the guest's state came twice");
+        return false;
+    }
+    if (d->memory && wsm_dest_memory_want(d->memory)) {
+        d->run = (WsmDeferred) { .cb = run, .opaque = opaque };
+        return true;
+    }
+    return wsm_dest_is_ready(d, run, opaque, errp);
 }
 
 /* The guest is ours */
@@ -197,6 +234,9 @@ static bool coroutine_fn wsm_dest_channel_up(void *opaque, WsmDestConn *conn)
         wsm_dest_basis_say(&d->disks, conn) < 0) {
         return false;
     }
+    if (d->memory && wsm_dest_memory_up(d->memory, conn) < 0) {
+        return false;
+    }
     wsm_session_advance(d->session, WSM_PHASE_SETUP, WSM_PHASE_DISK_PRECOPY);
     if (wsm_handover_says_ready(&d->handover)) {
         wsm_dest_say(&d->control, &ready);
@@ -229,6 +269,11 @@ static bool coroutine_fn wsm_dest_message(void *opaque, WsmDestConn *conn,
         return wsm_dest_on_sync(&d->sync, conn, msg, errp);
     case WSM_MSG_POINT:
         return wsm_dest_on_point(&d->disks, conn, msg, errp);
+    case WSM_MSG_PAGE:
+        if (d->memory) {
+            return wsm_dest_on_page(d->memory, conn, msg, errp);
+        }
+        break;
     case WSM_MSG_GO:
         if (wsm_handover_go(&d->handover)) {
             wsm_loop_main_bh(&d->loop, wsm_dest_go_bh, d);
@@ -240,10 +285,11 @@ static bool coroutine_fn wsm_dest_message(void *opaque, WsmDestConn *conn,
         }
         return true;
     default:
-        error_setg(errp, "block channel %u: %s in the middle of a session",
-                   conn->c.id, wsm_msg_name(msg->type));
-        return false;
+        break;
     }
+    error_setg(errp, "block channel %u: %s in the middle of a session",
+               conn->c.id, wsm_msg_name(msg->type));
+    return false;
 }
 
 static void wsm_dest_channel_failed(void *opaque, Error *err)
@@ -339,6 +385,10 @@ WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
         .disks = &d->disks,
         .stream = &d->stream,
     };
+    if (d->start.required & WSM_FEATURE_MEMORY) {
+        d->memory = wsm_dest_memory_new(&d->loop, &d->disks, &d->control,
+                                        wsm_dest_filled, d);
+    }
     wsm_session_begin(session, WSM_ROLE_DESTINATION, &d->start.session);
     return d;
 }
@@ -413,6 +463,9 @@ void wsm_dest_stop(WsmDest *d)
     assert(!wsm_dest_is_in_use(d));
     wsm_life_enter(&d->life, WSM_LIFE_STOPPING);
     wsm_dest_stream_stop(&d->stream);
+    if (d->memory) {
+        wsm_dest_memory_stop(d->memory);
+    }
     wsm_loop_quit(&d->loop);
     wsm_dest_drop_filters(d, false);
     wsm_loop_stop(&d->loop);
@@ -431,6 +484,7 @@ void wsm_dest_stop(WsmDest *d)
 void wsm_dest_free(WsmDest *d)
 {
     assert(wsm_life(&d->life) == WSM_LIFE_RELEASED);
+    wsm_dest_memory_unref(d->memory);
     wsm_dest_writer_destroy(&d->writer);
     wsm_dest_disks_destroy(&d->disks);
     wsm_dest_control_destroy(&d->control);
@@ -499,8 +553,14 @@ bool wsm_dest_may_end(WsmDest *d)
     return wsm_dest_stream_may_end(&d->stream);
 }
 
+WsmDestMemory *wsm_dest_memory(WsmDest *d)
+{
+    return d->memory;
+}
+
 void wsm_dest_info(WsmDest *d, WsmInfo *info)
 {
+    info->memory = d->memory ? wsm_dest_memory_info(d->memory) : NULL;
     wsm_dest_disks_info(&d->disks, info);
     wsm_dest_conns_info(&d->conns, info);
 }

@@ -17,6 +17,7 @@
 #include "io/channel.h"
 #include "migration/wsm/core/options.h"
 #include "migration/wsm/core/session.h"
+#include "migration/wsm/dest/memory.h"
 #include "migration/wsm/image/images.h"
 #include "migration/wsm/policy/expect.h"
 #include "migration/wsm/wire/message.h"
@@ -67,6 +68,9 @@ void wsm_dest_free(WsmDest *d);
  */
 bool wsm_dest_defer(WsmDest *d, QEMUBHFunc *cb, void *opaque);
 
+/* What comes by reference is for this; NULL: START said that none will */
+WsmDestMemory *wsm_dest_memory(WsmDest *d);
+
 void wsm_dest_info(WsmDest *d, WsmInfo *info);
 
 /* How far it is; @dirty of @out is what is missing */
@@ -85,7 +89,8 @@ bool wsm_dest_seal(WsmDest *d, Error **errp);
 
 /*
  * All state is loaded; @run with @opaque after the handover.  Returns false and
- * sets @errp if that must not be.
+ * sets @errp if that must not be.  READY is said when no page of memory is
+ * missing.
  */
 bool wsm_dest_loaded(WsmDest *d, QEMUBHFunc *run, void *opaque, Error **errp);
 

@@ -82,6 +82,9 @@ bool wsm_handover_expects(WsmHandover *h, const WsmMsg *msg, WsmPhase phase)
     case WSM_MSG_ABORT:
         return wsm_handover_ours(h) || phase == WSM_PHASE_RAM_PRECOPY ||
                phase == WSM_PHASE_FREEZE;
+    case WSM_MSG_PAGE:
+        /* Before READY, which waits for it */
+        return phase == WSM_PHASE_FREEZE || wsm_handover_ours(h);
     case WSM_MSG_SYNC:
     case WSM_MSG_POINT:
         return !msg->epoch || wsm_handover_ours(h);

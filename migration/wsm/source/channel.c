@@ -55,7 +55,6 @@ static bool coroutine_fn wsm_source_welcome(WsmSourceChannel *c, Error **errp)
 {
     g_autofree char *text = NULL;
     uint8_t payload[WSM_WELCOME_SIZE];
-    uint32_t features;
     WsmMsg msg;
     int ret;
 
@@ -82,7 +81,7 @@ static bool coroutine_fn wsm_source_welcome(WsmSourceChannel *c, Error **errp)
         return false;
     }
     return wsm_channel_recv_payload(&c->c, payload, sizeof(payload), errp) &&
-           wsm_welcome_decode(payload, c->start, &features, errp);
+           wsm_welcome_decode(payload, c->start, &c->features, errp);
 }
 
 static void coroutine_fn wsm_source_channel_up(WsmSourceChannel *c)

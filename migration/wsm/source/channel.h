@@ -44,6 +44,7 @@ struct WsmSourceChannel {
     unsigned users;             /* coroutines that are sending */
     CoQueue idle;               /* waits for @users to be 0 */
     bool answered;              /* the destination has ever said a word */
+    uint32_t features;          /* that are in use, since the channel is up */
 };
 
 /*

@@ -44,6 +44,11 @@ static int coroutine_fn wsm_source_hash(WsmSource *s, WsmReq *req)
     if (ret >= 0) {
         req->mine = g_malloc(blocks * WSM_HASH_SIZE);
         wsm_co_hash_blocks(buf, req->bytes, s->start.granularity, req->mine);
+        if (s->memory) {
+            /* Where it differs it becomes dirty, and is noted again */
+            wsm_source_memory_note(s->memory, req->disk, req->offset,
+                                   req->bytes, buf);
+        }
     }
     qemu_vfree(buf);
     return ret;

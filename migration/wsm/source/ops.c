@@ -184,6 +184,45 @@ static bool coroutine_fn wsm_source_on_fail(WsmSourceChannel *c,
     return wsm_source_on_answer(c, msg, false, errp);
 }
 
+/* Memory by reference: is it in use?  Else false, and @errp. */
+static bool coroutine_fn wsm_source_on_memory(WsmSourceChannel *c,
+                                              const WsmMsg *msg, Error **errp)
+{
+    WsmMsg page = {
+        .type = WSM_MSG_PAGE, .epoch = 1, .disk = msg->disk,
+        .length = msg->bytes, .offset = msg->offset, .bytes = msg->bytes,
+    };
+    WsmSource *s = c->opaque;
+    uint8_t salt[WSM_SALT_SIZE];
+    const void *content;
+
+    switch (msg->type) {
+    case WSM_MSG_SALT:
+        if (!wsm_channel_recv_payload(&c->c, salt, sizeof(salt), errp)) {
+            return false;
+        }
+        wsm_source_memory_salt(s->memory, salt);
+        return true;
+    case WSM_MSG_NACK:
+        return wsm_source_memory_nack(s->memory, msg, errp);
+    default:
+        content = wsm_source_memory_want(s->memory, msg, errp);
+        if (content) {
+            /* If it breaks, that is seen elsewhere, and it is asked for anew */
+            wsm_source_transmit(c, &page, content);
+        }
+        return content;
+    }
+}
+
+/* Has the guest stopped, so that its memory can be sent as it is? */
+static bool wsm_source_is_frozen(WsmSource *s)
+{
+    WsmPhase phase = wsm_session_phase(s->session);
+
+    return phase == WSM_PHASE_FREEZE || phase == WSM_PHASE_POSTCOPY;
+}
+
 /* Returns false and sets @errp to close the channel */
 static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
                                             const WsmMsg *msg, Error **errp)
@@ -221,6 +260,14 @@ static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
             return true;
         }
         break;
+    case WSM_MSG_SALT:
+    case WSM_MSG_NACK:
+    case WSM_MSG_WANT:
+        if (s->memory &&
+            (msg->type != WSM_MSG_WANT || wsm_source_is_frozen(s))) {
+            return wsm_source_on_memory(c, msg, errp);
+        }
+        break;
     default:
         break;
     }
@@ -243,6 +290,9 @@ static void coroutine_fn wsm_source_up(WsmSourceChannel *c)
     wsm_work_lane_up(s->work, c->c.id);
     if (c->c.id == 0) {
         wsm_control_up(&s->control, wsm_work_is_push(s->work));
+        if (s->memory) {
+            wsm_source_memory_up(s->memory, c->features & WSM_FEATURE_ZSTD);
+        }
     }
     if (c->connection == 1 && ++s->nwelcome == s->start.channels) {
         wsm_reach(&s->milestones, WSM_WELCOME);
@@ -255,6 +305,9 @@ static void wsm_source_down(WsmSourceChannel *c)
     WsmSource *s = c->opaque;
 
     wsm_work_lane_down(s->work, c->c.id);
+    if (s->memory && c->c.id == 0) {
+        wsm_source_memory_down(s->memory);
+    }
 }
 
 static void wsm_source_gone(WsmSourceChannel *c)

@@ -97,6 +97,10 @@ static int wsm_source_pass(WsmSource *s, WsmPass *p)
     ret = wsm_source_wait(s, WSM_PASS_DONE);
     p->ns = MAX(wsm_now() - begin, 1);
     p->sent = wsm_source_sent(s) - sent_before;
+    if (p->sent > s->most_sent) {
+        s->most_sent = p->sent;
+        s->speed = p->sent * 1e9 / p->ns;
+    }
     p->equal = wsm_source_equal(s) - equal_before;
     return ret;
 }

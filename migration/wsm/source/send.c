@@ -113,6 +113,11 @@ static void coroutine_fn wsm_source_process(WsmSourceChannel *c, WsmReq *req)
     }
     if (wsm_source_send(c, req, buf) == 0) {
         wsm_source_disk_sent(&s->disk[req->disk], req);
+        if (s->memory && !req->epoch) {
+            wsm_source_memory_note(s->memory, req->disk, req->offset,
+                                   req->bytes,
+                                   req->kind == WSM_REQ_ZERO ? NULL : buf);
+        }
     }
     wsm_buffers_put(&s->buffers, buf, size);
     wsm_req_sent(req);

@@ -171,11 +171,15 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     s->target = target;
     s->start.version = WSM_PROTOCOL_VERSION;
     s->start.oldest = WSM_PROTOCOL_OLDEST;
-    s->start.features = WSM_FEATURES;
     s->start.granularity = wsm_option(options, WSM_OPT_GRANULARITY);
     qemu_uuid_generate(&s->start.session);
     s->nchannels = s->start.channels =
         1 + wsm_option(options, WSM_OPT_CHANNELS);
+    if (wsm_option(options, WSM_OPT_MEMORY_REFERENCES)) {
+        s->start.features = WSM_FEATURES;
+        s->start.required = WSM_FEATURE_MEMORY;
+        s->memory = wsm_source_memory_new();
+    }
     wsm_buffers_init(&s->buffers);
     ratelimit_init(&s->limit);
     ratelimit_init(&s->compare_limit);
@@ -203,7 +207,13 @@ bool wsm_source_start(WsmSource *s, Error **errp)
     }
     s->work = wsm_work_new(s->loop.ctx, s->nchannels, s->start.granularity,
                            &wsm_source_work_ops, s);
-    return wsm_source_add_disks(s, errp) && wsm_source_track(s, errp);
+    if (!wsm_source_add_disks(s, errp) || !wsm_source_track(s, errp)) {
+        return false;
+    }
+    if (s->memory) {
+        wsm_source_memory_start(s->memory, s->work);
+    }
+    return true;
 }
 
 static void wsm_source_stop_coroutines(WsmSource *s)
@@ -237,6 +247,9 @@ void wsm_source_stop(WsmSource *s)
         return;
     }
     s->stopped = true;
+    if (s->memory) {
+        wsm_source_memory_stop(s->memory);
+    }
     wsm_source_stop_coroutines(s);
     wsm_work_stop(s->work);
     wsm_storage_remove_notes(s->notes);
@@ -276,6 +289,7 @@ void wsm_source_free(WsmSource *s)
         wsm_source_free_points(&s->disk[i]);
     }
     wsm_work_free(s->work);
+    wsm_source_memory_unref(s->memory);
     wsm_buffers_destroy(&s->buffers);
     g_free(s->channel);
     g_free(s->disk);
@@ -314,6 +328,7 @@ void wsm_source_info(WsmSource *s, WsmInfo *info)
         copy->reason = g_strdup(e->value->reason);
         QAPI_LIST_PREPEND(info->excluded, copy);
     }
+    info->memory = s->memory ? wsm_source_memory_info(s->memory) : NULL;
     for (int i = s->nchannels - 1; i >= 0; i--) {
         WsmSourceChannel *c = &s->channel[i];
 

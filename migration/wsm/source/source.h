@@ -23,6 +23,7 @@
 #include "migration/wsm/source/channel.h"
 #include "migration/wsm/source/control.h"
 #include "migration/wsm/source/disk.h"
+#include "migration/wsm/source/memory.h"
 #include "migration/wsm/source/milestones.h"
 #include "migration/wsm/source/work.h"
 #include "migration/wsm/wire/message.h"
@@ -48,6 +49,7 @@ struct WsmSource {
     WsmLoop loop;               /* its thread is the IOThread */
     WsmWork *work;              /* NULL: there is no thread */
     WsmMilestones milestones;   /* has a lock of its own */
+    WsmSourceMemory *memory;    /* as is; NULL: none goes by reference */
 
     /* IOThread */
     WsmControl control;
@@ -64,6 +66,8 @@ struct WsmSource {
     int64_t frozen_at;          /* ns, 0: not */
     bool flushing;              /* our images, ahead of the freeze; or done */
     int64_t ready_until;        /* ns; set once, before a clock starts */
+    int64_t most_sent;          /* bytes in one pass of the disks, */
+    double speed;               /* and how fast, bytes per second */
 
     SocketAddress *target;      /* main thread: where block channels go */
     bool aborting;              /* atomic: not yet, ABORT is to be sent */

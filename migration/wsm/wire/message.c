@@ -31,6 +31,7 @@ enum {
     ON_BULK     = BIT(9),       /* comes on all channels but 0 */
     EPOCH_0     = BIT(10),      /* comes before the freeze only */
     EPOCH_1     = BIT(11),      /* comes after it only */
+    HAS_PAGES   = BIT(12),      /* about pages of a block of memory, @disk */
 };
 
 typedef struct WsmMsgRule {
@@ -119,6 +120,23 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
     [WSM_MSG_GIVE_UP] = {
         .name = "GIVE_UP", .flags = ON_URGENT,
         .min_length = 1, .max_length = WSM_MAX_TEXT,
+    },
+    [WSM_MSG_SALT] = {
+        .name = "SALT", .flags = ON_URGENT | EPOCH_0,
+        .min_length = WSM_SALT_SIZE, .max_length = WSM_SALT_SIZE,
+    },
+    [WSM_MSG_NACK] = {
+        .name = "NACK", .flags = ON_URGENT | EPOCH_0 | HAS_PAGES,
+        .max_bytes = WSM_MAX_PAGES,
+    },
+    [WSM_MSG_WANT] = {
+        .name = "WANT", .flags = ON_URGENT | EPOCH_1 | HAS_PAGES,
+        .max_bytes = WSM_MAX_PAGES,
+    },
+    [WSM_MSG_PAGE] = {
+        .name = "PAGE",
+        .flags = FROM_SOURCE | ON_URGENT | EPOCH_1 | HAS_PAGES | HAS_DATA,
+        .max_length = WSM_MAX_PAGES, .max_bytes = WSM_MAX_PAGES,
     },
 };
 
@@ -352,6 +370,30 @@ static bool check_range(const WsmMsgRule *rule, const WsmLimits *limits,
     return check_alignment(msg, limits->granularity, size, errp);
 }
 
+/* How much memory there is, who has it will see */
+static bool check_pages(const WsmMsgRule *rule, const WsmMsg *msg,
+                        Error **errp)
+{
+    if (msg->disk >= WSM_MAX_RAM_BLOCKS) {
+        error_setg(errp, "block of memory %u is not below %d", msg->disk,
+                   WSM_MAX_RAM_BLOCKS);
+        return false;
+    }
+    if (msg->bytes == 0 || msg->bytes > rule->max_bytes) {
+        error_setg(errp, "bytes %" PRIu64 " is not between 1 and %" PRIu64,
+                   msg->bytes, rule->max_bytes);
+        return false;
+    }
+    if ((msg->offset | msg->bytes) % WSM_PAGE_SIZE ||
+        msg->offset > INT64_MAX - msg->bytes) {
+        error_setg(errp, "offset 0x%" PRIx64 " and bytes %" PRIu64
+                   " are not those of pages of %d bytes", msg->offset,
+                   msg->bytes, WSM_PAGE_SIZE);
+        return false;
+    }
+    return true;
+}
+
 static bool check_msg(const WsmMsgRule *rule, const WsmLimits *limits,
                       const WsmMsg *msg, Error **errp)
 {
@@ -360,6 +402,11 @@ static bool check_msg(const WsmMsgRule *rule, const WsmLimits *limits,
     }
     if (rule->flags & HAS_RANGE) {
         return check_range(rule, limits, msg, errp) &&
+               check_length(rule, msg, errp) &&
+               check_payload(rule, limits, msg, errp);
+    }
+    if (rule->flags & HAS_PAGES) {
+        return check_pages(rule, msg, errp) &&
                check_length(rule, msg, errp) &&
                check_payload(rule, limits, msg, errp);
     }

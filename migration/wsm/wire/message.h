@@ -15,7 +15,15 @@
 
 #define WSM_PROTOCOL_VERSION    4
 #define WSM_PROTOCOL_OLDEST     4       /* that this one can speak as well */
-#define WSM_FEATURES            0u      /* bits of START that are known here */
+
+/* Bits of START.  A source has them only if it was told to use them. */
+#define WSM_FEATURE_MEMORY      (1u << 0)       /* memory by reference */
+#define WSM_FEATURE_ZSTD        (1u << 1)       /* and the rest made smaller */
+#ifdef CONFIG_ZSTD
+#define WSM_FEATURES            (WSM_FEATURE_MEMORY | WSM_FEATURE_ZSTD)
+#else
+#define WSM_FEATURES            WSM_FEATURE_MEMORY      /* known here */
+#endif
 
 /* What a block channel sends first, in clear, even if TLS follows */
 #define WSM_PREAMBLE            0x57534d42      /* "WSMB" */
@@ -85,13 +93,18 @@ typedef enum WsmMsgType {
     WSM_MSG_HASHES,     /* D->S  answer to HASH; payload: hashes, or none */
     WSM_MSG_POINT,      /* S->D  bits of a sync point; payload: WsmPointMsg */
     WSM_MSG_GIVE_UP,    /* D->S  cannot load the guest; payload: text */
+    /* Memory by reference; @disk is the number of a block of memory in: */
+    WSM_MSG_SALT,       /* D->S  payload: of the tags; @disk is 0 */
+    WSM_MSG_NACK,       /* D->S  these pages were not found, send them again */
+    WSM_MSG_WANT,       /* D->S  all is loaded but these pages, send them now */
+    WSM_MSG_PAGE,       /* S->D  payload: the content of the pages */
     WSM_MSG__MAX
 } WsmMsgType;
 
 /* The header of each message, host byte order */
 typedef struct WsmMsg {
     uint16_t type;      /* WsmMsgType */
-    uint16_t disk;      /* index into the disk list; 0 if not about a disk */
+    uint16_t disk;      /* index into the disk list; 0 if not about such */
     uint32_t epoch;
     uint32_t length;    /* payload bytes that follow the header */
     uint64_t offset;    /* bytes on the disk */

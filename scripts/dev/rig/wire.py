@@ -38,6 +38,10 @@ class Type(enum.IntEnum):
     HASHES = 18
     POINT = 19
     GIVE_UP = 20
+    SALT = 21
+    NACK = 22
+    WANT = 23
+    PAGE = 24
 
 
 @dataclass(frozen=True)

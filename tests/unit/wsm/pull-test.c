@@ -42,9 +42,12 @@ static int coroutine_fn mem_co_preadv(BlockDriverState *bs, int64_t offset,
 {
     MemState *s = bs->opaque;
 
+    while (qatomic_read(&s->hold_reads)) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
+    }
     mem_sleep(s);
     qemu_iovec_from_buf(qiov, 0, s->data + offset, bytes);
-    return 0;
+    return qatomic_read(&s->read_error);
 }
 
 static int coroutine_fn mem_co_pwritev(BlockDriverState *bs, int64_t offset,

@@ -27,6 +27,8 @@ typedef struct MemState {
     int write_error;        /* 0, or what the next write returns */
     bool slow;              /* sleep now and then, fail now and then */
     bool unmap_unsupported;
+    int read_error;         /* atomic: 0, or what reads return */
+    bool hold_reads;        /* atomic: reads wait, and then see what is there */
 
     QemuMutex lock;         /* protects all below */
     bool hold;              /* writes wait in @held */

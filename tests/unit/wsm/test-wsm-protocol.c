@@ -75,7 +75,7 @@ static void assert_msg_equal(const WsmMsg *a, const WsmMsg *b)
  * table in protocol.c: number, name, who sends it, a good message in numbers
  * and in bytes.  @place: a any channel, u the urgent one, b the others.  Only
  * the letters of @may are allowed to differ from 0: r a range, o offset,
- * b bytes, k disk and a kind of basis in offset.
+ * b bytes, k disk and a kind of basis in offset, p pages of memory.
  */
 typedef struct Sample {
     uint16_t type;
@@ -179,6 +179,24 @@ static const Sample samples[] = {
     { 20, "GIVE_UP", false, false, 'u', "01", "", 1, 1024, 0,
       { .type = WSM_MSG_GIVE_UP, .length = 9 },
       "57534d31 0014 0000 00000000 00000009 0000000000000000 0000000000000000"
+    },
+    { 21, "SALT", false, false, 'u', "0", "", 32, 32, 0,
+      { .type = WSM_MSG_SALT, .length = 32 },
+      "57534d31 0015 0000 00000000 00000020 0000000000000000 0000000000000000"
+    },
+    { 22, "NACK", false, false, 'u', "0", "p", 0, 0, 1048576,
+      { .type = WSM_MSG_NACK, .disk = 1023, .offset = 0x123456000,
+        .bytes = 0x100000 },
+      "57534d31 0016 03ff 00000000 00000000 0000000123456000 0000000000100000"
+    },
+    { 23, "WANT", false, false, 'u', "1", "p", 0, 0, 1048576,
+      { .type = WSM_MSG_WANT, .epoch = 1, .bytes = 0x1000 },
+      "57534d31 0017 0000 00000001 00000000 0000000000000000 0000000000001000"
+    },
+    { 24, "PAGE", true, false, 'u', "1", "p", 4096, 1048576, 1048576,
+      { .type = WSM_MSG_PAGE, .disk = 2, .epoch = 1, .length = 0x2000,
+        .offset = 0x7000, .bytes = 0x2000 },
+      "57534d31 0018 0002 00000001 00002000 0000000000007000 0000000000002000"
     },
 };
 
@@ -355,7 +373,7 @@ static void test_msg_unused(void)
         WsmLimits limits = limits_of(s);
         WsmMsg msg = s->msg;
 
-        if (strchr(s->may, 'r') || strchr(s->may, 'k')) {
+        if (strpbrk(s->may, "rkp")) {
             continue;
         }
         msg.disk = 1;
@@ -377,7 +395,8 @@ static void test_msg_length(void)
         WsmMsg msg = s->msg;
 
         /* They depend on the range, too */
-        if (s->type == WSM_MSG_DATA || s->type == WSM_MSG_HASHES) {
+        if (s->type == WSM_MSG_DATA || s->type == WSM_MSG_HASHES ||
+            s->type == WSM_MSG_PAGE) {
             continue;
         }
         msg.length = s->max_length;
@@ -707,6 +726,12 @@ static bool shadow_accepts(const WsmMsg *m, const WsmLimits *l)
         return m->disk < l->disks && !m->bytes &&
                (m->offset == 1 || m->offset == 2 || m->offset == 3);
     }
+    if (strchr(s->may, 'p')) {
+        return m->disk < 1024 && !(m->offset & 4095) && !(m->bytes & 4095) &&
+               m->bytes >= 1 && m->bytes <= s->max_bytes &&
+               m->offset <= INT64_MAX - m->bytes &&
+               (s->type != WSM_MSG_PAGE || m->length == m->bytes);
+    }
     if (strchr(s->may, 'r')) {
         unsigned __int128 end = (unsigned __int128)m->offset + m->bytes;
 
@@ -756,7 +781,9 @@ static WsmMsg random_msg(void)
     for (int n = g_test_rand_int_range(0, 5); n; n--) {
         switch (g_test_rand_int_range(0, 6)) {
         case 0:
-            msg.disk = g_test_rand_int_range(0, ARRAY_SIZE(disk_size) + 1);
+            msg.disk = g_test_rand_int_range(0, 4)
+                       ? g_test_rand_int_range(0, ARRAY_SIZE(disk_size) + 1)
+                       : g_test_rand_int_range(1022, 1026);
             break;
         case 1:
             msg.epoch = g_test_rand_int_range(0, 3);
@@ -1144,12 +1171,19 @@ static void test_start_newer(void)
         g_assert_cmpuint(start.version, ==, i ? 0xffff : 5);
         g_assert_cmpuint(start.oldest, ==, i ? 0 : 4);
         g_assert_cmphex(start.features, ==, i ? 0xffffffff : 0x80000001);
-        g_assert_cmphex(wsm_features_in_use(&start), ==, 0);
+        g_assert_cmphex(wsm_features_in_use(&start), ==,
+                        i ? WSM_FEATURES : WSM_FEATURE_MEMORY);
         again = wsm_start_encode(&start);
         g_assert_cmpmem(again->data, again->len, bytes->data, bytes->len);
         wsm_start_destroy(&start);
     }
 }
+
+#ifdef CONFIG_ZSTD
+#define FEATURES "0x3"
+#else
+#define FEATURES "0x1"
+#endif
 
 static void test_start_bad_features(void)
 {
@@ -1158,11 +1192,13 @@ static void test_start_bad_features(void)
     } bad[] = {
         { "0004 0004 80000001 80000000 00001000 " SESSION "0003 0000",
           "START: the source (qemu-wsm 0.4) needs features 0x80000000 of the "
-          "protocol, the destination (qemu-wsm 0.4) has only features 0x0; "
+          "protocol, the destination (qemu-wsm 0.4) has only features "
+          FEATURES "; "
           "run the same version of qemu-wsm on both hosts" },
-        { "0007 0003 00000001 00000001 00001000 " SESSION "0003 0000",
-          "START: the source (qemu-wsm 0.7) needs features 0x1 of the "
-          "protocol, the destination (qemu-wsm 0.4) has only features 0x0; "
+        { "0007 0003 00000004 00000004 00001000 " SESSION "0003 0000",
+          "START: the source (qemu-wsm 0.7) needs features 0x4 of the "
+          "protocol, the destination (qemu-wsm 0.4) has only features "
+          FEATURES "; "
           "run the same version of qemu-wsm on both hosts" },
         { "0004 0004 00000001 00000003 00001000 " SESSION "0003 0000",
           "START: required features 0x3 are not all among features 0x1" },

@@ -1,0 +1,348 @@
+/*
+ * Whole-system migration: memory by reference, at the destination
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "migration/wsm/dest/fetch.h"
+#include "migration/wsm/dest/memory.h"
+#include "migration/wsm/memory/holes.h"
+#include "migration/wsm/memory/ram.h"
+#include "migration/wsm/trace.h"
+
+#define WSM_FETCH_MS            1000    /* then it is sent again */
+
+struct WsmDestMemory {
+    /* Set in new, never changed */
+    uint8_t salt[WSM_SALT_SIZE];
+    WsmHoles *holes;            /* has a lock of its own */
+    void (*filled)(void *opaque);
+    void *opaque;
+    unsigned users;             /* atomic: references to this */
+
+    QemuMutex lock;             /* protects the fields below */
+    WsmLoop *loop;              /* these three are NULL after the stop */
+    WsmDestDisks *disks;
+    WsmDestControl *control;
+    RAMBlock *block[WSM_MAX_RAM_BLOCKS];        /* by the source's numbers */
+    bool wanting;               /* WANT was said, and holes are left */
+
+    /* Bytes */
+    Stat64 referenced, content, packed, missed, wrong, late, asked;
+};
+
+WsmDestMemory *wsm_dest_memory_new(WsmLoop *loop, WsmDestDisks *disks,
+                                   WsmDestControl *control,
+                                   void (*filled)(void *opaque), void *opaque)
+{
+    WsmDestMemory *m = g_new0(WsmDestMemory, 1);
+
+    GLOBAL_STATE_CODE();
+    wsm_salt_init(m->salt);
+    m->holes = wsm_holes_new();
+    m->filled = filled;
+    m->opaque = opaque;
+    m->users = 1;
+    qemu_mutex_init(&m->lock);
+    m->loop = loop;
+    m->disks = disks;
+    m->control = control;
+    return m;
+}
+
+WsmDestMemory *wsm_dest_memory_ref(WsmDestMemory *m)
+{
+    qatomic_inc(&m->users);
+    return m;
+}
+
+void wsm_dest_memory_unref(WsmDestMemory *m)
+{
+    if (m && qatomic_fetch_dec(&m->users) == 1) {
+        wsm_holes_free(m->holes);
+        qemu_mutex_destroy(&m->lock);
+        g_free(m);
+    }
+}
+
+void wsm_dest_memory_stop(WsmDestMemory *m)
+{
+    GLOBAL_STATE_CODE();
+    QEMU_LOCK_GUARD(&m->lock);
+    m->loop = NULL;
+    m->disks = NULL;
+    m->control = NULL;
+}
+
+/*
+ * Holes
+ */
+
+/* @lock */
+static void wsm_dest_memory_say(WsmDestMemory *m, unsigned block,
+                                uint64_t first, uint64_t pages)
+{
+    WsmMsg msg = {
+        .type = m->wanting ? WSM_MSG_WANT : WSM_MSG_NACK,
+        .epoch = m->wanting,
+        .disk = block,
+        .offset = first * WSM_PAGE_SIZE,
+        .bytes = pages * WSM_PAGE_SIZE,
+    };
+
+    if (m->control) {
+        wsm_dest_say(m->control, &msg);
+    }
+}
+
+/* WsmHolesFn; @lock */
+static void wsm_dest_memory_say_run(void *opaque, unsigned block,
+                                    uint64_t first, uint64_t pages)
+{
+    wsm_dest_memory_say(opaque, block, first, pages);
+}
+
+/* @lock */
+static void wsm_dest_memory_say_all(WsmDestMemory *m)
+{
+    wsm_holes_each(m->holes, WSM_MAX_PAGES / WSM_PAGE_SIZE,
+                   wsm_dest_memory_say_run, m);
+}
+
+static void wsm_dest_memory_missed(WsmDestMemory *m, unsigned block,
+                                   uint64_t page)
+{
+    /* First the hole: when channel 0 comes up all holes are said */
+    wsm_holes_add(m->holes, block, page);
+    stat64_add(&m->missed, WSM_PAGE_SIZE);
+    QEMU_LOCK_GUARD(&m->lock);
+    wsm_dest_memory_say(m, block, page, 1);
+}
+
+/*
+ * Channels of multifd
+ */
+
+bool wsm_dest_memory_refs(WsmDestMemory *m, const WsmPacket *packet,
+                          const uint8_t *buf, WsmRef *refs, Error **errp)
+{
+    int64_t size[WSM_MAX_DISKS];
+    unsigned disks;
+
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        disks = m->disks ? m->disks->n : 0;
+        for (unsigned i = 0; i < disks; i++) {
+            size[i] = m->disks->disk[i].size;
+        }
+    }
+    return wsm_refs_decode(packet, buf, disks, size, refs, errp);
+}
+
+/* The source calls @ram @block.  Does it always?  Else false, and @errp. */
+static bool wsm_dest_memory_named(WsmDestMemory *m, unsigned block,
+                                  RAMBlock *ram, Error **errp)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+
+    if (m->wanting) {
+        error_setg(errp, "memory comes after all was loaded");
+        return false;
+    }
+    if (m->block[block] && m->block[block] != ram) {
+        error_setg(errp, "number %u is that of two blocks of memory", block);
+        return false;
+    }
+    m->block[block] = ram;
+    return true;
+}
+
+/* NULL: it is too late for that */
+static WsmFetch *wsm_dest_memory_fetch(WsmDestMemory *m, const WsmRef *refs,
+                                       unsigned n)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    return m->loop ? wsm_fetch_start(m->loop, m->disks, refs, n) : NULL;
+}
+
+/* Fill the page if @fetch has what @ref says; false: it has not */
+static bool wsm_dest_memory_fill(WsmDestMemory *m, const WsmFetch *fetch,
+                                 unsigned i, const WsmRef *ref, RAMBlock *ram,
+                                 uint64_t offset)
+{
+    const void *content;
+    WsmFetched fetched = fetch ? wsm_fetch_get(fetch, i, &content)
+                               : WSM_FETCHED_NOT;
+
+    trace_wsm_dest_memory_fill(ref->disk, ref->block, fetched);
+    if (fetched == WSM_FETCHED_NOT) {
+        stat64_add(&m->late, WSM_PAGE_SIZE);
+        return false;
+    }
+    if (fetched == WSM_FETCHED_FAIL) {
+        return false;
+    }
+    if (!wsm_page_has_tag(m->salt, content, ref->tag)) {
+        stat64_add(&m->wrong, WSM_PAGE_SIZE);
+        return false;
+    }
+    memcpy(wsm_ram_at(ram, offset), content, WSM_PAGE_SIZE);
+    wsm_ram_received(ram, offset);
+    return true;
+}
+
+bool wsm_dest_memory_resolve(WsmDestMemory *m, const WsmPacket *packet,
+                             const WsmRef *refs, RAMBlock *ram,
+                             const ram_addr_t *offset, Error **errp)
+{
+    WsmFetch *fetch;
+
+    if (!packet->nrefs) {
+        return true;
+    }
+    if (!wsm_dest_memory_named(m, packet->block, ram, errp)) {
+        return false;
+    }
+    fetch = wsm_dest_memory_fetch(m, refs, packet->nrefs);
+    if (fetch) {
+        wsm_fetch_wait(fetch, WSM_FETCH_MS);
+    }
+    for (unsigned i = 0; i < packet->nrefs; i++) {
+        uint64_t page = offset[i] / WSM_PAGE_SIZE;
+
+        if (wsm_dest_memory_fill(m, fetch, i, &refs[i], ram, offset[i])) {
+            wsm_holes_fill(m->holes, packet->block, page);
+        } else {
+            wsm_dest_memory_missed(m, packet->block, page);
+        }
+    }
+    if (fetch) {
+        wsm_fetch_free(fetch);
+    }
+    stat64_add(&m->referenced, (uint64_t)packet->nrefs * WSM_PAGE_SIZE);
+    return true;
+}
+
+void wsm_dest_memory_came(WsmDestMemory *m, RAMBlock *ram,
+                          const ram_addr_t *offset, unsigned pages)
+{
+    unsigned block;
+
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        for (block = 0; block < WSM_MAX_RAM_BLOCKS; block++) {
+            if (m->block[block] == ram) {
+                break;
+            }
+        }
+    }
+    /* Without a number it has had no reference, and has no hole */
+    for (unsigned i = 0; block < WSM_MAX_RAM_BLOCKS && i < pages; i++) {
+        wsm_holes_fill(m->holes, block, offset[i] / WSM_PAGE_SIZE);
+    }
+}
+
+void wsm_dest_memory_count(WsmDestMemory *m, unsigned pages, uint64_t packed)
+{
+    stat64_add(&m->content, (uint64_t)pages * WSM_PAGE_SIZE);
+    stat64_add(&m->packed, packed);
+}
+
+/*
+ * The freeze
+ */
+
+bool wsm_dest_memory_want(WsmDestMemory *m)
+{
+    uint64_t holes = wsm_holes_count(m->holes);
+    QEMU_LOCK_GUARD(&m->lock);
+
+    GLOBAL_STATE_CODE();
+    if (!holes) {
+        return false;
+    }
+    trace_wsm_dest_memory_want(holes);
+    stat64_add(&m->asked, holes * WSM_PAGE_SIZE);
+    m->wanting = true;
+    wsm_dest_memory_say_all(m);
+    return true;
+}
+
+int coroutine_fn wsm_dest_memory_up(WsmDestMemory *m, WsmDestConn *conn)
+{
+    WsmMsg salt = { .type = WSM_MSG_SALT, .length = WSM_SALT_SIZE };
+    int ret = wsm_dest_conn_send(conn, &salt, m->salt);
+
+    QEMU_LOCK_GUARD(&m->lock);
+    wsm_dest_memory_say_all(m);
+    return ret;
+}
+
+/* Where PAGE belongs; NULL, and @errp */
+static RAMBlock *wsm_dest_memory_place(WsmDestMemory *m, const WsmMsg *msg,
+                                       Error **errp)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    RAMBlock *ram = m->block[msg->disk];
+
+    if (!ram || msg->offset + msg->bytes > wsm_ram_size(ram)) {
+        error_setg(errp, "PAGE: offset 0x%" PRIx64 " + bytes %" PRIu64
+                   " of block %u of memory were not asked for", msg->offset,
+                   msg->bytes, msg->disk);
+        return NULL;
+    }
+    return ram;
+}
+
+/* Was that the last of those that are wanted? */
+static bool wsm_dest_memory_is_filled(WsmDestMemory *m)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+
+    if (!m->wanting || wsm_holes_count(m->holes)) {
+        return false;
+    }
+    m->wanting = false;
+    return true;
+}
+
+bool coroutine_fn wsm_dest_on_page(WsmDestMemory *m, WsmDestConn *conn,
+                                   const WsmMsg *msg, Error **errp)
+{
+    RAMBlock *ram = wsm_dest_memory_place(m, msg, errp);
+    g_autofree uint8_t *buf = ram ? g_malloc(msg->length) : NULL;
+
+    if (!ram || !wsm_channel_recv_payload(&conn->c, buf, msg->length, errp)) {
+        return false;
+    }
+    for (uint64_t i = 0; i < msg->bytes; i += WSM_PAGE_SIZE) {
+        uint64_t offset = msg->offset + i;
+
+        /* It may come twice, and then the guest may have written to it */
+        if (wsm_holes_has(m->holes, msg->disk, offset / WSM_PAGE_SIZE)) {
+            memcpy(wsm_ram_at(ram, offset), buf + i, WSM_PAGE_SIZE);
+            wsm_ram_received(ram, offset);
+            wsm_holes_fill(m->holes, msg->disk, offset / WSM_PAGE_SIZE);
+        }
+    }
+    if (wsm_dest_memory_is_filled(m)) {
+        m->filled(m->opaque);
+    }
+    return true;
+}
+
+WsmMemoryInfo *wsm_dest_memory_info(WsmDestMemory *m)
+{
+    WsmMemoryInfo *info = g_new0(WsmMemoryInfo, 1);
+
+    info->referenced = stat64_get(&m->referenced);
+    info->q_inline = stat64_get(&m->content);
+    info->packed = stat64_get(&m->packed);
+    info->missed = stat64_get(&m->missed);
+    info->wrong = stat64_get(&m->wrong);
+    info->late = stat64_get(&m->late);
+    info->missing = wsm_holes_count(m->holes) * WSM_PAGE_SIZE;
+    info->asked = stat64_get(&m->asked);
+    return info;
+}

@@ -1,0 +1,77 @@
+/*
+ * Whole-system migration: memory by reference, at the destination
+ *
+ * A channel of multifd gets references, and has the blocks read that they name:
+ * below the filters, in the loop, for which it waits a second at most.  A page
+ * is written to memory only if it has the tag that the reference says.  If not,
+ * it is a hole (memory/holes.h), and NACK asks for it.  What are still holes
+ * when all else was loaded, is asked for with WANT, and READY waits for it.
+ *
+ * It has a count of references of its own, as channels of multifd may outlive
+ * the destination's end.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_WSM_DEST_MEMORY_H
+#define MIGRATION_WSM_DEST_MEMORY_H
+
+#include "exec/cpu-common.h"
+#include "migration/wsm/dest/disk.h"
+#include "migration/wsm/memory/payload.h"
+
+typedef struct WsmDestMemory WsmDestMemory;
+
+/*
+ * All must stay until the stop.  @filled of @opaque: the last hole that was
+ * wanted is gone; in the loop.  Main thread.
+ */
+WsmDestMemory *wsm_dest_memory_new(WsmLoop *loop, WsmDestDisks *disks,
+                                   WsmDestControl *control,
+                                   void (*filled)(void *opaque), void *opaque);
+WsmDestMemory *wsm_dest_memory_ref(WsmDestMemory *m);
+void wsm_dest_memory_unref(WsmDestMemory *m);
+
+/* Nothing is read any more, or said.  Main thread, before the loop ends. */
+void wsm_dest_memory_stop(WsmDestMemory *m);
+
+/*
+ * Channels of multifd.  Offsets are of pages in the block of memory @ram.
+ */
+
+/* The references of a packet, decoded.  False, and @errp. */
+bool wsm_dest_memory_refs(WsmDestMemory *m, const WsmPacket *packet,
+                          const uint8_t *buf, WsmRef *refs, Error **errp);
+
+/*
+ * The source calls @ram by the number of @packet, whose references @refs are
+ * for the pages at @offset: fill these, or make holes of them.  Waits.  False,
+ * and @errp.
+ */
+bool wsm_dest_memory_resolve(WsmDestMemory *m, const WsmPacket *packet,
+                             const WsmRef *refs, RAMBlock *ram,
+                             const ram_addr_t *offset, Error **errp);
+
+/* These pages have come with their content, or are zeroes */
+void wsm_dest_memory_came(WsmDestMemory *m, RAMBlock *ram,
+                          const ram_addr_t *offset, unsigned pages);
+
+/* For query-wsm: what came with its content, and what that took */
+void wsm_dest_memory_count(WsmDestMemory *m, unsigned pages, uint64_t packed);
+
+/*
+ * All else is loaded.  Are there holes?  Then WANT is said for them, and
+ * @filled is called when they are gone.  Main thread, load coroutine.
+ */
+bool wsm_dest_memory_want(WsmDestMemory *m);
+
+/* In the loop: channel 0 is up.  Say SALT, and for all holes what was said. */
+int coroutine_fn wsm_dest_memory_up(WsmDestMemory *m, WsmDestConn *conn);
+
+/* PAGE has come.  False, and @errp. */
+bool coroutine_fn wsm_dest_on_page(WsmDestMemory *m, WsmDestConn *conn,
+                                   const WsmMsg *msg, Error **errp);
+
+/* For query-wsm.  Any thread. */
+WsmMemoryInfo *wsm_dest_memory_info(WsmDestMemory *m);
+
+#endif

@@ -1,0 +1,273 @@
+/*
+ * Whole-system migration: memory by reference, at the source
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/lockable.h"
+#include "qemu/stats64.h"
+#include "migration/wsm/memory/index.h"
+#include "migration/wsm/memory/ram.h"
+#include "migration/wsm/source/memory.h"
+#include "migration/wsm/trace.h"
+
+#define WSM_INDEX_BYTES         (72 * MiB)      /* for 12 GiB of data */
+
+/* Of the last references so many: if more are missed, it is in vain */
+#define WSM_RECENT              1024
+#define WSM_RECENT_MISSED       (WSM_RECENT / 4)
+
+struct WsmSourceMemory {
+    /* Set in new, never changed */
+    WsmIndex *index;            /* has a lock of its own */
+    WsmSeed seed;
+    unsigned users;             /* atomic: references to this */
+
+    QemuMutex lock;             /* protects the fields below */
+    WsmWork *work;              /* NULL: before the start, or stopped */
+    bool up, zstd, salted;
+    bool in_vain;               /* too much was missed */
+    uint8_t salt[WSM_SALT_SIZE];
+    GPtrArray *blocks;          /* of RAMBlock, by number */
+    unsigned recent, recent_missed;
+
+    /* Bytes */
+    Stat64 referenced, content, packed, missed, asked;
+};
+
+WsmSourceMemory *wsm_source_memory_new(void)
+{
+    WsmSourceMemory *m = g_new0(WsmSourceMemory, 1);
+
+    m->index = wsm_index_new(WSM_INDEX_BYTES);
+    wsm_seed_init(&m->seed);
+    m->users = 1;
+    qemu_mutex_init(&m->lock);
+    m->blocks = g_ptr_array_new();
+    return m;
+}
+
+WsmSourceMemory *wsm_source_memory_ref(WsmSourceMemory *m)
+{
+    qatomic_inc(&m->users);
+    return m;
+}
+
+void wsm_source_memory_unref(WsmSourceMemory *m)
+{
+    if (m && qatomic_fetch_dec(&m->users) == 1) {
+        wsm_index_free(m->index);
+        g_ptr_array_unref(m->blocks);
+        qemu_mutex_destroy(&m->lock);
+        g_free(m);
+    }
+}
+
+void wsm_source_memory_start(WsmSourceMemory *m, WsmWork *work)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    m->work = work;
+}
+
+void wsm_source_memory_stop(WsmSourceMemory *m)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    m->work = NULL;
+}
+
+/*
+ * In the loop
+ */
+
+void wsm_source_memory_up(WsmSourceMemory *m, bool zstd)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    m->up = true;
+    m->zstd = zstd;
+}
+
+void wsm_source_memory_down(WsmSourceMemory *m)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    m->up = false;
+}
+
+void wsm_source_memory_salt(WsmSourceMemory *m, const uint8_t *salt)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    memcpy(m->salt, salt, WSM_SALT_SIZE);
+    m->salted = true;
+}
+
+void wsm_source_memory_note(WsmSourceMemory *m, unsigned disk, int64_t offset,
+                            int64_t bytes, const void *buf)
+{
+    uint64_t block = offset / WSM_PAGE_SIZE;
+    /* What is left at the end of a disk is no page */
+    uint64_t end = block + bytes / WSM_PAGE_SIZE;
+
+    if (!buf) {
+        wsm_index_drop(m->index, disk, block, end - block);
+        return;
+    }
+    for (const uint8_t *p = buf; block < end; block++, p += WSM_PAGE_SIZE) {
+        if (buffer_is_zero(p, WSM_PAGE_SIZE)) {
+            wsm_index_drop(m->index, disk, block, 1);
+        } else {
+            wsm_index_put(m->index, disk, block,
+                          wsm_page_print(&m->seed, p));
+        }
+    }
+}
+
+/* @lock: the block of memory of @msg, or NULL and @errp */
+static RAMBlock *wsm_source_memory_block(WsmSourceMemory *m, const WsmMsg *msg,
+                                         Error **errp)
+{
+    RAMBlock *block = msg->disk < m->blocks->len
+                      ? g_ptr_array_index(m->blocks, msg->disk) : NULL;
+
+    if (!block) {
+        error_setg(errp, "%s: no memory of block %u was sent by reference",
+                   wsm_msg_name(msg->type), msg->disk);
+        return NULL;
+    }
+    if (msg->offset + msg->bytes > wsm_ram_size(block)) {
+        error_setg(errp, "%s: offset 0x%" PRIx64 " + bytes %" PRIu64
+                   " is beyond block %u of memory, of %" PRIu64 " bytes",
+                   wsm_msg_name(msg->type), msg->offset, msg->bytes, msg->disk,
+                   wsm_ram_size(block));
+        return NULL;
+    }
+    return block;
+}
+
+/* @lock: so many pages were referenced, or missed; of old ones half counts */
+static void wsm_source_memory_count(WsmSourceMemory *m, unsigned refs,
+                                    unsigned missed)
+{
+    m->recent += refs;
+    m->recent_missed += missed;
+    if (m->recent_missed > WSM_RECENT_MISSED && !m->in_vain) {
+        m->in_vain = true;
+        trace_wsm_source_memory_in_vain(m->recent, m->recent_missed);
+    }
+    while (m->recent >= WSM_RECENT) {
+        m->recent /= 2;
+        m->recent_missed /= 2;
+    }
+}
+
+bool wsm_source_memory_nack(WsmSourceMemory *m, const WsmMsg *msg,
+                            Error **errp)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    RAMBlock *block = wsm_source_memory_block(m, msg, errp);
+
+    if (!block) {
+        return false;
+    }
+    trace_wsm_source_memory_nack(msg->disk, msg->offset, msg->bytes);
+    wsm_ram_mark_dirty(block, msg->offset, msg->bytes);
+    stat64_add(&m->missed, msg->bytes);
+    wsm_source_memory_count(m, 0, msg->bytes / WSM_PAGE_SIZE);
+    return true;
+}
+
+const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
+                                   Error **errp)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    RAMBlock *block = wsm_source_memory_block(m, msg, errp);
+
+    if (!block) {
+        return NULL;
+    }
+    trace_wsm_source_memory_want(msg->disk, msg->offset, msg->bytes);
+    stat64_add(&m->asked, msg->bytes);
+    return wsm_ram_at(block, msg->offset);
+}
+
+/*
+ * Channels of multifd
+ */
+
+bool wsm_source_memory_has_zstd(WsmSourceMemory *m)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    return m->zstd;
+}
+
+unsigned wsm_source_memory_number(WsmSourceMemory *m, RAMBlock *block)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    unsigned i;
+
+    if (!g_ptr_array_find(m->blocks, block, &i)) {
+        i = m->blocks->len;
+        if (i < WSM_MAX_RAM_BLOCKS) {
+            g_ptr_array_add(m->blocks, block);
+        }
+    }
+    return i;
+}
+
+/* Has the destination this block, as far as is known?  And sets @salt. */
+static bool wsm_source_memory_is_there(WsmSourceMemory *m, const WsmRef *ref,
+                                       uint8_t *salt)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    BdrvDirtyBitmap *dirty;
+
+    if (!m->work || !m->up || !m->salted || m->in_vain) {
+        return false;
+    }
+    memcpy(salt, m->salt, WSM_SALT_SIZE);
+    dirty = wsm_work_dirty_bitmap(m->work, ref->disk);
+    return dirty && !bdrv_dirty_bitmap_get(dirty, ref->block * WSM_PAGE_SIZE);
+}
+
+bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref)
+{
+    uint8_t salt[WSM_SALT_SIZE];
+    unsigned disk;
+
+    *ref = (WsmRef) { .kind = WSM_REF_DISK };
+    if (!wsm_index_find(m->index, wsm_page_print(&m->seed, page), &disk,
+                        &ref->block)) {
+        return false;
+    }
+    ref->disk = disk;
+    if (!wsm_source_memory_is_there(m, ref, salt)) {
+        return false;
+    }
+    wsm_page_tag(salt, page, ref->tag);
+    return true;
+}
+
+void wsm_source_memory_sent(WsmSourceMemory *m, unsigned refs, unsigned pages,
+                            uint64_t packed)
+{
+    stat64_add(&m->referenced, (uint64_t)refs * WSM_PAGE_SIZE);
+    stat64_add(&m->content, (uint64_t)pages * WSM_PAGE_SIZE);
+    stat64_add(&m->packed, packed);
+    if (refs) {
+        QEMU_LOCK_GUARD(&m->lock);
+        wsm_source_memory_count(m, refs, 0);
+    }
+}
+
+WsmMemoryInfo *wsm_source_memory_info(WsmSourceMemory *m)
+{
+    WsmMemoryInfo *info = g_new0(WsmMemoryInfo, 1);
+
+    info->referenced = stat64_get(&m->referenced);
+    info->q_inline = stat64_get(&m->content);
+    info->packed = stat64_get(&m->packed);
+    info->missed = stat64_get(&m->missed);
+    info->asked = stat64_get(&m->asked);
+    info->index = wsm_index_size(m->index);
+    return info;
+}

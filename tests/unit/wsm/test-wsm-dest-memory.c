@@ -1,0 +1,481 @@
+/*
+ * Unit tests of memory by reference at the destination: migration/wsm/dest/
+ * memory.c and fetch.c
+ *
+ * This thread is a channel of multifd, and the source on channel 0.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "block/aio-wait.h"
+#include "crypto/init.h"
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "pull-test.h"
+#include "wsm-peer.h"
+#include "wsm-ram.h"
+#include "migration/wsm/dest/memory.h"
+
+#define BLOCKS          64
+#define SIZE            (BLOCKS * BLOCK)
+#define NUMBER          5               /* of the block of memory */
+
+static WsmDiskDesc desc = { .name = (char *)"disk", .size = SIZE };
+static WsmStart start = {
+    .version = WSM_PROTOCOL_VERSION, .channels = 2, .granularity = BLOCK,
+    .ndisks = 1, .disk = &desc,
+};
+
+static PullTest t;
+static WsmOptionsStore options;
+static WsmDestLife life;
+static WsmLoop loop;
+static WsmDestConns conns;
+static WsmDestControl control;
+static WsmDestDisks disks;
+static WsmDestMemory *memory;
+static TestRam ram, before;
+static uint8_t salt[WSM_SALT_SIZE];
+static unsigned filled;                 /* atomic */
+static int fd;                          /* channel 0 */
+
+/* The real ones know all devices, and sync points */
+char *wsm_disk_shown_address(const char *address)
+{
+    return g_strdup(address);
+}
+
+static bool coroutine_fn up(void *opaque, WsmDestConn *conn)
+{
+    g_assert_cmpint(wsm_dest_memory_up(memory, conn), ==, 0);
+    wsm_dest_control_up(&control);
+    return true;
+}
+
+static bool coroutine_fn message(void *opaque, WsmDestConn *conn,
+                                 const WsmMsg *msg, Error **errp)
+{
+    return wsm_dest_on_page(memory, conn, msg, errp);
+}
+
+static void failed(void *opaque, Error *err)
+{
+    error_free(err);
+}
+
+static const WsmDestConnOps ops = {
+    .up = up, .message = message, .failed = failed,
+};
+
+static void complete(void *opaque)
+{
+}
+
+static void on_filled(void *opaque)
+{
+    qatomic_inc(&filled);
+}
+
+static WsmMsg receive(void *payload, size_t max)
+{
+    return peer_recv(fd, &conns, payload, max);
+}
+
+static void expect(WsmMsgType type, unsigned page, unsigned pages)
+{
+    WsmMsg msg = receive(NULL, 0);
+
+    g_assert_cmpint(msg.type, ==, type);
+    g_assert_cmpint(msg.disk, ==, NUMBER);
+    g_assert_cmpint(msg.offset, ==, page * BLOCK);
+    g_assert_cmpint(msg.bytes, ==, pages * BLOCK);
+}
+
+/* Channel 0 says first what the tags have in them */
+static void connect_urgent(void)
+{
+    WsmMsg msg;
+
+    fd = peer_open(&conns, 0);
+    msg = receive(salt, sizeof(salt));
+    g_assert_cmpint(msg.type, ==, WSM_MSG_SALT);
+}
+
+/* Each block has another content */
+static void set_up(void)
+{
+    const WsmDisk ours = {
+        .name = (char *)"disk", .path = (char *)"/disk",
+        .address = (char *)"",
+    };
+
+    pull_test_init_disk(&t, SIZE, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
+                        BLK_PERM_ALL & ~BLK_PERM_WRITE, BDRV_O_RDWR);
+    for (int i = 0; i < BLOCKS; i++) {
+        memset(t.mem->data + i * BLOCK, i + 1, BLOCK);
+    }
+    memset(&ram, 0, sizeof(ram));
+    before = ram;
+    filled = 0;
+    wsm_options_init(&options);
+    wsm_life_init(&life);
+    wsm_loop_init(&loop, "test", &error_abort);
+    wsm_dest_conns_init(&conns, &loop, &start, &ops, NULL);
+    wsm_dest_control_init(&control, &loop, &conns);
+    wsm_dest_disks_init(&disks, &options, NULL, &start, NULL);
+    wsm_dest_disks_connect(&disks, &life, &control, complete, NULL);
+    wsm_dest_control_start(&control);
+    wsm_dest_disks_add(&disks, &ours)->bs = t.bs;
+    g_assert_true(wsm_dest_disk_open(&disks.disk[0], t.bs, &error_abort));
+    memory = wsm_dest_memory_new(&loop, &disks, &control, on_filled, NULL);
+    wsm_life_enter(&life, WSM_LIFE_OPEN);
+    connect_urgent();
+}
+
+static void shut_down_bh(void *opaque)
+{
+    wsm_dest_conns_shutdown(&conns);
+}
+
+static void tear_down(void)
+{
+    close(fd);
+    wsm_life_enter(&life, WSM_LIFE_STOPPING);
+    wsm_dest_memory_stop(memory);
+    wsm_loop_quit(&loop);
+    aio_wait_bh_oneshot(loop.ctx, shut_down_bh, NULL);
+    wsm_dest_disk_close(&disks.disk[0]);
+    wsm_loop_stop(&loop);
+    wsm_loop_destroy(&loop);
+    wsm_dest_memory_unref(memory);
+    wsm_dest_disks_destroy(&disks);
+    wsm_dest_control_destroy(&control);
+    wsm_dest_conns_destroy(&conns);
+    wsm_life_destroy(&life);
+    pull_test_cleanup(&t);
+    wsm_options_destroy(&options);
+}
+
+/* The source means @block of the disk, which it believes to be full of @c */
+static WsmRef refer(unsigned block, uint8_t c)
+{
+    WsmRef ref = { .kind = WSM_REF_DISK, .block = block };
+    uint8_t page[BLOCK];
+
+    memset(page, c, sizeof(page));
+    wsm_page_tag(salt, page, ref.tag);
+    return ref;
+}
+
+static void resolve(const WsmRef *refs, const ram_addr_t *offset, unsigned n)
+{
+    WsmPacket packet = { .block = NUMBER, .nrefs = n };
+
+    g_assert_true(wsm_dest_memory_resolve(memory, &packet, refs,
+                                          test_ram(&ram), offset,
+                                          &error_abort));
+}
+
+static void resolve_one(unsigned page, WsmRef ref)
+{
+    ram_addr_t offset = page * BLOCK;
+
+    resolve(&ref, &offset, 1);
+}
+
+static void check_page(unsigned page, uint8_t c)
+{
+    for (int i = 0; i < BLOCK; i++) {
+        g_assert_cmphex(ram.data[page][i], ==, c);
+    }
+}
+
+static WsmMemoryInfo *info(void)
+{
+    return wsm_dest_memory_info(memory);
+}
+
+static void came(unsigned page, uint8_t c)
+{
+    ram_addr_t offset = page * BLOCK;
+
+    memset(ram.data[page], c, BLOCK);
+    wsm_dest_memory_came(memory, test_ram(&ram), &offset, 1);
+}
+
+/* Pages are where they belong, whatever the order of blocks */
+static void test_good(void)
+{
+    static const unsigned block[] = { 9, 3, 10, 3, 63, 11, 0 };
+    WsmRef refs[ARRAY_SIZE(block)];
+    ram_addr_t offset[ARRAY_SIZE(block)];
+    g_autoptr(WsmMemoryInfo) i = NULL;
+
+    set_up();
+    for (int n = 0; n < ARRAY_SIZE(block); n++) {
+        refs[n] = refer(block[n], block[n] + 1);
+        offset[n] = (2 * n + 1) * BLOCK;
+    }
+    resolve(refs, offset, ARRAY_SIZE(block));
+    for (int n = 0; n < ARRAY_SIZE(block); n++) {
+        check_page(2 * n, 0);
+        check_page(2 * n + 1, block[n] + 1);
+        g_assert_true(ram.received[2 * n + 1]);
+    }
+    i = info();
+    g_assert_cmpint(i->referenced, ==, ARRAY_SIZE(block) * BLOCK);
+    g_assert_cmpint(i->missed, ==, 0);
+    g_assert_false(wsm_dest_memory_want(memory));
+    tear_down();
+}
+
+/* What is not what was said is not written, and asked for */
+static void test_wrong(void)
+{
+    g_autoptr(WsmMemoryInfo) i = NULL;
+
+    set_up();
+    resolve_one(7, refer(3, 4));
+    resolve_one(7, refer(3, 5));
+    expect(WSM_MSG_NACK, 7, 1);
+    check_page(7, 4);
+    resolve_one(8, refer(3, 5));
+    expect(WSM_MSG_NACK, 8, 1);
+    check_page(8, 0);
+    g_assert_false(ram.received[8]);
+    i = info();
+    g_assert_cmpint(i->wrong, ==, 2 * BLOCK);
+    g_assert_cmpint(i->missing, ==, 2 * BLOCK);
+
+    /* It comes with its content, or by a reference that is good */
+    came(7, 0x77);
+    resolve_one(8, refer(4, 5));
+    check_page(8, 5);
+    qapi_free_WsmMemoryInfo(i);
+    i = info();
+    g_assert_cmpint(i->missing, ==, 0);
+    g_assert_false(wsm_dest_memory_want(memory));
+    tear_down();
+}
+
+static void test_fail(void)
+{
+    g_autoptr(WsmMemoryInfo) i = NULL;
+
+    set_up();
+    qatomic_set(&t.mem->read_error, -EIO);
+    resolve_one(1, refer(3, 4));
+    expect(WSM_MSG_NACK, 1, 1);
+    qatomic_set(&t.mem->read_error, 0);
+    check_page(1, 0);
+    i = info();
+    g_assert_cmpint(i->missed, ==, BLOCK);
+    g_assert_cmpint(i->wrong + i->late, ==, 0);
+    tear_down();
+}
+
+/* It waits no longer than it may, and what comes later is not used */
+static void test_late(void)
+{
+    g_autoptr(WsmMemoryInfo) i = NULL;
+
+    set_up();
+    qatomic_set(&t.mem->hold_reads, true);
+    resolve_one(1, refer(3, 4));
+    expect(WSM_MSG_NACK, 1, 1);
+    came(1, 0x77);
+    qatomic_set(&t.mem->hold_reads, false);
+    resolve_one(2, refer(3, 4));
+    check_page(2, 4);
+    check_page(1, 0x77);
+    i = info();
+    g_assert_cmpint(i->late, ==, BLOCK);
+    tear_down();
+}
+
+/* The destination ends while a channel waits, and before it asks */
+static void *end(void *opaque)
+{
+    resolve_one(1, refer(3, 4));
+    return NULL;
+}
+
+static void test_ends(void)
+{
+    QemuThread thread;
+
+    set_up();
+    qatomic_set(&t.mem->hold_reads, true);
+    qemu_thread_create(&thread, "multifd", end, NULL, QEMU_THREAD_JOINABLE);
+    expect(WSM_MSG_NACK, 1, 1);
+    wsm_dest_memory_stop(memory);
+    resolve_one(2, refer(3, 4));
+    check_page(2, 0);
+    qatomic_set(&t.mem->hold_reads, false);
+    qemu_thread_join(&thread);
+    tear_down();
+}
+
+static void send_page(unsigned page, unsigned pages, uint8_t c)
+{
+    g_autofree uint8_t *data = g_malloc(pages * BLOCK);
+    WsmMsg msg = {
+        .type = WSM_MSG_PAGE, .epoch = 1, .disk = NUMBER,
+        .offset = page * BLOCK, .bytes = pages * BLOCK,
+        .length = pages * BLOCK,
+    };
+
+    memset(data, c, pages * BLOCK);
+    peer_send(fd, &msg, data);
+}
+
+/* A connection that breaks tells us that all before was done */
+static void wait_closed(void)
+{
+    char byte;
+
+    g_assert_cmpint(read(fd, &byte, 1), <=, 0);
+}
+
+/* What is missing at the freeze is asked for; nothing else is written */
+static void test_want(void)
+{
+    static const unsigned pages[] = { 4, 5, 20 };
+
+    set_up();
+    for (int i = 0; i < ARRAY_SIZE(pages); i++) {
+        resolve_one(pages[i], refer(3, 5));
+        expect(WSM_MSG_NACK, pages[i], 1);
+    }
+    g_assert_true(wsm_dest_memory_want(memory));
+    expect(WSM_MSG_WANT, 4, 2);
+    expect(WSM_MSG_WANT, 20, 1);
+    send_page(3, 3, 0x33);
+    /* Channel 0 breaks: what is left is asked for once more */
+    close(fd);
+    connect_urgent();
+    for (;;) {
+        WsmMsg msg = receive(NULL, 0);
+
+        g_assert_cmpint(msg.type, ==, WSM_MSG_WANT);
+        if (msg.offset == 20 * BLOCK) {
+            break;
+        }
+    }
+    g_assert_cmpint(qatomic_read(&filled), ==, 0);
+    send_page(4, 2, 0x33);
+    send_page(20, 1, 0x33);
+    /* It is here now; again, it changes nothing */
+    send_page(20, 1, 0x44);
+    send_page(63, 2, 0x44);
+    wait_closed();
+    g_assert_cmpint(qatomic_read(&filled), ==, 1);
+    check_page(3, 0);
+    check_page(4, 0x33);
+    check_page(5, 0x33);
+    check_page(6, 0);
+    check_page(20, 0x33);
+    tear_down();
+}
+
+static void test_bad_want(void)
+{
+    WsmPacket packet = { .block = NUMBER, .nrefs = 1 };
+    ram_addr_t offset = 0;
+    Error *err = NULL;
+    TestRam other;
+    WsmRef ref;
+
+    set_up();
+    ref = refer(3, 5);
+    resolve_one(1, ref);
+    expect(WSM_MSG_NACK, 1, 1);
+    g_assert_false(wsm_dest_memory_resolve(memory, &packet, &ref,
+                                           test_ram(&other), &offset, &err));
+    g_assert_cmpstr(error_get_pretty(err), ==,
+                    "number 5 is that of two blocks of memory");
+    error_free(err);
+    err = NULL;
+    g_assert_true(wsm_dest_memory_want(memory));
+    g_assert_false(wsm_dest_memory_resolve(memory, &packet, &ref,
+                                           test_ram(&ram), &offset, &err));
+    g_assert_cmpstr(error_get_pretty(err), ==,
+                    "memory comes after all was loaded");
+    error_free(err);
+    tear_down();
+}
+
+static void send_last(unsigned page, unsigned pages, const uint8_t *last)
+{
+    for (unsigned i = page; i < page + pages; i++) {
+        send_page(i, 1, last[i]);
+    }
+}
+
+/*
+ * The law: whatever was sent by reference or with content, found or not, what
+ * the destination has at the end is what was sent last
+ */
+static void test_random(void)
+{
+    static uint8_t last[TEST_RAM_PAGES];
+    unsigned wrong = 0;
+
+    for (int round = 0; round < 20; round++) {
+        set_up();
+        memset(last, 0, sizeof(last));
+        for (int i = 0; i < 200; i++) {
+            unsigned page = g_test_rand_int_range(0, TEST_RAM_PAGES);
+            unsigned block = g_test_rand_int_range(0, BLOCKS);
+
+            last[page] = g_test_rand_int_range(0, 3) ? block + 1 : 0xff;
+            if (g_test_rand_int_range(0, 3)) {
+                resolve_one(page, refer(block, last[page]));
+                wrong += last[page] != block + 1;
+            } else {
+                came(page, last[page]);
+            }
+        }
+        g_autoptr(WsmMemoryInfo) i = info();
+
+        g_assert_cmpint(wsm_dest_memory_want(memory), ==, !!i->missing);
+        for (unsigned left = i->missing; left;) {
+            WsmMsg msg = receive(NULL, 0);
+
+            if (msg.type == WSM_MSG_WANT) {
+                /* READY must wait for all of them */
+                g_assert_cmpint(qatomic_read(&filled), ==, 0);
+                send_last(msg.offset / BLOCK, msg.bytes / BLOCK, last);
+                left -= msg.bytes;
+            }
+        }
+        while (i->missing && !qatomic_read(&filled)) {
+            g_usleep(1000);
+        }
+        for (int page = 0; page < TEST_RAM_PAGES; page++) {
+            check_page(page, last[page]);
+        }
+        tear_down();
+    }
+    g_assert_cmpint(wrong, >, 100);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    module_call_init(MODULE_INIT_QOM);
+    bdrv_init();
+    qcrypto_init(&error_abort);
+    qemu_init_main_loop(&error_abort);
+
+    g_test_add_func("/wsm/dest-memory/good", test_good);
+    g_test_add_func("/wsm/dest-memory/wrong", test_wrong);
+    g_test_add_func("/wsm/dest-memory/fail", test_fail);
+    g_test_add_func("/wsm/dest-memory/late", test_late);
+    g_test_add_func("/wsm/dest-memory/ends", test_ends);
+    g_test_add_func("/wsm/dest-memory/want", test_want);
+    g_test_add_func("/wsm/dest-memory/bad-want", test_bad_want);
+    g_test_add_func("/wsm/dest-memory/random", test_random);
+    return g_test_run();
+}

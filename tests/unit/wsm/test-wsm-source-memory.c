@@ -1,0 +1,196 @@
+/*
+ * Unit tests of memory by reference at the source: migration/wsm/source/
+ * memory.c
+ *
+ * This thread is the loop, and a channel of multifd.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "crypto/init.h"
+#include "qapi/error.h"
+#include "migration/wsm/source/memory.h"
+#include "wsm-origin.h"
+#include "wsm-ram.h"
+
+#define BLOCKS          32
+
+static Origin origin;
+static OriginDisk disk;
+static WsmSourceMemory *m;
+static uint8_t salt[WSM_SALT_SIZE] = "salt";
+static uint8_t page[WSM_PAGE_SIZE];
+static TestRam ram;
+
+/* Nothing of the disk is dirty; the source is not connected */
+static void set_up(void)
+{
+    origin_init(&origin);
+    origin_set(&origin, memory_references, true);
+    origin_add_disk(&disk, "vd0", BLOCKS * WSM_PAGE_SIZE);
+    origin_start(&origin, 1);
+    bdrv_reset_dirty_bitmap(wsm_work_dirty_bitmap(origin.s->work, 0), 0,
+                            BLOCKS * WSM_PAGE_SIZE);
+    memset(&ram, 0, sizeof(ram));
+    m = origin.s->memory;
+    g_assert_nonnull(m);
+}
+
+static void tear_down(void)
+{
+    origin_stop(&origin);
+    origin_remove_disk(&disk);
+    origin_destroy(&origin);
+}
+
+/* Content @n of a page */
+static const uint8_t *content(unsigned n)
+{
+    memset(page, n, sizeof(page));
+    return page;
+}
+
+static void note(unsigned block, unsigned n)
+{
+    wsm_source_memory_note(m, 0, block * WSM_PAGE_SIZE, WSM_PAGE_SIZE,
+                           content(n));
+}
+
+/* The block that has content @n, or -1: there is no reference to it */
+static int find(unsigned n)
+{
+    WsmRef ref;
+
+    if (!wsm_source_memory_find(m, content(n), &ref)) {
+        return -1;
+    }
+    g_assert_cmpint(ref.kind, ==, WSM_REF_DISK);
+    g_assert_cmpint(ref.disk, ==, 0);
+    g_assert_true(wsm_page_has_tag(salt, content(n), ref.tag));
+    return ref.block;
+}
+
+/* References are made with all that they need, and only then */
+static void test_find(void)
+{
+    set_up();
+    note(3, 7);
+    g_assert_cmpint(find(7), ==, -1);
+    wsm_source_memory_up(m, true);
+    g_assert_cmpint(find(7), ==, -1);
+    wsm_source_memory_salt(m, salt);
+    g_assert_cmpint(find(7), ==, 3);
+    g_assert_cmpint(find(8), ==, -1);
+    g_assert_true(wsm_source_memory_has_zstd(m));
+
+    /* NACK could not come */
+    wsm_source_memory_down(m);
+    g_assert_cmpint(find(7), ==, -1);
+    wsm_source_memory_up(m, false);
+    g_assert_cmpint(find(7), ==, 3);
+    g_assert_false(wsm_source_memory_has_zstd(m));
+
+    /* The guest writes: the destination has it as it was, or will have */
+    bdrv_set_dirty_bitmap(wsm_work_dirty_bitmap(origin.s->work, 0),
+                          3 * WSM_PAGE_SIZE, WSM_PAGE_SIZE);
+    g_assert_cmpint(find(7), ==, -1);
+    bdrv_reset_dirty_bitmap(wsm_work_dirty_bitmap(origin.s->work, 0),
+                            3 * WSM_PAGE_SIZE, WSM_PAGE_SIZE);
+    note(3, 8);
+    g_assert_cmpint(find(7), ==, -1);
+    g_assert_cmpint(find(8), ==, 3);
+    wsm_source_memory_note(m, 0, 0, 8 * WSM_PAGE_SIZE, NULL);
+    g_assert_cmpint(find(8), ==, -1);
+
+    /* Zeroes are told otherwise */
+    note(4, 0);
+    g_assert_cmpint(find(0), ==, -1);
+
+    /* The tracking is about to end; a channel of multifd goes on */
+    note(5, 9);
+    g_assert_cmpint(find(9), ==, 5);
+    wsm_source_memory_ref(m);
+    tear_down();
+    g_assert_cmpint(find(9), ==, -1);
+    wsm_source_memory_unref(m);
+}
+
+static WsmMsg pages(WsmMsgType type, unsigned block, unsigned first,
+                    unsigned count)
+{
+    return (WsmMsg) {
+        .type = type, .disk = block, .offset = first * WSM_PAGE_SIZE,
+        .bytes = count * WSM_PAGE_SIZE,
+    };
+}
+
+static void expect_bad(WsmMsg msg, const char *text)
+{
+    Error *err = NULL;
+
+    g_assert_false(wsm_source_memory_nack(m, &msg, &err));
+    g_assert_cmpstr(error_get_pretty(err), ==, text);
+    error_free(err);
+}
+
+static void test_nack(void)
+{
+    WsmMsg nack = pages(WSM_MSG_NACK, 1, 5, 3);
+    WsmMsg want = pages(WSM_MSG_WANT, 1, 6, 2);
+    g_autoptr(WsmMemoryInfo) info = NULL;
+    TestRam other;
+
+    set_up();
+    expect_bad(nack, "NACK: no memory of block 1 was sent by reference");
+    g_assert_cmpint(wsm_source_memory_number(m, test_ram(&other)), ==, 0);
+    g_assert_cmpint(wsm_source_memory_number(m, test_ram(&ram)), ==, 1);
+    g_assert_cmpint(wsm_source_memory_number(m, test_ram(&other)), ==, 0);
+    g_assert_true(wsm_source_memory_nack(m, &nack, &error_abort));
+    for (int i = 0; i < TEST_RAM_PAGES; i++) {
+        g_assert_cmpint(ram.dirtied[i], ==, i >= 5 && i < 8);
+    }
+    expect_bad(pages(WSM_MSG_NACK, 1, TEST_RAM_PAGES - 1, 2),
+               "NACK: offset 0x3f000 + bytes 8192 is beyond block 1 of "
+               "memory, of 262144 bytes");
+    g_assert_true(wsm_source_memory_want(m, &want, &error_abort) ==
+                  ram.data[6]);
+    info = wsm_source_memory_info(m);
+    g_assert_cmpint(info->missed, ==, 3 * WSM_PAGE_SIZE);
+    g_assert_cmpint(info->asked, ==, 2 * WSM_PAGE_SIZE);
+    tear_down();
+}
+
+/* More than a quarter is missed: no more references */
+static void test_in_vain(void)
+{
+    WsmMsg nack = pages(WSM_MSG_NACK, 0, 0, 64);
+
+    set_up();
+    wsm_source_memory_up(m, true);
+    wsm_source_memory_salt(m, salt);
+    note(3, 7);
+    wsm_source_memory_number(m, test_ram(&ram));
+    /* Now and then a page is no reason */
+    for (int i = 0; i < 100; i++) {
+        wsm_source_memory_sent(m, 128, 0, 0);
+        if (i % 8 == 0) {
+            g_assert_true(wsm_source_memory_nack(m, &nack, &error_abort));
+        }
+        g_assert_cmpint(find(7), ==, 3);
+    }
+    for (int i = 0; i < 4; i++) {
+        g_assert_true(wsm_source_memory_nack(m, &nack, &error_abort));
+    }
+    g_assert_cmpint(find(7), ==, -1);
+    tear_down();
+}
+
+int main(int argc, char **argv)
+{
+    origin_init_tests(&argc, &argv);
+    qcrypto_init(&error_abort);
+    g_test_add_func("/wsm/source-memory/find", test_find);
+    g_test_add_func("/wsm/source-memory/nack", test_nack);
+    g_test_add_func("/wsm/source-memory/in-vain", test_in_vain);
+    return g_test_run();
+}
