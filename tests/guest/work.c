@@ -334,6 +334,28 @@ static void work_stop(char *answer, size_t size)
     answer_error(answer, size);
 }
 
+/* Blocks of the disks that are kept in RAM; only the thread of "keep" */
+typedef struct Kept Kept;
+
+struct Kept {
+    uint8_t *data;
+    size_t size;
+    uint64_t sum;
+    Kept *next;
+};
+
+static Kept *kept;
+
+static uint64_t sum_of(const uint8_t *data, size_t size)
+{
+    uint64_t sum = 0xcbf29ce484222325ull;
+
+    for (size_t i = 0; i < size; i++) {
+        sum = (sum ^ data[i]) * 0x100000001b3ull;
+    }
+    return sum;
+}
+
 typedef bool RangeFunc(Disk *d, uint64_t sector, uint64_t count, void *buf);
 
 static bool for_chunks(Disk *d, const Region *r, RangeFunc *func)
@@ -364,6 +386,36 @@ static bool do_zero(Disk *d, uint64_t sector, uint64_t count, void *buf)
 static bool do_punch(Disk *d, uint64_t sector, uint64_t count, void *buf)
 {
     return disk_zero(d, sector, count, true);
+}
+
+/* As a page cache does: a block of the disk in a page of its own */
+static bool do_keep(Disk *d, uint64_t sector, uint64_t count, void *buf)
+{
+    size_t size = count * SECTOR_SIZE;
+    Kept *k = calloc(1, sizeof(*k));
+
+    if (!disk_check(d, sector, count, buf)) {
+        free(k);
+        return false;
+    }
+    k->data = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(k->data, buf, size);
+    k->size = size;
+    k->sum = sum_of(k->data, size);
+    k->next = kept;
+    kept = k;
+    return true;
+}
+
+static void work_kept(char *answer, size_t size)
+{
+    snprintf(answer, size, "ok");
+    for (const Kept *k = kept; k; k = k->next) {
+        if (sum_of(k->data, k->size) != k->sum) {
+            snprintf(answer, size, "bad memory that was kept");
+        }
+    }
 }
 
 static void work_verify(char *answer, size_t size)
@@ -410,7 +462,7 @@ static bool range_command(const char *line, char *answer, size_t size)
         { "region", NULL },         { "fill", disk_write },
         { "write", disk_write },    { "check", disk_check },
         { "discard", do_discard },  { "zero", do_zero },
-        { "punch", do_punch },
+        { "punch", do_punch },      { "keep", do_keep },
     };
     unsigned long long start, count;
     char name[16];
@@ -467,6 +519,8 @@ void work_command(const char *line, char *answer, size_t size)
         pthread_mutex_unlock(&work_lock);
     } else if (!strcmp(line, "verify")) {
         work_verify(answer, size);
+    } else if (!strcmp(line, "kept")) {
+        work_kept(answer, size);
     } else if (!strcmp(line, "flush")) {
         work_flush(answer, size);
     } else if (!strcmp(line, "error")) {

@@ -22,6 +22,8 @@
  *   verify                     reads all regions; "ok SECTORS" or "bad TEXT"
  *   check DISK SECTOR COUNT    reads one range; "ok" or "bad TEXT"
  *   write|discard|zero|punch DISK SECTOR COUNT    one request; "ok"/"bad TEXT"
+ *   keep DISK SECTOR COUNT     reads and checks one range, and keeps it in RAM
+ *   kept                       checks what is kept; "ok" or "bad TEXT"
  *   flush                      flushes all disks; "ok" or "bad TEXT"
  *   error                      "ok", or "bad TEXT" of the first error
  */

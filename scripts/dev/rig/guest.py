@@ -159,6 +159,10 @@ class Guest:
     def fill(self, disk: int, offset: int, length: int) -> None:
         self.command(f'fill {disk} {offset // 512} {length // 512}')
 
+    def keep(self, disk: int, offset: int, length: int) -> None:
+        """Keep a range of a disk in memory; command('kept') looks at it."""
+        self.command(f'keep {disk} {offset // 512} {length // 512}')
+
     def region(self, disk: int, offset: int, length: int) -> None:
         self.command(f'region {disk} {offset // 512} {length // 512}')
 

@@ -48,6 +48,30 @@ class FlushGate:
         return self._file.with_suffix('.held').exists()
 
 
+class ReadGate:
+    """Open at first; then reads of images go wrong, or wait."""
+
+    WRONG, FAIL, LATE = 'wrong', 'fail', 'late'
+
+    def __init__(self, folder: Path) -> None:
+        self._library = preloaded('hold_read', folder)
+        self._base = folder / 'hold-read'
+
+    def machine(self, config: MachineConfig) -> MachineConfig:
+        return replace(config, environment=(
+            ('LD_PRELOAD', str(self._library)),
+            ('WSM_HOLD_READ', str(self._base))))
+
+    def _file(self, how: str) -> Path:
+        return self._base.with_suffix(f'.{how}')
+
+    def shut(self, how: str) -> None:
+        self._file(how).touch()
+
+    def open(self, how: str) -> None:
+        self._file(how).unlink()
+
+
 class SendGate:
     """The QEMUs of a host: a block message of theirs waits, or their start.
 

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Memory that is sent by reference to blocks of the guest's disks."""
+
+from dataclasses import replace
+from typing import Any
+
+from dev.rig.basics import TestFailure, require, wait_until
+from dev.rig.image import MIB
+from dev.rig.qmp import QmpError
+from dev.rig.scene import Scene, begin, finish, query, wait_phase
+from dev.rig.vm import MachineConfig, Vm
+from dev.rig.wire import Type
+from tests.functional.lib import setups
+from tests.functional.lib.hold import ReadGate
+from tests.functional.lib.moves import (LOAD, SLOW_DISK, end, expect_moved,
+                                        expect_unharmed, fill_half,
+                                        second_try)
+from tests.functional.lib.registry import add, test
+
+REFERENCES: dict[str, Any] = {'memory_references': True,
+                              'memory_adaptive': False}
+KEPT = 16 * MIB
+# As much as there is for the guest behind what firmware and cards have
+LOW_MEMORY = 640 * 1024
+
+
+def source_with_cache(scene: Scene, kept: int = KEPT) -> Vm:
+    """A source whose guest has blocks of its disk in memory."""
+    source = scene.source()
+    fill_half(scene)
+    scene.guest.keep(0, 0, kept)
+    return source
+
+
+def listening(scene: Scene, source: Vm, setup: setups.Setup = setups.multifd(),
+              **options: Any) -> Vm:
+    destination = scene.destination('defer', **options)
+    setup(scene, source, destination)
+    destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+    return destination
+
+
+def memory(vm: Vm) -> dict[str, int]:
+    """The counters of query-wsm that are about memory by reference."""
+    info: dict[str, int] = query(vm)['memory']
+    return info
+
+
+def wait_memory(vm: Vm, name: str) -> None:
+    wait_until(lambda: memory(vm)[name] > 0, f'{vm.name}: memory {name}')
+
+
+# The guest overwrites some of the blocks meanwhile
+def expect_referenced(source: Vm, destination: Vm,
+                      least: int = KEPT // 2) -> None:
+    """So much was sent by reference, and the two sides agree on that."""
+    here, there = memory(source), memory(destination)
+    require(here['referenced'] >= least, f'{here} is less than {least}')
+    for name in ('referenced', 'inline', 'packed', 'missed', 'asked'):
+        require(here[name] == there[name],
+                f'{name}: {here} and {there} differ')
+    require(there['missing'] == 0, f'{there}: memory is missing')
+
+
+def expect_same_memory(source: Vm, destination: Vm) -> None:
+    """All memory is the same on both sides, of which none runs the guest."""
+    images = []
+    for vm in (source, destination):
+        require(vm.status() in ('postmigrate', 'paused'),
+                f'{vm.name} is {vm.status()}')
+        path = vm.folder / 'memory'
+        for start, size in ((0, LOW_MEMORY),
+                            (MIB, vm.config.memory * MIB - MIB)):
+            vm.qmp.cmd('pmemsave', val=start, size=size, filename=str(path))
+            images.append(path.read_bytes())
+    require(images[:2] == images[2:], 'memory differs')
+
+
+def moved(scene: Scene, source: Vm, destination: Vm) -> None:
+    """The guest, which was paused at the destination, is as it was."""
+    expect_same_memory(source, destination)
+    destination.qmp.cmd('cont')
+    expect_moved(scene, source, destination)
+    require(scene.guest.command('kept') == 'ok', 'memory was changed')
+    end(source, destination)
+
+
+def paused(scene: Scene) -> MachineConfig:
+    """A machine that stays paused when a guest was handed over to it."""
+    return replace(scene.config, extra=scene.config.extra + ('-S',))
+
+
+@test()
+def memory_references(scene: Scene) -> None:
+    """What the guest has read of its disk is not sent with its memory."""
+    source = source_with_cache(scene)
+    scene.guest.start(**LOAD)
+    destination = listening(scene, source, config=paused(scene))
+    begin(source, scene.uri(destination), **REFERENCES)
+    finish(source, destination)
+    expect_referenced(source, destination)
+    require(memory(source)['packed'] < memory(source)['inline'],
+            'nothing was made smaller')
+    moved(scene, source, destination)
+
+
+@test()
+def memory_references_tls(scene: Scene) -> None:
+    """With TLS, and the guest goes on at once."""
+    source = source_with_cache(scene)
+    scene.guest.start(**LOAD)
+    destination = listening(scene, source, setups.with_tls(setups.multifd()))
+    begin(source, scene.uri(destination), **REFERENCES)
+    finish(source, destination)
+    expect_referenced(source, destination)
+    expect_moved(scene, source, destination)
+    require(scene.guest.command('kept') == 'ok', 'memory was changed')
+    end(source, destination)
+
+
+def missed(how: str, name: str, summary: str) -> None:
+    """Add a test in which the destination does not find what it is told."""
+    def function(scene: Scene) -> None:
+        source = source_with_cache(scene)
+        gate = ReadGate(scene.folder)
+        destination = listening(scene, source,
+                                config=gate.machine(paused(scene)))
+        begin(source, scene.uri(destination), **REFERENCES, **SLOW_DISK)
+        wait_phase(source, 'disk-precopy')
+        gate.shut(how)
+        wait_memory(source, 'missed')
+        gate.open(how)
+        finish(source, destination)
+        expect_referenced(source, destination, 1)
+        there = memory(destination)
+        require(how == gate.FAIL or there[how] > 0, f'none is {how}: {there}')
+        moved(scene, source, destination)
+
+    function.__doc__ = summary
+    add(name, function)
+
+
+missed(ReadGate.WRONG, 'memory-block-wrong',
+       'The disk has another content than it had.')
+missed(ReadGate.LATE, 'memory-block-late', 'The disk takes too long.')
+missed(ReadGate.FAIL, 'memory-block-unreadable', 'The disk cannot be read.')
+
+
+@test()
+def memory_missing_at_freeze(scene: Scene) -> None:
+    """What is still missing when the guest stands still is asked for."""
+    source = source_with_cache(scene, MIB)
+    gate = ReadGate(scene.folder)
+    destination = listening(scene, source, config=gate.machine(paused(scene)))
+    relay = scene.make_relay(destination)
+    relay.hold_at(Type.NACK)
+    begin(source, relay.uri, **REFERENCES, **SLOW_DISK)
+    wait_phase(source, 'disk-precopy')
+    gate.shut(gate.LATE)
+    urgent = relay.wait_held()
+    wait_phase(source, 'freeze')
+    gate.open(gate.LATE)
+    wait_memory(destination, 'asked')
+    require(query(source)['phase'] == 'freeze',
+            'the guest was handed over with memory missing')
+    relay.hold_at()
+    urgent.resume()
+    finish(source, destination)
+    require(memory(source)['asked'] > 0, 'nothing was asked for')
+    moved(scene, source, destination)
+
+
+@test()
+def memory_nack_lost(scene: Scene) -> None:
+    """Channel 0 breaks with what was missed on it, and that is said again."""
+    source = source_with_cache(scene)
+    gate = ReadGate(scene.folder)
+    destination = listening(scene, source, config=gate.machine(paused(scene)))
+    relay = scene.make_relay(destination)
+    relay.hold_at(Type.NACK)
+    begin(source, relay.uri, **REFERENCES, **SLOW_DISK)
+    wait_phase(source, 'disk-precopy')
+    gate.shut(gate.WRONG)
+    urgent = relay.wait_held()
+    relay.hold_at()
+    gate.open(gate.WRONG)
+    urgent.cut()
+    finish(source, destination)
+    require(memory(destination)['missed'] > 0, 'nothing was missed')
+    moved(scene, source, destination)
+
+
+@test()
+def memory_missing_for_good(scene: Scene) -> None:
+    """If what is missing does not come, the guest runs on at the source."""
+    source = source_with_cache(scene, MIB)
+    gate = ReadGate(scene.folder)
+    destination = listening(scene, source, config=gate.machine(scene.config))
+    relay = scene.make_relay(destination)
+    relay.hold_at(Type.NACK)
+    begin(source, relay.uri, **REFERENCES, **SLOW_DISK,
+          switchover_timeout=2000)
+    wait_phase(source, 'disk-precopy')
+    gate.shut(gate.LATE)
+    relay.wait_held()
+    source.wait_migration('failed')
+    expect_unharmed(scene, source)
+    require(scene.guest.command('kept') == 'ok', 'memory was changed')
+    destination.close()
+    gate.open(gate.LATE)
+    source.set_caps('multifd', on=False)
+    second_try(scene, source, memory_references=False)
+
+
+@test()
+def memory_references_cancelled(scene: Scene) -> None:
+    """Cancelled while a channel waits for blocks."""
+    source = source_with_cache(scene)
+    gate = ReadGate(scene.folder)
+    destination = listening(scene, source, config=gate.machine(scene.config))
+    begin(source, scene.uri(destination), **REFERENCES, **SLOW_DISK)
+    wait_phase(source, 'disk-precopy')
+    gate.shut(gate.LATE)
+    wait_memory(source, 'referenced')
+    source.qmp.cmd('migrate_cancel')
+    source.wait_migration('cancelled')
+    expect_unharmed(scene, source)
+    gate.open(gate.LATE)
+    destination.close()
+    source.set_caps('multifd', on=False)
+    second_try(scene, source, memory_references=False)
+
+
+@test()
+def memory_references_refused(scene: Scene) -> None:
+    """What does not go together with it is named."""
+    source = scene.source()
+    source.qmp.cmd('wsm-set-options', memory_references=True)
+    destination = scene.destination()
+    uri = scene.uri(destination)
+    source.set_caps('whole-system')
+    require("needs the capability 'multifd'" in refusal(source, uri),
+            'multifd is not asked for')
+    source.set_caps('multifd')
+    source.set_params(multifd_compression='zlib')
+    require("multifd-compression 'zlib'" in refusal(source, uri),
+            'zlib is not named')
+    source.set_params(multifd_compression='none')
+    destination.close()
+    destination = scene.destination('defer', name='destination-2')
+    destination.set_caps('multifd')
+    destination.set_params(multifd_compression='zlib')
+    destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+    begin(source, scene.uri(destination))
+    source.wait_migration('failed')
+    require("with multifd-compression 'none', the destination has 'zlib'"
+            in query(source)['error'], f'no reason: {query(source)}')
+    expect_unharmed(scene, source)
+
+
+def refusal(source: Vm, uri: str) -> str:
+    """Return why the source does not even begin."""
+    try:
+        source.qmp.cmd('migrate', uri=uri)
+    except QmpError as err:
+        return str(err)
+    raise TestFailure('it was not refused')
