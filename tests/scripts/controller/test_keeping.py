@@ -77,6 +77,7 @@ class KeeperTest(unittest.TestCase):
         self.assertLessEqual({step.source, step.to}, set(found["hosts"]))
         self.assertIn(step.vm, found["vms"])
         self.assertLess(len(found["vms"]), 400)
+        self.assertLess(len(found["hosts"]), 20)
         self.record = lambda *_: found
         total = sum(len(self.kept(2.0, self.hot) or b"")
                     for _ in range(1000))

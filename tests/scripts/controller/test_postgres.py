@@ -15,7 +15,8 @@ from unittest import mock
 from dev.common import ROOT
 from dev.rig.basics import Skip
 from dev.rig.database_server import DatabaseServer
-from wsm.cli import enrol
+from wsm.cli import daemons, enrol
+from wsm.cli.agents import AgentSaid
 from wsm.cli.home import CliError
 from wsm.controller import schema
 from wsm.controller.ledger import Ledger
@@ -186,6 +187,20 @@ class WithoutTest(unittest.TestCase):
             Postgres("postgresql://wsm:geheim@127.0.0.1:1/wsm?"
                      "password=geheim")
         self.assertNotIn("geheim", str(caught.exception))
+
+    def test_next(self) -> None:
+        """wsmctl asks the next controller, if one has no store."""
+        home = mock.MagicMock()
+        home.cluster.controllers = {"c1": "a:1", "c2": "b:1"}
+        with mock.patch("wsm.cli.daemons.Daemon") as daemon:
+            daemon.return_value.get.side_effect = [
+                AgentSaid("StoreGone", "away"), {"leads": True}]
+            self.assertEqual(daemons.ask(home, "/state"), {"leads": True})
+            daemon.return_value.get.side_effect = 2 * [
+                AgentSaid("StoreGone", "away")]
+            with self.assertRaisesRegex(CliError, "away") as caught:
+                daemons.ask(home, "/state")
+        self.assertEqual(caught.exception.status, 5)
 
     def test_command(self) -> None:
         """No password in a command, which everybody can see."""
