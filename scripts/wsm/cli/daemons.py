@@ -35,13 +35,17 @@ def ask(home: Home, path: str, body: Optional[Mapping[str, Any]] = None,
     if not names:
         raise CliError("this cluster has no controller: 'wsmctl controller "
                        "add'", 5)
-    silent = []
+    silent: list[str] = []
+    aside: Any = None
     for name in names:
         daemon = Daemon(home, name)
         try:
-            if body is None:
-                return daemon.get(path, timeout, **query)
-            return daemon.ask("POST", path, body, timeout)
+            if body is not None:
+                return daemon.ask("POST", path, body, timeout)
+            found = daemon.get(path, timeout, **query)
+            if not (isinstance(found, dict) and found.get("leads") is False):
+                return found
+            aside = found       # what one says that stands by
         except NoAnswer as error:
             silent.append(str(error))
         except AgentSaid as error:
@@ -51,6 +55,8 @@ def ask(home: Home, path: str, body: Optional[Mapping[str, Any]] = None,
             silent.append(str(error))
         finally:
             daemon.close()
+    if aside:
+        return aside
     raise CliError("; ".join(silent), 5)
 
 

@@ -9,14 +9,14 @@ import threading
 import time
 import unittest
 import zlib
-from typing import Any, Callable, ClassVar
+from typing import Any, Callable, ClassVar, Optional
 from unittest import mock
 
 from dev.common import ROOT
 from dev.rig.basics import Skip
 from dev.rig.database_server import DatabaseServer
 from wsm.cli import daemons, enrol
-from wsm.cli.agents import AgentSaid
+from wsm.cli.agents import AgentSaid, NoAnswer
 from wsm.cli.home import CliError
 from wsm.controller import schema
 from wsm.controller.ledger import Ledger
@@ -189,13 +189,21 @@ class WithoutTest(unittest.TestCase):
         self.assertNotIn("geheim", str(caught.exception))
 
     def test_next(self) -> None:
-        """wsmctl asks the next controller, if one has no store."""
+        """wsmctl asks the next controller, if one has no store, or stands by."""
         home = mock.MagicMock()
         home.cluster.controllers = {"c1": "a:1", "c2": "b:1"}
         with mock.patch("wsm.cli.daemons.Daemon") as daemon:
             daemon.return_value.get.side_effect = [
                 AgentSaid("StoreGone", "away"), {"leads": True}]
             self.assertEqual(daemons.ask(home, "/state"), {"leads": True})
+            cases: list[list[Optional[bool]]] = [
+                [False, True], [True], [False, None]]
+            for states in cases:
+                daemon.return_value.get.side_effect = [
+                    {"leads": each} if each is not None
+                    else NoAnswer("away") for each in states]
+                self.assertEqual(daemons.ask(home, "/state"),
+                                 {"leads": True in states})
             daemon.return_value.get.side_effect = 2 * [
                 AgentSaid("StoreGone", "away")]
             with self.assertRaisesRegex(CliError, "away") as caught:
