@@ -85,6 +85,19 @@ def numbers_of(data: Json, name: str) -> dict[str, int]:
     return {str(key): number_of(value, key) for key in value}
 
 
+async def every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
+    """Do something again and again until cancelled, whatever goes wrong."""
+    while True:
+        try:
+            await do()
+        except (BadData, OSError, Fenced) as error:
+            LOG.error("%s", error)
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            # Without the loop no move would be followed any more
+            LOG.error("%s", getattr(do, "__qualname__", do), exc_info=error)
+        await asyncio.sleep(seconds)
+
+
 class Door:
     """All that can be asked."""
 
@@ -363,15 +376,6 @@ class Door:
 
     async def background(self, _app: web.Application) -> Any:
         """Follow QEMU while the door is open."""
-        async def every(seconds: float,
-                        do: Callable[[], Awaitable[None]]) -> None:
-            while True:
-                try:
-                    await do()
-                except (BadData, OSError, Fenced) as error:
-                    LOG.error("%s", error)
-                await asyncio.sleep(seconds)
-
         async def watch() -> None:
             self.info.demand()      # of the last seconds, not of a day
             await self.vms.watch()

@@ -14,6 +14,7 @@ import types
 import typing
 from typing import Any, Callable, Mapping, TypeVar
 
+MOST = 1 << 64          # whole numbers are smaller: they are used as floats, too
 T = TypeVar("T")
 Converter = Callable[[Any], Any]        # raises Wrong
 
@@ -62,15 +63,30 @@ def to_number(value: Any) -> float:
     """Return a finite number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise Wrong(f": {str(value)[:80]!r} is no float")
-    if not math.isfinite(value):
-        raise Wrong(f": {value} is no finite number")
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise Wrong(f": {str(value)[:80]} is no finite number")
+    return found
+
+
+def to_int(value: Any) -> int:
+    """Return a whole number of 64 bits."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Wrong(f": {str(value)[:80]!r} is no int")
+    if abs(value) >= MOST:
+        raise Wrong(f": {str(value)[:80]} is no number of 64 bits")
+    return value
 
 
 def to_scalar(kind: Any) -> Converter:
     """Return what checks a simple type."""
     if kind is float:
         return to_number
+    if kind is int:
+        return to_int
 
     def convert(value: Any) -> Any:
         if value.__class__ is kind:

@@ -56,8 +56,9 @@ class Breach:
         if self.what == "unheard":
             return (f"{self.vm} says nothing of its VMs for {self.got:.0f} s, "
                     f"longer than {self.limit:.0f} s")
+        # Another host's agent may be newer, and know of more
         unit = {"net": "Mbit/s", "cpu": "of the time waits", "io": "ms",
-                "swap": "KiB/s"}[self.what.split(".")[0]]
+                "swap": "KiB/s"}.get(self.what.split(".")[0], "")
         return (f"{self.vm}: {self.what} {self.got:.3g} {unit}, promised "
                 f"{self.limit:.3g}")
 

@@ -253,6 +253,28 @@ class DoorTest(Certified):
                                   b" " * (2 << 20))[0], 413)
 
 
+@unittest.skipUnless(PRESENT, "python3-aiohttp is needed")
+class LoopTest(unittest.TestCase):
+    """What an agent does again and again."""
+
+    def test_goes_on(self) -> None:
+        """Whatever goes wrong: else nobody would follow moves any more."""
+        faults = [OSError("gone"), KeyError("gpu"), OverflowError("10**400")]
+        done = []
+
+        async def do() -> None:
+            done.append(1)
+            if faults:
+                raise faults.pop()
+            raise asyncio.CancelledError
+
+        with self.assertLogs("wsm-agent", "ERROR") as log, \
+                self.assertRaises(asyncio.CancelledError):
+            asyncio.run(server.every(0.0, do))
+        self.assertEqual((len(done), len(log.records)), (4, 3))
+
+
+
 class PkiTest(unittest.TestCase):
     """Certificates."""
 

@@ -130,6 +130,8 @@ class WatchTest(unittest.TestCase):
         text = str(Breach("db1", "net.out", 61.2345, 100))
         for word in ("db1", "net.out", "61.2", "100"):
             self.assertIn(word, text)
+        # of a newer agent
+        self.assertIn("db1: gpu 3", str(Breach("db1", "gpu", 3.0, 1.0)))
 
 
 class HoldTest(unittest.TestCase):

@@ -53,6 +53,8 @@ class PlainTest(unittest.TestCase):
                 ({"class": "x", "number": True}, "number: 'True' is no int"),
                 ({"class": "x", "flag": 1}, "flag: '1' is no bool"),
                 ({"class": "x", "part": float("nan")}, "no finite number"),
+                ({"class": "x", "part": 10**400}, "no finite number"),
+                ({"class": "x", "number": 1 << 64}, "no number of 64 bits"),
                 ({"class": "x", "state": "odd"}, "'odd' is none of active"),
                 ({"class": "x", "pair": ["a"]}, "1 values, 2 are needed"),
                 ({"class": "x", "names": "ab"}, "names: 'ab' is no list"),
