@@ -17,6 +17,7 @@ from wsm.cli.agents import (LONG, TIMEOUT, Agent, AgentSaid, Agents,
                             NoAnswer)
 from wsm.cli.home import Home, Move
 from wsm.plan.ends import End, Observed, Stage, Word
+from wsm.plan.headway import figures_of
 from wsm.plan.inventory import MAX_COPIED, human
 from wsm.plan.outcome import Push, converge
 from wsm.plan.plain import from_plain, to_plain
@@ -105,20 +106,21 @@ class Driver:
             return End(Word.SILENT, still=time.monotonic() - since,
                        reason=str(error))
         self._silent.pop(side, None)
-        end = from_plain(End, found["end"])
+        end, figures = from_plain(End, found["end"]), figures_of(
+            found["figures"])
         if end.word is not Word.HERE:
             # The source counts from the guest's stop, the destination its part
-            self._pause = max(self._pause, int(found["figures"].get(
+            self._pause = max(self._pause, int(figures.get(
                 "downtime-ms", 0)))
         # What QEMU knows of the move that brought the guest is not of this one
-        limits = found["figures"].get("limits", {})
+        limits = figures.get("limits", {})
         self._held = self._held or limits.get("rate", 0) < (
             STEADY * limits.get("grant", 0))
         if end.word is not Word.HERE and (
-                side == "source" or found["figures"].get("phase") in (
+                side == "source" or figures.get("phase") in (
                     "postcopy", "completed")):
             self.figures = {**self.figures, **{
-                name: value for name, value in found["figures"].items()
+                name: value for name, value in figures.items()
                 if value or name not in self.figures}}
         return end
 

@@ -12,6 +12,7 @@ from wsm.plan.policy import Policy
 from wsm.plan.regret import Running, regret
 
 LOG = logging.getLogger("wsm-controller")
+MANY = 100                      # connections of a channel, at a time
 
 
 class Doubts:
@@ -32,7 +33,8 @@ class Doubts:
             move, figures = self.executor.seen(vm)
             for channel in figures.get("channels", []) if move else []:
                 key = (move.id if move else "", int(channel["id"]))
-                new = max(0, int(channel["reconnects"]) - self._mended[key])
+                new = min(MANY, max(0, int(channel["reconnects"])
+                                    - self._mended[key]))
                 self._mended[key] += new
                 self._cuts += new * [Cut(now, flight.source, flight.to)]
         self._cuts = [cut for cut in self._cuts if cut.at > now - SPAN]

@@ -122,8 +122,12 @@ class Executor:
             self.journal.store.bind(term)
             try:
                 self._ended.append(work(flight, what))
-            except (Deposed, StoreGone) as error:
-                LOG.info("%s: leaves its move: %s", flight.vm, error)
+            except Exception as error:  # pylint: disable=broad-exception-caught
+                # Else nobody would ever drive moves of this VM again
+                if isinstance(error, (Deposed, StoreGone)):
+                    LOG.info("%s: leaves its move: %s", flight.vm, error)
+                else:
+                    LOG.error("%s: its driver ends", flight.vm, exc_info=error)
                 self._ended.append(Ended(flight, self.journal.store.clock(),
                                          "left", str(error)))
 

@@ -7,6 +7,15 @@ from typing import Any, Mapping, Optional
 
 END_SHARE = 0.4                 # of what passes with nothing sent: at the end
 LATE = ("freeze", "postcopy", "completed")
+NUMBERS = frozenset((
+    "speed", "remaining", "expected-seconds", "downtime-ms", "sent", "dirty",
+    "compared", "transferred", "dirty-sync-count", "dirty-pages-rate",
+    "page-size", "rate", "grant", "ms", "id", "reconnects"))
+TEXTS = frozenset(("name", "phase"))
+TABLES = ("ram", "limits")
+LISTS = {"disks": {"name": "", "sent": 0}, "phases": {"phase": "", "ms": 0},
+         "channels": {"id": 0, "reconnects": 0}}
+MOST = 1 << 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,36 @@ class Progress:
     speed: float                # bytes/s
     left: Optional[int]         # bytes
     seconds: Optional[float]    # from the begin to the end; None: unknown
+
+
+def can_be(name: str, value: Any) -> bool:
+    """Return whether a figure is of its type, if that matters."""
+    if name in NUMBERS:
+        return (isinstance(value, (int, float)) and 0 <= value < MOST
+                and not isinstance(value, bool))
+    return isinstance(value, str) or name not in TEXTS
+
+
+def good(found: Any, but: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table, over @but, without what cannot be."""
+    told = found if isinstance(found, Mapping) else {}
+    return {**but, **{name: value for name, value in told.items()
+                      if can_be(name, value)}}
+
+
+def figures_of(found: Any) -> dict[str, Any]:
+    """
+    Return what an agent says of a move, without what cannot be.
+
+    It is shown and reckoned with: no move and no round must end by it.
+    """
+    made = good(found, {})
+    for name in made.keys() & set(TABLES):
+        made[name] = good(made[name], {})
+    for name in made.keys() & LISTS.keys():
+        each = made[name] if isinstance(made[name], list) else []
+        made[name] = [good(one, LISTS[name]) for one in each]
+    return made
 
 
 def done(figures: Mapping[str, Any]) -> int:

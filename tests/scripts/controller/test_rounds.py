@@ -451,6 +451,37 @@ class FaultTest(World):
                              f"lie {number}")
         self.assertEqual(self.hosts.orders, [])
 
+    def test_rubbish_of_a_move(self) -> None:
+        """What an agent says of a move ends neither that nor the rounds."""
+        made = self.make()
+        self.hosts.figures = {
+            "phase": ["x"], "limits": [], "disks": {"sent": "x"},
+            "remaining": "x", "ram": {"transferred": 10**400},
+            "channels": [{"id": 0, "reconnects": 10**12}]}
+        self.hosts.hold.clear()
+        self.heat()
+        while not made.executor.flights:
+            self.round(made)
+        self.wait(lambda: "source perform db1" in self.hosts.orders)
+        self.assertIsNotNone(self.round(made))
+        self.assertEqual(made.problem, "")
+        self.hosts.hold.set()
+        self.wait_moves(made)
+        self.assertNotEqual(self.hosts.vms["db1"].host, "alpha")
+
+    def test_driver_ends(self) -> None:
+        """A bug in a driver: its move is driven again."""
+        made = self.make()
+        self.heat()
+        with mock.patch("wsm.controller.executor.Driver.run",
+                        side_effect=AttributeError("bug")):
+            while not made.executor.flights:
+                self.round(made)
+            self.wait_moves(made)
+        self.round(made)
+        self.wait_moves(made)
+        self.assertNotEqual(self.hosts.vms["db1"].host, "alpha")
+
     def test_liar(self) -> None:
         """One lying host moves one VM at a time, and then it asks."""
         made = self.make()

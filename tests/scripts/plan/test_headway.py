@@ -4,7 +4,8 @@
 import unittest
 from typing import Any
 
-from wsm.plan.headway import END_SHARE, Expected, Progress, progress
+from wsm.plan.headway import (END_SHARE, Expected, Progress, figures_of,
+                              progress)
 
 from tests.scripts.plan.properties import over
 
@@ -17,6 +18,40 @@ def look(elapsed: float, figures: dict[str, Any],
          expected: Expected = SAID) -> Progress:
     """Return the progress of a move with these figures."""
     return progress(figures, elapsed, expected)
+
+
+RUBBISH: list[Any] = [None, "x", -1, 10**400, float("nan"), True, [], {}, ["x"],
+                      [{"name": 1, "phase": [], "ms": {}, "sent": "y"}],
+                      {"rate": [], "transferred": "y", "page-size": None}]
+
+
+class FiguresTest(unittest.TestCase):
+    """What an agent says."""
+
+    def test_good(self) -> None:
+        """What can be stays as it is."""
+        figures = {"phase": "ram-precopy", "speed": 5, "remaining": 7,
+                   "ram": {"transferred": 1}, "limits": {"rate": 1},
+                   "session": "s", "disks": [{"name": "d", "sent": 1,
+                                              "basis": {"kind": "x"}}],
+                   "phases": [{"phase": "freeze", "ms": 1}], "images": []}
+        self.assertEqual(figures_of(figures), figures)
+
+    def test_rubbish(self) -> None:
+        """Whatever it says, all that is reckoned with can be."""
+        for name in ("phase", "speed", "remaining", "expected-seconds", "ram",
+                     "limits", "disks", "phases", "channels", "downtime-ms"):
+            for value in RUBBISH:
+                found = figures_of({name: value})
+                look(1.0, found)
+                self.assertLess(float(found.get("limits", {}).get(
+                    "rate", 0)), 1e20)
+                for each in found.get("phases", []):
+                    self.assertIsInstance(each["phase"] + str(int(each["ms"])),
+                                          str)
+                for each in found.get("channels", []):
+                    self.assertGreaterEqual(int(each["reconnects"]), 0)
+        self.assertEqual(figures_of(["rubbish"]), {})
 
 
 class ProgressTest(unittest.TestCase):
