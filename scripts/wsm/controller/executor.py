@@ -20,6 +20,7 @@ from wsm.controller.journal import Entry, Journal
 from wsm.controller.store import Deposed, StoreGone
 from wsm.plan import filters
 from wsm.plan.fleet import Flight
+from wsm.plan.grants import USEFUL
 from wsm.plan.plain import BadData
 from wsm.plan.decision import Step
 from wsm.plan.recovery import Step as Next
@@ -147,8 +148,7 @@ class Executor:
             why = filters.refusals(outlook.wish_of(subject), there)
             if why:
                 raise CliError("; ".join(each.text for each in why))
-            cost = outlook.cost_of(subject, there,
-                                   self.grants.get(step.vm, 0.0))
+            cost = outlook.cost_of(subject, there, self._grant(step.vm))
         except (CliError, NoAnswer, AgentSaid, BadData) as error:
             return Ended(flight, self.journal.store.clock(), "not begun",
                          str(error))
@@ -168,9 +168,14 @@ class Executor:
 
     def _driver(self, agents: Any, move: Move) -> Driver:
         driver = Driver(self.journal, agents, move, self._show)
-        driver.pace = lambda _: (self.grants.get(move.vm, 0.0),
+        driver.pace = lambda _: (self._grant(move.vm),
                                  self.notes.get(move.vm, ""))
         return driver
+
+    def _grant(self, vm: str) -> float:
+        """Return what a move may use, bytes/s; 0: all that there is."""
+        grant = self.grants.get(vm, 0.0)
+        return grant if grant < USEFUL else 0.0
 
     def _show(self, move: Move, step: Next,
               figures: Mapping[str, Any]) -> None:

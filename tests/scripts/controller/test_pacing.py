@@ -12,6 +12,7 @@ from tests.scripts.controller.test_rounds import PRESENT, World
 if PRESENT:
     from wsm.controller.pacing import Pacer
     from wsm.controller.rounds import Controller
+    from wsm.cli.drive import ALL
     from wsm.plan.grants import USEFUL
 
 GIG = 125e6
@@ -128,6 +129,11 @@ class GrantTest(PacingWorld):
         self.hosts.mbit = 0
         made = self.begun()
         self.assertEqual(made.executor.grants, {"db1": USEFUL})
+        self.assertEqual(self.hosts.limits[0][:2], ("db1", ALL))
+        self.hosts.hold.set()
+        self.wait_moves(made)
+        entry, = made.journal.ended_since(0)
+        self.assertEqual(entry.move.rate, 0)    # how fast it is can be learned
 
     def test_deadline(self) -> None:
         """As much as it needs, and an alarm if that is not enough."""
