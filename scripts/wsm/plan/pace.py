@@ -14,7 +14,9 @@ from wsm.plan.estimate import (DISK_OVERHEAD, START, Link, Load, needed_rate,
                                passes, rate_for, rounds, unique)
 from wsm.plan.headway import END_SHARE, is_known
 
-EARLY = 0.05                    # of all the time: for what goes wrong
+EARLY = 0.05                    # of all the time: for what goes wrong,
+EARLIER = 0.10                  # of a short time,
+MOMENT = 5.0                    # s, as to end takes a moment in any case
 LEAST = 262144.0                # bytes/s
 UNSEEN = 0.05                   # of what QEMU takes for memory, at least
 THERE = ("freeze", "postcopy", "completed")
@@ -31,7 +33,8 @@ class Due:
 
     def aim(self, now: float) -> float:
         """Return the seconds in which it should end, a little before."""
-        return self.at - EARLY * (self.at - self.begun) - now
+        whole = self.at - self.begun
+        return self.at - max(EARLY * whole, min(EARLIER * whole, MOMENT)) - now
 
 
 @dataclass(frozen=True)

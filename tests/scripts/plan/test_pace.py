@@ -158,6 +158,12 @@ class PaceTest(unittest.TestCase):
             self.assertEqual(rest_of(figures, self.load),
                              (0.0, rest * MIB))
 
+    def test_aim(self) -> None:
+        """A little before: a twentieth, but 5 s, if that is no tenth."""
+        for whole, aim in ((1000.0, 950.0), (60.0, 55.0), (30.0, 27.0)):
+            self.assertAlmostEqual(Due(7.0, 7.0 + whole).aim(7.0), aim)
+            self.assertAlmostEqual(Due(7.0, 7.0 + whole).aim(17.0), aim - 10)
+
     def test_takes(self) -> None:
         """What is left, at the rate; what disks lack, at the link's own."""
         link = dataclasses.replace(self.link, rate=FULL / 2)
