@@ -117,6 +117,7 @@ def add_guest(fleet: Fleet, data: Json) -> None:
     for name, into in (("load", guest.load), ("lacks", guest.lacks),
                        ("signs", guest.signs)):
         loads_from(data[name], into, fleet.now, fleet.interval)
+    fleet.uneasy[use.name] = fleet.now      # what it lacked was not noted
 
 
 # What was moved lately

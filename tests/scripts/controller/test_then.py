@@ -16,6 +16,7 @@ from wsm.plan.policy import Policy
 from wsm.sim import scenario
 
 from tests.scripts.controller.doorstep import PRESENT, Served
+from tests.scripts.plan.test_shortcuts import some_moods
 
 if PRESENT:
     # pylint: disable-next=ungrouped-imports
@@ -74,6 +75,23 @@ class KeptTest(unittest.TestCase):
                 scenario.play(scenario.loads(path.read_text("utf-8")),
                               Policy())
         self.assertGreater(self.replayed, 50)
+
+    def test_lacks(self) -> None:
+        """What VMs lacked is seen again."""
+        seen: set[str] = set()
+        for seed in range(3):
+            world = some_moods(seed)
+            for _ in range(20):
+                world.step()
+                found = [kept.restore(json.loads(json.dumps(kept.record(
+                    kept.Round(world.fleet, Policy(), world.past))))).fleet,
+                         world.fleet]
+                one, two = [{spot.key for spot in self.decide(
+                    fleet, Policy(), world.past, world.cost).spots}
+                    for fleet in found]
+                self.assertEqual(one, two)
+                seen |= one
+        self.assertTrue([key for key in seen if key.startswith("sla.")])
 
     def test_other_version(self) -> None:
         """What another version has kept is not guessed at."""
