@@ -15,6 +15,7 @@ everything fails at once.  One whose answers do not come in time is cut.
 """
 
 import contextlib
+import logging
 import os
 import re
 import socket
@@ -29,6 +30,7 @@ from wsm.controller.storage import Connection, Result, Row, StoreGone, plain
 if TYPE_CHECKING:
     import psycopg
 
+LOG = logging.getLogger("wsm-controller")
 LEADER, WRITER = 1, 2           # advisory locks of
 OURS = 0x77736D                 # this program
 OLDEST = 140000                 # that has idle_session_timeout
@@ -79,7 +81,9 @@ class Line:
         self._times = times
         self._made: "psycopg.Connection[Row]" = library().connect(
             uri, autocommit=True, connect_timeout=times.connect,
-            application_name="wsm-controller")
+            application_name="wsm-controller",
+            # A stand-by has locks of its own: each would have its leader
+            target_session_attrs="read-write")
         # A copy: the number of a socket that was closed is soon another's
         self._socket = socket.socket(fileno=os.dup(self._made.fileno()))
         try:
@@ -159,9 +163,14 @@ class Postgres:
 
     def _keep(self) -> None:
         while not self._closing.wait(self._times.beat):
-            with contextlib.suppress(StoreGone):
+            try:
                 self._ask()
                 self._connect()
+            except StoreGone:
+                pass                # _why has it
+            except Exception as error:  # pylint: disable=broad-exception-caught
+                # Without this thread nothing would ever be connected again
+                LOG.error("%s", self.where, exc_info=error)
 
     def _open(self, **settings: int) -> Line:
         try:

@@ -13,8 +13,9 @@ NUMBERS = frozenset((
     "page-size", "rate", "grant", "ms", "id", "reconnects"))
 TEXTS = frozenset(("name", "phase"))
 TABLES = ("ram", "limits")
-LISTS = {"disks": {"name": "", "sent": 0}, "phases": {"phase": "", "ms": 0},
-         "channels": {"id": 0, "reconnects": 0}}
+LISTS: Mapping[str, Mapping[str, Any]] = {
+    "disks": {"name": "", "sent": 0}, "phases": {"phase": "", "ms": 0},
+    "channels": {"id": 0, "reconnects": 0}}
 MOST = 1 << 64
 
 

@@ -110,6 +110,28 @@ class LeaseTest(Server):
         self.server.signal(signal.SIGCONT)
         self.wait(lambda: database.held() or self.leads_again(), "again")
 
+    def test_keeper(self) -> None:
+        """The thread that keeps connections ends by nothing."""
+        asked: list[int] = []
+
+        def bug() -> None:
+            asked.append(1)
+            raise RuntimeError("can't start new thread")
+
+        with mock.patch.object(self.one.database, "_ask", bug), \
+                self.assertLogs("wsm-controller", "ERROR"):
+            self.wait(lambda: len(asked) > 2, "it asks again")
+        self.wait(lambda: self.may(self.one), "it is sure again")
+
+    def test_stand_by(self) -> None:
+        """Its locks are others than its primary's: it is no store."""
+        uri = self.new()
+        made = self.database(uri)
+        made.execute(f"ALTER DATABASE {uri.partition('?')[0].rpartition('/')[2]} "
+                     "SET default_transaction_read_only = on")
+        with self.assertRaisesRegex(StoreGone, "read-only"):
+            self.database(uri)
+
     def leads_again(self) -> bool:
         """Return whether one of them leads."""
         with contextlib.suppress(StoreGone):
