@@ -251,13 +251,34 @@ static void test_pace(void)
     g_assert_true(wsm_pace_pack(&pace));
     run(&pace, 1, 81, 19);
     g_assert_false(wsm_pace_pack(&pace));
-    /* How long raw packets take does not matter; then it tries again */
-    run(&pace, WSM_PACE_RAW - 1, 1, 1000);
-    g_assert_false(wsm_pace_pack(&pace));
-    run(&pace, 1, 1, 1000);
-    g_assert_true(wsm_pace_pack(&pace));
-    run(&pace, WSM_PACE_TRIAL, 100, 0);
-    g_assert_false(wsm_pace_pack(&pace));
+    /* It is faster, and then it tries again to pack; and so on */
+    for (int i = 0; i < 10; i++) {
+        run(&pace, WSM_PACE_RAW * WSM_PACE_TRIAL - 1, 1, 99);
+        g_assert_false(wsm_pace_pack(&pace));
+        run(&pace, 1, 1, 99);
+        g_assert_true(wsm_pace_pack(&pace));
+        run(&pace, WSM_PACE_TRIAL, 100, 0);
+        g_assert_false(wsm_pace_pack(&pace));
+    }
+}
+
+/* The link is slow, although the processor is always busy */
+static void test_pace_slow(void)
+{
+    unsigned raw = 0, packets = 100 * WSM_PACE_MAX_WAIT * WSM_PACE_TRIAL;
+    WsmPace pace = {};
+
+    for (unsigned i = 0; i < packets; i++) {
+        bool pack = wsm_pace_pack(&pace);
+
+        wsm_pace_done(&pace, pack ? 95 : 1, pack ? 5 : 100);
+        raw += !pack;
+        /* The first of them are few */
+        g_assert_cmpint(i < 8 * WSM_PACE_TRIAL ? raw : 0, <=,
+                        3 * WSM_PACE_TRIAL);
+    }
+    g_assert_cmpint(raw, <=, packets / WSM_PACE_MAX_WAIT * 11 / 10);
+    g_assert_cmpint(raw, >=, packets / WSM_PACE_MAX_WAIT / 2);
 }
 
 /*
@@ -346,6 +367,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/memory/index/limit", test_index_limit);
     g_test_add_func("/wsm/memory/holes", test_holes);
     g_test_add_func("/wsm/memory/pace", test_pace);
+    g_test_add_func("/wsm/memory/pace-slow", test_pace_slow);
     g_test_add_func("/wsm/memory/pack", test_pack);
     g_test_add_func("/wsm/memory/unpack-bad", test_unpack_bad);
     return g_test_run();
