@@ -175,6 +175,10 @@ class Driver:
     def granted(self) -> int:
         """Return the bytes/s that it may use now."""
         rate, self._note = self.pace(self.figures)
+        return self.limited(rate)
+
+    def limited(self, rate: float) -> int:
+        """Return @rate, or what was booked; 0: that, or all."""
         booked = 0 if self.move.due else self.move.rate
         found = min(filter(None, (round(rate), booked)), default=ALL)
         self._first = self._first or found
@@ -189,10 +193,13 @@ class Driver:
                 or seen.source.word not in (Word.PRE, Word.POSTCOPY)):
             return
         self._renewed = now
+        rate, self._note = self.pace(self.figures)
+        if not rate:
+            return              # who has just taken it up knows no links yet
         with contextlib.suppress(NoAnswer, AgentSaid):
             self.source.order(
                 f"/move/{self.move.id}/limits", TIMEOUT, valid_s=VALID,
-                limits={"max-bandwidth": self.granted()})
+                limits={"max-bandwidth": self.limited(rate)})
 
     def push(self) -> None:
         """Help memory that does not converge; in the end cancel."""

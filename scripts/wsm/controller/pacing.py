@@ -62,9 +62,14 @@ class Pacer:
                     self.claim(flight), self.links)
 
     def claims(self, notes: dict[str, str]) -> list[Claim]:
-        """Return what all moves claim; @notes: words about their deadlines."""
+        """
+        Return what all moves claim; @notes: words about their deadlines.
+
+        One whose links are not known yet is told nothing, and goes on so.
+        """
         return [self.claim(flight, notes)
-                for flight in list(self.executor.flights.values())]
+                for flight in list(self.executor.flights.values())
+                if {flight.source, flight.to} <= set(self.fleet.nodes)]
 
     def claim(self, flight: Flight,
               notes: Optional[dict[str, str]] = None) -> Claim:

@@ -124,6 +124,25 @@ class GrantTest(PacingWorld):
         self.wait_moves(other)
         self.assertNotEqual(self.hosts.vms["db1"].host, "alpha")
 
+    def test_successor(self) -> None:
+        """Before it knows the links it lets no move go faster."""
+        made = self.begun()
+        self.wait_told(0.8 * GIG)
+        made.executor.stop(20.0)
+        made.leader.give()
+        count = len(self.hosts.limits)
+        other = self.make("c2")
+        self.assertTrue(other.leader.take())
+        other.executor.take_up()
+        other.pacer.once()
+        self.wait(lambda: other.executor.figures)
+        self.round(other)
+        self.wait(lambda: len(self.hosts.limits) > count)
+        self.assertEqual({rate for _, rate, _ in self.hosts.limits[count:]},
+                         {0.8 * GIG})
+        self.hosts.hold.set()
+        self.wait_moves(other)
+
     def test_unknown_speed(self) -> None:
         """Where nobody has said how fast a link is, it is not limited."""
         self.hosts.mbit = 0
