@@ -5,8 +5,10 @@ import dataclasses
 import json
 import unittest
 from typing import Any
+from unittest import mock
 
 from wsm import pki
+from wsm.controller.store import StoreGone
 
 from tests.scripts.controller.chromium import PROGRAM, Chromium, relay
 from tests.scripts.controller.doorstep import Served
@@ -147,6 +149,49 @@ class BrowserTest(Served):
             "headers: {'Content-Type': 'application/json'}})"
             ".then((reply) => reply.status)"), 403)
         self.assertTrue(self.made.paused())
+
+    def test_late(self) -> None:
+        """An older answer that comes later is not shown, nor asked about."""
+        self.mode("ask")
+        self.rounds(4)
+        page = self.look("operator")
+        self.assertEqual(page.value(
+            "(() => { const asked = plan(); pause(); return asked.then(() => "
+            "document.querySelector('dialog h2').innerText); })()"),
+            "Begin nothing any more?")
+        page.press("Escape")
+        self.assertTrue(page.value("""(async () => {
+            const real = window.fetch;
+            let wait = true, late = null;
+            window.fetch = async (...what) => {
+                const reply = await real(...what);
+                if (wait && what[0] === '/v1/map') {
+                    wait = false;
+                    await new Promise((done) => { late = done; });
+                }
+                return reply;
+            };
+            const old = look();
+            while (!late) {
+                await new Promise((done) => setTimeout(done, 5));
+            }
+            await ask('/v1/pause', {on: true});
+            await look();
+            late();
+            await old;
+            return document.querySelector('#title').innerText;
+        })()""").endswith("paused"))
+
+    def test_no_store(self) -> None:
+        """While the store is away the tables stay."""
+        self.rounds(4)
+        page = self.look("viewer")
+        with mock.patch("wsm.controller.page.whole",
+                        side_effect=StoreGone("away")) as whole:
+            page.value("(document.querySelector('#tables').open = true, "
+                       "look())")
+            self.assertTrue(whole.called)
+        self.assertTrue(page.value("document.querySelector('#rows') !== null"))
 
     def test_strangers(self) -> None:
         """Another page uses the certificate in vain; no script but ours runs."""

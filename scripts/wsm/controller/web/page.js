@@ -12,6 +12,7 @@ let me = {role: 'viewer', token: '', who: ''};
 let map = null;                 // the newest state
 let shown = null;               // what the details are of: [kind, name]
 let picked = null;              // the host that was chosen among cells
+let asked = 0, answered = 0;    // maps
 
 const $ = (id) => document.getElementById(id);
 
@@ -251,6 +252,9 @@ function orders(kind, name) {
 // Orders: each is shown first
 
 function approve(title, lines, yes, act) {
+    if ($('dialog').open) {
+        return;                 // nobody is to say yes to what he has not read
+    }
     const dialog = $('dialog'), said = make('p', {class: 'alarm', role: 'alert', hidden: ''});
     const close = make('button', {type: 'button', onclick: () => dialog.close()}, 'Close');
     const go = yes ? [make('button', {type: 'button', id: 'yes', onclick: async (event) => {
@@ -330,11 +334,19 @@ function show() {
 }
 
 async function look() {
-    map = unpack(await ask('/v1/map'));
+    const number = ++asked, found = unpack(await ask('/v1/map'));
+    if (number < answered) {
+        return;                 // an older answer that comes later
+    }
+    answered = number;
+    map = found;
     show();
     if ($('tables').open) {
         const page = new DOMParser().parseFromString(await (await fetch('/')).text(), 'text/html');
-        $('rows').replaceWith(page.getElementById('rows'));
+        const rows = page.getElementById('rows');
+        if (rows) {             // not when it has no store
+            $('rows').replaceWith(rows);
+        }
     }
 }
 
