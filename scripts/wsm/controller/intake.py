@@ -257,7 +257,7 @@ def signs(found: Samples) -> dict[str, float]:
 def believable(name: str, found: Samples) -> bool:
     """Return whether a sample is of that host, and can be."""
     figures = [found.seconds, found.age, found.steal, found.swap,
-               found.host.cores, found.host.memory,
+               found.host.cores, found.host.memory, found.host.mbit,
                *(figure for vm in found.vms for figure in (
                    vm.cpu, vm.wait, vm.rx, vm.tx, vm.disk))]
     return (found.host.name == name and found.seconds > 0

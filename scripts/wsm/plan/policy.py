@@ -184,4 +184,20 @@ def loads(text: str) -> Policy:
         if not each.release < each.limit <= each.hard:
             raise BadData(f"hot.limits.{name}: release {each.release}, limit "
                           f"{each.limit} and hard {each.hard} must rise")
+    check_links(policy.links)
     return policy
+
+
+def check_links(links: Links) -> None:
+    """Raise BadData if moves would get nothing, or more than there is."""
+    if not 0 < links.least <= links.share <= 1 or not 0 <= links.queue <= 1:
+        raise BadData(f"links: least {links.least} and share {links.share} "
+                      f"must rise, from more than 0 to 1, and queue "
+                      f"{links.queue} is a part, too")
+    if min(links.postcopy, links.gold) <= 0:
+        raise BadData(f"links: postcopy {links.postcopy} and gold "
+                      f"{links.gold} are weights, more than 0")
+    for name, link in links.shared.items():
+        if link.mbit <= 0:
+            raise BadData(f"links.shared.{name}: mbit = {link.mbit}: more "
+                          "than 0 is needed")

@@ -356,7 +356,13 @@ class PolicyTest(unittest.TestCase):
         for text, words in (
                 ("[hot]\nover = 6\n", "over = 6 of 5"),
                 ("[hot.limits.cpu]\nlimit = 0.5\nhard = 0.4\nrelease = 0.1\n",
-                 "must rise"), ("[heat]\n", "heat is not known")):
+                 "must rise"), ("[heat]\n", "heat is not known"),
+                ("[links]\nleast = 0\n", "must rise"),
+                ("[links]\nshare = 80\n", "share 80.0"),
+                ("[links]\nqueue = 25\n", "is a part"),
+                ("[links]\ngold = 0\n", "are weights"),
+                ("[links.shared.u]\nmbit = 0\nhosts = ['a']\n",
+                 "links.shared.u: mbit = 0")):
             with self.assertRaises(BadData) as caught:
                 policy.loads(text)
             self.assertIn(words, str(caught.exception))
