@@ -42,6 +42,7 @@ class Store:
         self.database = database
         self.clock = clock
         self.epoch = 0          # 0: not the leader
+        self._raising = -1      # an epoch that is written just now
         self.term = 0           # how often it has become the leader
         self.alone = False      # nobody else has led since it did
         self._led = -1          # its last epoch
@@ -75,7 +76,7 @@ class Store:
         with self.database.transaction() as connection:
             self._check_term()
             found = self._meta(connection, "epoch")
-            if int(found) != self.epoch:
+            if int(found) not in (self.epoch, self._raising):
                 raise Deposed(f"epoch {self.epoch} is over: it is {found}, "
                               f"of {self._meta(connection, 'holder')}")
             yield connection
@@ -150,10 +151,14 @@ class Store:
 
     def raise_epoch(self, epoch: int) -> None:
         """Go on in a higher epoch, as agents have seen one; raise Deposed."""
-        with self.write() as connection:
-            if epoch > self.epoch:
-                self._set_meta(connection, epoch=epoch)
-        self.epoch = self._led = max(self.epoch, epoch)
+        try:
+            with self.write() as connection:
+                if epoch > self.epoch:
+                    self._set_meta(connection, epoch=epoch)
+                    self._raising = epoch
+            self.epoch = self._led = max(self.epoch, epoch)
+        finally:
+            self._raising = -1
 
     # Small things
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of what a controller must not forget: its store, its settings."""
 
+import contextlib
 import dataclasses
 import sqlite3
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Optional
+from typing import Iterator, Optional
+from unittest import mock
 
 from wsm.cli.agents import Agent
 from wsm.cli.home import Move
@@ -15,7 +17,7 @@ from wsm.controller.journal import Entry, Journal
 from wsm.controller.leader import Leader
 from wsm.controller.ledger import Ledger
 from wsm.controller.setup import Settings
-from wsm.controller.storage import Sqlite
+from wsm.controller.storage import Connection, Sqlite
 from wsm.controller.store import Deposed, Store, StoreGone
 from wsm.plan.plain import BadData
 
@@ -63,6 +65,25 @@ class StoreTest(File):
         other.set("eve", "mode", "ask")
         self.assertEqual(other.setting("mode"), "ask")
         self.assertRaises(Deposed, self.open().lead, "elsewhere", "c", "i")
+
+    def test_raised_meanwhile(self) -> None:
+        """A thread that writes just after another has raised the epoch."""
+        self.store.lead("test", "c1", "i1")
+        database, written = self.store.database, []
+        transaction = database.transaction
+
+        @contextlib.contextmanager
+        def then() -> Iterator[Connection]:
+            with transaction() as connection:
+                yield connection
+            if not written:
+                written.append(1)
+                self.store.set("eve", "mode", "auto")
+
+        with mock.patch.object(database, "transaction", then):
+            self.store.raise_epoch(7)
+        self.assertEqual((self.store.epoch, self.store.setting("mode")),
+                         (7, "auto"))
 
     def test_term(self) -> None:
         """A thread of an earlier term can do nothing in a later one."""
