@@ -58,7 +58,8 @@ class Doubts:
                 entry.flight(), str(figures.get("phase", "")),
                 now - move.begun, move.expected_seconds, headway.done(figures),
                 float(figures.get("remaining", 0)), float(figures.get(
-                    "limits", {}).get("rate", 0))), self.fleet, self.policy)
+                    "limits", {}).get("rate", 0)),
+                float(figures.get("speed", 0))), self.fleet, self.policy)
             if why and not journal.cancel_wanted(move.id):
                 self._take_back(move.id, move.vm, why)
 

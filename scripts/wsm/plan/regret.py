@@ -31,6 +31,7 @@ class Running:
     sent: float                 # bytes
     left: float
     rate: float = 0.0           # bytes/s at which it is held; 0: it is not
+    speed: float = 0.0          # and that it has now; 0: not known
 
     @property
     def share(self) -> float:
@@ -87,7 +88,9 @@ def regret(run: Running, fleet: Fleet, policy: Policy) -> str:
     said = run.seconds
     if run.rate and run.flight.bytes:
         said = max(said, run.flight.bytes / run.rate)
-    if said and run.elapsed > TIMES * said + SLACK:
+    # Who was held back, and is not any more, will soon be there
+    if said and run.elapsed > TIMES * said + SLACK and (
+            run.left >= run.speed * said):
         return (f"it takes {run.elapsed:.0f} s already, {said:.0f} s were "
                 "expected")
     if run.flight.bytes and run.sent > TIMES * run.flight.bytes:

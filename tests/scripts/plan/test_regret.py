@@ -53,6 +53,13 @@ class RegretTest(unittest.TestCase):
         self.samples(1, alpha=2.81, beta=1.0)   # over the mark
         self.assertEqual(self.why(), "")
 
+    def test_was_held(self) -> None:
+        """Who was held back for long, and is not any more, goes on."""
+        self.assertIn("were expected", self.why(elapsed=700.0, speed=50.0))
+        self.assertEqual(self.why(elapsed=700.0, speed=71.0), "")
+        self.assertIn("are sent already", self.why(
+            elapsed=700.0, speed=71.0, sent=3001.0, left=10.0))
+
     def test_still_waits(self) -> None:
         """A host whose VMs wait is too full, whatever they use."""
         for wait, gone in ((0.2, False), (0.01, True)):
