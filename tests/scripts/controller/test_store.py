@@ -69,7 +69,7 @@ class StoreTest(File):
     def test_raised_meanwhile(self) -> None:
         """A thread that writes just after another has raised the epoch."""
         self.store.lead("test", "c1", "i1")
-        database, written = self.store.database, []
+        database, written = self.store.database, list[int]()
         transaction = database.transaction
 
         @contextlib.contextmanager
