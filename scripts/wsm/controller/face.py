@@ -13,6 +13,7 @@ from wsm.controller import draining, livemap, page
 from wsm.controller.browser import Tokens
 from wsm.controller.chronicle import SPANS
 from wsm.controller.rounds import Controller, NotNow
+from wsm.controller.store import StoreGone
 from wsm.door import Handler, answer, body_of
 from wsm.plan.plain import BadData
 
@@ -78,6 +79,13 @@ class Face:
         return answer(self.made.chronicle.history(fleet, kind, name,
                                                   int(span)))
 
+    def moving(self) -> str:
+        """Return what moves; nothing while that cannot be read."""
+        with contextlib.suppress(StoreGone):
+            if self.made.executor.flights:
+                return json.dumps(livemap.moves(self.made))
+        return ""
+
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """A line for each round, and moves each second while there are any."""
         reply = web.StreamResponse(headers={
@@ -85,8 +93,7 @@ class Face:
         await reply.prepare(request)
         last, moved = -1, ""
         while not self.ending.is_set():
-            moves = json.dumps(livemap.moves(self.made)) if (
-                self.made.executor.flights) else ""
+            moves = self.moving()
             if self.made.stats.rounds != last:
                 last = self.made.stats.rounds
                 await reply.write(f"data: {last}\n\n".encode())

@@ -14,6 +14,7 @@ from unittest import mock
 from wsm import pki
 from wsm.cli.agents import AgentSaid, NoAnswer
 from wsm.cli.home import HostEntry
+from wsm.controller.store import StoreGone
 
 from tests.scripts.controller.doorstep import Cluster, Served, listen
 
@@ -207,6 +208,16 @@ class ApiTest(Served):
         self.rounds(1)
         self.assertEqual(reply.readline() + reply.readline(),
                          b"\ndata: 1\n")
+
+    def test_stream_without_store(self) -> None:
+        """While the store is away who listens is kept."""
+        connection = self.connection("viewer", self.port)
+        with mock.patch("wsm.controller.livemap.moves",
+                        side_effect=StoreGone("away")), mock.patch.object(
+                            self.made.executor, "flights", {"db1": None}):
+            connection.request("GET", "/v1/stream")
+            self.assertEqual(connection.getresponse().readline(),
+                             b"data: 0\n")
 
     def order(self, file: str, headers: dict[str, str],
               path: str = "/v1/pause") -> tuple[int, str]:
