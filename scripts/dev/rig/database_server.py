@@ -77,9 +77,10 @@ class DatabaseServer:
         wait_until(self._ready, "PostgreSQL answers")
 
     def _as_user(self) -> list[str]:
-        """Return what runs a command as somebody else, in a namespace."""
-        return ["setpriv", f"--reuid={self._user}", "--regid=nogroup",
-                "--clear-groups"] if self._user else []
+        """Return what runs a command as somebody else, no longer than us."""
+        return ["setpriv", "--pdeathsig=QUIT", *(
+            [f"--reuid={self._user}", "--regid=nogroup", "--clear-groups"]
+            if self._user else [])]
 
     def _ready(self) -> bool:
         process = self._process
