@@ -27,6 +27,8 @@ NAMES = ('alpha', 'beta')
 class Cluster:
     """alpha and beta; use as a context."""
 
+    devices: Sequence[str] = ()     # options of the guest's QEMU
+
     def __init__(self, scene: Scene, mbit: int = 0,
                  options: Sequence[str] = ()) -> None:
         if not shutil.which('python3', path='/usr/bin') or subprocess.run(
@@ -172,7 +174,7 @@ class Cluster:
         """A guest at alpha, started by hand with a monitor for the agent."""
         scene = self.scene
         config = replace(scene.config, extra=(
-            *scene.config.extra, '-qmp',
+            *scene.config.extra, *self.devices, '-qmp',
             f'unix:{scene.folder / "qmp2"},server=on,wait=off'))
         vm = scene.destination(uri='defer', wsm=False, config=config, name=VM)
         load_state(vm, template(scene.config))
