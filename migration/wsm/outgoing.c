@@ -129,7 +129,8 @@ static bool wsm_outgoing_may_freeze(WsmSource *s, uint64_t *pending)
         }
         return false;
     }
-    if (!wsm_source_prepare_freeze(s)) {
+    if (!wsm_source_prepare_freeze(s) ||
+        (s->memory && wsm_source_memory_is_behind(s->memory))) {
         return false;
     }
     qatomic_set(&ms->start_postcopy, true);

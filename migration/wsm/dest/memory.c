@@ -29,6 +29,7 @@ struct WsmDestMemory {
     WsmDestControl *control;
     RAMBlock *block[WSM_MAX_RAM_BLOCKS];        /* by the source's numbers */
     bool wanting;               /* WANT was said, and holes are left */
+    uint64_t done;              /* references that were dealt with */
 
     /* Bytes */
     Stat64 referenced, content, packed, missed, wrong, late, asked;
@@ -110,6 +111,16 @@ static void wsm_dest_memory_say_all(WsmDestMemory *m)
 {
     wsm_holes_each(m->holes, WSM_MAX_PAGES / WSM_PAGE_SIZE,
                    wsm_dest_memory_say_run, m);
+}
+
+/* @lock: the source does not stop the guest while we are far behind */
+static void wsm_dest_memory_say_done(WsmDestMemory *m)
+{
+    WsmMsg msg = { .type = WSM_MSG_DONE, .offset = m->done };
+
+    if (m->control) {
+        wsm_dest_say(m->control, &msg);
+    }
 }
 
 static void wsm_dest_memory_missed(WsmDestMemory *m, unsigned block,
@@ -222,6 +233,10 @@ bool wsm_dest_memory_resolve(WsmDestMemory *m, const WsmPacket *packet,
         wsm_fetch_free(fetch);
     }
     stat64_add(&m->referenced, (uint64_t)packet->nrefs * WSM_PAGE_SIZE);
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        m->done += packet->nrefs;
+        wsm_dest_memory_say_done(m);
+    }
     return true;
 }
 
@@ -276,6 +291,7 @@ int coroutine_fn wsm_dest_memory_up(WsmDestMemory *m, WsmDestConn *conn)
 
     QEMU_LOCK_GUARD(&m->lock);
     wsm_dest_memory_say_all(m);
+    wsm_dest_memory_say_done(m);
     return ret;
 }
 

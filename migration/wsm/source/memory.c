@@ -19,6 +19,9 @@
 #define WSM_RECENT              1024
 #define WSM_RECENT_MISSED       (WSM_RECENT / 4)
 
+/* With so many, 4 MiB, the destination is done before anybody notices */
+#define WSM_MAX_BEHIND          1024
+
 struct WsmSourceMemory {
     /* Set in new, never changed */
     WsmIndex *index;            /* has a lock of its own */
@@ -32,6 +35,7 @@ struct WsmSourceMemory {
     uint8_t salt[WSM_SALT_SIZE];
     GPtrArray *blocks;          /* of RAMBlock, by number */
     unsigned recent, recent_missed;
+    uint64_t sent, done;        /* references, in all */
 
     /* Bytes */
     Stat64 referenced, content, packed, missed, asked;
@@ -176,6 +180,12 @@ bool wsm_source_memory_nack(WsmSourceMemory *m, const WsmMsg *msg,
     return true;
 }
 
+void wsm_source_memory_done(WsmSourceMemory *m, uint64_t refs)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    m->done = MAX(m->done, refs);
+}
+
 const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
                                    Error **errp)
 {
@@ -256,7 +266,14 @@ void wsm_source_memory_sent(WsmSourceMemory *m, unsigned refs, unsigned pages,
     if (refs) {
         QEMU_LOCK_GUARD(&m->lock);
         wsm_source_memory_count(m, refs, 0);
+        m->sent += refs;
     }
+}
+
+bool wsm_source_memory_is_behind(WsmSourceMemory *m)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    return m->sent > m->done + WSM_MAX_BEHIND;
 }
 
 WsmMemoryInfo *wsm_source_memory_info(WsmSourceMemory *m)

@@ -51,6 +51,9 @@ void wsm_source_memory_note(WsmSourceMemory *m, unsigned disk, int64_t offset,
 bool wsm_source_memory_nack(WsmSourceMemory *m, const WsmMsg *msg,
                             Error **errp);
 
+/* DONE: the destination has dealt with so many references */
+void wsm_source_memory_done(WsmSourceMemory *m, uint64_t refs);
+
 /* The memory of a WANT; the guest is stopped.  NULL, and @errp. */
 const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
                                    Error **errp);
@@ -74,6 +77,12 @@ bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref);
 /* Pages were sent; @packed bytes are what those with their content took */
 void wsm_source_memory_sent(WsmSourceMemory *m, unsigned refs, unsigned pages,
                             uint64_t packed);
+
+/*
+ * Has the destination so many references before it that it would hold up a
+ * guest that is stopped now?  Any thread.
+ */
+bool wsm_source_memory_is_behind(WsmSourceMemory *m);
 
 /* For query-wsm.  Any thread. */
 WsmMemoryInfo *wsm_source_memory_info(WsmSourceMemory *m);

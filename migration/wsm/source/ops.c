@@ -205,6 +205,9 @@ static bool coroutine_fn wsm_source_on_memory(WsmSourceChannel *c,
         return true;
     case WSM_MSG_NACK:
         return wsm_source_memory_nack(s->memory, msg, errp);
+    case WSM_MSG_DONE:
+        wsm_source_memory_done(s->memory, msg->offset);
+        return true;
     default:
         content = wsm_source_memory_want(s->memory, msg, errp);
         if (content) {
@@ -262,6 +265,7 @@ static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
         break;
     case WSM_MSG_SALT:
     case WSM_MSG_NACK:
+    case WSM_MSG_DONE:
     case WSM_MSG_WANT:
         if (s->memory &&
             (msg->type != WSM_MSG_WANT || wsm_source_is_frozen(s))) {

@@ -138,6 +138,9 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
         .flags = FROM_SOURCE | ON_URGENT | EPOCH_1 | HAS_PAGES | HAS_DATA,
         .max_length = WSM_MAX_PAGES, .max_bytes = WSM_MAX_PAGES,
     },
+    [WSM_MSG_DONE] = {
+        .name = "DONE", .flags = ON_URGENT | EPOCH_0 | HAS_OFFSET,
+    },
 };
 
 static const WsmMsgRule *find_rule(uint16_t type)

@@ -42,6 +42,7 @@ class Type(enum.IntEnum):
     NACK = 22
     WANT = 23
     PAGE = 24
+    DONE = 25
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,10 @@ static const Sample samples[] = {
         .offset = 0x7000, .bytes = 0x2000 },
       "57534d31 0018 0002 00000001 00002000 0000000000007000 0000000000002000"
     },
+    { 25, "DONE", false, false, 'u', "0", "o", 0, 0, 0,
+      { .type = WSM_MSG_DONE, .offset = 0x20000 },
+      "57534d31 0019 0000 00000000 00000000 0000000000020000 0000000000000000"
+    },
 };
 
 /* A peer and a channel from which such a message may come */

@@ -185,6 +185,24 @@ static void test_in_vain(void)
     tear_down();
 }
 
+static void test_behind(void)
+{
+    set_up();
+    g_assert_false(wsm_source_memory_is_behind(m));
+    wsm_source_memory_sent(m, 1024, 5000, 1);
+    g_assert_false(wsm_source_memory_is_behind(m));
+    wsm_source_memory_sent(m, 1, 0, 0);
+    g_assert_true(wsm_source_memory_is_behind(m));
+    wsm_source_memory_done(m, 1);
+    g_assert_false(wsm_source_memory_is_behind(m));
+    /* What is said again may be older */
+    wsm_source_memory_sent(m, 1, 0, 0);
+    wsm_source_memory_done(m, 2);
+    wsm_source_memory_done(m, 1);
+    g_assert_false(wsm_source_memory_is_behind(m));
+    tear_down();
+}
+
 int main(int argc, char **argv)
 {
     origin_init_tests(&argc, &argv);
@@ -192,5 +210,6 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/source-memory/find", test_find);
     g_test_add_func("/wsm/source-memory/nack", test_nack);
     g_test_add_func("/wsm/source-memory/in-vain", test_in_vain);
+    g_test_add_func("/wsm/source-memory/behind", test_behind);
     return g_test_run();
 }
