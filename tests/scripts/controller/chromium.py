@@ -39,7 +39,7 @@ class Chromium:
         with open(Path(self.folder) / "log", "wb") as log:
             # pylint: disable-next=consider-using-with
             self._process = subprocess.Popen(
-                ["sh", "-c", f'exec "$@" 3<&{hears} 4>&{says}', "sh",
+                ["bash", "-c", f'exec "$@" 3<&{hears} 4>&{says}', "bash",
                  PROGRAM, f"--user-data-dir={self.folder}/profile", *OPTIONS],
                 pass_fds=(hears, says), stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, env={**os.environ, "HOME": self.folder})
