@@ -40,6 +40,7 @@ class BrowserTest(Served):
 
     def look(self, file: str, **how: Any) -> Chromium:
         """Open the page, and wait until it has seen the last round."""
+        self.browser.open("about:blank")    # what the last page said is heard
         self.browser.complaints.clear()
         self.browser.open(self.site(file) + "/", **how)
         if how.get("scripts", True):
