@@ -443,7 +443,7 @@ class Mover:
         if grant:
             # While others are looked after the guard alone goes faster
             if record.performed and self.sentry.cares(move):
-                grip = Grip(min(grant, record.rate), disk=record.slow_disk)
+                grip = Grip(min(grant, record.rate or grant), disk=record.slow_disk)
             else:
                 grip = self.sentry.begins(move, record.vm, grant)
             rate = round(grip.rate)
@@ -460,6 +460,7 @@ class Mover:
             await monitor.call("wsm-set-options", {
                 "bandwidth": disk, "compare-bandwidth": disk})
         wire = record.grant if slow_disk else rate
+        # Unless others are hurt the short phase is as short as it can be
         await monitor.call("migrate-set-parameters", {
             "max-bandwidth": wire, "max-postcopy-bandwidth":
             0 if wire == record.grant else wire})

@@ -180,7 +180,7 @@ class Driver:
     def limited(self, rate: float) -> int:
         """Return @rate, or what was booked; 0: that, or all."""
         booked = 0 if self.move.due else self.move.rate
-        found = min(filter(None, (round(rate), booked)), default=ALL)
+        found = min(filter(None, (math.ceil(rate), booked)), default=ALL)
         self._first = self._first or found
         self._held = self._held or not (
             STEADY * self._first <= found <= self._first / STEADY)

@@ -3,7 +3,7 @@
 
 The leader has an advisory lock on a connection that does nothing else.  The
 server ends that connection, and so the lock, when nothing was heard on it for
-Times.lease: it does not matter whether the leader has ended, hangs, or is on a
+Times.lease: it does not matter whether the leader has ended, is stopped, or is on a
 host that has vanished.  The leader asks each Times.beat, and is sure to lead for
 Times.sure after a question that was answered; that is less, so it has stopped
 giving orders when another one can take the lock.  A server that is started anew
