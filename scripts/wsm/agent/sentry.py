@@ -18,7 +18,8 @@ from wsm.agent.monitor import Monitor
 from wsm.agent.other import Peers, Told
 from wsm.plan import guard, spec
 from wsm.plan.guard import Act, Grip, Hold, Seen
-from wsm.plan.promise import (FULL, ROOM, Breach, Promise, Reading, Watch)
+from wsm.plan.promise import (FULL, ROOM, Account, Breach, Promise, Reading,
+                              Short, Watch)
 
 LOG = logging.getLogger("wsm-agent")
 MBIT = 125000.0                 # bytes/s
@@ -90,6 +91,7 @@ class Sentry:
         self._mbit = mbit               # of the link; 0: not known
         self._best = 0.0                # the most that was seen
         self._watches: dict[str, Watch] = {}
+        self._accounts: dict[str, Account] = {}
         self._last: Optional[samples.Counters] = None
         self._swap: dict[str, int] = {}
         self._latencies = latency.Latencies(house.monitor)
@@ -121,7 +123,10 @@ class Sentry:
             watch.promise = promise     # it may be another one now
             reading = dataclasses.replace(
                 await self._reading(each, old, new), full=full)
-            found += watch.breaches(now, reading)
+            broken = watch.breaches(now, reading)
+            self._accounts.setdefault(each.name, Account()).add(broken,
+                                                                reading)
+            found += broken
             near = near or watch.near(reading)
             if not self.held:
                 watch.remember(now, reading)
@@ -129,6 +134,7 @@ class Sentry:
 
     def _forget(self, name: str) -> None:
         self._watches.pop(name, None)
+        self._accounts.pop(name, None)
         self._swap.pop(name, None)
         self._latencies.forget(name)
 
@@ -165,6 +171,10 @@ class Sentry:
         before = self._swap.get(vm.name, swapped)
         self._swap[vm.name] = swapped
         return max(0, swapped - before) / 1024 / seconds
+
+    def short(self, vm: str) -> Short:
+        """Return what a VM had too little of since this was last asked."""
+        return self._accounts.get(vm, Account()).close()
 
     # Holding
 

@@ -26,6 +26,7 @@ from wsm.agent.config import Config
 from wsm.agent.monitor import QmpFailed, QmpGone
 from wsm.agent.mover import Mover
 from wsm.agent.owner import Fenced, Gate, Owner, Owners
+from wsm.agent.sentry import MBIT
 from wsm.door import BODY_LIMIT, Json, NotAllowed, answer, body_of
 from wsm.plan import spec
 from wsm.plan.fingerprint import Fingerprint
@@ -174,9 +175,12 @@ class Door:
                  moving: str, wires: tuple[str, ...]) -> samples.Running:
         """Return a VM of this host."""
         name, owner, known = which
+        short = self.mover.sentry.short(name)
         base = VmSample(name, known is not None, owner.state, owner.epoch,
                         self.vms.spec_path(name).stat().st_mtime_ns, moving,
-                        owner.peer)
+                        owner.peer, latency=short.io_p95 / 1000,
+                        lack_rx=short.lacks.get("in", 0.0) * MBIT,
+                        lack_tx=short.lacks.get("out", 0.0) * MBIT)
         if known is None:
             return samples.Running(base)
         return samples.Running(base, known.pid, wires,

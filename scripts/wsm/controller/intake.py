@@ -15,7 +15,7 @@ from wsm.cli.home import HostEntry
 from wsm.controller.placing import Rule, by_vm, for_planner, ruled
 from wsm.plan.ends import File
 from wsm.plan.filters import needs_of
-from wsm.plan.fleet import ABSURD, Fleet, Flight, Node
+from wsm.plan.fleet import ABSURD, Fleet, Flight, Guest, Node
 from wsm.plan.inventory import Copy, Host, HostState, VmUse
 from wsm.plan.plain import BadData
 from wsm.plan.measured import Samples, VmSample
@@ -207,6 +207,21 @@ class Intake:
             self.fleet.take_sign(vm, "swap", max(
                 0, sample.swap - swapped[1]) / (now - swapped[0]))
         self.swapped[vm] = now, sample.swap
+        there = self.fleet.nodes[host].host
+        if not (there.moves_in or there.moves_out):
+            self._short(guest, sample)
+
+    def _short(self, guest: Guest, sample: VmSample) -> None:
+        """
+        Take in what of its promises a VM does not get.
+
+        Not while its host moves VMs: that is what the agents' guard is for.
+        """
+        for name, promise in guest.promise.items():
+            self.fleet.take_lack(sample.name, name, min(
+                promise, getattr(sample, f"lack_{name}")))
+        if sample.latency:
+            self.fleet.take_sign(sample.name, "latency", sample.latency)
 
     def _foreign(self, owners: Mapping[str, str],
                  ours: Mapping[str, Flight]) -> dict[str, Flight]:
@@ -259,7 +274,8 @@ def believable(name: str, found: Samples) -> bool:
     figures = [found.seconds, found.age, found.steal, found.swap,
                found.host.cores, found.host.memory, found.host.mbit,
                *(figure for vm in found.vms for figure in (
-                   vm.cpu, vm.wait, vm.rx, vm.tx, vm.disk))]
+                   vm.cpu, vm.wait, vm.rx, vm.tx, vm.disk, vm.lack_rx,
+                   vm.lack_tx, vm.latency))]
     return (found.host.name == name and found.seconds > 0
             and found.host.cores > 0 and min(figures) >= 0
             and found.host.available <= found.host.memory

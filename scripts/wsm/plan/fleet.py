@@ -126,6 +126,10 @@ class Fleet:
     def describe(self, guest: Guest, use: VmUse, spec: Spec,
                  needs: Mapping[str, int]) -> None:
         """A VM is so now."""
+        if spec is not guest.spec:
+            guest.promise = promises(spec)
+            guest.lacks = {each: guest.lacks.get(each, Series(self.interval))
+                           for each in guest.promise}
         guest.use, guest.spec, guest.needs = use, spec, needs
         (self.pinned.add if spec.placement.pin else self.pinned.discard)(
             use.name)

@@ -26,6 +26,9 @@ class VmSample:
     disk: float = 0.0           # its part of the host's disk time
     swap: int = 0               # bytes of it that are swapped out
     resident: int = 0           # bytes
+    lack_rx: float = 0.0        # bytes/s that it was promised, wants, and lacks
+    lack_tx: float = 0.0
+    latency: float = 0.0        # s, of its disks if that was promised, else 0
 
 
 @dataclass(frozen=True)

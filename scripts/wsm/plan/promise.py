@@ -2,9 +2,9 @@
 """Whether a VM gets, in a second, what it was promised."""
 
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Deque, Mapping, Optional
+from typing import Deque, Iterable, Mapping, Optional, Sequence
 
 ENOUGH = 0.95               # of a promise is kept
 FULL = 0.95                 # of a link: who gets less may want more
@@ -18,6 +18,13 @@ LATELY = 30                 # readings that tell what a VM uses,
 OFTEN = 0.9                 # and the part of them that must be under it
 UNHEARD = 10.0              # s in which the other host says nothing
 HALF = 0.5                  # of the way to a breach: no faster
+WAS, OF_LAST = 3, 5         # so many breaches in so many seconds before a move
+
+
+def median(values: Iterable[float]) -> float:
+    """Return the one in the middle; 0.0 if there is none."""
+    found = sorted(values)
+    return found[len(found) // 2] if found else 0.0
 
 
 @dataclass(frozen=True)
@@ -131,9 +138,8 @@ class Watch:
 
     def _usual(self) -> float:
         """Return the latency of before the move, ms; 0.0: not known."""
-        known = sorted(each.io_p95 for each in self.before
-                       if each.io_p95 is not None)
-        return known[len(known) // 2] if known else 0.0
+        return median(each.io_p95 for each in self.before
+                      if each.io_p95 is not None)
 
     def remember(self, now: float, reading: Reading) -> None:
         """Take in a reading of a second in which nothing moves."""
@@ -142,7 +148,46 @@ class Watch:
 
     def was(self, now: float) -> frozenset[str]:
         """Return what was broken before the move: not its fault."""
-        last = list(self.before)[-3:]
-        sets = [{each.what for each in self._broken(now, reading)}
-                for reading in last]
-        return frozenset(set.intersection(*sets)) if sets else frozenset()
+        last = list(self.before)[-OF_LAST:]
+        broken = Counter(each.what for reading in last
+                         for each in self._broken(now, reading))
+        return frozenset(what for what, times in broken.items()
+                         if times >= min(WAS, len(last)))
+
+
+@dataclass(frozen=True)
+class Short:
+    """What a VM had too little of lately."""
+
+    lacks: Mapping[str, float] = field(default_factory=dict)    # way: Mbit/s
+    io_p95: float = 0.0         # ms; 0.0: not known
+
+
+@dataclass
+class Account:
+    """Counts the seconds of a VM until it is asked."""
+
+    seconds: int = 0
+    lacks: dict[str, float] = field(default_factory=dict)   # way: Mbit
+    io_p95: list[float] = field(default_factory=list)       # ms, each second
+
+    def add(self, broken: Sequence[Breach], reading: Reading) -> None:
+        """Take in a second."""
+        self.seconds += 1
+        for each in broken:
+            if each.what.startswith("net."):
+                way = each.what.removeprefix("net.")
+                self.lacks[way] = (self.lacks.get(way, 0.0) + each.limit
+                                   - each.got)
+        if reading.io_p95 is not None and reading.requests >= REQUESTS:
+            self.io_p95.append(reading.io_p95)
+
+    def close(self) -> Short:
+        """Return what the seconds were like; others begin."""
+        found = Short({way: mbit / self.seconds for way, mbit
+                       in self.lacks.items()},
+                      median(self.io_p95))
+        self.seconds = 0
+        self.lacks.clear()
+        self.io_p95.clear()
+        return found

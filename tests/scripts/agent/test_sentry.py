@@ -12,7 +12,7 @@ from wsm.agent.latency import BOUNDS, p95
 from wsm.agent.monitor import QmpGone
 from wsm.agent.sentry import MBIT, Resident, Sentry, room
 from wsm.plan.guard import Act, Grip, Seen
-from wsm.plan.promise import Breach
+from wsm.plan.promise import Account, Breach, Reading, Short
 from wsm.plan.spec import Sla
 
 PROMISED = Sla(net_mbit_min={"out": 100.0})
@@ -91,6 +91,35 @@ def guarded(*vms: Resident, mbit: float = 160.0) -> tuple[House, Sentry]:
 def seen(now: float, phase: str = "disk-precopy") -> Seen:
     """Return a second of a move."""
     return Seen(now, phase, GRANT)
+
+
+class ShortTest(unittest.TestCase):
+    """What the controller is told."""
+
+    def test_lacks(self) -> None:
+        """The mean since the last time, of seconds with a breach."""
+        house, guard = guarded(Resident("db", 1, PROMISED, ("tap0",)))
+        house.second(guard, tap0=120)
+        house.second(guard, tap0=120, eth1=160)
+        guard.short("db")
+        for mbit in (60, 20):
+            house.second(guard, tap0=mbit, eth1=160)
+        for mbit in (20, 120):
+            house.second(guard, tap0=mbit, eth1=10)     # the link has room
+        found = guard.short("db")
+        self.assertAlmostEqual(found.lacks["out"], (40 + 80) / 4)
+        self.assertEqual(found.io_p95, 0.0)
+        self.assertEqual(dict(guard.short("db").lacks), {})
+        self.assertEqual(dict(guard.short("nobody").lacks), {})
+
+    def test_latency(self) -> None:
+        """The median of seconds with enough requests."""
+        account = Account()
+        for io_p95, requests in ((5.0, 99), (200.0, 99), (100.0, 99),
+                                 (900.0, 3), (None, 0)):
+            account.add([], Reading(io_p95=io_p95, requests=requests))
+        self.assertEqual(account.close().io_p95, 100.0)
+        self.assertEqual(account.close(), Short())
 
 
 class StartTest(unittest.TestCase):

@@ -12,6 +12,7 @@ from unittest import mock
 from wsm.agent.owner import Owner, Owners
 from wsm.plan import spec
 from wsm.plan.ends import File
+from wsm.plan.promise import Short
 
 from tests.scripts.agent.test_owner import FolderTest
 
@@ -262,6 +263,22 @@ class UseTest(FolderTest):
                     mock.patch.object(door.info, "host")) as host:
                 vars(server.Door)["_host_now"](door)
             self.assertEqual(host.call_args[0][0], demand)
+
+    def test_short(self) -> None:
+        """What comes for a VM is what its host receives."""
+        door = server.Door(config.Config(
+            "a", folders=config.Folders(*[str(self.folder)] * 3)))
+        path = door.vms.spec_path("vm")
+        path.parent.mkdir()
+        path.touch()
+        for lacks, wanted in (({"in": 8.0}, (1e6, 0.0)),
+                              ({"out": 8.0}, (0.0, 1e6))):
+            with mock.patch.object(door.mover.sentry, "short",
+                                   return_value=Short(lacks, 50.0)):
+                base = vars(server.Door)["_running"](
+                    door, ("vm", Owner(), None), "", ()).base
+            self.assertEqual((base.lack_rx, base.lack_tx), wanted)
+            self.assertEqual(base.latency, 0.05)
 
     def test_demand(self) -> None:
         """The cores that its threads ran on or waited for, lately."""
