@@ -192,10 +192,20 @@ class Round(Leaving):
                  for step in self.moves(guest, spot)]
         if not found:
             return None
-        best = min(found, key=rank)
+        best = min(found, key=lambda step: (self.was_promised(step, spot),
+                                            *rank(step)))
         guest = self.fleet.guests[best.vm]
         return self.step(guest, best.to, spot, self.booked.fullest(
             best.to, peaks_of(guest)))
+
+    def was_promised(self, step: Step, spot: Spot) -> bool:
+        """
+        Whether a VM was promised what its host is short of.
+
+        It stays if another one may go: it is for it that the host must cool.
+        """
+        return (step.vm != spot.victim
+                and spot.resource in self.fleet.guests[step.vm].promise)
 
     def moves(self, guest: Guest, spot: Spot) -> Iterator[Step]:
         """Yield the moves of a VM that may be."""
