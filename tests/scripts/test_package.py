@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of what is decided about Debian packages, without making any."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
 
 from dev import checks, debian
-from dev.common import Failure
+from dev.common import ROOT, Failure
 from dev.package import (changelog, control, debsource, lint, overlay,
                          repository, versions)
 
@@ -362,3 +367,31 @@ class SourceTest(unittest.TestCase):
         """Only what cannot hold a comment goes without a licence line."""
         self.assertTrue(checks.NO_SPDX.fullmatch("packaging/debian/changelog"))
         self.assertFalse(checks.NO_SPDX.fullmatch("packaging/debian/control"))
+
+
+class ToolsTest(unittest.TestCase):
+    """The tools as qemu-wsm-tools has them, and no other package."""
+
+    def test_alone(self) -> None:
+        """They need no module that only the agent or controller brings."""
+        rules = (ROOT / "packaging/debian/rules").read_text(encoding="utf-8")
+        patterns = re.findall(r"-t \$\(TOOLS_ROOT\)/\$\(MODULES\)\S* (\S+)",
+                              rules)
+        programs = re.findall(r"(?m)^TOOLS = (.*)$", rules)[0].split()
+        self.assertIn("scripts/wsm/cli/*.py", patterns)
+        with tempfile.TemporaryDirectory() as folder:
+            for name in (*(path.relative_to(ROOT) for pattern in patterns
+                           for path in ROOT.glob(pattern)),
+                         *(Path("scripts") / each for each in programs)):
+                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, Path(folder) / name)
+            for words, status, said in (
+                    (["wsmctl", "--help"], 0, ""),
+                    (["wsmctl", "sim", "growth"], 1, "qemu-wsm-controller"),
+                    *(([each, "--help"], 0, "") for each in programs)):
+                found = subprocess.run(
+                    [sys.executable, "-B", f"{folder}/scripts/{words[0]}",
+                     *words[1:]], capture_output=True, text=True, check=False,
+                    env={"PATH": os.environ["PATH"]})
+                self.assertEqual(found.returncode, status, found.stderr)
+                self.assertIn(said, found.stderr)

@@ -8,7 +8,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from wsm.cli import growth
 from wsm.cli.home import CliError, Home
 from wsm.cli.terminal import say, say_json, table
 from wsm.plan import policy
@@ -138,6 +137,12 @@ def scale(_home: Home, args: argparse.Namespace) -> int:
 
 def grow(_home: Home, args: argparse.Namespace) -> int:
     """Say how much a controller's store grows."""
+    try:
+        # pylint: disable-next=import-outside-toplevel
+        from wsm.cli import growth
+    except ImportError as error:
+        raise CliError("this needs the controller's modules, of the package "
+                       f"qemu-wsm-controller: {error}") from error
     found = growth.measure(args.hosts, args.vms, args.rounds, args.seed,
                            args.moves)
     if args.json:
