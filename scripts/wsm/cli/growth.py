@@ -6,11 +6,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsm.controller import keeping, kept, shown
+from wsm.controller import keeping
 from wsm.controller.ledger import Ledger
 from wsm.controller.storage import Sqlite
 from wsm.controller.store import Store
-from wsm.plan import planner
+from wsm.plan import kept, planner, shown
 from wsm.plan.policy import Policy
 from wsm.sim import crowd
 from wsm.sim.simworld import World

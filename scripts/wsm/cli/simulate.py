@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from wsm.cli import revisit
 from wsm.cli.home import CliError, Home
 from wsm.cli.terminal import say, say_json, table
 from wsm.plan import policy
@@ -202,3 +203,4 @@ def options(commands: Any) -> None:
     each.add_argument("--moves", action="store_true",
                       help="make them: it cools down")
     each.set_defaults(act=grow)
+    revisit.options(verbs)

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from wsm import door, pki
 from wsm.cli.home import HostEntry
-from wsm.controller import because, deeds, metrics, shown
+from wsm.controller import because, deeds, metrics
 from wsm.controller.browser import Tokens
 from wsm.controller.face import Face
 from wsm.controller.moved import Moved
@@ -22,8 +22,9 @@ from wsm.controller.rounds import (
     LOG, STANDS_BY, Controller, NotNow)
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, StoreGone
-from wsm.controller.then import Then
+from wsm.controller.then import Then, plan_json
 from wsm.door import BODY_LIMIT, Handler, NotAllowed, answer, body_of
+from wsm.plan import shown
 from wsm.plan.inventory import HostState
 from wsm.plan.plain import BadData, from_plain, to_plain
 from wsm.plan.spec import ID
@@ -80,19 +81,23 @@ def count_of(request: web.Request, name: str, default: int,
     return int(text)
 
 
+def time_of(request: web.Request, name: str) -> float:
+    """Return a time of the address; raise BadData."""
+    text = request.query.get(name, "")
+    try:
+        at = float(text)
+    except ValueError:
+        at = 0.0
+    if not 0.0 < at < 1e11:
+        raise BadData(f"{name}: {text[:20]!r} is no time in s after 1970")
+    return at
+
+
 def then_of(made: Controller, request: web.Request) -> Then:
     """Return the round that the address names; raise BadData, NotNow."""
     if "decision" in request.query:
         return Then(made, 0.0, count_of(request, "decision", 0, 1 << 60))
-    text = request.query["at"]
-    try:
-        at = float(text)
-    except ValueError as error:
-        raise BadData(f"at: {text[:20]!r} is no time in s after 1970") \
-            from error
-    if not 0.0 < at < 1e11:
-        raise BadData(f"at: {text[:20]!r} is no time in s after 1970")
-    return Then(made, at)
+    return Then(made, time_of(request, "at"))
 
 
 class Door:
@@ -166,13 +171,16 @@ class Door:
         if "host" in query:
             return answer(because.of_host(made, query["host"]))
         if "plan" in query:
-            found = made.ledger.decision(count_of(request, "plan", 0, 1 << 60))
-            if found is None:
-                raise NotNow("there is no such plan in the record")
-            return answer({"lines": [found.text], "decisions": [
-                because.recorded_json(found)], "input": made.ledger.input(
-                    found.id)})
+            return answer(plan_json(made, count_of(request, "plan", 0,
+                                                   1 << 60)))
         return answer(because.of_nothing(made))
+
+    async def decisions(self, request: web.Request) -> web.Response:
+        """Which plans the record has since a time."""
+        return answer({"decisions": [
+            {"plan": number, "at": at, "until": until, "rounds": rounds,
+             "kept": whole} for number, at, until, rounds, whole in
+            self.leading().ledger.since(time_of(request, "since"))]})
 
     @staticmethod
     def explain_then(found: Then, request: web.Request) -> dict[str, Any]:
@@ -297,6 +305,7 @@ class Door:
         get: dict[str, Handler] = {
             "state": self.see_state, "plan": self.plan,
             "explain": self.explain, "why-not": self.why_not,
+            "decisions": self.decisions,
             "rules": self.rules, "moves": self.moves, "report": self.report,
             "audit": self.audit, "audit/verify": self.verify}
         post: dict[str, Handler] = {

@@ -176,6 +176,14 @@ class Ledger:
             "ORDER BY id DESC LIMIT 1", at)
         return Recorded.of(found[0]) if found else None
 
+    def since(self, at: float) -> list[tuple[int, float, float, int, bool]]:
+        """Return (id, at, until, rounds, whether input was kept), in order."""
+        return [(int(number), float(begin), float(until), int(rounds),
+                 bool(made_of)) for number, begin, until, rounds, made_of in
+                self.store.read(
+                    "SELECT id, at, until, rounds, input IS NOT NULL "
+                    "FROM decisions WHERE until >= ? ORDER BY id", at)]
+
     def input_at(self, at: float) -> Optional[dict[str, Any]]:
         """Return what was known at a time, None if that was not kept."""
         found = self.store.read(

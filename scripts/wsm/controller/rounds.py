@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Container, Mapping, Optional
 
 from wsm.cli import outlook
-from wsm.controller import draining, kept, shown
+from wsm.controller import draining
 from wsm.controller.chronicle import Chronicle
 from wsm.controller.collector import Collector
 from wsm.controller.doubts import Doubts
@@ -25,7 +25,7 @@ from wsm.controller.ledger import Ledger
 from wsm.controller.pacing import Pacer
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, Store, StoreGone
-from wsm.plan import planner
+from wsm.plan import kept, planner, shown
 from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Fleet, Flight, Guest
 from wsm.plan.inventory import Host

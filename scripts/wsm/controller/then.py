@@ -6,24 +6,44 @@ decided changes, and each five minutes; so an answer may be of a round that
 was a little earlier, and says so.
 """
 
+import dataclasses
 import time
 from typing import Any, Optional
 
 from wsm.cli import outlook
 from wsm.cli.home import Home
-from wsm.controller import because, kept
-from wsm.controller.journal import TAUGHT
+from wsm.controller import because
+from wsm.controller.journal import TAUGHT, Journal
 from wsm.controller.ledger import Recorded
 from wsm.controller.rounds import Controller, NotNow
-from wsm.plan import planner
+from wsm.plan import kept, planner
 from wsm.plan.booked import Booked
 from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Guest
+from wsm.plan.learn import Past as Lesson
 
 
 def clock(at: float) -> str:
     """Return a time for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def taught(journal: Journal, at: float) -> tuple[Lesson, ...]:
+    """Return what moves had taught by then."""
+    return tuple(Home.lesson(entry.move) for entry in journal.entries(
+        "id IN (SELECT id FROM moves WHERE result = 'moved' AND ended <= ? "
+        "ORDER BY begun DESC LIMIT ?)", at, TAUGHT))
+
+
+def plan_json(made: Controller, number: int) -> dict[str, Any]:
+    """Return a plan with all that it was made of; raise NotNow."""
+    found = made.ledger.decision(number)
+    if found is None:
+        raise NotNow("there is no such plan in the record")
+    return {"lines": [found.text], "decisions": [because.recorded_json(found)],
+            "input": made.ledger.input(number),
+            "lessons": [dataclasses.asdict(each) for each in
+                        taught(made.journal, found.at)]}
 
 
 class Then:
@@ -46,10 +66,7 @@ class Then:
             raise NotNow(f"what the round of {clock(self.at)} was made of "
                          "was not kept")
         self.round = kept.restore(data)
-        self._lessons = tuple(
-            Home.lesson(entry.move) for entry in made.journal.entries(
-                "id IN (SELECT id FROM moves WHERE result = 'moved' AND "
-                "ended <= ? ORDER BY begun DESC LIMIT ?)", self.at, TAUGHT))
+        self._lessons = taught(made.journal, self.at)
         self._moves = made.journal
 
     def lines(self) -> list[str]:

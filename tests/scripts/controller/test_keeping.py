@@ -12,12 +12,12 @@ from typing import Any, Optional
 from unittest import mock
 
 from wsm.cli import growth
-from wsm.controller import keeping, kept, schema
+from wsm.controller import keeping, schema
 from wsm.controller.keeping import Keeper
 from wsm.controller.ledger import Ledger
 from wsm.controller.storage import Sqlite
 from wsm.controller.store import Store
-from wsm.plan import planner
+from wsm.plan import kept, planner
 from wsm.plan.decision import Decision
 from wsm.plan.policy import Policy
 from wsm.sim import crowd

@@ -11,12 +11,12 @@ import unittest
 from typing import Any, Optional
 from unittest import mock
 
+from wsm.plan import kept
 from wsm.plan.plain import BadData
 from wsm.plan.planner import Decision
 from wsm.plan.policy import Policy
 
 try:
-    from wsm.controller import kept
     from wsm.controller.rounds import Controller, NotNow
     from wsm.controller.setup import Mode
     from wsm.controller.store import StoreGone

@@ -10,17 +10,13 @@ from unittest import mock
 
 from wsm.cli.home import CliError
 from wsm.cli.moment import moment
-from wsm.plan import planner
+from wsm.plan import kept, planner, shown
 from wsm.plan.plain import BadData
 from wsm.plan.policy import Policy
 from wsm.sim import scenario
 
 from tests.scripts.controller.doorstep import PRESENT, Served
 from tests.scripts.plan.test_shortcuts import some_moods
-
-if PRESENT:
-    # pylint: disable-next=ungrouped-imports
-    from wsm.controller import kept, shown
 
 SCENES = sorted((Path(__file__).parents[1] / "plan/scenes").glob("*.toml"))
 LONG = ("quiet", "day", "turns")    # 24 hours of silence
