@@ -25,8 +25,15 @@ LOW_MEMORY = 640 * 1024
 
 
 def source_with_cache(scene: Scene, kept: int = KEPT) -> Vm:
-    """A source whose guest has blocks of its disk in memory."""
+    """
+    A source whose guest has blocks of its disk in memory.
+
+    On a link that takes all of it at once QEMU would stop the guest before it
+    has gone through its memory, and from then on nothing is referred to.
+    """
     source = scene.source()
+    source.qmp.cmd('migrate-set-parameters', **{'max-bandwidth': 32 * MIB,
+                                                'downtime-limit': 50})
     fill_half(scene)
     scene.guest.keep(0, 0, kept)
     return source
