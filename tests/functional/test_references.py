@@ -32,8 +32,8 @@ def source_with_cache(scene: Scene, kept: int = KEPT) -> Vm:
     has gone through its memory, and from then on nothing is referred to.
     """
     source = scene.source()
-    source.qmp.cmd('migrate-set-parameters', **{'max-bandwidth': 32 * MIB,
-                                                'downtime-limit': 50})
+    source.qmp.cmd('migrate-set-parameters', {'max-bandwidth': 32 * MIB,
+                                              'downtime-limit': 50})
     fill_half(scene)
     scene.guest.keep(0, 0, kept)
     return source
