@@ -39,8 +39,8 @@ class Moody(Steady):
     def guest_signs(self, vm: str, _now: float) -> Mapping[str, float]:
         """Return what else is seen of a VM."""
         unit = {"wait": 1.0, "swap": 1e6}
-        return {sign: self.mood[vm] * unit[sign] if self.lacks[vm] == sign
-                else 0.0 for sign in unit}
+        return {sign: self.mood[vm] * each if self.lacks[vm] == sign
+                else 0.0 for sign, each in unit.items()}
 
 
 def some_moods(seed: int) -> World:
