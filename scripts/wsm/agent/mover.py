@@ -443,7 +443,8 @@ class Mover:
         if grant:
             # While others are looked after the guard alone goes faster
             if record.performed and self.sentry.cares(move):
-                grip = Grip(min(grant, record.rate or grant), disk=record.slow_disk)
+                grip = Grip(min(grant, record.rate or grant),
+                            disk=record.slow_disk)
             else:
                 grip = self.sentry.begins(move, record.vm, grant)
             rate = round(grip.rate)

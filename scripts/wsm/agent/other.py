@@ -109,20 +109,22 @@ class Peers:
                 LOG.warning("move %s: %s", move, error)
             peer.complained = True
 
+    def _told(self, move: str) -> Told:
+        """Return what was heard last; of nobody nothing is known."""
+        peer = self._peers.get(move)
+        return peer.told if peer else Told()
+
     def watches(self, move: str) -> bool:
         """Return whether somebody there was promised something."""
-        peer = self._peers.get(move)
-        return peer is not None and peer.told.watches
+        return self._told(move).watches
 
     def heeds_disks(self, move: str) -> bool:
         """Return whether disks there were promised to be fast."""
-        peer = self._peers.get(move)
-        return peer is not None and peer.told.disks
+        return self._told(move).disks
 
     def near(self, move: str) -> bool:
         """Return whether a disk there is nearly too slow."""
-        peer = self._peers.get(move)
-        return peer is not None and peer.told.near
+        return self._told(move).near
 
     def breaches(self, move: str) -> list[Breach]:
         """Return what is broken there, or that it is not known any more."""
@@ -136,8 +138,6 @@ class Peers:
 
     def leaves(self, move: str, at_begin: bool = False) -> float:
         """Return the bytes/s that VMs there leave to the move."""
-        peer = self._peers.get(move)
-        if peer is None:
-            return math.inf
-        found = peer.told.begin if at_begin else peer.told.room
+        told = self._told(move)
+        found = told.begin if at_begin else told.room
         return math.inf if found is None else max(found, 1.0)

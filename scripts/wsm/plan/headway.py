@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Optional
 
 END_SHARE = 0.4                 # of what passes with nothing sent: at the end
-LATE = ("freeze", "postcopy", "completed")
+LATE = ("freeze", "postcopy", "completed")      # from the handover on
 NUMBERS = frozenset((
     "speed", "remaining", "expected-seconds", "downtime-ms", "sent", "dirty",
     "compared", "transferred", "dirty-sync-count", "dirty-pages-rate",

@@ -12,16 +12,15 @@ from typing import Any, Mapping
 
 from wsm.plan.estimate import (DISK_OVERHEAD, START, Link, Load, needed_rate,
                                passes, rate_for, rounds, unique)
-from wsm.plan.headway import END_SHARE, is_known
+from wsm.plan.headway import END_SHARE, LATE, is_known
 
 EARLY = 0.05                    # of all the time: for what goes wrong,
 EARLIER = 0.10                  # of a short time,
 MOMENT = 5.0                    # s, as to end takes a moment in any case
 LEAST = 262144.0                # bytes/s
 UNSEEN = 0.05                   # of what QEMU takes for memory, at least
-THERE = ("freeze", "postcopy", "completed")
 SURELY = 1.3                    # times the rate at which memory just ends
-BEGUN = ("disk-precopy", "ram-precopy", "freeze", "postcopy", "completed")
+BEGUN = ("disk-precopy", "ram-precopy", *LATE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def takes(figures: Mapping[str, Any], load: Load, link: Link,
     load, phase = as_seen(figures, load), figures.get("phase")
     disks, memory = rest_of(figures, load)
     end = END_SHARE * start
-    if phase in THERE:
+    if phase in LATE:
         return end + factor * (disks + memory) / link.rate
     seconds = 0.0
     rate = link.rate
@@ -116,7 +115,7 @@ def gentle(figures: Mapping[str, Any], load: Load, link: Link, due: Due,
 
     full = link.unlimited
     # A guest that runs there waits for what is here: that ends soon
-    rate = (full if figures.get("phase") in THERE
+    rate = (full if figures.get("phase") in LATE
             else rate_for(seconds, full, due.aim(now), LEAST))
     found = seconds(rate)
     return Pace(rate, found, max(0.0, found - (due.at - now)))

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from wsm.plan.booked import Booked
 from wsm.plan.detect import host_spots
 from wsm.plan.fleet import RESOURCES, Fleet, Flight, Node
+from wsm.plan.headway import LATE
 from wsm.plan.inventory import HostState, human
 from wsm.plan.policy import Hot, Policy
 
-HANDED_OVER = ("freeze", "postcopy", "completed")
 HALF = 0.5                      # of a move: then it is ended for any reason
 SAMPLES = 3                     # that must say that a reason has gone
 TIMES = 3.0                     # as long, or as many bytes, as was said
@@ -83,7 +83,7 @@ def unfit(fleet: Fleet, flight: Flight, hot: Hot) -> str:
 
 def regret(run: Running, fleet: Fleet, policy: Policy) -> str:
     """Return why a move is to be cancelled, "" if it goes on."""
-    if run.phase in HANDED_OVER:
+    if run.phase in LATE:
         return ""
     said = run.seconds
     if run.rate and run.flight.bytes:
