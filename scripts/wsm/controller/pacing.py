@@ -14,7 +14,8 @@ from wsm.cli.drive import RENEW
 from wsm.cli.duly import Duly
 from wsm.controller.executor import Executor
 from wsm.plan.fleet import Fleet, Flight
-from wsm.plan.grants import Claim, claim_of, crossed, fits, share, wires_of
+from wsm.plan.grants import (Claim, Wire, claim_of, crossed, fits, share,
+                             wires_of)
 from wsm.plan.pace import Due
 from wsm.plan.policy import Links
 
@@ -29,7 +30,8 @@ class Pacer:
         self.links = links
         self.fleet = fleet
         self.executor = executor
-        self._rooms: dict[str, float] = {}      # of links, the last time
+        self._wires: dict[str, Wire] = {}       # as they were the last time
+        self._rooms: dict[str, float] = {}      # in them
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -40,14 +42,19 @@ class Pacer:
                 LOG.error("links are not shared out", exc_info=error)
             await asyncio.sleep(RENEW)
 
-    def once(self, new: Optional[Flight] = None) -> None:
-        """Share out, also for one that is about to begin."""
+    def once(self) -> None:
+        """See what links carry, and share them out."""
+        self._wires = wires_of(self.fleet, self.links)
+        self._rooms = {name: wire.room(self.links)
+                       for name, wire in self._wires.items()}
+        self.share()
+
+    def share(self, new: Optional[Flight] = None) -> None:
+        """Share out what was seen, also for one that is about to begin."""
         notes: dict[str, str] = {}
         claims = self.claims(notes)
         if new and new.vm not in self.executor.flights:
             claims.append(self.claim(new))
-        self._rooms = {name: wire.room(self.links) for name, wire
-                       in wires_of(self.fleet, self.links).items()}
         self.executor.grants = share(self._rooms, claims)
         self.executor.notes = notes
 
@@ -58,8 +65,8 @@ class Pacer:
 
     def has_turn(self, flight: Flight) -> bool:
         """Return whether one more may begin now."""
-        return fits(wires_of(self.fleet, self.links), self.claims({}),
-                    self.claim(flight), self.links)
+        return fits(self._wires, self.claims({}), self.claim(flight),
+                    self.links)
 
     def claims(self, notes: dict[str, str]) -> list[Claim]:
         """

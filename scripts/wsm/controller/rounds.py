@@ -230,7 +230,7 @@ class Controller:
         if not wanted and not self.pacer.has_turn(step.flight()):
             LOG.info("%s waits for its turn: its links carry enough", step.vm)
             return False
-        self.pacer.once(step.flight())
+        self.pacer.share(step.flight())
         if not self.executor.begin(step):
             return False
         self.past.note_begin(now, step.flight())
