@@ -179,7 +179,8 @@ class Controller:
             gc.enable()
         self.stats.seconds = time.monotonic() - begun
         self.stats.rounds += 1
-        self._watch(decision, now)
+        recent = self.journal.ended_since(now - KEPT)
+        self._watch(decision, now, recent)
         mode = self.mode()
         if mode is Mode.AUTO:
             self.doubts.regret(now)
@@ -193,7 +194,8 @@ class Controller:
         self.problem, self.last = "", decision
         if mode is Mode.AUTO and not self.paused() and not self.waits():
             for step in decision.steps:
-                self._begin_step(step, now)
+                if stays(recent, step.vm) <= now and self._has_turn(step):
+                    self._begin_step(step, now)
         return decision
 
     def _kept(self, hosts: Optional[Container[str]],
@@ -221,15 +223,15 @@ class Controller:
 
     # Moves
 
-    def _begin_step(self, step: Step, now: float,
-                    wanted: bool = False) -> bool:
-        """Begin a move, unless the VM's last ones have failed just now."""
-        recent = self.journal.ended_since(now - KEPT)
-        if not wanted and stays(recent, step.vm) > now:
-            return False
-        if not wanted and not self.pacer.has_turn(step.flight()):
+    def _has_turn(self, step: Step) -> bool:
+        """Return whether a move may begin, as far as links go."""
+        found = self.pacer.has_turn(step.flight())
+        if not found:
             LOG.info("%s waits for its turn: its links carry enough", step.vm)
-            return False
+        return found
+
+    def _begin_step(self, step: Step, now: float) -> bool:
+        """Begin a move; False if the VM is in one."""
         self.pacer.share(step.flight())
         if not self.executor.begin(step):
             return False
@@ -253,11 +255,12 @@ class Controller:
             self.fleet.move(flight.vm, flight.to)
         self.past.note_end(flight.vm, trip_of(flight, ended.at))
 
-    def _watch(self, decision: Decision, now: float) -> None:
-        """See whether moves have helped."""
+    def _watch(self, decision: Decision, now: float,
+               recent: list[Entry]) -> None:
+        """See whether moves that have ended lately have helped."""
         heat, cools = decision.heat(), self.policy.breaker.cools
         self.past.note_heat(now, cools, heat)
-        for entry in self.journal.ended_since(now - KEPT):
+        for entry in recent:
             if (entry.cooled is None and entry.move.result == "moved"
                     and now - entry.move.ended >= cools):
                 self.journal.note_cooled(
@@ -314,8 +317,7 @@ class Controller:
         with self.store.write() as database:
             self.store.note(database, who, "apply", {
                 "plan": number, "vms": [step.vm for step in steps]})
-        return [step for step in steps
-                if self._begin_step(step, now, True)]
+        return [step for step in steps if self._begin_step(step, now)]
 
     def cancel(self, who: str, name: str) -> Entry:
         """Cancel a move, by its VM or its id."""
