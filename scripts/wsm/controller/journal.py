@@ -150,11 +150,11 @@ class Journal(Home):
         """Return the moves that have not ended."""
         return [entry.move for entry in self.open_entries()]
 
-    def past(self) -> list[Past]:
-        """Return what can be learned from: the last ones."""
+    def past(self, by: float = math.inf) -> list[Past]:
+        """Return what can be learned from: the last that had ended @by then."""
         rows = self.entries(
-            "id IN (SELECT id FROM moves WHERE result = 'moved' "
-            "ORDER BY begun DESC LIMIT ?)", TAUGHT)
+            "id IN (SELECT id FROM moves WHERE result = 'moved' AND ended <= ? "
+            "ORDER BY begun DESC LIMIT ?)", by, TAUGHT)
         return [Home.lesson(entry.move) for entry in rows]
 
     def note_cooled(self, move: str, cooled: bool) -> None:

@@ -11,28 +11,18 @@ import time
 from typing import Any, Optional
 
 from wsm.cli import outlook
-from wsm.cli.home import Home
 from wsm.controller import because
-from wsm.controller.journal import TAUGHT, Journal
 from wsm.controller.ledger import Recorded
 from wsm.controller.rounds import Controller, NotNow
 from wsm.plan import kept, planner
 from wsm.plan.booked import Booked
 from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Guest
-from wsm.plan.learn import Past as Lesson
 
 
 def clock(at: float) -> str:
     """Return a time for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def taught(journal: Journal, at: float) -> tuple[Lesson, ...]:
-    """Return what moves had taught by then."""
-    return tuple(Home.lesson(entry.move) for entry in journal.entries(
-        "id IN (SELECT id FROM moves WHERE result = 'moved' AND ended <= ? "
-        "ORDER BY begun DESC LIMIT ?)", at, TAUGHT))
 
 
 def plan_json(made: Controller, number: int) -> dict[str, Any]:
@@ -43,7 +33,7 @@ def plan_json(made: Controller, number: int) -> dict[str, Any]:
     return {"lines": [found.text], "decisions": [because.recorded_json(found)],
             "input": made.ledger.input(number),
             "lessons": [dataclasses.asdict(each) for each in
-                        taught(made.journal, found.at)]}
+                        made.journal.past(found.at)]}
 
 
 class Then:
@@ -66,7 +56,7 @@ class Then:
             raise NotNow(f"what the round of {clock(self.at)} was made of "
                          "was not kept")
         self.round = kept.restore(data)
-        self._lessons = taught(made.journal, self.at)
+        self._lessons = tuple(made.journal.past(self.at))
         self._moves = made.journal
 
     def lines(self) -> list[str]:
