@@ -14,10 +14,10 @@ from typing import Any, Callable, Iterator, Mapping, Optional
 
 from wsm.controller import audit, schema
 from wsm.controller.postgres import Postgres
+from wsm.controller.setup import SQLITE
 from wsm.controller.storage import (
     Connection, Database, Row, Sqlite, StoreGone)
 
-SQLITE = "sqlite:"
 __all__ = ["Deposed", "Store", "StoreGone", "database_of"]
 SET = ("INSERT INTO {} VALUES (?, ?) ON CONFLICT (name) "
        "DO UPDATE SET value = excluded.value")
