@@ -2,12 +2,12 @@
 """What the live map of the page needs, in few bytes: columns, not rows."""
 
 import json
-import math
 from typing import Any, Iterator, Mapping
 
 from wsm.controller import draining
 from wsm.controller.journal import Entry
 from wsm.controller.ledger import Recorded
+from wsm.controller.metrics import promises
 from wsm.controller.rounds import Controller
 from wsm.plan import headway
 from wsm.plan.detect import Kind
@@ -37,14 +37,10 @@ def promise(guest: Guest, broken: set[str]) -> str:
     """
     if guest.use.name in broken:
         return "broken"
-    seen = [(name, series.now) for name, series in guest.signs.items()
-            if series.samples]
-    given = guest.spec.sla.signs if seen else {}
-    if any(now > given.get(name, math.inf) for name, now in seen) or any(
-            lack.now > 0 for lack in guest.lacks.values()):
-        return "short"
-    return "kept" if guest.lacks or any(name in given
-                                        for name, _ in seen) else "unknown"
+    seen = [kept for _, kept in promises(guest)]
+    if not seen:
+        return "unknown"
+    return "kept" if all(seen) else "short"
 
 
 def hosts(made: Controller) -> dict[str, list[Any]]:
