@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Why something is done, and why not, in sentences with numbers."""
 
+from itertools import islice
 from typing import Any, Iterator, Sequence
 
 from wsm.cli import outlook
@@ -61,15 +62,12 @@ def stays(made: Controller, guest: Guest) -> Iterator[str]:
 
 def named(made: Controller, word: str) -> list[Recorded]:
     """Return the last decisions that have to do with a VM or host."""
-    found = []
-    for each in made.ledger.decisions(LOOKED):
-        steps = each.output["steps"]
+    return list(islice((
+        each for each in made.ledger.newest(LOOKED)
         if any(word in (step["vm"], step["from"], step["to"])
-               for step in steps) or any(
-                   word in (spot["host"], spot["victim"])
-                   for spot in each.output["spots"]):
-            found.append(each)
-    return found[:SHOWN]
+               for step in each.output["steps"])
+        or any(word in (spot["host"], spot["victim"])
+               for spot in each.output["spots"])), SHOWN))
 
 
 def recorded_json(found: Recorded) -> dict[str, Any]:

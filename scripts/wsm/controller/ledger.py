@@ -4,7 +4,7 @@
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 from wsm.cli.home import HostEntry
 from wsm.controller import audit
@@ -157,11 +157,15 @@ class Ledger:
             "FROM decisions WHERE until >= ?", since)
         return int(both or 0), int(hot or 0)
 
-    def decisions(self, count: int, since: float = 0.0) -> list[Recorded]:
+    def newest(self, count: int) -> Iterator[Recorded]:
+        """Return the last ones, the newest first; each is unpacked when asked for."""
+        return map(Recorded.of, self.store.read(
+            f"SELECT {COLUMNS} FROM decisions ORDER BY id DESC LIMIT ?",
+            count))
+
+    def decisions(self, count: int) -> list[Recorded]:
         """Return the last ones, the newest first."""
-        return [Recorded.of(row) for row in self.store.read(
-            f"SELECT {COLUMNS} FROM decisions WHERE until >= ? "
-            "ORDER BY id DESC LIMIT ?", since, count)]
+        return list(self.newest(count))
 
     def decision(self, number: int) -> Optional[Recorded]:
         """Return one of them."""

@@ -2,7 +2,8 @@
 """What the live map of the page needs, in few bytes: columns, not rows."""
 
 import json
-from typing import Any, Iterator, Mapping
+from itertools import islice
+from typing import Any, Iterable, Iterator, Mapping
 
 from wsm.controller import draining
 from wsm.controller.journal import Entry
@@ -102,7 +103,7 @@ def moves(made: Controller) -> list[dict[str, Any]]:
                  made.clock()) for entry in made.journal.open_entries()]
 
 
-def told(found: list[Recorded]) -> Iterator[Recorded]:
+def told(found: Iterable[Recorded]) -> Iterator[Recorded]:
     """Yield decisions, the newest first; what says the same once only."""
     last = ""
     for each in found:
@@ -114,7 +115,7 @@ def told(found: list[Recorded]) -> Iterator[Recorded]:
 
 def decisions(made: Controller) -> list[Recorded]:
     """Return the last decisions that differ."""
-    return list(told(made.ledger.decisions(5 * LAST)))[:LAST]
+    return list(islice(told(made.ledger.newest(5 * LAST)), LAST))
 
 
 def columns(made: Controller) -> str:
