@@ -92,6 +92,16 @@ class World(unittest.TestCase):
         patch.start()
         self.addCleanup(patch.stop)
 
+    def stuck(self) -> "Controller":
+        """Return a controller whose move of db1 waits, and is not taken back."""
+        self.patient()
+        made = self.make()
+        self.heat()
+        self.hosts.hold.clear()
+        self.round(made, 9)
+        self.wait(lambda: "source perform db1" in self.hosts.orders)
+        return made
+
     @staticmethod
     def below(made: "Controller") -> Any:
         """What is below a store, for what others do to it."""
@@ -354,12 +364,7 @@ class FaultTest(World):
 
     def test_store_gone(self) -> None:
         """Locked for a while: it decides nothing, moves go on and end."""
-        self.patient()
-        made = self.make()
-        self.heat()
-        self.hosts.hold.clear()
-        self.round(made, 9)
-        self.wait(lambda: "source perform db1" in self.hosts.orders)
+        made = self.stuck()
         other = controller(self.hosts, self.path, self.clock, "c2").store
         blocker: Any = other.database
         self.below(made).execute("PRAGMA busy_timeout = 50")
@@ -377,12 +382,7 @@ class FaultTest(World):
 
     def test_disk_full(self) -> None:
         """For five minutes: nothing is lost, and it goes on by itself."""
-        self.patient()
-        made = self.make()
-        self.heat()
-        self.hosts.hold.clear()
-        self.round(made, 9)
-        self.wait(lambda: "source perform db1" in self.hosts.orders)
+        made = self.stuck()
         database = self.below(made)
         pages = database.read("PRAGMA page_count", ())[0][0]
         database.execute(f"PRAGMA max_page_count = {pages}")
