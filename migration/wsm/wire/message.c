@@ -350,17 +350,23 @@ static bool check_kind(const WsmLimits *limits, const WsmMsg *msg,
     return wsm_check_unused("bytes", msg->bytes, errp);
 }
 
+static bool check_bytes(const WsmMsgRule *rule, const WsmMsg *msg,
+                        Error **errp)
+{
+    if (msg->bytes == 0 || msg->bytes > rule->max_bytes) {
+        error_setg(errp, "bytes %" PRIu64 " is not between 1 and %" PRIu64,
+                   msg->bytes, rule->max_bytes);
+        return false;
+    }
+    return true;
+}
+
 static bool check_range(const WsmMsgRule *rule, const WsmLimits *limits,
                         const WsmMsg *msg, Error **errp)
 {
     uint64_t size;
 
-    if (!check_disk(limits, msg, errp)) {
-        return false;
-    }
-    if (msg->bytes == 0 || msg->bytes > rule->max_bytes) {
-        error_setg(errp, "bytes %" PRIu64 " is not between 1 and %" PRIu64,
-                   msg->bytes, rule->max_bytes);
+    if (!check_disk(limits, msg, errp) || !check_bytes(rule, msg, errp)) {
         return false;
     }
     size = limits->disk_size[msg->disk];
@@ -382,9 +388,7 @@ static bool check_pages(const WsmMsgRule *rule, const WsmMsg *msg,
                    WSM_MAX_RAM_BLOCKS);
         return false;
     }
-    if (msg->bytes == 0 || msg->bytes > rule->max_bytes) {
-        error_setg(errp, "bytes %" PRIu64 " is not between 1 and %" PRIu64,
-                   msg->bytes, rule->max_bytes);
+    if (!check_bytes(rule, msg, errp)) {
         return false;
     }
     if ((msg->offset | msg->bytes) % WSM_PAGE_SIZE ||
@@ -397,26 +401,29 @@ static bool check_pages(const WsmMsgRule *rule, const WsmMsg *msg,
     return true;
 }
 
+/* The fields that say what the message is about */
+static bool check_subject(const WsmMsgRule *rule, const WsmLimits *limits,
+                          const WsmMsg *msg, Error **errp)
+{
+    if (rule->flags & HAS_RANGE) {
+        return check_range(rule, limits, msg, errp);
+    }
+    if (rule->flags & HAS_PAGES) {
+        return check_pages(rule, msg, errp);
+    }
+    if (rule->flags & HAS_KIND) {
+        return check_kind(limits, msg, errp);
+    }
+    return check_numbers(rule, msg, errp);
+}
+
 static bool check_msg(const WsmMsgRule *rule, const WsmLimits *limits,
                       const WsmMsg *msg, Error **errp)
 {
-    if (!check_place(rule, limits, errp) || !check_epoch(rule, msg, errp)) {
-        return false;
-    }
-    if (rule->flags & HAS_RANGE) {
-        return check_range(rule, limits, msg, errp) &&
-               check_length(rule, msg, errp) &&
-               check_payload(rule, limits, msg, errp);
-    }
-    if (rule->flags & HAS_PAGES) {
-        return check_pages(rule, msg, errp) &&
-               check_length(rule, msg, errp) &&
-               check_payload(rule, limits, msg, errp);
-    }
-    if (rule->flags & HAS_KIND) {
-        return check_kind(limits, msg, errp) && check_length(rule, msg, errp);
-    }
-    return check_numbers(rule, msg, errp) && check_length(rule, msg, errp);
+    return check_place(rule, limits, errp) && check_epoch(rule, msg, errp) &&
+           check_subject(rule, limits, msg, errp) &&
+           check_length(rule, msg, errp) &&
+           check_payload(rule, limits, msg, errp);
 }
 
 static bool decode_header(const uint8_t *buf, const WsmLimits *limits,
