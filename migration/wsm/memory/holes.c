@@ -17,7 +17,6 @@ typedef struct WsmHolesBlock {
 struct WsmHoles {
     QemuMutex lock;             /* protects what is not atomic */
     WsmHolesBlock block[WSM_MAX_RAM_BLOCKS];
-    uint64_t ever;
     size_t count;               /* atomic; changed with @lock */
 };
 
@@ -63,7 +62,6 @@ void wsm_holes_add(WsmHoles *holes, unsigned block, uint64_t page)
     wsm_holes_grow(b, page);
     if (!test_and_set_bit(page, b->bits)) {
         qatomic_set(&holes->count, holes->count + 1);
-        holes->ever++;
     }
 }
 
@@ -96,12 +94,6 @@ uint64_t wsm_holes_count(WsmHoles *holes)
 {
     QEMU_LOCK_GUARD(&holes->lock);
     return holes->count;
-}
-
-uint64_t wsm_holes_ever(WsmHoles *holes)
-{
-    QEMU_LOCK_GUARD(&holes->lock);
-    return holes->ever;
 }
 
 static void wsm_holes_each_of(const WsmHolesBlock *b, unsigned block,

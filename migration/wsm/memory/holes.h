@@ -27,9 +27,8 @@ void wsm_holes_add(WsmHoles *holes, unsigned block, uint64_t page);
 bool wsm_holes_fill(WsmHoles *holes, unsigned block, uint64_t page);
 bool wsm_holes_has(WsmHoles *holes, unsigned block, uint64_t page);
 
-/* How many are there; and how many were there ever, each as often as it was */
+/* How many are there */
 uint64_t wsm_holes_count(WsmHoles *holes);
-uint64_t wsm_holes_ever(WsmHoles *holes);
 
 /* @pages holes of @block from @first on, but none at either end */
 typedef void WsmHolesFn(void *opaque, unsigned block, uint64_t first,
