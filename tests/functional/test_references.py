@@ -57,6 +57,14 @@ def wait_memory(vm: Vm, name: str) -> None:
     wait_until(lambda: memory(vm)[name] > 0, f'{vm.name}: memory {name}')
 
 
+def begin_and_shut(source: Vm, uri: str, gate: ReadGate, how: str,
+                   **options: Any) -> None:
+    """Begin; no block that memory refers to will be read as it should."""
+    begin(source, uri, **REFERENCES, **SLOW_DISK, **options)
+    wait_phase(source, 'disk-precopy')
+    gate.shut(how)
+
+
 # The guest overwrites some of the blocks meanwhile
 def expect_referenced(source: Vm, destination: Vm,
                       least: int = KEPT // 2) -> None:
@@ -132,9 +140,7 @@ def missed(how: str, name: str, summary: str) -> None:
         gate = ReadGate(scene.folder)
         destination = listening(scene, source,
                                 config=gate.machine(paused(scene)))
-        begin(source, scene.uri(destination), **REFERENCES, **SLOW_DISK)
-        wait_phase(source, 'disk-precopy')
-        gate.shut(how)
+        begin_and_shut(source, scene.uri(destination), gate, how)
         wait_memory(source, 'missed')
         gate.open(how)
         finish(source, destination)
@@ -161,9 +167,7 @@ def memory_missing_at_freeze(scene: Scene) -> None:
     destination = listening(scene, source, config=gate.machine(paused(scene)))
     relay = scene.make_relay(destination)
     relay.hold_at(Type.NACK)
-    begin(source, relay.uri, **REFERENCES, **SLOW_DISK)
-    wait_phase(source, 'disk-precopy')
-    gate.shut(gate.LATE)
+    begin_and_shut(source, relay.uri, gate, gate.LATE)
     urgent = relay.wait_held()
     wait_phase(source, 'freeze')
     gate.open(gate.LATE)
@@ -185,9 +189,7 @@ def memory_nack_lost(scene: Scene) -> None:
     destination = listening(scene, source, config=gate.machine(paused(scene)))
     relay = scene.make_relay(destination)
     relay.hold_at(Type.NACK)
-    begin(source, relay.uri, **REFERENCES, **SLOW_DISK)
-    wait_phase(source, 'disk-precopy')
-    gate.shut(gate.WRONG)
+    begin_and_shut(source, relay.uri, gate, gate.WRONG)
     urgent = relay.wait_held()
     relay.hold_at()
     gate.open(gate.WRONG)
@@ -205,10 +207,8 @@ def memory_missing_for_good(scene: Scene) -> None:
     destination = listening(scene, source, config=gate.machine(scene.config))
     relay = scene.make_relay(destination)
     relay.hold_at(Type.NACK)
-    begin(source, relay.uri, **REFERENCES, **SLOW_DISK,
-          switchover_timeout=2000)
-    wait_phase(source, 'disk-precopy')
-    gate.shut(gate.LATE)
+    begin_and_shut(source, relay.uri, gate, gate.LATE,
+                   switchover_timeout=2000)
     relay.wait_held()
     source.wait_migration('failed')
     expect_unharmed(scene, source)
@@ -225,9 +225,7 @@ def memory_references_cancelled(scene: Scene) -> None:
     source = source_with_cache(scene)
     gate = ReadGate(scene.folder)
     destination = listening(scene, source, config=gate.machine(scene.config))
-    begin(source, scene.uri(destination), **REFERENCES, **SLOW_DISK)
-    wait_phase(source, 'disk-precopy')
-    gate.shut(gate.LATE)
+    begin_and_shut(source, scene.uri(destination), gate, gate.LATE)
     wait_memory(source, 'referenced')
     source.qmp.cmd('migrate_cancel')
     source.wait_migration('cancelled')
