@@ -10,13 +10,12 @@ import dataclasses
 import time
 from typing import Any, Optional
 
-from wsm.cli import outlook
+from wsm.cli.again import Prices
 from wsm.controller import because
 from wsm.controller.ledger import Recorded
 from wsm.controller.rounds import Controller, NotNow
 from wsm.plan import kept, planner
 from wsm.plan.booked import Booked
-from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Guest
 
 
@@ -56,7 +55,8 @@ class Then:
             raise NotNow(f"what the round of {clock(self.at)} was made of "
                          "was not kept")
         self.round = kept.restore(data)
-        self._lessons = tuple(made.journal.past(self.at))
+        self._prices = Prices(self.round.fleet, self.round.policy.links,
+                              tuple(made.journal.past(self.at)))
         self._moves = made.journal
 
     def lines(self) -> list[str]:
@@ -65,13 +65,6 @@ class Then:
         return [f"at {clock(self.at)}" + (
             f", with what was known at {clock(known)}"
             if self.at - known >= 1.0 else "") + ":"]
-
-    def cost(self, guest: Guest, to: str) -> Estimate:
-        """Return what a move would have cost; see planner.Cost."""
-        nodes = self.round.fleet.nodes
-        return outlook.cost_of(outlook.Subject(
-            guest.use, guest.spec, nodes[guest.use.host].host,
-            self._lessons), nodes[to].host)
 
     def answer(self, lines: list[str]) -> dict[str, Any]:
         """Return lines, and the decision of that round."""
@@ -136,8 +129,8 @@ class Then:
             raise NotNow(f"no host {there[:80]} was known at "
                          f"{clock(self.at)}")
         now = planner.a_round(fleet, self.round.policy, self.round.past,
-                              self.cost)
+                              self._prices)
         decision = planner.decide(fleet, self.round.policy, self.round.past,
-                                  self.cost)
+                                  self._prices)
         found = because.against(now, decision, guest, there)
         return {**found, **self.answer(found["lines"])}

@@ -112,8 +112,20 @@ class ThenTest(Served):
                     "vm", "db1", "--decision", str(number))
         self.expect(0, f"plan {number},", "explain", "vm", "db1",
                     "--decision", str(number))
-        self.expect(0, "it is what is done: db1: alpha's CPU demand",
-                    "why-not", "db1", "beta", "--decision", str(number))
+        decide, again = planner.decide, []
+
+        def noted(*words: Any) -> Any:
+            again.append(decide(*words))
+            return again[-1]
+
+        with mock.patch.object(planner, "decide", noted):
+            self.expect(0, "it is what is done: db1: alpha's CPU demand",
+                        "why-not", "db1", "beta", "--decision", str(number))
+        # With what it was said to cost
+        recorded = self.made.ledger.decision(number)
+        assert recorded
+        self.assertEqual(shown.decision_json(again[0])["steps"],
+                         recorded.output["steps"])
         for at, words in ((hot, "CPU now 2.40 cores"),
                           (calm, "CPU now 0.10 cores")):
             found = self.ask("viewer", f"/v1/explain?vm=db1&at={at}")[1]
