@@ -162,6 +162,23 @@ BdrvDirtyBitmap *wsm_dest_disk_bitmap(WsmDestDisk *disk, Error **errp)
     return bitmap;
 }
 
+int coroutine_fn wsm_dest_disk_read(void *opaque, int64_t offset,
+                                    int64_t bytes, void *buf)
+{
+    WsmDestDisk *disk = opaque;
+    bool zero = false;
+    int ret;
+
+    if (!wsm_life_has_filters(disk->all->life)) {
+        return -ECANCELED;
+    }
+    ret = bdrv_pull_read(disk->filter, offset, bytes, buf, &zero);
+    if (ret >= 0 && zero) {
+        memset(buf, 0, bytes);
+    }
+    return ret;
+}
+
 /*
  * What is missing
  */

@@ -103,6 +103,13 @@ void wsm_dest_disk_close(WsmDestDisk *disk);
 /* A bitmap of its blocks without a name, disabled.  NULL, and @errp. */
 BdrvDirtyBitmap *wsm_dest_disk_bitmap(WsmDestDisk *disk, Error **errp);
 
+/*
+ * Read what @opaque, a WsmDestDisk, has below its filter.  In the loop; 0 or
+ * -errno.  A WsmFetchRead.
+ */
+int coroutine_fn wsm_dest_disk_read(void *opaque, int64_t offset,
+                                    int64_t bytes, void *buf);
+
 /* Missing bytes of all disks.  In the loop. */
 int64_t wsm_dest_disks_missing(WsmDestDisks *disks);
 

@@ -1,9 +1,8 @@
 /*
- * Whole-system migration: blocks of the disks that memory refers to are read
+ * Whole-system migration: what pages of memory refer to is read
  *
- * The references are sorted, so that neighbours on a disk are read at once: a
- * run.  Each run is a coroutine of its own, so that they are read at the same
- * time.
+ * The places are sorted, so that neighbours on a disk are read at once: a run.
+ * Each run is a coroutine of its own, so that they are read at the same time.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,22 +10,19 @@
 #include "qemu/lockable.h"
 #include "qemu/memalign.h"
 #include "migration/wsm/dest/fetch.h"
-#include "migration/wsm/trace.h"
 
 typedef struct WsmFetchItem {
     WsmFetch *fetch;
-    uint8_t disk;
-    unsigned index;             /* of the reference */
-    uint64_t block;
+    WsmFetchPlace place;
+    unsigned index;             /* of the page */
     unsigned run;               /* of the first of a run: how many there are */
 } WsmFetchItem;
 
 struct WsmFetch {
     /* Set in start, never changed */
-    WsmDestDisks *disks;
     unsigned n;
-    WsmFetchItem item[WSM_PACKET_PAGES];        /* sorted by block */
-    unsigned place[WSM_PACKET_PAGES];           /* of each reference in @item */
+    WsmFetchItem item[WSM_PACKET_PAGES];        /* sorted by place */
+    unsigned sorted[WSM_PACKET_PAGES];          /* each page's place in @item */
     uint8_t *buf;               /* of @item; each run writes its own part */
 
     QemuMutex lock;             /* protects the fields below */
@@ -39,12 +35,13 @@ struct WsmFetch {
 
 static int wsm_fetch_compare(const void *a, const void *b)
 {
-    const WsmFetchItem *x = a, *y = b;
+    const WsmFetchPlace *x = &((const WsmFetchItem *)a)->place;
+    const WsmFetchPlace *y = &((const WsmFetchItem *)b)->place;
 
-    if (x->disk != y->disk) {
-        return x->disk < y->disk ? -1 : 1;
+    if (x->opaque != y->opaque) {
+        return (uintptr_t)x->opaque < (uintptr_t)y->opaque ? -1 : 1;
     }
-    return x->block < y->block ? -1 : x->block > y->block;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
 static void wsm_fetch_destroy(WsmFetch *f)
@@ -55,23 +52,13 @@ static void wsm_fetch_destroy(WsmFetch *f)
     g_free(f);
 }
 
-static int coroutine_fn wsm_fetch_read(WsmFetch *f, const WsmFetchItem *item,
-                                       void *buf)
+static int coroutine_fn wsm_fetch_read(const WsmFetchItem *item, void *buf)
 {
-    WsmDestDisk *disk = &f->disks->disk[item->disk];
-    int64_t bytes = (int64_t)item->run * WSM_PAGE_SIZE;
-    bool zero = false;
-    int ret;
+    const WsmFetchPlace *place = &item->place;
 
-    if (!wsm_life_has_filters(f->disks->life)) {
-        return -ECANCELED;
-    }
-    ret = bdrv_pull_read(disk->filter, item->block * WSM_PAGE_SIZE, bytes, buf,
-                         &zero);
-    if (ret >= 0 && zero) {
-        memset(buf, 0, bytes);
-    }
-    return ret;
+    return place->read ? place->read(place->opaque, place->offset,
+                                     (int64_t)item->run * WSM_PAGE_SIZE, buf)
+                       : -ENOENT;
 }
 
 static void coroutine_fn wsm_fetch_co(void *opaque)
@@ -79,7 +66,7 @@ static void coroutine_fn wsm_fetch_co(void *opaque)
     WsmFetchItem *item = opaque;
     WsmFetch *f = item->fetch;
     unsigned first = item - f->item;
-    int ret = wsm_fetch_read(f, item, f->buf + first * WSM_PAGE_SIZE);
+    int ret = wsm_fetch_read(item, f->buf + first * WSM_PAGE_SIZE);
     bool last;
 
     WITH_QEMU_LOCK_GUARD(&f->lock) {
@@ -93,6 +80,15 @@ static void coroutine_fn wsm_fetch_co(void *opaque)
     }
 }
 
+static bool wsm_fetch_follows(const WsmFetchItem *head,
+                              const WsmFetchItem *item)
+{
+    return item->place.read == head->place.read &&
+           item->place.opaque == head->place.opaque &&
+           item->place.offset == head->place.offset +
+                                 (int64_t)head->run * WSM_PAGE_SIZE;
+}
+
 /* Find the runs, and how many there are */
 static unsigned wsm_fetch_join(WsmFetch *f)
 {
@@ -101,8 +97,7 @@ static unsigned wsm_fetch_join(WsmFetch *f)
 
     head->run = 1;
     for (unsigned i = 1; i < f->n; i++) {
-        if (f->item[i].disk == head->disk &&
-            f->item[i].block == head->block + head->run) {
+        if (wsm_fetch_follows(head, &f->item[i])) {
             head->run++;
         } else {
             head = &f->item[i];
@@ -113,26 +108,24 @@ static unsigned wsm_fetch_join(WsmFetch *f)
     return runs;
 }
 
-WsmFetch *wsm_fetch_start(WsmLoop *loop, WsmDestDisks *disks,
-                          const WsmRef *refs, unsigned n)
+WsmFetch *wsm_fetch_start(WsmLoop *loop, const WsmFetchPlace *places,
+                          unsigned n)
 {
     WsmFetch *f = g_new0(WsmFetch, 1);
 
     assert(n && n <= WSM_PACKET_PAGES);
-    f->disks = disks;
     f->n = n;
     f->buf = qemu_memalign(qemu_real_host_page_size(), n * WSM_PAGE_SIZE);
     qemu_mutex_init(&f->lock);
     qemu_cond_init(&f->done);
     for (unsigned i = 0; i < n; i++) {
         f->item[i] = (WsmFetchItem) {
-            .fetch = f, .disk = refs[i].disk, .index = i,
-            .block = refs[i].block,
+            .fetch = f, .place = places[i], .index = i,
         };
     }
     qsort(f->item, n, sizeof(f->item[0]), wsm_fetch_compare);
     for (unsigned i = 0; i < n; i++) {
-        f->place[f->item[i].index] = i;
+        f->sorted[f->item[i].index] = i;
     }
 
     QEMU_LOCK_GUARD(&f->lock);
@@ -161,10 +154,10 @@ void wsm_fetch_wait(WsmFetch *f, int ms)
 
 WsmFetched wsm_fetch_get(const WsmFetch *f, unsigned i, const void **content)
 {
-    unsigned place = f->place[i];
+    unsigned sorted = f->sorted[i];
 
-    *content = f->buf + place * WSM_PAGE_SIZE;
-    return f->seen[place];
+    *content = f->buf + sorted * WSM_PAGE_SIZE;
+    return f->seen[sorted];
 }
 
 void wsm_fetch_free(WsmFetch *f)

@@ -170,12 +170,30 @@ static bool wsm_dest_memory_named(WsmDestMemory *m, unsigned block,
     return true;
 }
 
+/* @lock: where the content is that @ref means */
+static WsmFetchPlace wsm_dest_memory_where(WsmDestMemory *m, const WsmRef *ref)
+{
+    return (WsmFetchPlace) {
+        .read = wsm_dest_disk_read,
+        .opaque = &m->disks->disk[ref->disk],
+        .offset = ref->block * WSM_PAGE_SIZE,
+    };
+}
+
 /* NULL: it is too late for that */
 static WsmFetch *wsm_dest_memory_fetch(WsmDestMemory *m, const WsmRef *refs,
                                        unsigned n)
 {
     QEMU_LOCK_GUARD(&m->lock);
-    return m->loop ? wsm_fetch_start(m->loop, m->disks, refs, n) : NULL;
+    WsmFetchPlace place[WSM_PACKET_PAGES];
+
+    if (!m->loop) {
+        return NULL;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        place[i] = wsm_dest_memory_where(m, &refs[i]);
+    }
+    return wsm_fetch_start(m->loop, place, n);
 }
 
 /* Fill the page if @fetch has what @ref says; false: it has not */

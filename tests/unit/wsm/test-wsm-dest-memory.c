@@ -14,6 +14,7 @@
 #include "pull-test.h"
 #include "wsm-peer.h"
 #include "wsm-ram.h"
+#include "migration/wsm/dest/fetch.h"
 #include "migration/wsm/dest/memory.h"
 
 #define BLOCKS          64
@@ -191,6 +192,13 @@ static void resolve_one(unsigned page, WsmRef ref)
     resolve(&ref, &offset, 1);
 }
 
+static bool is_full_of(const void *page, uint8_t c)
+{
+    const uint8_t *p = page;
+
+    return *p == c && memcmp(p, p + 1, BLOCK - 1) == 0;
+}
+
 static void check_page(unsigned page, uint8_t c)
 {
     for (int i = 0; i < BLOCK; i++) {
@@ -304,6 +312,51 @@ static void test_late(void)
     check_page(1, 0x77);
     i = info();
     g_assert_cmpint(i->late, ==, BLOCK);
+    tear_down();
+}
+
+/* Something else than a disk: each page is full of its number plus @opaque's */
+static unsigned reads;          /* in the loop */
+
+static int coroutine_fn read_counted(void *opaque, int64_t offset,
+                                     int64_t bytes, void *buf)
+{
+    reads++;
+    for (int64_t i = 0; i < bytes; i += BLOCK) {
+        memset((uint8_t *)buf + i, *(uint8_t *)opaque + (offset + i) / BLOCK,
+               BLOCK);
+    }
+    return 0;
+}
+
+/* Pages come from several things at once; neighbours are read at once */
+static void test_fetch(void)
+{
+    static uint8_t first[] = { 100, 200 };
+    WsmFetchPlace place[] = {
+        { .read = read_counted, .opaque = &first[0], .offset = 2 * BLOCK },
+        { .read = read_counted, .opaque = &first[1], .offset = 6 * BLOCK },
+        { },
+        { .read = read_counted, .opaque = &first[0], .offset = BLOCK },
+        { .offset = BLOCK },
+        { .read = read_counted, .opaque = &first[0], .offset = 3 * BLOCK },
+        { .read = read_counted, .opaque = &first[0], .offset = 5 * BLOCK },
+    };
+    static const uint8_t want[] = { 102, 206, 0, 101, 0, 103, 105 };
+    const void *content;
+    WsmFetch *f;
+
+    set_up();
+    reads = 0;
+    f = wsm_fetch_start(&loop, place, ARRAY_SIZE(place));
+    wsm_fetch_wait(f, 60 * 1000);
+    for (int i = 0; i < ARRAY_SIZE(place); i++) {
+        g_assert_cmpint(wsm_fetch_get(f, i, &content), ==,
+                        want[i] ? WSM_FETCHED_GOOD : WSM_FETCHED_FAIL);
+        g_assert_true(!want[i] || is_full_of(content, want[i]));
+    }
+    g_assert_cmpint(reads, ==, 3);
+    wsm_fetch_free(f);
     tear_down();
 }
 
@@ -489,6 +542,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/dest-memory/wrong", test_wrong);
     g_test_add_func("/wsm/dest-memory/fail", test_fail);
     g_test_add_func("/wsm/dest-memory/late", test_late);
+    g_test_add_func("/wsm/dest-memory/fetch", test_fetch);
     g_test_add_func("/wsm/dest-memory/ends", test_ends);
     g_test_add_func("/wsm/dest-memory/want", test_want);
     g_test_add_func("/wsm/dest-memory/bad-want", test_bad_want);
