@@ -1,6 +1,6 @@
 /*
  * libFuzzer target: everything of whole-system migration that parses bytes
- * of the peer
+ * of the peer, or of a node of a ring
  *
  * The first byte of the input chooses the parser, the rest depends on it; see
  * seeds.py, which writes such inputs.  Whatever a parser accepts must be
@@ -14,6 +14,7 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "migration/wsm/memory/payload.h"
+#include "migration/wsm/memory/ring.h"
 #include "migration/wsm/wire/message.h"
 #include "migration/wsm/wire/payload.h"
 #include "migration/wsm/wire/runs.h"
@@ -359,12 +360,42 @@ static void fuzz_packet(const uint8_t *data, size_t size)
     }
 }
 
+/* How long the pieces are, what a node of a ring says */
+static void fuzz_ring(const uint8_t *data, size_t size)
+{
+    g_autofree WsmRingParser *p = g_new(WsmRingParser, 1);
+    WsmRingAnswer answer = WSM_RING_MORE;
+    size_t piece;
+
+    if (size < 1) {
+        return;
+    }
+    piece = 1 + data[0];
+    wsm_ring_parser_init(p);
+    for (size_t at = 1; at < size && answer != WSM_RING_BAD;) {
+        size_t left = MIN(piece, size - at);
+        /* Of exactly this size, so that the sanitizer sees each overrun */
+        g_autofree uint8_t *copy = g_memdup2(data + at, left);
+        const uint8_t *buf = copy;
+
+        at += left;
+        while (left && answer != WSM_RING_BAD) {
+            size_t before = left;
+
+            answer = wsm_ring_parse(p, &buf, &left);
+            g_assert(left < before);
+            g_assert(answer != WSM_RING_MORE || !left);
+            g_assert(answer != WSM_RING_PAGE || p->index < WSM_PACKET_PAGES);
+        }
+    }
+}
+
 /* The entry that libFuzzer calls; there is no header with its prototype */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parsers[])(const uint8_t *data, size_t size) = {
         fuzz_msg, fuzz_hello, fuzz_start, fuzz_runs, fuzz_basis, fuzz_point,
-        fuzz_welcome, fuzz_packet,
+        fuzz_welcome, fuzz_packet, fuzz_ring,
     };
 
     if (size > 0) {

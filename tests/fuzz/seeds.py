@@ -2,14 +2,15 @@
 """Seeds and regression inputs of fuzz-wsm-protocol.
 
 An input is one byte for the parser (0 message header, 1 HELLO, 2 START,
-3 list of runs, 4 BASIS, 5 POINT, 6 WELCOME, 7 packet of memory) and what that
+3 list of runs, 4 BASIS, 5 POINT, 6 WELCOME, 7 packet of memory,
+8 what a node of a ring says) and what that
 parser takes.
 """
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME, PACKET = range(8)
+MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME, PACKET, RING = range(9)
 MAGIC = 0x57534D31
 SESSION = bytes(range(16))
 
@@ -101,6 +102,14 @@ def packet_seeds() -> Iterator[bytes]:
                + b"".join(refs[:count]))
 
 
+def ring_seeds() -> Iterator[bytes]:
+    for answer in (b"MN\r\n", b"NS\r\nSERVER_ERROR out of memory\r\nMN\r\n",
+                   b"VA 4096 O12\r\n" + bytes(4096) + b"\r\nMN\r\n",
+                   b"VA 3 f0 O127\r\nabc\r\nVA 0 O1\r\n\r\nMN\r\n"):
+        for piece in 0, 6, 255:
+            yield bytes([RING, piece]) + answer
+
+
 def leb128(value: int) -> bytes:
     out = bytearray()
     while value >= 0x80:
@@ -160,6 +169,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
                          ("start", start_seeds), ("runs", runs_seeds),
                          ("basis", basis_seeds), ("point", point_seeds),
                          ("welcome", welcome_seeds),
-                         ("packet", packet_seeds)):
+                         ("packet", packet_seeds),
+                         ("ring", ring_seeds)):
         for index, data in enumerate(makers()):
             yield f"{name}-{index:02}", data

@@ -26,6 +26,7 @@ FUZZ = REPO / "tests" / "fuzz"
 SOURCES = [FUZZ / "fuzz-wsm-protocol.c", REPO / "migration/wsm/wire/message.c",
            REPO / "migration/wsm/wire/payload.c",
            REPO / "migration/wsm/memory/payload.c",
+           REPO / "migration/wsm/memory/ring.c",
            REPO / "migration/wsm/wire/start.c",
            REPO / "migration/wsm/wire/runs.c"]
 SANITIZERS = ["-fsanitize=fuzzer,address,undefined",
@@ -113,7 +114,7 @@ def fuzz(target: Path, work: Path, seconds: int) -> None:
                    check=True)
     if seconds:
         subprocess.run(
-            [target, f"-max_total_time={seconds}", "-max_len=4096",
+            [target, f"-max_total_time={seconds}", "-max_len=8192",
              "-timeout=10", "-rss_limit_mb=1024", "-verbosity=0",
              "-print_final_stats=1", prefix, corpus, work / "seeds"],
             check=True)
