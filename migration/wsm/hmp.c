@@ -101,8 +101,17 @@ static void hmp_print_memory(Monitor *mon, const WsmMemoryInfo *memory)
     monitor_printf(mon, "memory by reference: %s", referenced);
     hmp_print_size(mon, "with content", memory->q_inline);
     hmp_print_size(mon, "sent as", memory->packed);
-    hmp_print_size(mon, "missed", memory->missed);
     monitor_printf(mon, "\n");
+    for (const WsmMemoryKindInfoList *l = memory->kinds; l; l = l->next) {
+        const WsmMemoryKindInfo *k = l->value;
+        g_autofree char *size = size_to_str(k->referenced);
+
+        monitor_printf(mon, "  %s: %s", WsmMemoryKind_str(k->kind), size);
+        hmp_print_size(mon, "missed", k->missed);
+        hmp_print_size(mon, "wrong", k->wrong);
+        hmp_print_size(mon, "late", k->late);
+        monitor_printf(mon, "\n");
+    }
 }
 
 static void hmp_print_channels(Monitor *mon, const WsmInfo *info)
@@ -196,11 +205,11 @@ static void hmp_print_options(Monitor *mon)
     monitor_printf(mon, "channels=%" PRId64 ",granularity=%" PRIu64
                    ",bandwidth=%" PRIu64 ",max-residue=%" PRId64
                    ",switchover-timeout=%" PRId64 ",sync-points=%" PRId64
-                   ",compare-bandwidth=%" PRIu64 ",memory-references=%s"
+                   ",compare-bandwidth=%" PRIu64
                    ",memory-adaptive=%s,x-push-delay=%" PRId64,
                    o->channels, o->granularity, o->bandwidth, o->max_residue,
                    o->switchover_timeout, o->sync_points,
-                   o->compare_bandwidth, o->memory_references ? "on" : "off",
+                   o->compare_bandwidth,
                    o->memory_adaptive ? "on" : "off", o->x_push_delay);
     for (disk = o->disks; disk; disk = disk->next) {
         monitor_printf(mon, ",disks.%d=%s", i++, disk->value);
@@ -210,6 +219,11 @@ static void hmp_print_options(Monitor *mon)
         monitor_printf(mon, ",basis.%d.disk=%s,basis.%d.kind=%s", i,
                        l->value->disk, i, WsmBasisKind_str(l->value->kind));
         i++;
+    }
+    i = 0;
+    for (const WsmMemoryKindList *l = o->memory_references; l; l = l->next) {
+        monitor_printf(mon, ",memory-references.%d=%s", i++,
+                       WsmMemoryKind_str(l->value));
     }
     monitor_printf(mon, "\n");
 }

@@ -173,7 +173,8 @@ static bool wsm_multifd_fill(WsmMultifdSend *s, MultiFDSendParams *p,
     p->iov[p->iovs_num].iov_base = content;
     p->iov[p->iovs_num++].iov_len = packet.bytes;
     p->next_packet_size = iov_size(p->iov + 1, 2);
-    wsm_source_memory_sent(s->memory, packet.nrefs, copies, packet.bytes);
+    wsm_source_memory_sent(s->memory, s->ref, packet.nrefs, copies,
+                           packet.bytes);
     trace_wsm_multifd_send(p->id, packet.nrefs, copies, packet.bytes);
     return true;
 }

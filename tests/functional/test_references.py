@@ -17,7 +17,7 @@ from tests.functional.lib.moves import (LOAD, SLOW_DISK, end, expect_moved,
                                         second_try)
 from tests.functional.lib.registry import add, test
 
-REFERENCES: dict[str, Any] = {'memory_references': True,
+REFERENCES: dict[str, Any] = {'memory_references': ['disk'],
                               'memory_adaptive': False}
 KEPT = 16 * MIB
 # As much as there is for the guest behind what firmware and cards have
@@ -216,7 +216,7 @@ def memory_missing_for_good(scene: Scene) -> None:
     destination.close()
     gate.open(gate.LATE)
     source.set_caps('multifd', on=False)
-    second_try(scene, source, memory_references=False)
+    second_try(scene, source, memory_references=[])
 
 
 @test()
@@ -233,14 +233,14 @@ def memory_references_cancelled(scene: Scene) -> None:
     gate.open(gate.LATE)
     destination.close()
     source.set_caps('multifd', on=False)
-    second_try(scene, source, memory_references=False)
+    second_try(scene, source, memory_references=[])
 
 
 @test()
 def memory_references_refused(scene: Scene) -> None:
     """What does not go together with it is named."""
     source = scene.source()
-    source.qmp.cmd('wsm-set-options', memory_references=True)
+    source.qmp.cmd('wsm-set-options', memory_references=['disk'])
     destination = scene.destination()
     uri = scene.uri(destination)
     source.set_caps('whole-system')

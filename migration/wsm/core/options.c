@@ -7,6 +7,7 @@
 #include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-wsm.h"
+#include "qemu/bitops.h"
 #include "qemu/host-utils.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
@@ -28,7 +29,7 @@ void wsm_options_init(WsmOptionsStore *store)
         .has_sync_points = true, .sync_points = 8,
         .has_compare_bandwidth = true, .compare_bandwidth = 0,
         .has_x_push_delay = true, .x_push_delay = 0,
-        .has_memory_references = true, .memory_references = false,
+        .has_memory_references = true, .memory_references = NULL,
         .has_memory_adaptive = true, .memory_adaptive = true,
     };
 }
@@ -37,6 +38,16 @@ void wsm_options_destroy(WsmOptionsStore *store)
 {
     qapi_free_WsmOptions(store->options);
     qemu_mutex_destroy(&store->lock);
+}
+
+static unsigned wsm_kinds_of(const WsmMemoryKindList *list)
+{
+    unsigned kinds = 0;
+
+    for (; list; list = list->next) {
+        kinds |= BIT(list->value);
+    }
+    return kinds;
 }
 
 int64_t wsm_option(WsmOptionsStore *store, WsmOption option)
@@ -62,7 +73,7 @@ int64_t wsm_option(WsmOptionsStore *store, WsmOption option)
     case WSM_OPT_PUSH_DELAY:
         return o->x_push_delay;
     case WSM_OPT_MEMORY_REFERENCES:
-        return o->memory_references;
+        return wsm_kinds_of(o->memory_references);
     case WSM_OPT_MEMORY_ADAPTIVE:
         return o->memory_adaptive;
     }
@@ -144,8 +155,10 @@ void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
                            ? new->compare_bandwidth : o->compare_bandwidth;
     o->x_push_delay = new->has_x_push_delay ? new->x_push_delay
                                             : o->x_push_delay;
-    o->memory_references = new->has_memory_references
-                           ? new->memory_references : o->memory_references;
+    if (new->has_memory_references) {
+        qapi_free_WsmMemoryKindList(o->memory_references);
+        o->memory_references = g_steal_pointer(&new->memory_references);
+    }
     o->memory_adaptive = new->has_memory_adaptive ? new->memory_adaptive
                                                   : o->memory_adaptive;
 }

@@ -22,11 +22,20 @@ void wsm_dest_control_destroy(WsmDestControl *control)
     qemu_mutex_destroy(&control->lock);
 }
 
-/* Does @msg go on where @last ends?  Then that becomes longer. */
+/*
+ * Does @msg go on where @last ends?  Then that becomes longer.  A DONE says all
+ * that the last one of its kind said.
+ */
 static bool wsm_dest_join(WsmMsg *last, const WsmMsg *msg)
 {
-    if (!last || last->type != msg->type || last->disk != msg->disk ||
-        !msg->bytes || last->offset + last->bytes != msg->offset ||
+    if (!last || last->type != msg->type || last->disk != msg->disk) {
+        return false;
+    }
+    if (msg->type == WSM_MSG_DONE) {
+        *last = *msg;
+        return true;
+    }
+    if (!msg->bytes || last->offset + last->bytes != msg->offset ||
         last->bytes + msg->bytes > WSM_MAX_DATA) {
         return false;
     }

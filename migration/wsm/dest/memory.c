@@ -10,6 +10,7 @@
 #include "migration/wsm/dest/fetch.h"
 #include "migration/wsm/dest/memory.h"
 #include "migration/wsm/memory/holes.h"
+#include "migration/wsm/memory/kinds.h"
 #include "migration/wsm/memory/ram.h"
 #include "migration/wsm/trace.h"
 
@@ -29,10 +30,10 @@ struct WsmDestMemory {
     WsmDestControl *control;
     RAMBlock *block[WSM_MAX_RAM_BLOCKS];        /* by the source's numbers */
     bool wanting;               /* WANT was said, and holes are left */
-    uint64_t done;              /* references that were dealt with */
 
+    WsmKindCounts count[WSM_MEMORY_KIND__MAX];
     /* Bytes */
-    Stat64 referenced, content, packed, missed, wrong, late, asked;
+    Stat64 content, packed, asked;
 };
 
 WsmDestMemory *wsm_dest_memory_new(WsmLoop *loop, WsmDestDisks *disks,
@@ -114,21 +115,35 @@ static void wsm_dest_memory_say_all(WsmDestMemory *m)
 }
 
 /* @lock: the source does not stop the guest while we are far behind */
-static void wsm_dest_memory_say_done(WsmDestMemory *m)
+static void wsm_dest_memory_say_done(WsmDestMemory *m, WsmMemoryKind kind)
 {
-    WsmMsg msg = { .type = WSM_MSG_DONE, .offset = m->done };
+    WsmKindCounts *c = &m->count[kind];
+    WsmMsg msg = {
+        .type = WSM_MSG_DONE,
+        .disk = kind,
+        .offset = stat64_get(&c->referenced) / WSM_PAGE_SIZE,
+        .bytes = stat64_get(&c->missed) / WSM_PAGE_SIZE,
+    };
 
-    if (m->control) {
+    if (m->control && msg.offset) {
         wsm_dest_say(m->control, &msg);
     }
 }
 
-static void wsm_dest_memory_missed(WsmDestMemory *m, unsigned block,
-                                   uint64_t page)
+/* @lock */
+static void wsm_dest_memory_say_all_done(WsmDestMemory *m)
+{
+    for (int kind = 0; kind < WSM_MEMORY_KIND__MAX; kind++) {
+        wsm_dest_memory_say_done(m, kind);
+    }
+}
+
+static void wsm_dest_memory_missed(WsmDestMemory *m, WsmMemoryKind kind,
+                                   unsigned block, uint64_t page)
 {
     /* First the hole: when channel 0 comes up all holes are said */
     wsm_holes_add(m->holes, block, page);
-    stat64_add(&m->missed, WSM_PAGE_SIZE);
+    stat64_add(&m->count[kind].missed, WSM_PAGE_SIZE);
     QEMU_LOCK_GUARD(&m->lock);
     wsm_dest_memory_say(m, block, page, 1);
 }
@@ -201,20 +216,21 @@ static bool wsm_dest_memory_fill(WsmDestMemory *m, const WsmFetch *fetch,
                                  unsigned i, const WsmRef *ref, RAMBlock *ram,
                                  uint64_t offset)
 {
+    WsmKindCounts *count = &m->count[wsm_ref_memory_kind(ref->kind)];
     const void *content;
     WsmFetched fetched = fetch ? wsm_fetch_get(fetch, i, &content)
                                : WSM_FETCHED_NOT;
 
     trace_wsm_dest_memory_fill(ref->disk, ref->block, fetched);
     if (fetched == WSM_FETCHED_NOT) {
-        stat64_add(&m->late, WSM_PAGE_SIZE);
+        stat64_add(&count->late, WSM_PAGE_SIZE);
         return false;
     }
     if (fetched == WSM_FETCHED_FAIL) {
         return false;
     }
     if (!wsm_page_has_tag(m->salt, content, ref->tag)) {
-        stat64_add(&m->wrong, WSM_PAGE_SIZE);
+        stat64_add(&count->wrong, WSM_PAGE_SIZE);
         return false;
     }
     memcpy(wsm_ram_at(ram, offset), content, WSM_PAGE_SIZE);
@@ -239,21 +255,21 @@ bool wsm_dest_memory_resolve(WsmDestMemory *m, const WsmPacket *packet,
         wsm_fetch_wait(fetch, WSM_FETCH_MS);
     }
     for (unsigned i = 0; i < packet->nrefs; i++) {
+        WsmMemoryKind kind = wsm_ref_memory_kind(refs[i].kind);
         uint64_t page = offset[i] / WSM_PAGE_SIZE;
 
         if (wsm_dest_memory_fill(m, fetch, i, &refs[i], ram, offset[i])) {
             wsm_holes_fill(m->holes, packet->block, page);
         } else {
-            wsm_dest_memory_missed(m, packet->block, page);
+            wsm_dest_memory_missed(m, kind, packet->block, page);
         }
+        stat64_add(&m->count[kind].referenced, WSM_PAGE_SIZE);
     }
     if (fetch) {
         wsm_fetch_free(fetch);
     }
-    stat64_add(&m->referenced, (uint64_t)packet->nrefs * WSM_PAGE_SIZE);
     WITH_QEMU_LOCK_GUARD(&m->lock) {
-        m->done += packet->nrefs;
-        wsm_dest_memory_say_done(m);
+        wsm_dest_memory_say_all_done(m);
     }
     return true;
 }
@@ -309,7 +325,7 @@ int coroutine_fn wsm_dest_memory_up(WsmDestMemory *m, WsmDestConn *conn)
 
     QEMU_LOCK_GUARD(&m->lock);
     wsm_dest_memory_say_all(m);
-    wsm_dest_memory_say_done(m);
+    wsm_dest_memory_say_all_done(m);
     return ret;
 }
 
@@ -370,12 +386,9 @@ WsmMemoryInfo *wsm_dest_memory_info(WsmDestMemory *m)
 {
     WsmMemoryInfo *info = g_new0(WsmMemoryInfo, 1);
 
-    info->referenced = stat64_get(&m->referenced);
+    wsm_kinds_info(m->count, 0, info);
     info->q_inline = stat64_get(&m->content);
     info->packed = stat64_get(&m->packed);
-    info->missed = stat64_get(&m->missed);
-    info->wrong = stat64_get(&m->wrong);
-    info->late = stat64_get(&m->late);
     info->missing = wsm_holes_count(m->holes) * WSM_PAGE_SIZE;
     info->asked = stat64_get(&m->asked);
     return info;

@@ -25,6 +25,7 @@ typedef enum WsmPacking {
     WSM_PACKING__MAX
 } WsmPacking;
 
+/* On the wire; in the order of WsmMemoryKind */
 typedef enum WsmRefKind {
     WSM_REF_DISK = 1,           /* a block of one of the guest's disks */
 } WsmRefKind;
@@ -63,5 +64,11 @@ size_t wsm_packet_refs_size(const WsmPacket *packet);
 bool wsm_refs_decode(const WsmPacket *packet, const uint8_t *buf,
                      unsigned disks, const int64_t *disk_size, WsmRef *refs,
                      Error **errp);
+
+/* What counts what a reference of @kind does */
+static inline WsmMemoryKind wsm_ref_memory_kind(WsmRefKind kind)
+{
+    return kind - WSM_REF_DISK + WSM_MEMORY_KIND_DISK;
+}
 
 #endif

@@ -5,10 +5,12 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/bitops.h"
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
 #include "qemu/stats64.h"
 #include "migration/wsm/memory/index.h"
+#include "migration/wsm/memory/kinds.h"
 #include "migration/wsm/memory/ram.h"
 #include "migration/wsm/source/memory.h"
 #include "migration/wsm/trace.h"
@@ -26,6 +28,7 @@ struct WsmSourceMemory {
     /* Set in new, never changed */
     WsmIndex *index;            /* has a lock of its own */
     WsmSeed seed;
+    unsigned kinds;             /* bits by WsmMemoryKind: switched on */
     unsigned users;             /* atomic: references to this */
 
     QemuMutex lock;             /* protects the fields below */
@@ -35,18 +38,20 @@ struct WsmSourceMemory {
     uint8_t salt[WSM_SALT_SIZE];
     GPtrArray *blocks;          /* of RAMBlock, by number */
     unsigned recent, recent_missed;
-    uint64_t sent, done;        /* references, in all */
+    uint64_t sent, done[WSM_MEMORY_KIND__MAX];  /* references, in all */
 
+    WsmKindCounts count[WSM_MEMORY_KIND__MAX];
     /* Bytes */
-    Stat64 referenced, content, packed, missed, asked;
+    Stat64 content, packed, asked;
 };
 
-WsmSourceMemory *wsm_source_memory_new(void)
+WsmSourceMemory *wsm_source_memory_new(unsigned kinds)
 {
     WsmSourceMemory *m = g_new0(WsmSourceMemory, 1);
 
     m->index = wsm_index_new(WSM_INDEX_BYTES);
     wsm_seed_init(&m->seed);
+    m->kinds = kinds;
     m->users = 1;
     qemu_mutex_init(&m->lock);
     m->blocks = g_ptr_array_new();
@@ -112,6 +117,9 @@ void wsm_source_memory_note(WsmSourceMemory *m, unsigned disk, int64_t offset,
     /* What is left at the end of a disk is no page */
     uint64_t end = block + bytes / WSM_PAGE_SIZE;
 
+    if (!wsm_source_memory_uses(m, WSM_MEMORY_KIND_DISK)) {
+        return;
+    }
     if (!buf) {
         wsm_index_drop(m->index, disk, block, end - block);
         return;
@@ -175,15 +183,17 @@ bool wsm_source_memory_nack(WsmSourceMemory *m, const WsmMsg *msg,
     }
     trace_wsm_source_memory_nack(msg->disk, msg->offset, msg->bytes);
     wsm_ram_mark_dirty(block, msg->offset, msg->bytes);
-    stat64_add(&m->missed, msg->bytes);
     wsm_source_memory_count(m, 0, msg->bytes / WSM_PAGE_SIZE);
     return true;
 }
 
-void wsm_source_memory_done(WsmSourceMemory *m, uint64_t refs)
+void wsm_source_memory_done(WsmSourceMemory *m, const WsmMsg *msg)
 {
     QEMU_LOCK_GUARD(&m->lock);
-    m->done = MAX(m->done, refs);
+    uint64_t *done = &m->done[msg->disk];
+
+    *done = MAX(*done, msg->offset);
+    stat64_max(&m->count[msg->disk].missed, msg->bytes * WSM_PAGE_SIZE);
 }
 
 const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
@@ -198,6 +208,11 @@ const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
     trace_wsm_source_memory_want(msg->disk, msg->offset, msg->bytes);
     stat64_add(&m->asked, msg->bytes);
     return wsm_ram_at(block, msg->offset);
+}
+
+bool wsm_source_memory_uses(WsmSourceMemory *m, WsmMemoryKind kind)
+{
+    return m->kinds & BIT(kind);
 }
 
 /*
@@ -245,8 +260,9 @@ bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref)
     unsigned disk;
 
     *ref = (WsmRef) { .kind = WSM_REF_DISK };
-    if (!wsm_index_find(m->index, wsm_page_print(&m->seed, page), &disk,
-                        &ref->block)) {
+    if (!wsm_source_memory_uses(m, WSM_MEMORY_KIND_DISK) ||
+        !wsm_index_find(m->index, wsm_page_print(&m->seed, page),
+                        &disk, &ref->block)) {
         return false;
     }
     ref->disk = disk;
@@ -257,33 +273,40 @@ bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref)
     return true;
 }
 
-void wsm_source_memory_sent(WsmSourceMemory *m, unsigned refs, unsigned pages,
-                            uint64_t packed)
+void wsm_source_memory_sent(WsmSourceMemory *m, const WsmRef *refs,
+                            unsigned nrefs, unsigned pages, uint64_t packed)
 {
-    stat64_add(&m->referenced, (uint64_t)refs * WSM_PAGE_SIZE);
+    for (unsigned i = 0; i < nrefs; i++) {
+        stat64_add(&m->count[wsm_ref_memory_kind(refs[i].kind)].referenced,
+                   WSM_PAGE_SIZE);
+    }
     stat64_add(&m->content, (uint64_t)pages * WSM_PAGE_SIZE);
     stat64_add(&m->packed, packed);
-    if (refs) {
+    if (nrefs) {
         QEMU_LOCK_GUARD(&m->lock);
-        wsm_source_memory_count(m, refs, 0);
-        m->sent += refs;
+        wsm_source_memory_count(m, nrefs, 0);
+        m->sent += nrefs;
     }
 }
 
 bool wsm_source_memory_is_behind(WsmSourceMemory *m)
 {
     QEMU_LOCK_GUARD(&m->lock);
-    return m->sent > m->done + WSM_MAX_BEHIND;
+    uint64_t done = 0;
+
+    for (int kind = 0; kind < WSM_MEMORY_KIND__MAX; kind++) {
+        done += m->done[kind];
+    }
+    return m->sent > done + WSM_MAX_BEHIND;
 }
 
 WsmMemoryInfo *wsm_source_memory_info(WsmSourceMemory *m)
 {
     WsmMemoryInfo *info = g_new0(WsmMemoryInfo, 1);
 
-    info->referenced = stat64_get(&m->referenced);
+    wsm_kinds_info(m->count, m->kinds, info);
     info->q_inline = stat64_get(&m->content);
     info->packed = stat64_get(&m->packed);
-    info->missed = stat64_get(&m->missed);
     info->asked = stat64_get(&m->asked);
     info->index = wsm_index_size(m->index);
     return info;

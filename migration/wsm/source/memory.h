@@ -20,8 +20,11 @@
 
 typedef struct WsmSourceMemory WsmSourceMemory;
 
-/* No reference is made before wsm_source_memory_start() and SALT */
-WsmSourceMemory *wsm_source_memory_new(void);
+/*
+ * For references of the set @kinds, bits by WsmMemoryKind.  None is made before
+ * wsm_source_memory_start() and SALT.
+ */
+WsmSourceMemory *wsm_source_memory_new(unsigned kinds);
 WsmSourceMemory *wsm_source_memory_ref(WsmSourceMemory *m);
 void wsm_source_memory_unref(WsmSourceMemory *m);
 
@@ -51,12 +54,15 @@ void wsm_source_memory_note(WsmSourceMemory *m, unsigned disk, int64_t offset,
 bool wsm_source_memory_nack(WsmSourceMemory *m, const WsmMsg *msg,
                             Error **errp);
 
-/* DONE: the destination has dealt with so many references */
-void wsm_source_memory_done(WsmSourceMemory *m, uint64_t refs);
+/* DONE: how many references the destination has dealt with, or missed */
+void wsm_source_memory_done(WsmSourceMemory *m, const WsmMsg *msg);
 
 /* The memory of a WANT; the guest is stopped.  NULL, and @errp. */
 const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
                                    Error **errp);
+
+/* May there be references of this kind?  Any thread. */
+bool wsm_source_memory_uses(WsmSourceMemory *m, WsmMemoryKind kind);
 
 /*
  * Channels of multifd
@@ -74,9 +80,12 @@ unsigned wsm_source_memory_number(WsmSourceMemory *m, RAMBlock *block);
  */
 bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref);
 
-/* Pages were sent; @packed bytes are what those with their content took */
-void wsm_source_memory_sent(WsmSourceMemory *m, unsigned refs, unsigned pages,
-                            uint64_t packed);
+/*
+ * @nrefs references were sent, and @pages with their content, which took
+ * @packed bytes
+ */
+void wsm_source_memory_sent(WsmSourceMemory *m, const WsmRef *refs,
+                            unsigned nrefs, unsigned pages, uint64_t packed);
 
 /*
  * Has the destination so many references before it that it would hold up a

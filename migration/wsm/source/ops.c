@@ -206,7 +206,7 @@ static bool coroutine_fn wsm_source_on_memory(WsmSourceChannel *c,
     case WSM_MSG_NACK:
         return wsm_source_memory_nack(s->memory, msg, errp);
     case WSM_MSG_DONE:
-        wsm_source_memory_done(s->memory, msg->offset);
+        wsm_source_memory_done(s->memory, msg);
         return true;
     default:
         content = wsm_source_memory_want(s->memory, msg, errp);

@@ -163,6 +163,7 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
                           SocketAddress *target)
 {
     WsmSource *s = g_new0(WsmSource, 1);
+    unsigned kinds;
 
     s->session = session;
     s->options = options;
@@ -175,10 +176,11 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     qemu_uuid_generate(&s->start.session);
     s->nchannels = s->start.channels =
         1 + wsm_option(options, WSM_OPT_CHANNELS);
-    if (wsm_option(options, WSM_OPT_MEMORY_REFERENCES)) {
+    kinds = wsm_option(options, WSM_OPT_MEMORY_REFERENCES);
+    if (kinds) {
         s->start.features = WSM_FEATURES;
         s->start.required = WSM_FEATURE_MEMORY;
-        s->memory = wsm_source_memory_new();
+        s->memory = wsm_source_memory_new(kinds);
     }
     wsm_buffers_init(&s->buffers);
     ratelimit_init(&s->limit);

@@ -32,6 +32,7 @@ enum {
     EPOCH_0     = BIT(10),      /* comes before the freeze only */
     EPOCH_1     = BIT(11),      /* comes after it only */
     HAS_PAGES   = BIT(12),      /* about pages of a block of memory, @disk */
+    HAS_MEMORY  = BIT(13),      /* @disk is a WsmMemoryKind */
 };
 
 typedef struct WsmMsgRule {
@@ -139,7 +140,8 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
         .max_length = WSM_MAX_PAGES, .max_bytes = WSM_MAX_PAGES,
     },
     [WSM_MSG_DONE] = {
-        .name = "DONE", .flags = ON_URGENT | EPOCH_0 | HAS_OFFSET,
+        .name = "DONE",
+        .flags = ON_URGENT | EPOCH_0 | HAS_MEMORY | HAS_OFFSET | HAS_BYTES,
     },
 };
 
@@ -292,11 +294,26 @@ bool wsm_check_unused(const char *field, uint64_t value, Error **errp)
     return true;
 }
 
+/* The field disk of a message that is not about a disk */
+static bool check_number(const WsmMsgRule *rule, const WsmMsg *msg,
+                         Error **errp)
+{
+    if (!(rule->flags & HAS_MEMORY)) {
+        return wsm_check_unused("disk", msg->disk, errp);
+    }
+    if (msg->disk >= WSM_MEMORY_KIND__MAX) {
+        error_setg(errp, "kind of memory %u in disk is not below %d",
+                   msg->disk, WSM_MEMORY_KIND__MAX);
+        return false;
+    }
+    return true;
+}
+
 /* The fields of a message that is not about a range */
 static bool check_numbers(const WsmMsgRule *rule, const WsmMsg *msg,
                           Error **errp)
 {
-    return wsm_check_unused("disk", msg->disk, errp) &&
+    return check_number(rule, msg, errp) &&
            ((rule->flags & HAS_OFFSET) ||
             wsm_check_unused("offset", msg->offset, errp)) &&
            ((rule->flags & HAS_BYTES) ||

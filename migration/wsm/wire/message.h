@@ -98,7 +98,10 @@ typedef enum WsmMsgType {
     WSM_MSG_NACK,       /* D->S  these pages were not found, send them again */
     WSM_MSG_WANT,       /* D->S  all is loaded but these pages, send them now */
     WSM_MSG_PAGE,       /* S->D  payload: the content of the pages */
-    WSM_MSG_DONE,       /* D->S  @offset: so many references were dealt with */
+    WSM_MSG_DONE,       /*
+                         * D->S  of the kind @disk, a WsmMemoryKind, @offset
+                         * references were dealt with, of which @bytes missed
+                         */
     WSM_MSG__MAX
 } WsmMsgType;
 

@@ -259,7 +259,8 @@ static void test_late(void)
 static void say(WsmMsgType type, int64_t offset, int64_t bytes)
 {
     WsmMsg msg = {
-        .type = type, .epoch = 1, .offset = offset, .bytes = bytes,
+        .type = type, .epoch = type != WSM_MSG_DONE, .offset = offset,
+        .bytes = bytes,
     };
 
     wsm_dest_say(&control, &msg);
@@ -310,12 +311,18 @@ static void test_join(void)
     say(WSM_MSG_HAVE, 4 * BLOCK + WSM_MAX_DATA, BLOCK);
     say(WSM_MSG_READY, 0, 0);
     say(WSM_MSG_READY, 0, 0);
+    /* These numbers are no range */
+    say(WSM_MSG_DONE, 1, 1);
+    say(WSM_MSG_DONE, 2, 1);
+    say(WSM_MSG_READY, 0, 0);
     fd = peer_open(&conns, 0);
     expect_msg(fd, WSM_MSG_PULL, 0, 2 * BLOCK);
     expect_msg(fd, WSM_MSG_HAVE, 2 * BLOCK, BLOCK);
     expect_msg(fd, WSM_MSG_HAVE, 4 * BLOCK, WSM_MAX_DATA);
     expect_msg(fd, WSM_MSG_HAVE, 4 * BLOCK + WSM_MAX_DATA, BLOCK);
     expect_msg(fd, WSM_MSG_READY, 0, 0);
+    expect_msg(fd, WSM_MSG_READY, 0, 0);
+    expect_msg(fd, WSM_MSG_DONE, 2, 1);
     expect_msg(fd, WSM_MSG_READY, 0, 0);
     close(fd);
     tear_down();

@@ -77,16 +77,14 @@ static void on_filled(void *opaque)
     qatomic_inc(&filled);
 }
 
-static uint64_t done;           /* what DONE said last */
-
 /* The next message but DONE */
 static WsmMsg receive(void *payload, size_t max)
 {
     WsmMsg msg;
 
-    while ((msg = peer_recv(fd, &conns, payload, max)).type == WSM_MSG_DONE) {
-        done = msg.offset;
-    }
+    do {
+        msg = peer_recv(fd, &conns, payload, max);
+    } while (msg.type == WSM_MSG_DONE);
     return msg;
 }
 
@@ -248,6 +246,7 @@ static void test_good(void)
 /* What is not what was said is not written, and asked for */
 static void test_wrong(void)
 {
+    WsmMsg done;
     g_autoptr(WsmMemoryInfo) i = NULL;
 
     set_up();
@@ -262,12 +261,21 @@ static void test_wrong(void)
     i = info();
     g_assert_cmpint(i->wrong, ==, 2 * BLOCK);
     g_assert_cmpint(i->missing, ==, 2 * BLOCK);
+    g_assert_cmpint(i->kinds->value->kind, ==, WSM_MEMORY_KIND_DISK);
+    g_assert_cmpint(i->kinds->value->referenced, ==, 3 * BLOCK);
+    g_assert_cmpint(i->kinds->value->wrong, ==, 2 * BLOCK);
+    g_assert_cmpint(i->kinds->value->late, ==, 0);
+    g_assert_null(i->kinds->next);
 
     /* References are dealt with, found or not; again after a break */
     close(fd);
     connect_urgent();
     expect(WSM_MSG_NACK, 7, 2);
-    g_assert_cmpint(peer_recv(fd, &conns, NULL, 0).offset, ==, 3);
+    done = peer_recv(fd, &conns, NULL, 0);
+    g_assert_cmpint(done.type, ==, WSM_MSG_DONE);
+    g_assert_cmpint(done.disk, ==, WSM_MEMORY_KIND_DISK);
+    g_assert_cmpint(done.offset, ==, 3);
+    g_assert_cmpint(done.bytes, ==, 2);
 
     /* It comes with its content, or by a reference that is good */
     came(7, 0x77);

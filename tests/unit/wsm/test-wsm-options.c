@@ -123,33 +123,51 @@ static WsmBasisWishList *wishes(const char *disk, WsmBasisKind kind)
     return l;
 }
 
+static WsmMemoryKindList *kinds(void)
+{
+    WsmMemoryKindList *l = NULL;
+
+    QAPI_LIST_PREPEND(l, WSM_MEMORY_KIND_TEMPLATE);
+    QAPI_LIST_PREPEND(l, WSM_MEMORY_KIND_DISK);
+    return l;
+}
+
 /* Lists go from the caller into the store; nobody else has them then */
 static void test_lists(void)
 {
     WsmOptions new = {
         .has_disks = true, .disks = names("vd0"),
         .has_basis = true, .basis = wishes("vd1", WSM_BASIS_KIND_FULL),
+        .has_memory_references = true, .memory_references = kinds(),
     };
     WsmOptions nothing = {};
-    WsmOptions none = { .has_disks = true, .has_basis = true };
+    WsmOptions none = {
+        .has_disks = true, .has_basis = true, .has_memory_references = true,
+    };
     WsmOptions *copy;
     WsmOptionsStore store;
 
     wsm_options_init(&store);
+    g_assert_cmpint(wsm_option(&store, WSM_OPT_MEMORY_REFERENCES), ==, 0);
     wsm_options_set(&store, &new);
     g_assert_null(new.disks);
     g_assert_null(new.basis);
+    g_assert_null(new.memory_references);
 
     wsm_options_set(&store, &nothing);
+    g_assert_cmpint(wsm_option(&store, WSM_OPT_MEMORY_REFERENCES), ==,
+                    1 << WSM_MEMORY_KIND_DISK | 1 << WSM_MEMORY_KIND_TEMPLATE);
     copy = wsm_options_get(&store);
     wsm_options_set(&store, &none);
     g_assert_null(store.options->disks);
     g_assert_null(store.options->basis);
+    g_assert_cmpint(wsm_option(&store, WSM_OPT_MEMORY_REFERENCES), ==, 0);
 
     g_assert_cmpstr(copy->disks->value, ==, "vd0");
     g_assert_null(copy->disks->next);
     g_assert_cmpstr(copy->basis->value->disk, ==, "vd1");
     g_assert_cmpint(copy->basis->value->kind, ==, WSM_BASIS_KIND_FULL);
+    g_assert_cmpint(copy->memory_references->value, ==, WSM_MEMORY_KIND_DISK);
     g_assert_cmpint(copy->max_residue, ==, 1000);
     qapi_free_WsmOptions(copy);
     wsm_options_destroy(&store);

@@ -198,9 +198,9 @@ static const Sample samples[] = {
         .offset = 0x7000, .bytes = 0x2000 },
       "57534d31 0018 0002 00000001 00002000 0000000000007000 0000000000002000"
     },
-    { 25, "DONE", false, false, 'u', "0", "o", 0, 0, 0,
-      { .type = WSM_MSG_DONE, .offset = 0x20000 },
-      "57534d31 0019 0000 00000000 00000000 0000000000020000 0000000000000000"
+    { 25, "DONE", false, false, 'u', "0", "mob", 0, 0, 0,
+      { .type = WSM_MSG_DONE, .disk = 2, .offset = 0x20000, .bytes = 3 },
+      "57534d31 0019 0002 00000000 00000000 0000000000020000 0000000000000003"
     },
 };
 
@@ -381,6 +381,8 @@ static void test_msg_unused(void)
             continue;
         }
         msg.disk = 1;
+        g_assert_cmpint(accepts(&msg, &limits), ==, !!strchr(s->may, 'm'));
+        msg.disk = WSM_MEMORY_KIND__MAX;
         g_assert_false(accepts(&msg, &limits));
         msg = s->msg;
         msg.offset = 1;
@@ -750,7 +752,8 @@ static bool shadow_accepts(const WsmMsg *m, const WsmLimits *l)
                 m->length == (m->bytes + l->granularity - 1) /
                              l->granularity * 32);
     }
-    return !m->disk && (!m->offset || strchr(s->may, 'o')) &&
+    return (!m->disk || (strchr(s->may, 'm') && m->disk < 3)) &&
+           (!m->offset || strchr(s->may, 'o')) &&
            (!m->bytes || strchr(s->may, 'b'));
 }
 

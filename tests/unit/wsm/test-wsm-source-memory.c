@@ -25,8 +25,11 @@ static TestRam ram;
 /* Nothing of the disk is dirty; the source is not connected */
 static void set_up(void)
 {
+    WsmMemoryKindList *kinds = NULL;
+
     origin_init(&origin);
-    origin_set(&origin, memory_references, true);
+    QAPI_LIST_PREPEND(kinds, WSM_MEMORY_KIND_DISK);
+    origin_set(&origin, memory_references, kinds);
     origin_add_disk(&disk, "vd0", BLOCKS * WSM_PAGE_SIZE);
     origin_start(&origin, 1);
     bdrv_reset_dirty_bitmap(wsm_work_dirty_bitmap(origin.s->work, 0), 0,
@@ -155,9 +158,19 @@ static void test_nack(void)
     g_assert_true(wsm_source_memory_want(m, &want, &error_abort) ==
                   ram.data[6]);
     info = wsm_source_memory_info(m);
-    g_assert_cmpint(info->missed, ==, 3 * WSM_PAGE_SIZE);
     g_assert_cmpint(info->asked, ==, 2 * WSM_PAGE_SIZE);
     tear_down();
+}
+
+/* So many references to a disk go out */
+static void sent(unsigned n)
+{
+    g_autofree WsmRef *refs = g_new0(WsmRef, n);
+
+    for (unsigned i = 0; i < n; i++) {
+        refs[i].kind = WSM_REF_DISK;
+    }
+    wsm_source_memory_sent(m, refs, n, 0, 0);
 }
 
 /* More than a quarter is missed: no more references */
@@ -172,7 +185,7 @@ static void test_in_vain(void)
     wsm_source_memory_number(m, test_ram(&ram));
     /* Now and then a page is no reason */
     for (int i = 0; i < 100; i++) {
-        wsm_source_memory_sent(m, 128, 0, 0);
+        sent(128);
         if (i % 8 == 0) {
             g_assert_true(wsm_source_memory_nack(m, &nack, &error_abort));
         }
@@ -185,21 +198,44 @@ static void test_in_vain(void)
     tear_down();
 }
 
+/* DONE, which also says that one was missed */
+static void done(WsmMemoryKind kind, uint64_t refs)
+{
+    WsmMsg msg = {
+        .type = WSM_MSG_DONE, .disk = kind, .offset = refs, .bytes = 1,
+    };
+
+    wsm_source_memory_done(m, &msg);
+}
+
 static void test_behind(void)
 {
+    g_autoptr(WsmMemoryInfo) info = NULL;
+
     set_up();
     g_assert_false(wsm_source_memory_is_behind(m));
-    wsm_source_memory_sent(m, 1024, 5000, 1);
+    sent(1024);
     g_assert_false(wsm_source_memory_is_behind(m));
-    wsm_source_memory_sent(m, 1, 0, 0);
+    sent(1);
     g_assert_true(wsm_source_memory_is_behind(m));
-    wsm_source_memory_done(m, 1);
+    done(WSM_MEMORY_KIND_DISK, 1);
     g_assert_false(wsm_source_memory_is_behind(m));
     /* What is said again may be older */
-    wsm_source_memory_sent(m, 1, 0, 0);
-    wsm_source_memory_done(m, 2);
-    wsm_source_memory_done(m, 1);
+    sent(1);
+    done(WSM_MEMORY_KIND_DISK, 2);
+    done(WSM_MEMORY_KIND_DISK, 1);
     g_assert_false(wsm_source_memory_is_behind(m));
+    /* All kinds count */
+    sent(1);
+    g_assert_true(wsm_source_memory_is_behind(m));
+    done(WSM_MEMORY_KIND_TEMPLATE, 1);
+    g_assert_false(wsm_source_memory_is_behind(m));
+    info = wsm_source_memory_info(m);
+    g_assert_cmpint(info->referenced, ==, 1027 * WSM_PAGE_SIZE);
+    g_assert_cmpint(info->missed, ==, WSM_PAGE_SIZE);
+    g_assert_cmpint(info->kinds->value->kind, ==, WSM_MEMORY_KIND_DISK);
+    g_assert_cmpint(info->kinds->value->missed, ==, WSM_PAGE_SIZE);
+    g_assert_null(info->kinds->next);
     tear_down();
 }
 
