@@ -347,7 +347,8 @@ class SourceTest(unittest.TestCase):
                 self.assertTrue(
                     (tree / f"packaging/man/{tool}.1").is_file(), tool)
             for path in ("scripts/wsm/record.py", "scripts/wsm/cli/home.py",
-                         "scripts/wsm/plan/spec.py", "scripts/wsm-agent",
+                         "scripts/wsm/plan/spec.py",
+                         "scripts/wsm/templates/sets.py", "scripts/wsm-agent",
                          "scripts/wsm/agent/program.py",
                          "packaging/man/wsm-agent.8",
                          "packaging/systemd/wsm-agent.service",
