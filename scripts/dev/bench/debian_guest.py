@@ -10,9 +10,9 @@ begins with a copy of them.
 import fcntl
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional, cast
+from typing import Callable, Optional, cast
 
 from dev import debian
 from dev.bench.workloads import UNLIMITED_SECONDS
@@ -23,6 +23,7 @@ from dev.demo.network import (GUEST_ADDRESS, PREFIX_LENGTH, Network,
                               make_network)
 from dev.demo.process import guest_options
 from dev.rig.basics import GUEST_BUILD, QEMU, require, run, wait_until
+from dev.rig.image import Image
 from dev.rig.scene import Scene, load_state
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
 
@@ -38,14 +39,23 @@ PAPER_RECIPE = Recipe(
 # Both hosts have the one disk of the machine, where a flush at one of them
 # would delay the guest at the other
 IN_MEMORY = Path('/dev/shm')
-BOOT_SECONDS = 150.0
+BOOT_SECONDS = 600.0
 WARM_SECONDS = 10.0             # each application that is started later
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a guest has done when its state is kept."""
+    name: str
+    work: Callable[[Network], None]
+    base: str = ''                  # the role it goes on from; none: boot
 
 
 @dataclass(frozen=True)
 class DebianConfig(MachineConfig):
     """The machine; it has one disk."""
     files: Optional[Guest] = None
+    role: str = 'booted'
 
     @property
     def home(self) -> Path:
@@ -56,11 +66,13 @@ class DebianConfig(MachineConfig):
     @property
     def state(self) -> Path:
         """The saved state; its disk is beside it."""
-        return self.home / f'booted-{self.memory}'
+        return self.home / f'{self.role}-{self.memory}'
 
 
-def debian_config(memory: int, recipe: Recipe = RECIPE) -> DebianConfig:
+def debian_config(memory: int, recipe: Recipe = RECIPE,
+                  role: Optional[Role] = None) -> DebianConfig:
     """With a guest that is made now, and booted, unless the cache has it."""
+    role = role or WARM
     debian.install(HOST_PACKAGES)
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / 'lock', 'w', encoding='utf-8') as lock:
@@ -68,9 +80,9 @@ def debian_config(memory: int, recipe: Recipe = RECIPE) -> DebianConfig:
         files = make_guest(CACHE, f'{GUEST_ADDRESS}/{PREFIX_LENGTH}', False,
                            recipe)
         config = DebianConfig((DiskConfig('vd0', size=DISK_BYTES),),
-                              memory=memory, files=files)
+                              memory=memory, files=files, role=role.name)
         if not config.state.exists():
-            make_state(config)
+            make_state(config, role)
     return config
 
 
@@ -109,17 +121,21 @@ class DebianScene(Scene):
 
     def source(self, boot: bool = False) -> Vm:
         """The guest as it is after booting, on a disk of its own."""
-        image = self.new_images('source')[0]
         origin = self.files.files
         assert origin
-        copy_disk(origin.disk if boot else disk_of(self.files.state),
-                  image.path)
+        image = self.copy_image('source', origin.disk if boot
+                                else disk_of(self.files.state))
         vm = self._new_vm('source', self.config, [image],
                           None if boot else 'defer')
         vm.start()
         if not boot:
             load_state(vm, self.files.state)
         return vm
+
+    def copy_image(self, where: str, disk: Path) -> Image:
+        image = self.new_images(where)[0]
+        copy_disk(disk, image.path)
+        return image
 
 
 def disk_of(state: Path) -> Path:
@@ -130,14 +146,18 @@ def copy_disk(source: Path, target: Path) -> None:
     run('cp', '--sparse=always', '--reflink=auto', str(source), str(target))
 
 
-def make_state(config: DebianConfig) -> None:
-    """Boot the guest, let it come to rest, and keep what it is then."""
+def make_state(config: DebianConfig, role: Role) -> None:
+    """Boot the guest, let it work, and keep what it is then."""
     partial = config.state.with_suffix('.new')
     with make_network('1gbit') as network:
-        scene = DebianScene(config, network)
+        start = replace(config, role=role.base or config.role)
+        scene = DebianScene(start, network)
         try:
-            vm = scene.source(boot=True)
+            vm = scene.source(boot=not role.base)
             wait_booted(network, vm)
+            role.work(network)
+            require(run_job(network, 'sync').code == 0,
+                    'job sync failed in the guest')
             vm.qmp.cmd('stop')
             vm.qmp.cmd('migrate', uri=f'file:{partial}')
             vm.wait_migration('completed')
@@ -149,7 +169,7 @@ def make_state(config: DebianConfig) -> None:
 
 
 def wait_booted(network: Network, vm: Vm) -> None:
-    """Until the database answers; then warm the guest's caches."""
+    """Until the database answers."""
     heartbeat = Heartbeat(network)
     try:
         wait_until(lambda: heartbeat.last() or not vm.alive(),
@@ -158,15 +178,25 @@ def wait_booted(network: Network, vm: Vm) -> None:
         heartbeat.close()
     wait_until(lambda: database_ready(network), 'PostgreSQL starts',
                BOOT_SECONDS)
+
+
+def warm_all(network: Network) -> None:
+    """Let each application run for a while."""
     for request in (('pgbench', 2, UNLIMITED_SECONDS), ('fio', 10),
                     ('build', 10)):
-        job = Job(network, *request)
-        time.sleep(WARM_SECONDS)
-        job.stop()
-        job.wait(BOOT_SECONDS)
-    for name in ('balances', 'sync'):
-        require(run_job(network, name).code == 0,
-                f'job {name} failed in the guest')
+        run_for(network, WARM_SECONDS, *request)
+    require(run_job(network, 'balances').code == 0,
+            'job balances failed in the guest')
+
+
+def run_for(network: Network, seconds: float, *request: object) -> None:
+    job = Job(network, *request)
+    time.sleep(seconds)
+    job.stop()
+    job.wait(BOOT_SECONDS)
+
+
+WARM = Role('booted', warm_all)
 
 
 def database_ready(network: Network) -> bool:

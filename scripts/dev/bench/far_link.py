@@ -41,7 +41,8 @@ def open_tap(name: str, whole: bool) -> int:
 class DelayedLink(Link):
     """As Link, but with a delay each way, in seconds, and losses (0..1)."""
 
-    def __init__(self, rate: str, delay: float, loss: float = 0.0) -> None:
+    def __init__(self, rate: str | None, delay: float,
+                 loss: float = 0.0) -> None:
         self._delay, self._loss = delay, loss
         self._relay: 'subprocess.Popen[bytes] | None' = None
         super().__init__(rate)

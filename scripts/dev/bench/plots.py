@@ -8,6 +8,7 @@ from typing import Callable
 from dev.bench.limits import finished, median_of
 from dev.bench.methods import COPY, METHODS, MIRROR, SHARED, SYNC, WSM
 from dev.bench.peers import RSYNC
+from dev.bench.plots_memory import bar_lines
 from dev.bench.report_compare import by_link
 from dev.bench.rows import Getter, field_of, number
 from dev.bench.settings import LOADS
@@ -205,6 +206,15 @@ def back_by(getter: Getter, rsync: Getter, up: str) -> Draw:
     return draw
 
 
+def memory_bars(section: str) -> Draw:
+    def draw(sections: dict[str, Rows], path: Path) -> bool:
+        lines = bar_lines(sections.get(section, {}))
+        if lines:
+            gnuplot(path, 300, lines)
+        return bool(lines)
+    return draw
+
+
 GAP_BY_LOAD = by_load(field_of('gap', 1000), 'heartbeat gap, ms')
 BYTES_BY_LOAD = by_load(field_of('link_bytes', 1 / MIB), 'MiB on the link')
 
@@ -231,6 +241,10 @@ PLOTS: dict[str, list[tuple[str, str, Draw]]] = {
               back_by(field_of('link_bytes', 1 / MIB),
                       number('both ways', 1 / MIB), 'MiB on the link'))],
 }
+PLOTS |= {f'memory-{name}': [(f'memory-{name}.svg',
+                              'Bytes on the link by guest and way',
+                              memory_bars(f'memory-{name}'))]
+          for name in ('siblings', 'hard', 'back')}
 PLOTS['load-idle'] = [
     ('gap-by-load.svg', 'Heartbeat gap by write rate', GAP_BY_LOAD),
     ('bytes-by-load.svg', 'Bytes on the link by write rate', BYTES_BY_LOAD)]

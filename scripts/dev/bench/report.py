@@ -14,6 +14,8 @@ from dev.bench.report_back import BACK_NOTES, BACK_ROWS, BACK_TITLES
 from dev.bench.report_compare import (COMPARE_ROWS, COMPARE_TABLES,
                                       COMPARE_TITLES)
 from dev.bench.report_cost import COST_NOTES, COST_ROWS, COST_TITLES
+from dev.bench.report_memory import (MEMORY_NOTES, MEMORY_ROWS, MEMORY_TABLES,
+                                     MEMORY_TITLES)
 from dev.bench.report_paper import (PAPER_NOTES, PAPER_ROWS, PAPER_TABLES,
                                     PAPER_TITLES)
 from dev.bench.report_prediction import (PREDICTION_NOTES, PREDICTION_ROWS,
@@ -79,6 +81,7 @@ ROWS = {
     **COST_ROWS,
     **APP_ROWS,
     **PAPER_ROWS,
+    **MEMORY_ROWS,
     **PREDICTION_ROWS,
     **AGENT_ROWS,
 }
@@ -98,13 +101,15 @@ TITLES = {
     **COST_TITLES,
     **APP_TITLES,
     **PAPER_TITLES,
+    **MEMORY_TITLES,
     **PREDICTION_TITLES,
     **AGENT_TITLES,
 }
 TABLES = {**COMPARE_TABLES, **APP_TABLES, **PAPER_TABLES,
-          **PREDICTION_TABLES}
+          **MEMORY_TABLES, **PREDICTION_TABLES}
 NOTES = {**BACK_NOTES, **COST_NOTES, **SCALE_NOTES, **APP_NOTES,
-         **PAPER_NOTES, **PREDICTION_NOTES, **AGENT_NOTES}
+         **PAPER_NOTES, **MEMORY_NOTES, **PREDICTION_NOTES,
+         **AGENT_NOTES}
 
 
 def cpu_model() -> str:

@@ -13,6 +13,7 @@ from dev.bench.cost import COST_SECTIONS
 from dev.bench.cpu import CPU_SECTIONS
 from dev.bench.footprint import AGENT_SECTIONS
 from dev.bench.journeys import BACK_SECTIONS
+from dev.bench.memory_refs import MEMORY_SECTIONS
 from dev.bench.methods import SHARED, WSM
 from dev.bench.moving import Plan, evenly, measure
 from dev.bench.off import OFF_SECTIONS
@@ -61,6 +62,7 @@ SECTIONS: dict[str, Section] = {
     **SCALE_SECTIONS,
     **APP_SECTIONS,
     **PAPER_SECTIONS,
+    **MEMORY_SECTIONS,
     **PREDICTION_SECTIONS,
     **AGENT_SECTIONS,
 }

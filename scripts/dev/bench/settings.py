@@ -81,6 +81,13 @@ class Settings:
     paper_cost_mib: int = 320       # its file, where tracking is measured
     paper_cost_chars: int = 1       # MiB that are written byte by byte
     paper_pairs: int = 6            # of runs with and without it
+    # Memory by reference, in the same guest without the paper's packages
+    memory_guests: int = 6          # siblings
+    memory_links_mbit: tuple[int, ...] = (160, 1000)
+    memory_trips_ms: tuple[int, ...] = (20, 50, 100)    # round trips
+    memory_away: float = 240.0      # seconds, until a guest moves back
+    memory_give_up: float = 180.0   # seconds, waiting for any one event
+    memory_reads_kib: int = 4096    # per second, of a guest that reads files
 
     @property
     def few_rounds(self) -> int:
@@ -117,7 +124,9 @@ def quick() -> Settings:
                     delay_data=16 * MIB, delay_give_up=20.0,
                     app_link_mbit=1000, app_warm_up=3.0, app_before=3.0,
                     app_after=3.0, paper_bonnie_mib=64, paper_away=5.0,
-                    paper_cost_mib=192, paper_pairs=2)
+                    paper_cost_mib=192, paper_pairs=2, memory_guests=2,
+                    memory_away=20.0,
+                    memory_trips_ms=(20,))
 
 
 def machine(size: int, fmt: str = 'raw') -> MachineConfig:

@@ -55,6 +55,7 @@ class Recipe:
     files: tuple[str, ...] = ("agent.py",)      # of GUEST_FILES
     scripts: tuple[str, ...] = ("setup.sh",)    # run in the tree, in order
     kept: tuple[str, ...] = ()      # of the tree, also beside the disk
+    boot: bool = False              # kernel and initrd are also on the disk
 
 
 DEMO = Recipe()
@@ -162,9 +163,10 @@ def _make_files(home: Path, recipe: Recipe) -> None:
     shutil.copy(kernel, home / "vmlinuz")
     shutil.copy(tree / "boot" / kernel.name.replace("vmlinuz", "initrd.img"),
                 home / "initrd.img")
-    for path in (tree / "boot").iterdir():
-        if path.is_file():
-            path.unlink()
+    if not recipe.boot:
+        for path in (tree / "boot").iterdir():
+            if path.is_file():
+                path.unlink()
     disk = home / "disk.raw"
     subprocess.run(["truncate", "-s", str(DISK_BYTES), disk], check=True)
     run_logged("Guest file system", [

@@ -22,7 +22,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +75,15 @@ class Network(Lan):
 
 
 @contextmanager
-def make_network(rate: str) -> Iterator[Network]:
+def make_network(rate: str | None,
+                 make_link: Callable[[str | None], Link] = Link
+                 ) -> Iterator[Network]:
     """Makes the network; removes it at the end, whatever happens.
 
     rate limits the migration link, in tc's words ("160mbit").
     """
     remove_stale()
-    link = Link(rate)
+    link = make_link(rate)
     client = f"{CLIENT_PREFIX}{os.getpid()}"
     try:
         run("ip", "netns", "add", client)

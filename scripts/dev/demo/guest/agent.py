@@ -108,6 +108,8 @@ def job_command(name: str, args: list[str]) -> list[str]:
             "python3", "/opt/demo/bonnie.py", "loop", *numbers[:2]],
         "fio-log": ["cat", f"{FIO_LOG}_clat.1.log"],
         "build": ["python3", "/opt/demo/build.py", *numbers[:1]],
+        "fill": ["python3", "/opt/demo/fill.py", *numbers[:2]],
+        "read": ["python3", "/opt/demo/read.py", *numbers[:1]],
         "sync": ["sync"],
         "freeze": ["fsfreeze", "-f", "/"],
         "poweroff": ["systemctl", "poweroff", "--no-block"],
