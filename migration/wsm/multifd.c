@@ -42,7 +42,7 @@ static const MultiFDMethods *plain;     /* set when QEMU starts */
 
 typedef struct WsmMultifdSend {
     WsmSourceMemory *memory;    /* reference */
-    WsmPacker *packer;          /* NULL: without zstd */
+    WsmPacker *packer;          /* NULL: pages as they are */
     WsmPace pace;
     int64_t left_ns;            /* when the packet before was done with */
 
@@ -83,7 +83,8 @@ static int wsm_multifd_send_setup(MultiFDSendParams *p, Error **errp)
     /* QEMU's header, ours with the references, the content */
     p->iov = g_new0(struct iovec, 3);
     p->compress_data = s;
-    if (!wsm_pack_has_zstd()) {
+    if (!wsm_pack_has_zstd() ||
+        !wsm_option(&wsm_get()->options, WSM_OPT_MEMORY_PACK)) {
         return 0;
     }
     s->packer = wsm_packer_new(migrate_multifd_zstd_level(), errp);

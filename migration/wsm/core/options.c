@@ -29,6 +29,7 @@ void wsm_options_init(WsmOptionsStore *store)
         .has_sync_points = true, .sync_points = 8,
         .has_compare_bandwidth = true, .compare_bandwidth = 0,
         .has_x_push_delay = true, .x_push_delay = 0,
+        .has_x_memory_pack = true, .x_memory_pack = true,
         .has_memory_references = true, .memory_references = NULL,
         .has_memory_adaptive = true, .memory_adaptive = true,
     };
@@ -72,6 +73,8 @@ int64_t wsm_option(WsmOptionsStore *store, WsmOption option)
         return o->compare_bandwidth;
     case WSM_OPT_PUSH_DELAY:
         return o->x_push_delay;
+    case WSM_OPT_MEMORY_PACK:
+        return o->x_memory_pack;
     case WSM_OPT_MEMORY_REFERENCES:
         return wsm_kinds_of(o->memory_references);
     case WSM_OPT_MEMORY_ADAPTIVE:
@@ -155,6 +158,8 @@ void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
                            ? new->compare_bandwidth : o->compare_bandwidth;
     o->x_push_delay = new->has_x_push_delay ? new->x_push_delay
                                             : o->x_push_delay;
+    o->x_memory_pack = new->has_x_memory_pack ? new->x_memory_pack
+                                              : o->x_memory_pack;
     if (new->has_memory_references) {
         qapi_free_WsmMemoryKindList(o->memory_references);
         o->memory_references = g_steal_pointer(&new->memory_references);

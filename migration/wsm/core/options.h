@@ -19,6 +19,7 @@ typedef enum WsmOption {
     WSM_OPT_SYNC_POINTS,
     WSM_OPT_COMPARE_BANDWIDTH,
     WSM_OPT_PUSH_DELAY,
+    WSM_OPT_MEMORY_PACK,        /* 0 or 1 */
     WSM_OPT_MEMORY_REFERENCES,  /* bits by WsmMemoryKind; 0: off */
     WSM_OPT_MEMORY_ADAPTIVE,    /* 0 or 1 */
 } WsmOption;

@@ -70,6 +70,25 @@ static void test_numbers(void)
     wsm_options_destroy(&store);
 }
 
+/* What is not mentioned stays */
+static void test_switches(void)
+{
+    WsmOptions adaptive = { .has_memory_adaptive = true };
+    WsmOptions pack = { .has_x_memory_pack = true };
+    WsmOptionsStore store;
+
+    wsm_options_init(&store);
+    g_assert_cmpint(wsm_option(&store, WSM_OPT_MEMORY_ADAPTIVE), ==, 1);
+    g_assert_cmpint(wsm_option(&store, WSM_OPT_MEMORY_PACK), ==, 1);
+    wsm_options_set(&store, &adaptive);
+    g_assert_cmpint(wsm_option(&store, WSM_OPT_MEMORY_ADAPTIVE), ==, 0);
+    g_assert_cmpint(wsm_option(&store, WSM_OPT_MEMORY_PACK), ==, 1);
+    wsm_options_set(&store, &pack);
+    g_assert_cmpint(wsm_option(&store, WSM_OPT_MEMORY_ADAPTIVE), ==, 0);
+    g_assert_cmpint(wsm_option(&store, WSM_OPT_MEMORY_PACK), ==, 0);
+    wsm_options_destroy(&store);
+}
+
 static void check(unsigned i, int64_t value, bool good)
 {
     WsmOptions o = with(i, value);
@@ -177,6 +196,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/wsm/options/numbers", test_numbers);
+    g_test_add_func("/wsm/options/switches", test_switches);
     g_test_add_func("/wsm/options/ranges", test_ranges);
     g_test_add_func("/wsm/options/absent", test_absent);
     g_test_add_func("/wsm/options/lists", test_lists);
