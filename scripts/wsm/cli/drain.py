@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Iterator
 
-from wsm.cli import outlook
+from wsm.cli import daemons, outlook
 from wsm.cli.agents import Agents, NoAnswer
 from wsm.cli.home import CliError, Home, HostEntry, Move
 from wsm.cli.relocate import (book, carried, drive, duration, persist, rate,
@@ -202,6 +202,8 @@ def stop(home: Home, args: argparse.Namespace) -> int:
 
 def drain(home: Home, args: argparse.Namespace) -> int:
     """Empty a host, or bring back what was there."""
+    if args.by_controller:
+        return leave(home, args)
     entry = home.host(args.name)
     if args.cancel:
         return stop(home, args)
@@ -223,6 +225,22 @@ def drain(home: Home, args: argparse.Namespace) -> int:
         entry.address, "active" if args.back else "draining"))
     done = run(home, agents, plan, args, end)
     return tell_end(plan, done, args)
+
+
+def leave(home: Home, args: argparse.Namespace) -> int:
+    """Let the controller empty a host, or not any more."""
+    if args.back or args.rate or args.dry_run or args.partial:
+        raise CliError("--by-controller: with --deadline or --cancel, without "
+                       "others; 'wsmctl plan' says what it does", 2)
+    on = not args.cancel
+    found = daemons.ask(home, "/drain", {
+        "host": args.name, "on": on, "due": time.time() + args.deadline
+        if on and args.deadline else 0})
+    return tell(args.json, f"the controller empties {args.name}"
+                + (", and begins as late as is wise" if found["due"] else "")
+                + f": 'wsmctl plan'; 'wsmctl drain {args.name} --by-controller "
+                "--cancel' takes it back" if on else
+                f"{args.name} is not emptied any more", found)
 
 
 def move_leg(home: Home, agents: Agents, leg: Leg, speed: float,
@@ -316,6 +334,9 @@ def options(commands: Any) -> None:
                       "VMs stay where they are, and the host takes VMs")
     what.add_argument("--back", action="store_true", help="the host takes "
                       "VMs again, and those that it was drained of come back")
+    each.add_argument("--by-controller", action="store_true",
+                      help="the controller does it; with --deadline it begins "
+                      "as late as is wise")
     each.add_argument("--wait", action="store_true", help="go on although "
                       "a guest's memory does not converge")
     each.set_defaults(act=drain, retries=2)

@@ -9,7 +9,7 @@ import signal
 import time
 from typing import Any, Callable, Optional
 
-from wsm.cli import daemons, outlook
+from wsm.cli import daemons, outlook, steer
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.drive import Driver, resume
 from wsm.cli.duly import Duly
@@ -179,6 +179,8 @@ def persist(home: Home, args: argparse.Namespace, name: str,
 
 def migrate(home: Home, args: argparse.Namespace) -> int:
     """Move one VM, and try again where that can help."""
+    if args.by_controller:
+        return leave(home, args)
     agents = Agents(home)
     if args.dry_run:
         _, _, best, cost, speed = consider(agents, args)
@@ -188,6 +190,18 @@ def migrate(home: Home, args: argparse.Namespace) -> int:
     move = persist(home, args, args.name,
                    lambda: attempt(home, agents, args, due))
     return result(move, args.json)
+
+
+def leave(home: Home, args: argparse.Namespace) -> int:
+    """Let the controller move a VM, so that it has ended in time."""
+    if not args.deadline or args.dry_run or args.force:
+        raise CliError("--by-controller: with --deadline TIME, without "
+                       "--dry-run and --force", 2)
+    found = daemons.ask(home, "/errand", {
+        "vm": args.name, "due": time.time() + args.deadline,
+        **({"to": args.to} if args.to else {})})
+    return tell(args.json, steer.errand_line(found)
+                + f". 'wsmctl cancel {args.name}' takes it back", found)
 
 
 def consider(agents: Agents, args: argparse.Namespace) -> tuple[
@@ -249,6 +263,9 @@ def cancel(home: Home, args: argparse.Namespace) -> int:
         if not home.cluster.controllers:
             raise
         found = daemons.ask(home, "/cancel", {"move": args.move})
+        if not found["id"]:
+            return tell(args.json, f"{found['vm']} stays: it had not begun to "
+                        "move", found)
         return tell(args.json, f"move {found['id'][:8]} of {found['vm']} is "
                     "being cancelled by the controller", found)
     if move.ended:
@@ -340,6 +357,9 @@ def options(commands: Any) -> None:
     pace.add_argument("--rate", type=rate, help="at most so many bytes/s")
     each.add_argument("--force", action="append", default=[],
                       metavar="FILTER", help="although this filter refuses")
+    each.add_argument("--by-controller", action="store_true",
+                      help="with --deadline: the controller begins it, as "
+                      "late as is wise")
     each.add_argument("--downtime", type=milliseconds, metavar="MS",
                       help="how long the guest may stand still; default: "
                       "its sla.downtime_ms_max, or that of its class")

@@ -48,10 +48,20 @@ def plan_lines(found: Mapping[str, Any]) -> Iterator[str]:
         lines = each["lines"]
         yield f"    nothing is done: {lines[0]}"
         yield from (f"        {line}" for line in lines[1:])
+    for each in found.get("errands", ()):
+        yield "    " + errand_line(each)
     if not found["spots"]:
         yield f"    {found['text']}"
     if found["asked"] or found["steps"] and found["mode"] != "auto":
         yield f"'wsmctl apply {found['plan']}' carries it out"
+
+
+def errand_line(each: Mapping[str, Any]) -> str:
+    """Return what a VM is to do by a time."""
+    if each["begins"] is None:
+        return f"{each['text']}: no target: " + "; ".join(each["against"])
+    return (f"from {clock(each['begins'])} on: {each['text']}"
+            + (f"; late by {each['late']:.0f} s" if each["late"] else ""))
 
 
 def apply(home: Home, args: argparse.Namespace) -> int:

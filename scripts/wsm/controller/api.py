@@ -14,7 +14,8 @@ from aiohttp import web
 
 from wsm import door, pki
 from wsm.cli.home import HostEntry
-from wsm.controller import because, deeds, metrics
+from wsm.controller import (because, deeds, draining, errands, metrics,
+                            wishes)
 from wsm.controller.browser import Tokens
 from wsm.controller.face import Face
 from wsm.controller.moved import Moved
@@ -25,6 +26,7 @@ from wsm.controller.store import Deposed, StoreGone
 from wsm.controller.then import Then, plan_json
 from wsm.door import BODY_LIMIT, Handler, NotAllowed, answer, body_of
 from wsm.plan import shown
+from wsm.plan.fleet import Errand
 from wsm.plan.inventory import HostState
 from wsm.plan.plain import BadData, from_plain, to_plain
 from wsm.plan.spec import ID
@@ -34,6 +36,7 @@ STATUS: dict[type[Exception], int] = {
 # What a viewer may not do
 ORDERS = {"/v1/apply": "operator", "/v1/cancel": "operator",
           "/v1/pause": "operator", "/v1/drain": "operator",
+          "/v1/errand": "operator",
           "/v1/mode": "admin", "/v1/rules": "admin",
           "/v1/rules/remove": "admin", "/v1/hosts": "admin"}
 
@@ -159,6 +162,7 @@ class Door:
         return answer({"plan": made.last_id, "mode": made.mode().value,
                        "paused": made.paused(), "waits": round(made.waits()),
                        "text": made.last.text(),
+                       "errands": wishes.listed(made),
                        **shown.decision_json(made.last)})
 
     async def explain(self, request: web.Request) -> web.Response:
@@ -252,10 +256,21 @@ class Door:
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Cancel a move."""
-        data = await body_of(request)
-        entry = self.leading().cancel(request["who"],
-                                      member(data, "move", str))
-        return answer(to_plain(entry.move))
+        data, made = await body_of(request), self.leading()
+        name = member(data, "move", str)
+        if name not in made.executor.flights and errands.drop(
+                made.store, request["who"], name):
+            return answer({"vm": name, "id": ""})
+        return answer(to_plain(made.cancel(request["who"], name).move))
+
+    async def errand(self, request: web.Request) -> web.Response:
+        """A VM is to be elsewhere by a time."""
+        data, made = await body_of(request), self.leading()
+        name, to = member(data, "vm", str), member(data, "to", str, "")
+        guest = because.guest_of(made, name)
+        return answer(wishes.want(made, request["who"], Errand(
+            name, wishes.due_of(made, data), to,
+            "" if to else guest.use.host, request["who"], made.clock())))
 
     async def mode(self, request: web.Request) -> web.Response:
         """What is done with decisions."""
@@ -293,7 +308,9 @@ class Door:
         """Be told which hosts there are."""
         data = await body_of(request)
         entries = entries_of(member(data, "hosts", dict))
-        self.leading().ledger.set_hosts(request["who"], entries)
+        made = self.leading()
+        made.ledger.set_hosts(request["who"], entries)
+        draining.forget(made.store, request["who"], entries)
         return answer({"hosts": sorted(entries)})
 
     def app(self) -> web.Application:
@@ -310,7 +327,7 @@ class Door:
             "audit": self.audit, "audit/verify": self.verify}
         post: dict[str, Handler] = {
             "apply": self.apply, "cancel": self.cancel, "mode": self.mode,
-            "pause": self.pause, "rules": self.add_rule,
+            "pause": self.pause, "errand": self.errand, "rules": self.add_rule,
             "rules/remove": self.drop_rule, "hosts": self.hosts}
         app.add_routes([web.get(f"/v1/{name}", each)
                         for name, each in get.items()])

@@ -7,7 +7,7 @@ from typing import Any, Iterator, Sequence
 from wsm.cli import outlook
 from wsm.controller.ledger import Recorded
 from wsm.controller.rounds import Controller, NotNow
-from wsm.plan import explain, planner
+from wsm.plan import errand, explain, planner
 from wsm.plan.booked import Booked
 from wsm.plan.decision import Decision
 from wsm.plan.fleet import RESOURCES, Guest, Loads
@@ -82,6 +82,9 @@ def of_vm(made: Controller, name: str) -> dict[str, Any]:
     guest = guest_of(made, name)
     lines = [f"{name} is on {guest.use.host}: " + figures(guest.load),
              *stays(made, guest)]
+    turns = errand.turns(planner.a_round(made.fleet, made.policy, made.past,
+                                         made.cost))
+    lines += errand.lines(turn for turn in turns if turn.errand.vm == name)
     for entry in made.journal.entries("vm = ?", name)[-SHOWN:]:
         move = entry.move
         lines.append(f"move {move.id[:8]} to {move.destination}: "

@@ -15,12 +15,15 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 from wsm.cli import outlook
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
 from wsm.cli.drive import Driver
+from wsm.cli.duly import Duly
 from wsm.cli.home import CliError, Move
 from wsm.controller.journal import Entry, Journal
 from wsm.controller.store import Deposed, StoreGone
 from wsm.plan import filters
 from wsm.plan.fleet import Flight
 from wsm.plan.grants import USEFUL
+from wsm.plan.inventory import Host
+from wsm.plan.pace import Due
 from wsm.plan.plain import BadData
 from wsm.plan.decision import Step
 from wsm.plan.recovery import Step as Next
@@ -148,18 +151,28 @@ class Executor:
             why = filters.refusals(outlook.wish_of(subject), there)
             if why:
                 raise CliError("; ".join(each.text for each in why))
-            cost = outlook.cost_of(subject, there, self._grant(step.vm))
+            cost = outlook.cost_of(subject, there,
+                                   self._speed(step, subject, there))
         except (CliError, NoAnswer, AgentSaid, BadData) as error:
             return Ended(flight, self.journal.store.clock(), "not begun",
                          str(error))
         move = self.journal.book(Entry(outlook.new_move(
-            step.vm, step.source, step.to, cost,
+            step.vm, step.source, step.to, cost, due=step.due,
             begun=self.journal.store.clock()), flight.spot, flight.hard,
             step.why, goal=flight.goal))
         driver = self._driver(agents, move)
         driver.suit(outlook.disk_needs(subject),
                     subject.spec.sla.downtime_most)
         return self._drive(flight, driver)
+
+    def _speed(self, step: Step, subject: outlook.Subject,
+               there: Host) -> float:
+        """Return how fast a step is meant to be; 0: as fast as it can."""
+        grant, clock = self._grant(step.vm), self.journal.store.clock
+        if not step.due:
+            return grant
+        need = Duly(subject, there, Due(clock(), step.due), clock).pace({})
+        return min(grant or need.rate, need.rate)
 
     def _drive_on(self, flight: Flight, entry: Entry) -> Ended:
         """Go on with a move of a journal."""

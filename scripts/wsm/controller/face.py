@@ -9,7 +9,7 @@ from typing import Callable
 
 from aiohttp import web
 
-from wsm.controller import draining, livemap, page
+from wsm.controller import livemap, page, wishes
 from wsm.controller.browser import Tokens
 from wsm.controller.chronicle import SPANS
 from wsm.controller.rounds import Controller, NotNow
@@ -110,11 +110,10 @@ class Face:
         host, on = data.get("host"), data.get("on")
         if not isinstance(host, str) or not isinstance(on, bool):
             raise BadData("host and on (true or false) are needed")
-        if on and host not in self.made.fleet.nodes:
-            raise NotNow(f"nothing is known of host {host[:80]}")
-        draining.want(self.made.store, request["who"], host, on)
+        found = wishes.drain(self.made, request["who"], host, on,
+                             wishes.due_of(self.made, data, 0.0))
         self._columns = -1, ""
-        return answer({"host": host, "on": on})
+        return answer(found)
 
     def add_to(self, app: web.Application) -> None:
         """Let an application serve it."""

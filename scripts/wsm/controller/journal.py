@@ -40,7 +40,7 @@ class Entry:
         """Return it as the planner counts it."""
         return Flight(self.move.vm, self.move.source, self.move.destination,
                       self.spot, self.hard, self.goal,
-                      self.move.expected_bytes)
+                      self.move.expected_bytes, self.move.due)
 
 
 class Journal(Home):

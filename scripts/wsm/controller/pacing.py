@@ -86,13 +86,16 @@ class Pacer:
         gold = guest is not None and guest.spec.sla.class_ == "gold"
         found = claim_of(flight, gold, str(figures.get("phase", "")),
                          self.links, move.rate if move else 0)
-        if move is None or not move.due:
+        due = move.due if move else flight.due
+        if not due:
             return found
-        need, note = self._need(flight, Due(move.begun, move.due), figures)
+        need, note = self._need(flight, Due(
+            move.begun if move else self.executor.journal.store.clock(), due),
+            figures)
         if notes is not None and note:
             notes[flight.vm] = f"{flight.vm}: {note}"
         return Claim(found.move, found.wires, found.weight, found.most,
-                     move.due, need)
+                     due, need)
 
     def _need(self, flight: Flight, due: Due,
               figures: Mapping[str, Any]) -> tuple[float, str]:

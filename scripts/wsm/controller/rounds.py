@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Container, Mapping, Optional
 
 from wsm.cli import outlook
-from wsm.controller import draining
+from wsm.controller import draining, errands
 from wsm.controller.chronicle import Chronicle
 from wsm.controller.collector import Collector
 from wsm.controller.doubts import Doubts
@@ -25,7 +25,8 @@ from wsm.controller.ledger import Ledger
 from wsm.controller.pacing import Pacer
 from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Deposed, Store, StoreGone
-from wsm.plan import kept, planner, shown
+from wsm.plan import errand, kept, planner, shown
+from wsm.plan.detect import Kind
 from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Fleet, Flight, Guest
 from wsm.plan.inventory import Host
@@ -162,13 +163,13 @@ class Controller:
         now = self.clock()
         entries, rules = self.ledger.hosts(), self.ledger.rules()
         await self.collector.round(now, entries, rules, self.executor.flights)
-        draining.mark(self.fleet, self.store)
         self.chronicle.note(self.fleet)
         for ended in self.executor.ended():
             self._landed(ended)
         self.executor.take_up()
         begun = time.monotonic()
         self.fleet.flights = self._flights()
+        self._wishes()
         self.doubts.distrust(now)
         self.pacer.once()
         gc.disable()            # to look at all there is takes longer than this
@@ -192,11 +193,29 @@ class Controller:
             self._pruned = now
             self.ledger.prune()
         self.problem, self.last = "", decision
-        if mode is Mode.AUTO and not self.paused() and not self.waits():
-            for step in decision.steps:
-                if stays(recent, step.vm) <= now and self._has_turn(step):
-                    self._begin_step(step, now)
+        for step in decision.steps:
+            if self._may_begin(step, mode, recent):
+                self._begin_step(step, now)
         return decision
+
+    def _wishes(self) -> None:
+        """See what people want by a time, and which hosts empty."""
+        self.fleet.errands = errands.left(self.fleet, self.store,
+                                          self.settings.name)
+        draining.mark(self.fleet, self.store, lambda host, due: (
+            errand.is_time(planner.outlook(
+                self.fleet, self.policy, self.past, self.cost, host).steps,
+                due, self.fleet.now, self.policy)))
+
+    def _may_begin(self, step: Step, mode: Mode, recent: list[Entry]) -> bool:
+        """Return whether a step is carried out now, without being asked."""
+        if self.paused() or mode is Mode.OBSERVE:
+            return False
+        if step.reason == Kind.ERRAND.value:    # a person has said so
+            return True
+        return (mode is Mode.AUTO and not self.waits()
+                and stays(recent, step.vm) <= self.fleet.now
+                and self._has_turn(step))
 
     def _kept(self, hosts: Optional[Container[str]],
               vms: Optional[Container[str]]) -> Mapping[str, Any]:
@@ -248,6 +267,8 @@ class Controller:
         if ended.result == "stayed":
             self.past.note_failed(ended.at)
         if ended.result != "moved":
+            if ended.result != "left":      # its driver has ended, not it
+                self.past.note_stayed(flight.vm, ended.at)
             return
         guest = self.fleet.guests.get(flight.vm)
         if guest and guest.use.host == flight.source and (
@@ -279,8 +300,9 @@ class Controller:
                 wanted[f"move {entry.move.vm}"] = entry.move.text
         wanted |= {f"network {one} {two}": text
                    for (one, two), text in self.doubts.bad.items()}
-        wanted |= {f"deadline {vm}": text
-                   for vm, text in self.executor.notes.items()}
+        wanted |= errands.late(self.fleet) | {
+            f"deadline {vm}": text
+            for vm, text in self.executor.notes.items()}
         for host, why in self.collector.silent.items():
             if not self.fleet.nodes.get(host) or not self.fleet.is_known(
                     host, self.policy.hot.stale):
@@ -320,9 +342,10 @@ class Controller:
         return [step for step in steps if self._begin_step(step, now)]
 
     def cancel(self, who: str, name: str) -> Entry:
-        """Cancel a move, by its VM or its id."""
+        """Cancel a move, by its VM or its id, and what it is for."""
         for entry in self.journal.open_entries():
             if name in (entry.move.vm, entry.move.id):
+                errands.drop(self.store, who, entry.move.vm)
                 self.journal.want_cancel(entry.move.id, who)
                 return entry
         raise NotNow(f"no move of {name[:80]!r} is under way")
@@ -350,6 +373,7 @@ def remembered(ended: list[Entry], under_way: list[Entry],
         if move.result == "stayed" and at > looked:
             past.note_failed(at)
         if move.result != "moved":
+            past.note_stayed(move.vm, at)
             continue
         trip = trip_of(entry.flight(), at)
         past.note_end(move.vm, trip)

@@ -25,6 +25,7 @@ class Step:
     goal: float = float("inf")  # what the spot must be at most then
     ask: str = ""               # why a person must agree; "": nobody need
     after: tuple[str, ...] = ()     # VMs that must have moved before
+    due: float = 0.0            # when it must have ended; 0: any time
 
     @property
     def reason(self) -> str:
@@ -34,7 +35,7 @@ class Step:
     def flight(self) -> Flight:
         """Return what it is when it has begun."""
         return Flight(self.vm, self.source, self.to, self.spot, self.hard,
-                      self.goal, self.estimate.bytes)
+                      self.goal, self.estimate.bytes, self.due)
 
 
 def price(cost: Estimate) -> str:

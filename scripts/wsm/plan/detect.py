@@ -39,6 +39,7 @@ class Kind(enum.Enum):
     RULE = "rule"               # a VM is where it must not be
     BALANCE = "balance"
     PACK = "pack"
+    ERRAND = "errand"           # a person wants a VM elsewhere by a time
 
 
 @dataclass(frozen=True)

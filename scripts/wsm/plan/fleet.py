@@ -85,6 +85,19 @@ class Flight:
     hard: bool                          # it broke the cooling of the VM
     goal: float = math.inf              # what the spot must be at most then
     bytes: int = 0                      # that it is said to send
+    due: float = 0.0                    # when it must have ended; 0: any time
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A VM that a person wants elsewhere by a time; see errand.py."""
+
+    vm: str
+    due: float                          # s, of the fleet's clock
+    to: str = ""                        # the host on which it is to be,
+    away: str = ""                      # or if any will do, the one it leaves
+    who: str = ""
+    at: float = 0.0                     # when that was said
 
 
 @dataclass
@@ -102,6 +115,8 @@ class Fleet:
     # anew counts from then on), or that may be on any host
     uneasy: dict[str, float] = field(default_factory=dict)  # VM: lacked when
     pinned: set[str] = field(default_factory=set)
+    errands: tuple[Errand, ...] = ()
+    dues: Mapping[str, float] = field(default_factory=dict)     # host: empty by
 
     def add_host(self, host: Host, disk: float = 1.0) -> Node:
         """Let a host join; return it."""

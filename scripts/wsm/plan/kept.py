@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Container, Iterable, Mapping, Optional
 
 from wsm.plan.filters import needs_of
-from wsm.plan.fleet import Fleet, Flight, Guest, Node
+from wsm.plan.fleet import Errand, Fleet, Flight, Guest, Node
 from wsm.plan.inventory import Host, VmUse
 from wsm.plan.past import Past, Trip
 from wsm.plan.plain import BadData, from_plain, to_plain
@@ -131,7 +131,8 @@ def past_of(past: Past, now: float) -> Json:
             "watched": [to_plain(each) for each in past.watched],
             # What was found out after the decision is not its
             "uncooled": {host: [at for at in times if at < now]
-                         for host, times in past.uncooled.items()}}
+                         for host, times in past.uncooled.items()},
+            "stayed": dict(past.stayed)}
 
 
 def past_from(data: Json) -> Past:
@@ -141,7 +142,8 @@ def past_from(data: Json) -> Past:
                 data["ended"], data["began"], data["failed"],
                 [from_plain(Trip, each) for each in data["watched"]],
                 data["uncooled"], [(each[0], each[1], each[2])
-                                   for each in data["sent"]])
+                                   for each in data["sent"]],
+                data.get("stayed", {}))
 
 
 # All of it
@@ -161,7 +163,9 @@ def record(found: Round, hosts: Optional[Container[str]] = None,
                     for name, guest in fleet.guests.items()
                     if vms is None or name in vms},
             "flights": {name: to_plain(each)
-                        for name, each in fleet.flights.items()}}
+                        for name, each in fleet.flights.items()},
+            "errands": [to_plain(each) for each in fleet.errands],
+            "dues": dict(fleet.dues)}
 
 
 def restore(data: Json) -> Round:
@@ -171,7 +175,10 @@ def restore(data: Json) -> Round:
                       "controller, which cannot be asked again")
     fleet = Fleet(data["interval"], data["now"], local=data["local"],
                   rules=tuple(from_plain(Rule, each)
-                              for each in data["rules"]))
+                              for each in data["rules"]),
+                  errands=tuple(from_plain(Errand, each)
+                                for each in data.get("errands", ())),
+                  dues=data.get("dues", {}))
     for each in data["hosts"].values():
         add_node(fleet, each)
     for each in data["vms"].values():

@@ -31,7 +31,11 @@ def trip_of(flight: Flight, now: float) -> Trip:
 
 
 DAY = 86400.0
-EMPTYING = ("drain ", "health ", "pack ")
+WAITS = (60.0, 300.0, 1800.0)   # s that a VM stays after 1, 2, 3 failures
+# Moves that empty a host, or that a person wants
+WANTED = ("drain ", "health ", "pack ", "errand ")
+
+
 @dataclass
 class Past:
     """Of all VMs.  Who moves them tells it."""
@@ -46,10 +50,12 @@ class Past:
     uncooled: dict[str, list[float]] = field(default_factory=dict)
     # Bytes that moves sent in a day: (when, host, bytes)
     sent: list[tuple[float, str, int]] = field(default_factory=list)
+    # VM: when each of its moves has failed since the last that went well
+    stayed: dict[str, list[float]] = field(default_factory=dict)
 
     def note_begin(self, now: float, flight: Flight | None = None) -> None:
-        """A move begins; one that empties a host counts for no cap."""
-        if flight is None or not flight.spot.startswith(EMPTYING):
+        """A move begins; one that was asked for counts for no cap."""
+        if flight is None or not flight.spot.startswith(WANTED):
             self.began.append(now)
         del self.began[:bisect.bisect_left(self.began, now - KEPT)]
         if flight:
@@ -61,6 +67,15 @@ class Past:
         """A move has ended, and the VM is where it was."""
         self.failed.append(now)
         del self.failed[:bisect.bisect_left(self.failed, now - KEPT)]
+
+    def note_stayed(self, vm: str, now: float) -> None:
+        """A move of a VM has not moved it, whyever."""
+        self.stayed[vm] = [*self.stayed.get(vm, [])[1 - len(WAITS):], now]
+
+    def staying(self, vm: str) -> float:
+        """Return until when a VM stays as its moves have failed; -inf: not."""
+        times = self.stayed.get(vm)
+        return times[-1] + WAITS[len(times) - 1] if times else -math.inf
 
     def note_heat(self, now: float, cools: float,
                   heat: Mapping[str, float]) -> None:
@@ -88,6 +103,7 @@ class Past:
     def note_end(self, vm: str, trip: Trip) -> None:
         """A move has ended well."""
         self.ended[trip.source] = trip.at
+        self.stayed.pop(vm, None)
         if trip.spot:
             self.watched.append(trip)
         kept = [each for each in self.trips.get(vm, [])

@@ -13,7 +13,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Optional, Sequence
 
-from wsm.plan import balance, empty, fuse, swap
+from wsm.plan import balance, empty, errand, fuse, swap
 from wsm.plan.booked import Booked
 from wsm.plan.decision import Decision, Nothing, Reasons, Step
 from wsm.plan.detect import Kind, Spot, misplaced, spots
@@ -26,6 +26,7 @@ from wsm.plan.weigh import Cost, Round
 
 __all__ = ["Cost", "Decision", "Nothing", "Step", "decide", "outlook"]
 EMPTY = (Kind.DRAIN, Kind.HEALTH)
+ASKED_FOR = (Kind.DRAIN.value, Kind.ERRAND.value)
 
 
 @dataclass
@@ -105,7 +106,10 @@ def clear(made: Round, spot: Spot, so_far: Made) -> None:
         so_far.leave(spot, reasons)
         return
     whole = empty.plan(made, spot)
-    so_far.begin(*empty.begin(made, spot, whole, so_far.flying), hour=False)
+    steps, later = empty.begin(made, spot, whole, so_far.flying)
+    if due := made.fleet.dues.get(spot.host):
+        steps = errand.paced(steps, whole.steps, due, made.fleet.now)
+    so_far.begin(steps, later, hour=False)
     for vm, reasons in sorted(whole.stay.items()):
         so_far.leave(dataclasses.replace(spot, victim=vm, words=(
             f"{spot.text()}, {vm} among them")), reasons)
@@ -147,7 +151,7 @@ def settle(made: Round, found: Sequence[Spot], so_far: Made) -> Decision:
     """Return the decision; what a person must agree to is kept apart."""
     shut = fuse.of_all(made.past, made.fleet.now, made.policy)
     steps = [dataclasses.replace(step, ask=step.ask or shut)
-             if not step.reason.startswith("drain") else step
+             if step.reason not in ASKED_FOR else step
              for step in so_far.steps]
     return Decision(
         tuple(found), tuple(step for step in steps if not step.ask),
@@ -187,6 +191,11 @@ def decide(fleet: Fleet, policy: Policy, past: Past, cost: Cost) -> Decision:
     made = a_round(fleet, policy, past, cost)
     found = spots(fleet, made.booked, policy, made.book)
     so_far = room(fleet, past, policy)
+    for each in errand.begin(made, so_far.flying):
+        if each.step:
+            so_far.begin([each.step], [], hour=False)
+        else:
+            so_far.leave(each.spot, each.reasons)
     for spot in turn(made, found):
         handle(made, spot, so_far)
     if not found and policy.balance.on:

@@ -158,6 +158,14 @@ class Links:
 
 
 @dataclass(frozen=True)
+class Deadline:
+    """When a move with a deadline begins by itself."""
+
+    slack: float = 3.0          # times what it takes at full speed before that,
+    spare: float = 60.0         # and at least so many s longer than it takes
+
+
+@dataclass(frozen=True)
 class Policy:
     """All of it."""
 
@@ -170,6 +178,7 @@ class Policy:
     balance: Balance = Balance()
     pack: Pack = Pack()
     links: Links = Links()
+    deadline: Deadline = Deadline()
 
 
 def loads(text: str) -> Policy:
@@ -185,6 +194,9 @@ def loads(text: str) -> Policy:
             raise BadData(f"hot.limits.{name}: release {each.release}, limit "
                           f"{each.limit} and hard {each.hard} must rise")
     check_links(policy.links)
+    if policy.deadline.slack < 1 or policy.deadline.spare < 0:
+        raise BadData(f"deadline: slack = {policy.deadline.slack} is at least "
+                      f"1, spare = {policy.deadline.spare} at least 0")
     return policy
 
 

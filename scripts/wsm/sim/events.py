@@ -4,6 +4,7 @@
 import dataclasses
 from typing import Callable, Sequence
 
+from wsm.plan.fleet import Errand
 from wsm.plan.inventory import HostState
 from wsm.plan.past import Past
 from wsm.plan.plain import BadData
@@ -66,6 +67,20 @@ def rule(made: World, kind: str, words: Words) -> None:
                               else ()),)
 
 
+def errand(made: World, vm: str, words: Words) -> None:
+    """A person wants a VM elsewhere: VM S [HOST], within so many seconds."""
+    now, host = made.fleet.now, made.fleet.guests[vm].use.host
+    to = "".join(words[1:])
+    made.fleet.errands += (Errand(vm, now + float(words[0]), to,
+                                  "" if to else host),)
+
+
+def drain_by(made: World, host: str, words: Words) -> None:
+    """A host must be empty within so many seconds."""
+    change(made, host, HostState.DRAINING)
+    made.fleet.dues = {host: made.fleet.now + float(words[0])}
+
+
 EVENTS: dict[str, Callable[[World, str, Words], None]] = {
     "freeze-sensor": freeze,
     "thaw-sensor": thaw,
@@ -75,6 +90,8 @@ EVENTS: dict[str, Callable[[World, str, Words], None]] = {
     "drain": lambda made, host, _: change(made, host, HostState.DRAINING),
     "cordon": lambda made, host, _: change(made, host, HostState.CORDONED),
     "uncordon": lambda made, host, _: change(made, host, HostState.ACTIVE),
+    "drain-by": drain_by,
+    "errand": errand,
     "clock": clock,
     "restart-controller": restart,
     "rule": rule,

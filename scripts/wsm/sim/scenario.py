@@ -164,7 +164,8 @@ def play(scene: Scene, policy: Policy) -> Story:
                             decision.heat())
         story.note(made.fleet.now, decision)
         for step in decision.steps:
-            made.begin(step.vm, step.to, step.spot, step.hard, step.goal)
+            made.begin(step.vm, step.to, step.spot, step.hard, step.goal,
+                       step.due)
     story.where = {name: guest.use.host for name, guest
                    in made.fleet.guests.items()}
     return story

@@ -15,6 +15,7 @@ from typing import Mapping
 from wsm.plan.estimate import Basis, Estimate, Link, Load, estimate
 from wsm.plan.fleet import RESOURCES, Fleet, Flight, Guest, Node
 from wsm.plan.inventory import DiskUse, Host, Qemu, VmUse
+from wsm.plan.pace import Due
 from wsm.plan.past import Past, trip_of
 
 SHARE = 0.8                     # of a link that moves may have
@@ -148,14 +149,16 @@ class World:
         return max(LEAST * unit, min(SHARE * unit,
                                      unit - node.load[resource].now))
 
-    def begin(self, vm: str, to: str, spot: str = "",
-              hard: bool = False, goal: float = math.inf) -> Flight:
-        """Begin a move."""
+    def begin(self, vm: str, to: str, spot: str = "", hard: bool = False,
+              goal: float = math.inf, due: float = 0.0) -> Flight:
+        """Begin a move; one that is @due takes its time until then."""
         guest, now = self.fleet.guests[vm], self.fleet.now
         cost = self.cost(guest, to)
-        flight = Flight(vm, guest.use.host, to, spot, hard, goal, cost.bytes)
+        flight = Flight(vm, guest.use.host, to, spot, hard, goal, cost.bytes,
+                        due)
         self.fleet.flights[vm] = flight
-        self.ends[vm] = now + cost.seconds
+        self.ends[vm] = now + max(cost.seconds, Due(now, due).aim(now)
+                                  if due else 0.0)
         self.past.note_begin(now, flight)
         trips = self.past.trips.get(vm, [])
         self.tally.moves += 1
@@ -169,6 +172,7 @@ class World:
         """A move fails: the VM is where it was."""
         del self.fleet.flights[vm], self.ends[vm]
         self.past.note_failed(self.fleet.now)
+        self.past.note_stayed(vm, self.fleet.now)
 
     def end(self, vm: str) -> None:
         """A VM ends, and with it its move."""
