@@ -15,6 +15,8 @@ from tests.functional.lib.registry import test
 
 CONFIG = MachineConfig((DiskConfig(size=32 * MIB),))
 QUIET = {**LOAD, 'rate': 20, 'rrate': 5}
+CALM = 1800.0                   # s in which nothing is moved again
+LOOK = 15.0                     # s between two looks meanwhile
 
 
 def heat(cluster: Watched) -> None:
@@ -56,6 +58,51 @@ def controller_heat(scene: Scene) -> None:
         require(cluster.json('report')['moves'] == {'moved': 1}, 'one move')
         require(not cluster.json('plan')['steps'], 'beta is cool')
         cluster.ctl('audit', 'verify')
+        cluster.expect_at('beta')
+
+
+def not_calm(cluster: Watched) -> str:
+    """What is not as it is to be after the only move; "" if all is."""
+    moves, plan = cluster.json('report')['moves'], cluster.plan()
+    alarms = cluster.json('mode')['alarms']
+    if (moves == {'moved': 1} and not alarms and not plan['spots']
+            and cluster.owner('beta') == 'owner'):
+        return ''
+    return f'{moves}, {alarms}, {plan["text"]}'
+
+
+@test(CONFIG, slow=True)
+def controller_calm(scene: Scene) -> None:
+    """A hot guest goes to a host that it fills by a third, and stays there."""
+    with Watched(scene) as cluster:
+        cluster.resize('beta', 4.0)
+        source = cluster.guest()
+        fill_half(scene)
+        scene.guest.start(**QUIET)
+        cluster.start_controller()
+        cluster.set_mode('auto')
+        cluster.expect_soon(lambda: cluster.says(0, 'explain', 'vm', VM),
+                            'the guest is known')
+        heat(cluster)
+        begun = time.time()
+        cluster.expect_soon(lambda: cluster.owner('beta') == 'owner',
+                            'it moves')
+        source.wait_exit()
+        cluster.expect_soon(lambda: not not_calm(cluster), 'it is calm')
+        cool = time.time() - begun
+        decided = min(each['at'] for each in cluster.json(
+            'explain', 'vm', VM)['decisions'] if each['steps']) - begun
+        print(f'# decided {decided:.0f} s, cool {cool:.0f} s after the load '
+              f'began; {cluster.json("report")["seconds"]["median"]} of the '
+              'seconds that were expected')
+        looks, end = 0, time.monotonic() + CALM
+        while time.monotonic() < end:
+            wrong = not_calm(cluster)
+            require(not wrong, f'after {looks} looks: {wrong}')
+            looks += 1
+            time.sleep(LOOK)
+        print(f'# nothing moves in {CALM / 60:.0f} minutes, {looks} looks; '
+              + cluster.json('explain', 'host', 'beta')['lines'][0])
         cluster.expect_at('beta')
 
 

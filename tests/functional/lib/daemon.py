@@ -60,6 +60,15 @@ class Watched(Cluster):
         require(made != text, f'agent.toml: {text}')
         path.write_text(made, 'utf-8')
 
+    def resize(self, name: str, cores: float) -> None:
+        """A host has so many cores for its VMs."""
+        path = self.folder(name) / 'etc/agent.toml'
+        path.write_text(re.sub(r'(?m)^cores = .*$', f'cores = {cores}',
+                               path.read_text('utf-8')), 'utf-8')
+        self.stop_agent(name, signal.SIGTERM)
+        self.start_agent(name)
+        self.wait_agent(name)
+
     def guest(self, adopt: bool = True) -> Vm:
         """A guest to whom nobody has promised that it need not wait."""
         found = super().guest(adopt)
@@ -120,6 +129,12 @@ class Watched(Cluster):
         process = self.daemons.pop(name)
         process.send_signal(how)
         process.wait()
+
+    def plan(self) -> Any:
+        """What would be done now, if anything."""
+        text = self.popen('plan', '--json').communicate()[0]
+        require(bool(text), 'wsmctl plan says nothing')
+        return json.loads(text)
 
     def logs(self) -> str:
         """The end of what everybody has said."""
