@@ -49,7 +49,7 @@ async def body_of(request: web.Request) -> Json:
     """Return the JSON object that was sent; raise BadData."""
     try:
         data = await request.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadData(f"no JSON: {error}") from error
     if not isinstance(data, dict):
         raise BadData("no JSON object")

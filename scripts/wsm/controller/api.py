@@ -31,6 +31,7 @@ from wsm.plan.inventory import HostState
 from wsm.plan.plain import BadData, from_plain, to_plain
 from wsm.plan.spec import ID
 
+STATES = tuple(state.value for state in HostState)
 STATUS: dict[type[Exception], int] = {
     NotNow: 409, BadData: 400, StoreGone: 503, Deposed: 503}
 # What a viewer may not do
@@ -39,6 +40,9 @@ ORDERS = {"/v1/apply": "operator", "/v1/cancel": "operator",
           "/v1/errand": "operator",
           "/v1/mode": "admin", "/v1/rules": "admin",
           "/v1/rules/remove": "admin", "/v1/hosts": "admin"}
+
+
+MOST = 1 << 60                  # of all numbers
 
 
 def identity(request: web.Request) -> tuple[str, str]:
@@ -72,6 +76,8 @@ def member(data: Mapping[str, Any], name: str, kind: type,
     if not isinstance(value, kind) or (isinstance(value, bool)
                                        and kind is not bool):
         raise BadData(f"{name}: {str(value)[:80]!r} is no {kind.__name__}")
+    if isinstance(value, int) and abs(value) > MOST:    # for a database
+        raise BadData(f"{name}: {str(value)[:80]} is no number up to {MOST}")
     return value
 
 
@@ -79,7 +85,8 @@ def count_of(request: web.Request, name: str, default: int,
              most: int) -> int:
     """Return a number of the address; raise BadData."""
     text = request.query.get(name, str(default))
-    if not text.isdigit() or not 0 < int(text) <= most:
+    if not (text.isascii() and text.isdigit() and len(text) < 20
+            and 0 < int(text) <= most):
         raise BadData(f"{name}: {text[:20]!r} is no number from 1 to {most}")
     return int(text)
 
@@ -99,7 +106,7 @@ def time_of(request: web.Request, name: str) -> float:
 def then_of(made: Controller, request: web.Request) -> Then:
     """Return the round that the address names; raise BadData, NotNow."""
     if "decision" in request.query:
-        return Then(made, 0.0, count_of(request, "decision", 0, 1 << 60))
+        return Then(made, 0.0, count_of(request, "decision", 0, MOST))
     return Then(made, time_of(request, "at"))
 
 
@@ -176,7 +183,7 @@ class Door:
             return answer(because.of_host(made, query["host"]))
         if "plan" in query:
             return answer(plan_json(made, count_of(request, "plan", 0,
-                                                   1 << 60)))
+                                                   MOST)))
         return answer(because.of_nothing(made))
 
     async def decisions(self, request: web.Request) -> web.Response:
@@ -345,10 +352,13 @@ def entries_of(data: Mapping[str, Any]) -> dict[str, HostEntry]:
              for name, each in data.items()}
     for name, entry in found.items():
         host, _, port = entry.address.rpartition(":")
-        if not ID.fullmatch(name) or not host or not port.isdigit():
+        if not ID.fullmatch(name) or not host or not (
+                port.isascii() and port.isdigit()):
             raise BadData(f"{name[:80]!r}, {entry.address[:80]!r}: a name and "
                           "HOST:PORT are needed")
-        HostState(entry.state)
+        if entry.state not in STATES:
+            raise BadData(f"{name}: {entry.state[:80]!r} is none of "
+                          + ", ".join(STATES))
     return found
 
 

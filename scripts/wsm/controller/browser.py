@@ -15,11 +15,20 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from wsm.door import NotAllowed
+from wsm.plan.plain import BadData
 
 TOKEN = "X-Wsm-Token"
 # What a form can send without asking us first
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data",
          "text/plain")
+
+
+def origin_of(text: str) -> str:
+    """Return the HOST:PORT that a browser names; raise BadData."""
+    try:
+        return urlsplit(text).netloc
+    except ValueError as error:
+        raise BadData(f"Origin: {text[:80]!r} is no address") from error
 
 
 class Tokens:
@@ -45,8 +54,7 @@ class Tokens:
                 "Origin", "Sec-Fetch-Site", "Sec-Fetch-Mode", TOKEN)):
             return                      # no browser
         if headers.get("Sec-Fetch-Site", "same-origin") != "same-origin" or (
-                urlsplit(headers.get("Origin", "")).netloc
-                != headers.get("Host")):
+                origin_of(headers.get("Origin", "")) != headers.get("Host")):
             raise NotAllowed("this order comes from a page of somebody else: "
                              "only the controller's own page gives orders")
         given = headers.get(TOKEN, "").encode("utf-8", "surrogateescape")

@@ -91,6 +91,12 @@ class Face:
         reply = web.StreamResponse(headers={
             "Content-Type": "text/event-stream", **HEADERS})
         await reply.prepare(request)
+        with contextlib.suppress(ConnectionError):      # a page that is closed
+            await self.follow(reply)
+        return reply
+
+    async def follow(self, reply: web.StreamResponse) -> None:
+        """Tell a page what is new, until the controller ends."""
         last, moved = -1, ""
         while not self.ending.is_set():
             moves = self.moving()
@@ -102,7 +108,6 @@ class Face:
             moved = moves
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.ending.wait(), 1.0)
-        return reply
 
     async def drain(self, request: web.Request) -> web.Response:
         """Empty a host, or let it be."""
