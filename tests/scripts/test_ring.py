@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tests of scripts/wsm/ring.py: which nodes of a ring keep which page."""
+"""Tests of scripts/wsm/templates/ring.py: which nodes of a ring keep which page."""
 
 import hashlib
 import re
 import unittest
 from pathlib import Path
 
-from wsm import ring
+from wsm.templates import ring
 
 VECTORS = (Path(__file__).resolve().parents[1]
            / "unit/wsm/wsm-ring-vectors.h")

@@ -4,8 +4,8 @@
  * A node is a memcached.  The hash of a page says which nodes have it
  * (rendezvous hashing): each node has a score for each hash, and the best ones
  * keep the page.  So all who know the nodes' names agree without asking, and
- * where one comes or goes only its own share moves.  scripts/wsm/ring.py does
- * the same.
+ * where one comes or goes only its own share moves.  scripts/wsm/templates/
+ * ring.py does the same.
  *
  * Nodes are not trusted: what they say is parsed as it comes, in pieces of any
  * size, and no more is kept of it than fits in here.

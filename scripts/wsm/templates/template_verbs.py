@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
 from wsm import durable
-from wsm.templates import builder, choose, golden, memory_files, sets
+from wsm.templates import (builder, choose, golden, memory_files, ring_verbs,
+                           sets)
 
 PUBLIC = "public"
 TENANTS = {PUBLIC: 2}           # of so many a page must be; of others of one
@@ -280,6 +281,7 @@ def arguments() -> argparse.Namespace:
     add_choose(add)
     add_build(add)
     add_files(add)
+    ring_verbs.add(add)
     return parser.parse_args()
 
 
@@ -288,7 +290,7 @@ def main() -> int:
     args = arguments()
     try:
         result: int = args.function(args)
-    except Failure as failure:
+    except (Failure, *Errors) as failure:
         print(f"wsm-templates: {failure}", file=sys.stderr)
         return 2
     return result
