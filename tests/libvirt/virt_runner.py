@@ -19,10 +19,11 @@ from dev.libvirt import virt_root
 from dev.libvirt.virt_scene import Case, VirtScene
 from dev.rig import guest_image
 from dev.rig.basics import QEMU, Skip
-from tests.libvirt import beside, cases, database
+from tests.libvirt import beside, cases, database, viewer
 
 CASES: dict[str, Case] = {**cases.CASES, "database": database.database,
-                         "beside": beside.beside}
+                         "beside": beside.beside,
+                         "vnc-client": viewer.vnc_client}
 LONG = ("beside",)              # run only when they are named
 
 
