@@ -54,6 +54,8 @@ def stays(made: Controller, guest: Guest) -> Iterator[str]:
     if mode != "auto":
         yield (f"its placement.mode is {mode}, by its description or a rule: "
                "'wsmctl rule list'")
+    if (left := made.past.staying(vm) - now) > 0:
+        yield f"its last move has failed, and it stays for {left:.0f} s more"
     until = made.past.cooling(vm, now, made.policy.calm)
     if until > now:
         yield (f"it has moved lately, and stays for {(until - now) / 60:.0f} "

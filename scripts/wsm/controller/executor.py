@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional
 
 from wsm.cli import outlook
 from wsm.cli.agents import Agents, AgentSaid, NoAnswer
@@ -29,7 +29,6 @@ from wsm.plan.decision import Step
 from wsm.plan.recovery import Step as Next
 
 LOG = logging.getLogger("wsm-controller")
-WAITS = (60.0, 300.0, 1800.0)   # s that a VM stays after 1, 2, 3 failures
 AGAIN = 5.0                     # s after something that must not happen
 PERSON = 60.0                   # s between looks where a person is needed
 
@@ -218,12 +217,3 @@ class Executor:
         move = driver.move
         return Ended(flight, self.journal.store.clock(),
                      move.result or "left", move.text)
-
-
-def stays(ended: Sequence[Entry], vm: str) -> float:
-    """Return until when a VM whose moves have failed stays, s; 0: it need not."""
-    number, last = 0, 0.0
-    for move in (entry.move for entry in ended if entry.move.vm == vm):
-        number = 0 if move.result == "moved" else number + 1
-        last = move.ended
-    return last + WAITS[min(number, len(WAITS)) - 1] if number else 0.0

@@ -17,7 +17,7 @@ from wsm.controller import draining, errands
 from wsm.controller.chronicle import Chronicle
 from wsm.controller.collector import Collector
 from wsm.controller.doubts import Doubts
-from wsm.controller.executor import Ended, Executor, stays
+from wsm.controller.executor import Ended, Executor
 from wsm.controller.journal import Entry, Journal
 from wsm.controller.keeping import Keeper
 from wsm.controller.leader import Leader
@@ -194,7 +194,7 @@ class Controller:
             self.ledger.prune()
         self.problem, self.last = "", decision
         for step in decision.steps:
-            if self._may_begin(step, mode, recent):
+            if self._may_begin(step, mode):
                 self._begin_step(step, now)
         return decision
 
@@ -207,14 +207,13 @@ class Controller:
                 self.fleet, self.policy, self.past, self.cost, host).steps,
                 due, self.fleet.now, self.policy)))
 
-    def _may_begin(self, step: Step, mode: Mode, recent: list[Entry]) -> bool:
+    def _may_begin(self, step: Step, mode: Mode) -> bool:
         """Return whether a step is carried out now, without being asked."""
         if self.paused() or mode is Mode.OBSERVE:
             return False
         if step.reason == Kind.ERRAND.value:    # a person has said so
             return True
         return (mode is Mode.AUTO and not self.waits()
-                and stays(recent, step.vm) <= self.fleet.now
                 and self._has_turn(step))
 
     def _kept(self, hosts: Optional[Container[str]],
@@ -268,7 +267,7 @@ class Controller:
             self.past.note_failed(ended.at)
         if ended.result != "moved":
             if ended.result != "left":      # its driver has ended, not it
-                self.past.note_stayed(flight.vm, ended.at)
+                self.past.note_stayed(flight.vm, flight.source, ended.at)
             return
         guest = self.fleet.guests.get(flight.vm)
         if guest and guest.use.host == flight.source and (
@@ -373,7 +372,7 @@ def remembered(ended: list[Entry], under_way: list[Entry],
         if move.result == "stayed" and at > looked:
             past.note_failed(at)
         if move.result != "moved":
-            past.note_stayed(move.vm, at)
+            past.note_stayed(move.vm, move.source, at)
             continue
         trip = trip_of(entry.flight(), at)
         past.note_end(move.vm, trip)

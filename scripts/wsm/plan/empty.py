@@ -195,7 +195,8 @@ def begin(made: Round, spot: Spot, whole: Emptying,
         spot.host)))
     for step in whole.steps:
         if (len(now) < free and len(made.booked.coming(step.to))
-                < ways_in(spot)):
+                < ways_in(spot)
+                and made.past.staying(step.vm) <= made.fleet.now):
             now.append(step)
             made.fly([step])
         else:

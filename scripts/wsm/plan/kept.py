@@ -132,7 +132,7 @@ def past_of(past: Past, now: float) -> Json:
             # What was found out after the decision is not its
             "uncooled": {host: [at for at in times if at < now]
                          for host, times in past.uncooled.items()},
-            "stayed": dict(past.stayed)}
+            "stayed": dict(past.stayed), "refused": dict(past.refused)}
 
 
 def past_from(data: Json) -> Past:
@@ -143,7 +143,7 @@ def past_from(data: Json) -> Past:
                 [from_plain(Trip, each) for each in data["watched"]],
                 data["uncooled"], [(each[0], each[1], each[2])
                                    for each in data["sent"]],
-                data.get("stayed", {}))
+                data.get("stayed", {}), data.get("refused", {}))
 
 
 # All of it

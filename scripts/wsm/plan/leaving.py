@@ -98,6 +98,10 @@ class Leaving:
         if self.past.is_cooling(name, now, spot.hard, calm):
             left = self.past.cooling(name, now, calm) - now
             yield "has moved lately", f"{name} stays for {left:.0f} s more"
+        if (left := self.past.staying(name) - now) > 0:
+            yield "its move has failed lately", (
+                f"{name} stays for {left:.0f} s more: "
+                f"{len(self.past.stayed[name])} of its moves have failed")
         if len(group := self.book.group(name)) > 1:
             yield "moves only together", (
                 f"{name} moves only with the {len(group) - 1} others of "

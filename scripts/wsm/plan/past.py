@@ -4,7 +4,7 @@
 import bisect
 import math
 from dataclasses import dataclass, field
-from typing import Iterator, Mapping
+from typing import Iterator, Mapping, Sequence
 
 from wsm.plan.fleet import Flight
 from wsm.plan.policy import Calm
@@ -52,6 +52,8 @@ class Past:
     sent: list[tuple[float, str, int]] = field(default_factory=list)
     # VM: when each of its moves has failed since the last that went well
     stayed: dict[str, list[float]] = field(default_factory=dict)
+    # Source: the same
+    refused: dict[str, list[float]] = field(default_factory=dict)
 
     def note_begin(self, now: float, flight: Flight | None = None) -> None:
         """A move begins; one that was asked for counts for no cap."""
@@ -68,14 +70,23 @@ class Past:
         self.failed.append(now)
         del self.failed[:bisect.bisect_left(self.failed, now - KEPT)]
 
-    def note_stayed(self, vm: str, now: float) -> None:
+    def note_stayed(self, vm: str, source: str, now: float) -> None:
         """A move of a VM has not moved it, whyever."""
-        self.stayed[vm] = [*self.stayed.get(vm, [])[1 - len(WAITS):], now]
+        for table, name in ((self.stayed, vm), (self.refused, source)):
+            table[name] = [*(at for at in table.get(name, ())
+                             if now - at <= KEPT), now][-len(WAITS):]
 
     def staying(self, vm: str) -> float:
         """Return until when a VM stays as its moves have failed; -inf: not."""
-        times = self.stayed.get(vm)
-        return times[-1] + WAITS[len(times) - 1] if times else -math.inf
+        return rest(self.stayed.get(vm, ()))
+
+    def failures(self, vm: str, now: float) -> int:
+        """Return how many of a VM's last moves have failed lately."""
+        return sum(now - at <= KEPT for at in self.stayed.get(vm, ()))
+
+    def refusing(self, host: str) -> float:
+        """Return until when no other VM of a host is tried for that reason."""
+        return rest(self.refused.get(host, ()))
 
     def note_heat(self, now: float, cools: float,
                   heat: Mapping[str, float]) -> None:
@@ -104,6 +115,7 @@ class Past:
         """A move has ended well."""
         self.ended[trip.source] = trip.at
         self.stayed.pop(vm, None)
+        self.refused.pop(trip.source, None)
         if trip.spot:
             self.watched.append(trip)
         kept = [each for each in self.trips.get(vm, [])
@@ -152,3 +164,8 @@ class Past:
     def hosts(self, vm: str) -> dict[str, float]:
         """Return the hosts that a VM was on lately, and when it left them."""
         return {each.source: each.at for each in self.trips.get(vm, [])}
+
+
+def rest(failed: Sequence[float]) -> float:
+    """Return until when nothing is tried again; -inf: it may be."""
+    return failed[-1] + WAITS[len(failed) - 1] if failed else -math.inf

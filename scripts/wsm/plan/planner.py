@@ -123,6 +123,12 @@ def handle(made: Round, spot: Spot, so_far: Made) -> None:
         return
     elif min(so_far.flying, so_far.hour) <= 0:
         so_far.full(spot)
+    elif (left := made.past.refusing(spot.host) - made.fleet.now) > 0:
+        reasons = Reasons()
+        reasons.note("moves from there have failed lately", (
+            f"{spot.host}: {len(made.past.refused[spot.host])} have failed, "
+            f"another may begin in {left:.0f} s"))
+        so_far.leave(spot, reasons)
     else:
         steps, later = relieve(made, spot)
         if steps:

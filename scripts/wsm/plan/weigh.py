@@ -192,8 +192,9 @@ class Round(Leaving):
                  for step in self.moves(guest, spot)]
         if not found:
             return None
-        best = min(found, key=lambda step: (self.was_promised(step, spot),
-                                            *rank(step)))
+        best = min(found, key=lambda step: (
+            self.was_promised(step, spot),
+            self.past.failures(step.vm, self.fleet.now), *rank(step)))
         guest = self.fleet.guests[best.vm]
         return self.step(guest, best.to, spot, self.booked.fullest(
             best.to, peaks_of(guest)))

@@ -170,9 +170,10 @@ class World:
 
     def break_move(self, vm: str) -> None:
         """A move fails: the VM is where it was."""
-        del self.fleet.flights[vm], self.ends[vm]
+        source = self.fleet.flights.pop(vm).source
+        del self.ends[vm]
         self.past.note_failed(self.fleet.now)
-        self.past.note_stayed(vm, self.fleet.now)
+        self.past.note_stayed(vm, source, self.fleet.now)
 
     def end(self, vm: str) -> None:
         """A VM ends, and with it its move."""

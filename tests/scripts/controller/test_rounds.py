@@ -279,7 +279,7 @@ class RoundTest(World):
         made = self.make()
         self.hosts.refuse = "prepare"
         self.heat()
-        with mock.patch("wsm.controller.executor.WAITS", (1.0,)):
+        with mock.patch("wsm.plan.past.WAITS", (1.0,)):
             decision = None
             while not (decision and decision.asked):
                 decision = self.round(made)

@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import math
 import sqlite3
 import tempfile
 import unittest
@@ -12,7 +13,7 @@ from unittest import mock
 
 from wsm.cli.agents import Agent
 from wsm.cli.home import Move
-from wsm.controller import audit, executor, rounds, schema, setup
+from wsm.controller import audit, rounds, schema, setup
 from wsm.controller.journal import Entry, Journal
 from wsm.controller.leader import Leader
 from wsm.controller.ledger import Ledger
@@ -226,12 +227,16 @@ class PastTest(unittest.TestCase):
 
     def test_stays(self) -> None:
         """Longer after each failure; a move that works ends that."""
-        self.assertEqual(executor.stays([], "v"), 0.0)
+        def until(*ended: Entry, vm: str = "v") -> float:
+            return rounds.remembered([*ended], [], 0.0).staying(vm)
+
+        self.assertEqual(until(), -math.inf)
         bad = [self.entry(at, "stayed") for at in (100.0, 200.0)]
-        self.assertEqual(executor.stays(bad[:1], "v"), 160.0)
-        self.assertEqual(executor.stays(bad, "v"), 500.0)
-        self.assertEqual(executor.stays(bad, "other"), 0.0)
-        self.assertEqual(executor.stays([*bad, self.entry(300.0)], "v"), 0.0)
+        self.assertEqual(until(bad[0]), 160.0)
+        self.assertEqual(until(*bad), 500.0)
+        self.assertEqual(until(*bad, *bad), 2000.0)
+        self.assertEqual(until(*bad, vm="other"), -math.inf)
+        self.assertEqual(until(*bad, self.entry(300.0)), -math.inf)
 
 
 class SettingsTest(unittest.TestCase):
