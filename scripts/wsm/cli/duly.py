@@ -44,8 +44,9 @@ class Duly:
 
     def learned(self) -> tuple[float, float]:
         """Return what earlier moves of these hosts teach."""
-        pair = (self.subject.past, self.subject.here.name, self.there.name)
-        return learn.factor(*pair), learn.start(*pair)
+        taught = learn.about(self.subject.past, self.subject.here.name,
+                             self.there.name)
+        return taught.factor, taught.start
 
     def pace(self, figures: Mapping[str, Any]) -> Pace:
         """Return what it needs, by what was expected until QEMU knows more."""

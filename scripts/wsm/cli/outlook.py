@@ -74,7 +74,7 @@ def look_at(agents: Agents, name: str, where: str) -> Subject:
         raise CliError(f"{name} does not run: 'wsmctl vm start {name}'", 4)
     described = spec.from_json(found["spec"])
     return Subject(from_plain(VmUse, found["use"]), described,
-                   host_now(agents, where), tuple(agents.home.past()))
+                   host_now(agents, where), learn.Lessons(agents.home.past()))
 
 
 def link_of(one: Host, two: Host, rate: float = 0.0,
@@ -85,7 +85,7 @@ def link_of(one: Host, two: Host, rate: float = 0.0,
     As agent.toml says; else as fast as it was lately.
     """
     told = [host.mbit for host in (one, two) if host.mbit]
-    seen = learn.speed(past, one.name, two.name)
+    seen = learn.about(past, one.name, two.name).speed
     full = min(told, default=ASSUMED_MBIT) * 1e6 / 8 * USABLE
     if not told and seen:
         full = seen
@@ -117,11 +117,10 @@ def bases_of(subject: Subject, there: Host) -> list[Basis]:
 
 def cost_of(subject: Subject, there: Host, rate: float = 0.0) -> Estimate:
     """Return what the move would cost."""
-    pair = subject.here.name, there.name
+    taught = learn.about(subject.past, subject.here.name, there.name)
     return estimate(bases_of(subject, there), load_of(subject),
                     link_of(subject.here, there, rate, subject.past),
-                    learn.factor(subject.past, *pair),
-                    start=learn.start(subject.past, *pair))
+                    taught.factor, start=taught.start)
 
 
 def new_move(vm: str, source: str, to: str, cost: Estimate,

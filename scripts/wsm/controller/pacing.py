@@ -16,6 +16,7 @@ from wsm.controller.executor import Executor
 from wsm.plan.fleet import Fleet, Flight
 from wsm.plan.grants import (Claim, Wire, claim_of, crossed, fits, share,
                              wires_of)
+from wsm.plan.learn import Lessons
 from wsm.plan.pace import Due
 from wsm.plan.policy import Links
 
@@ -107,6 +108,6 @@ class Pacer:
         journal = self.executor.journal
         subject = outlook.Subject(
             guest.use, guest.spec, self.fleet.nodes[flight.source].host,
-            tuple(journal.past()))
+            Lessons(journal.past()))
         return Duly(subject, self.fleet.nodes[flight.to].host, due,
                     journal.store.clock)(figures)

@@ -30,7 +30,7 @@ from wsm.plan.detect import Kind
 from wsm.plan.estimate import Estimate
 from wsm.plan.fleet import Fleet, Flight, Guest
 from wsm.plan.inventory import Host
-from wsm.plan.learn import Past as Lesson
+from wsm.plan.learn import Lessons
 from wsm.plan.decision import Decision, Step
 from wsm.plan.past import KEPT, Past, trip_of
 from wsm.plan.policy import Policy
@@ -76,7 +76,7 @@ class Controller:
         self.problem = ""
         self.last: Optional[Decision] = None
         self.last_id = 0
-        self._lessons: Optional[tuple[Lesson, ...]] = None
+        self._lessons: Optional[Lessons] = None
         self._keeper = Keeper()
         self._pruned = float("-inf")
 
@@ -232,7 +232,7 @@ class Controller:
     def cost(self, guest: Guest, to: str) -> Estimate:
         """Return what a move would cost now; see planner.Cost."""
         if self._lessons is None:
-            self._lessons = tuple(self.journal.past())
+            self._lessons = Lessons(self.journal.past())
         here: Host = self.fleet.nodes[guest.use.host].host
         return outlook.cost_of(
             outlook.Subject(guest.use, guest.spec, here, self._lessons),

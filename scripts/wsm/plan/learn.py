@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What earlier moves teach about the next one."""
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Callable, Mapping, Optional, Sequence
@@ -87,11 +88,50 @@ def speed(past: Sequence[Past], one: str, two: str) -> Optional[float]:
     return max(seen[-LAST:], default=None)
 
 
+@dataclass(frozen=True)
+class Taught:
+    """All that moves teach of two hosts."""
+
+    start: float                # s in which nothing is sent
+    factor: float
+    speed: Optional[float]      # bytes/s of the link; None: nobody has seen it
+    # VM: disk: what differed when it was last compared
+    differed: Mapping[str, Mapping[str, float]]
+
+
+def look_up(past: Sequence[Past], one: str, two: str) -> Taught:
+    """Look all of it up."""
+    differed: dict[str, dict[str, float]] = {}
+    for each in past:
+        if each.differed and each.joins(one, two):
+            differed.setdefault(each.vm, {}).update(each.differed)
+    return Taught(start(past, one, two), factor(past, one, two),
+                  speed(past, one, two), differed)
+
+
+class Lessons(tuple[Past, ...]):
+    """Moves that teach, of which each pair of hosts is looked up once."""
+
+    def about(self, one: str, two: str) -> Taught:
+        """Return what they teach of two hosts, whichever is the source."""
+        key = min(one, two), max(one, two)
+        if key not in self._known:
+            self._known[key] = look_up(self, one, two)
+        return self._known[key]
+
+    @functools.cached_property
+    def _known(self) -> dict[tuple[str, str], Taught]:
+        return {}
+
+
+def about(past: Sequence[Past], one: str, two: str) -> Taught:
+    """Return what moves teach of two hosts."""
+    return (past.about(one, two) if isinstance(past, Lessons)
+            else look_up(past, one, two))
+
+
 def differs(past: Sequence[Past], vm: str, one: str,
             two: str) -> Callable[[str], float]:
     """Return what of a disk differed when it was last compared, else 1."""
-    known: dict[str, float] = {}
-    for each in past:
-        if each.vm == vm and each.joins(one, two):
-            known.update(each.differed)
+    known = about(past, one, two).differed.get(vm, {})
     return lambda disk: known.get(disk, 1.0)

@@ -4,6 +4,7 @@
 import dataclasses
 import unittest
 from typing import Any
+from unittest import mock
 
 from wsm.plan import learn
 from wsm.plan.estimate import FACTOR_LIMIT, START
@@ -28,6 +29,22 @@ class LearnTest(unittest.TestCase):
         self.assertEqual(learn.factor([], "a", "b"), 1.0)
         self.assertIsNone(learn.speed([], "a", "b"))
         self.assertEqual(learn.differs([], "v", "a", "b")("vd0"), 1.0)
+
+    def test_once(self) -> None:
+        """A pair is looked up once, either way; it is the same as each time."""
+        moves = [PAST, past(source="c", seconds=20.0), past(
+            differed={"vd0": 0.25})]
+        lessons = learn.Lessons(moves)
+        with mock.patch("wsm.plan.learn.look_up",
+                        side_effect=learn.look_up) as looked:
+            for one, two in (("a", "b"), ("b", "a"), ("a", "c")) * 50:
+                self.assertEqual(learn.about(lessons, one, two),
+                                 learn.about(moves, one, two))
+                self.assertEqual(learn.differs(lessons, "v", one, two)("vd0"),
+                                 1.0 if two == "c" else 0.25)
+        self.assertEqual(len([each for each in looked.call_args_list
+                              if each.args[0] is lessons]), 2)
+        self.assertEqual(lessons, tuple(moves))
 
     def test_start(self) -> None:
         """Of this pair, either way; of others if there is none."""
