@@ -6,6 +6,7 @@ its successor finds that in the journal.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import time
@@ -153,6 +154,7 @@ class Controller:
                                self.journal.open_entries(), float(
                                    self.store.setting("looked", "0")))
         self._lessons = None
+        self.chronicle.load(self.store, self.clock())
         self._term = self.store.term
         # Its store was away, and nobody has led meanwhile: it goes on
         if not (self.since and self.store.alone):
@@ -163,6 +165,7 @@ class Controller:
         now = self.clock()
         entries, rules = self.ledger.hosts(), self.ledger.rules()
         await self.collector.round(now, entries, rules, self.executor.flights)
+        self.chronicle.save(self.store, now)
         self.chronicle.note(self.fleet)
         for ended in self.executor.ended():
             self._landed(ended)
@@ -353,6 +356,9 @@ class Controller:
         """Stop, in good order; what is under way goes on."""
         await self.collector.close()
         await asyncio.to_thread(self.executor.stop, 5.0)
+        if self.leader.leads():
+            with contextlib.suppress(StoreGone, Deposed):
+                self.chronicle.save(self.store, self.clock(), True)
         self.leader.give()
 
 

@@ -34,9 +34,13 @@ PACKED = """
 ALTER TABLE decisions ADD COLUMN packed BLOB;
 ALTER TABLE decisions ADD COLUMN spots INTEGER;
 """
+# Means of LONG seconds, for charts: zlib of JSON; see chronicle
+CHARTS = """
+CREATE TABLE charts (slot INTEGER PRIMARY KEY, data BLOB NOT NULL);
+"""
 # Each makes the next version of the one before; none is ever changed.  They only
 # add, as the leader may still be a controller of the version before.
-MIGRATIONS = (FIRST, PACKED)
+MIGRATIONS = (FIRST, PACKED, CHARTS)
 
 
 class TooNew(Exception):
