@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of how the benchmark gets to its figures of memory by reference."""
 
+import tempfile
 import unittest
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
+from unittest import mock
 
-from dev.bench import plots_memory, report_memory
+from dev.bench import (memory_sets, plots_memory, report_memory,
+                       tables_memory)
 from dev.bench.memory_move import carried
 from dev.bench.memory_refs import READING, Road
-from dev.bench.memory_ways import (DEFAULT, DISK, MEMORY_WAYS, PLAIN, ZSTD_1)
+from dev.bench.memory_ways import (ALL, BOTH, DEFAULT, DISK, MEMORY_WAYS,
+                                   PLAIN, VECYCLE, ZSTD_1)
 from dev.bench.rows import Row
 from dev.bench.sample import Sample
 from dev.bench.settings import Settings
 from dev.rig.image import MIB
 from dev.rig.qmp import Json
+from wsm.templates import sets
 
 SETTINGS = Settings()
 
@@ -43,6 +50,47 @@ class CarriedTest(unittest.TestCase):
         self.assertEqual(carried(times, counts, 3.0), (30, 3))
         self.assertEqual(carried(times, counts, 9.0), (30, 3))
         self.assertEqual(carried(times, counts, 0.5), (10, 1))
+
+
+class SetTest(unittest.TestCase):
+    """Templates are what others have, and the guest is none of these."""
+
+    PAGES = {'idle': 'abz', 'pgbench': 'ac', 'web': 'acd', 'build': 'ae'}
+
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        for name, pages in self.PAGES.items():
+            (self.folder / name).write_bytes(bytes(4096) + b''.join(
+                page.encode() * 4096 for page in pages))
+        self.settings = Settings(memory_guests=len(self.PAGES))
+
+    def templates(self, guest: str, threshold: int) -> str:
+        """One letter for each page of the set."""
+        with (mock.patch.object(memory_sets, 'dump_of',
+                                lambda name, memory: self.folder / name),
+              mock.patch.object(memory_sets, 'guest_config', lambda *_:
+                                SimpleNamespace(home=self.folder))):
+            path = memory_sets.set_of(guest, threshold, self.settings)
+            self.assertEqual(path, memory_sets.set_of(guest, threshold,
+                                                      self.settings))
+        with path.open('rb') as file:
+            header, wrong = sets.check(file)
+            file.seek(header.pages_at)
+            pages = file.read().decode()
+        self.assertEqual(wrong, [])
+        return ''.join(sorted(pages[::4096]))
+
+    def test_threshold(self) -> None:
+        self.assertEqual(self.templates('idle', 2), 'ac')
+        self.assertEqual(self.templates('idle', 1), 'acde')
+
+    def test_own(self) -> None:
+        """What only the guest itself has besides is no template."""
+        self.assertEqual(self.templates('web', 2), 'a')
+
+    def test_base(self) -> None:
+        """Nor what only the one has that it was made from."""
+        self.assertEqual(self.templates('random', 1), 'acde')
 
 
 class RowsTest(unittest.TestCase):
@@ -89,6 +137,18 @@ class RowsTest(unittest.TestCase):
         self.assertFalse([row for row in rows if 'after' in row.what])
         self.assertIs(found(rows, 'CPU').met(), True)
 
+    def test_back(self) -> None:
+        """Bytes may be more by a hundredth of RAM, in MiB."""
+        def rows(more: float) -> list[Row]:
+            return report_memory.back_rows('memory-back', {
+                f'idle {DEFAULT}': [sample(bytes=100 * MIB)],
+                f'idle {VECYCLE}': [sample(bytes=2 * MIB)],
+                f'idle {ALL}': [sample(bytes=(2 + more) * MIB)]}, SETTINGS)
+
+        self.assertEqual([row.met() for row in rows(3.1)], [True, True])
+        self.assertEqual([row.met() for row in rows(3.9)], [True, False])
+        self.assertEqual([row.met() for row in rows(4.1)], [False, False])
+
     def test_nothing_later(self) -> None:
         """One pass may have been enough."""
         rows = self.rows(sample(), 'memory-hard', READING, sample())
@@ -113,18 +173,33 @@ class TableTest(unittest.TestCase):
             f'web {DISK}': [failure()]}
 
     def test_table(self) -> None:
-        lines = report_memory.guests_table(self.ROWS)
+        lines = tables_memory.guests_table(self.ROWS)
         self.assertIn('| idle | 100.0 (100.0%) | 10.0 (10.0%) |', lines)
         self.assertIn('| web | 50.0 (100.0%) | - |', lines)
         self.assertEqual(lines[2], '| guest | default | own disk |')
 
     def test_roads(self) -> None:
-        lines = report_memory.roads_table({
+        lines = tables_memory.roads_table({
             f'160 20 {DEFAULT}': [sample()], f'0 0 {DEFAULT}': [sample()]})
         self.assertTrue(any(line.startswith('| 160 Mbit/s, 20 ms |')
                             for line in lines))
         self.assertTrue(any(line.startswith('| no limit |')
                             for line in lines))
+
+    def test_kinds(self) -> None:
+        """How pages went, in those ways that refer to anything."""
+        moved = sample() | {'wsm': {'memory': {
+            'kinds': [{'kind': 'disk', 'referenced': 3 * MIB}],
+            'inline': 2 * MIB, 'packed': MIB, 'missed': 0}}}
+        lines = tables_memory.guests_table({
+            f'idle {DISK}': [moved], f'idle {DEFAULT}': [sample()],
+            f'web {BOTH}': [failure()]})
+        self.assertIn('| idle | own disk | 3.0 | - | - | 2.0 | 1.0 | 0.0 |',
+                      lines)
+        self.assertIn('| web | disk, templates | - | - | - | - | - | - |',
+                      lines)
+        self.assertFalse([line for line in lines if '| default |' in line
+                          and line.startswith('| idle')])
 
     def test_bars(self) -> None:
         """Percent of default; one that failed leaves a gap."""

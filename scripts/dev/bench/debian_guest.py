@@ -119,7 +119,7 @@ class DebianScene(Scene):
         self.network = network
         self.link = network.link
 
-    def source(self, boot: bool = False) -> Vm:
+    def source(self, boot: bool = False, paused: bool = False) -> Vm:
         """The guest as it is after booting, on a disk of its own."""
         origin = self.files.files
         assert origin
@@ -129,7 +129,7 @@ class DebianScene(Scene):
                           None if boot else 'defer')
         vm.start()
         if not boot:
-            load_state(vm, self.files.state)
+            load_state(vm, self.files.state, paused)
         return vm
 
     def copy_image(self, where: str, disk: Path) -> Image:

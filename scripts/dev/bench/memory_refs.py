@@ -7,6 +7,7 @@ and not sent: that takes seconds, and memory sees the same in all ways.
 
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable, Iterable, Optional
 
 from dev.bench.apps import PROBLEMS
@@ -14,8 +15,9 @@ from dev.bench.debian_guest import DebianScene, disk_of
 from dev.bench.far_link import DelayedLink
 from dev.bench.memory_guests import HARD, SIBLINGS, guest_config, start
 from dev.bench.memory_move import move
-from dev.bench.memory_ways import (DEFAULT, DISK, FIRST_WAYS, MEMORY_WAYS,
-                                   PLAIN, XBZRLE, ZSTD_1, Way)
+from dev.bench.memory_sets import set_of
+from dev.bench.memory_ways import (BOTH, DEFAULT, DISK, FIRST_WAYS,
+                                   MEMORY_WAYS, PLAIN, XBZRLE, ZSTD_1, Way)
 from dev.bench.methods import Stage
 from dev.bench.sample import Sample, Samples
 from dev.bench.settings import Settings
@@ -27,8 +29,8 @@ from dev.rig.vm import Vm
 
 READING = 'reading'             # the guest reads files while it moves
 FAR_GUEST = 'pgbench'
-FAR_WAYS = (DEFAULT, PLAIN, ZSTD_1, DISK)
-HARD_WAYS = (DEFAULT, PLAIN, ZSTD_1, DISK)
+FAR_WAYS = (DEFAULT, PLAIN, ZSTD_1, DISK, BOTH)
+HARD_WAYS = (DEFAULT, PLAIN, ZSTD_1, DISK, BOTH)
 READING_WAYS = (XBZRLE, PLAIN, ZSTD_1, DISK)
 
 
@@ -66,32 +68,45 @@ class Errand:
     reads: bool = False             # files, while it moves
 
 
-def open_destination(scene: DebianScene, source: Vm, way: Way) -> Vm:
-    """With a copy of the disk that the guest had when its state was kept."""
-    image = scene.copy_image('destination', disk_of(scene.files.state))
-    destination = scene.destination('defer', images=[image])
-    listen(source, destination, way)
-    return destination
+@dataclass(frozen=True)
+class Stand:
+    """Where a guest is moved in one of the ways."""
+    scene: DebianScene
+    network: Network
+    way: Way
+    pages: Optional[Path]           # of a set of templates
+
+    def open_destination(self, source: Vm) -> Vm:
+        """With a copy of the disk of the guest when its state was kept."""
+        image = self.scene.copy_image('destination',
+                                      disk_of(self.scene.files.state))
+        destination = self.scene.destination('defer', images=[image])
+        self.listen(source, destination)
+        return destination
+
+    def listen(self, source: Vm, destination: Vm) -> None:
+        self.way.set_up(source, destination, self.pages)
+        destination.qmp.cmd('migrate-incoming',
+                            uri=f'tcp:{destination.address()}:0')
+
+    def stage(self, source: Vm, destination: Vm,
+              settings: Settings) -> Stage:
+        return Stage(self.scene, source, destination,
+                     settings.memory_give_up)
 
 
-def listen(source: Vm, destination: Vm, way: Way) -> None:
-    way.set_up(source, destination)
-    destination.qmp.cmd('migrate-incoming',
-                        uri=f'tcp:{destination.address()}:0')
-
-
-def move_guest(scene: DebianScene, network: Network, errand: Errand,
-               settings: Settings, sample: Sample) -> None:
-    source = scene.source()
-    with closing(Heartbeat(network)) as heartbeat:
+def move_guest(stand: Stand, errand: Errand, settings: Settings,
+               sample: Sample) -> None:
+    source = stand.scene.source()
+    with closing(Heartbeat(stand.network)) as heartbeat:
         wait_until(heartbeat.last, 'the guest answers')
-    destination = open_destination(scene, source, errand.way)
-    stage = Stage(scene, source, destination, settings.memory_give_up)
-    job = start(network, 'begin', 'read', settings.memory_reads_kib) \
+    destination = stand.open_destination(source)
+    job = start(stand.network, 'begin', 'read', settings.memory_reads_kib) \
         if errand.reads else None
     try:
-        move(stage, network, errand.way.options | {
-            'memory_adaptive': errand.adaptive}, sample)
+        move(stand.stage(source, destination, settings), stand.network,
+             errand.way.options | {'memory_adaptive': errand.adaptive},
+             sample)
     finally:
         if job:
             job.close()
@@ -100,15 +115,17 @@ def move_guest(scene: DebianScene, network: Network, errand: Errand,
 
 
 def perform(guest: str, way: Way, road: Road, settings: Settings,
-            play: Callable[[DebianScene, Network, Sample], None]) -> Sample:
+            play: Callable[[Stand, Sample], None]) -> Sample:
     """On a fresh scene; what goes wrong is the sample's failure."""
     sample = Sample(way.name, guest)
     try:
         config = guest_config(guest, settings.app_memory)
+        pages = set_of(guest, way.threshold, settings) if way.threshold \
+            else None
         with make_network(road.rate, road.make) as network:
             scene = DebianScene(config, network)
             try:
-                play(scene, network, sample)
+                play(Stand(scene, network, way, pages), sample)
             finally:
                 scene.close()
     except PROBLEMS as err:
@@ -119,8 +136,7 @@ def perform(guest: str, way: Way, road: Road, settings: Settings,
 def measure(errand: Errand, settings: Settings) -> Sample:
     return perform(
         errand.guest, errand.way, errand.road, settings,
-        lambda scene, network, sample: move_guest(scene, network, errand,
-                                                  settings, sample))
+        lambda stand, sample: move_guest(stand, errand, settings, sample))
 
 
 def in_turns(guests: Iterable[str], ways: Iterable[str], road: Road,

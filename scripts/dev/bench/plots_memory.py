@@ -3,13 +3,14 @@
 
 from dev.bench.limits import median_of
 from dev.bench.memory_ways import DEFAULT, MEMORY_WAYS
-from dev.bench.report_memory import BYTES, groups_of
+from dev.bench.tables_memory import BYTES, groups_of
 from dev.rig.qmp import Json
 
 Rows = dict[str, list[Json]]
-# Others in grey, ideas of others in orange, ours in blue; darker is later
+# In grey what QEMU has, in orange the ideas of others, in blue ours
 GREYS = ('#333333', '#666666', '#888888', '#aaaaaa', '#cccccc')
-BLUES = ('#56b4e9', '#0072b2', '#003f6b', '#001f3a')
+ORANGES = ('#f0c060', '#e69f00', '#d55e00')
+BLUES = ('#9fd8f5', '#56b4e9', '#0072b2', '#003f6b', '#001f3a')
 
 
 def bars(rows: Rows) -> tuple[list[str], list[tuple[str, list[float]]]]:
@@ -29,8 +30,9 @@ def bars(rows: Rows) -> tuple[list[str], list[tuple[str, list[float]]]]:
 
 
 def colours(ways: list[str]) -> list[str]:
-    greys, blues = list(GREYS), list(BLUES)
-    return [(blues if MEMORY_WAYS[way].own else greys).pop(0)
+    greys, oranges, blues = list(GREYS), list(ORANGES), list(BLUES)
+    return [(blues if MEMORY_WAYS[way].own else
+             oranges if MEMORY_WAYS[way].kinds else greys).pop(0)
             for way in ways]
 
 

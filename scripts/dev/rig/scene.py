@@ -199,10 +199,11 @@ def make_template(config: MachineConfig, path: Path) -> None:
         scene.close()
 
 
-def load_state(vm: Vm, state: Path) -> None:
+def load_state(vm: Vm, state: Path, paused: bool = False) -> None:
     vm.qmp.cmd('migrate-incoming', uri=f'file:{state}')
     vm.wait_migration('completed')
-    vm.qmp.cmd('cont')
+    if not paused:
+        vm.qmp.cmd('cont')
 
 
 def describe(vm: Vm) -> str:
