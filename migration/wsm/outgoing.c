@@ -22,6 +22,9 @@
 #include "system/runstate.h"
 
 #define WSM_NEARLY              4       /* times what can be sent stopped */
+/* A destination that is behind is waited for a second at most, in steps */
+#define WSM_BEHIND_MS           20
+#define WSM_BEHIND_WAITS        50
 
 bool wsm_outgoing_start(const MigrationAddress *addr, bool resume,
                         Error **errp)
@@ -112,6 +115,27 @@ static void wsm_outgoing_correct(WsmSource *s, MigrationState *ms,
     ms->threshold_size = disks;
 }
 
+/*
+ * The destination has yet to read much of what memory refers to.  Another pass
+ * would only send what the guest writes meanwhile, so wait, but not for long:
+ * somebody may want to cancel.
+ */
+static void wsm_outgoing_wait_for_behind(WsmSourceMemory *memory,
+                                         MigrationState *ms)
+{
+    for (int i = 0; i < WSM_BEHIND_WAITS; i++) {
+        if (qatomic_read(&ms->state) != MIGRATION_STATUS_ACTIVE ||
+            !wsm_source_memory_is_behind(memory)) {
+            return;
+        }
+        if (qemu_sem_timedwait(&ms->rate_limit_sem, WSM_BEHIND_MS) == 0) {
+            /* Something is urgent, and is not done here */
+            qemu_sem_post(&ms->rate_limit_sem);
+            return;
+        }
+    }
+}
+
 /* Memory alone decides when; then see that all is ready to stop the guest */
 static bool wsm_outgoing_may_freeze(WsmSource *s, uint64_t *pending)
 {
@@ -129,8 +153,11 @@ static bool wsm_outgoing_may_freeze(WsmSource *s, uint64_t *pending)
         }
         return false;
     }
-    if (!wsm_source_prepare_freeze(s) ||
-        (s->memory && wsm_source_memory_is_behind(s->memory))) {
+    if (!wsm_source_prepare_freeze(s)) {
+        return false;
+    }
+    if (s->memory && wsm_source_memory_is_behind(s->memory)) {
+        wsm_outgoing_wait_for_behind(s->memory, ms);
         return false;
     }
     qatomic_set(&ms->start_postcopy, true);

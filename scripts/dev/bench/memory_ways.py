@@ -39,8 +39,8 @@ class Way:
         """Of wsm-set-options at the source."""
         if not self.kinds:
             return {}
-        return {'memory_references': list(self.kinds),
-                'x_memory_pack': self.packed}
+        options: dict[str, Any] = {'memory_references': list(self.kinds)}
+        return options if self.packed else {**options, 'x_memory_pack': False}
 
     def set_up(self, source: Vm, destination: Vm,
                pages: Optional[Path]) -> None:
