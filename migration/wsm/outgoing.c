@@ -48,6 +48,9 @@ bool wsm_outgoing_start(const MigrationAddress *addr, bool resume,
     assert(!w->source);
     w->source = wsm_source_new(&w->session, &w->options, &w->images, w->peer,
                                target);
+    if (w->source->memory && w->templates) {
+        wsm_source_memory_set_templates(w->source->memory, w->templates);
+    }
     wsm_progress_start(w);
     if (!wsm_source_start(w->source, errp)) {
         wsm_save_end(w, WSM_PHASE_FAILED, *errp);

@@ -17,6 +17,7 @@
 #include "migration/wsm/image/images.h"
 #include "migration/wsm/link/listen.h"
 #include "migration/wsm/policy/expect.h"
+#include "migration/wsm/scan.h"
 #include "migration/wsm/source/source.h"
 
 /*
@@ -38,6 +39,8 @@ typedef struct Wsm {
     WsmPhase meter_phase;       /* of the last sample in @meter */
     QEMUTimer *meter_timer;
     char *peer;                 /* where "migrate" goes to, see link/peer.h */
+    WsmTemplates *templates;    /* NULL: none */
+    WsmScan *scan;             /* of the guest's memory; NULL: never begun */
 
     void (*end_transport)(void *opaque);    /* QEMU's, for a listener */
 

@@ -79,6 +79,7 @@ void wsm_shutdown(void)
     Wsm *w = wsm_get();
 
     GLOBAL_STATE_CODE();
+    wsm_scan_free(g_steal_pointer(&w->scan));
     wsm_wait_while_needed(w);
     if (w->source) {
         wsm_source_stop(w->source);

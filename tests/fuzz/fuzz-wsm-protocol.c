@@ -18,6 +18,7 @@
 #include "migration/wsm/wire/message.h"
 #include "migration/wsm/wire/payload.h"
 #include "migration/wsm/wire/runs.h"
+#include "migration/wsm/wire/sets.h"
 
 static const int64_t disk_size[] = {
     1 * GiB, 10 * MiB + 512, 512, INT64_MAX - MiB + 1,
@@ -353,7 +354,9 @@ static void fuzz_packet(const uint8_t *data, size_t size)
         g_assert(WSM_PACKET_SIZE + wsm_packet_refs_size(&packet) +
                  packet.bytes == total);
         for (unsigned i = 0; i < packet.nrefs; i++) {
-            g_assert(refs[i].block < disk_size[refs[i].disk] / WSM_PAGE_SIZE);
+            g_assert(refs[i].kind == WSM_REF_TEMPLATE ||
+                     (refs[i].kind == WSM_REF_DISK && refs[i].block <
+                      disk_size[refs[i].disk] / WSM_PAGE_SIZE));
         }
         size = wsm_packet_encode(&packet, refs, again);
         g_assert(!memcmp(again, buf, size));
@@ -390,12 +393,31 @@ static void fuzz_ring(const uint8_t *data, size_t size)
     }
 }
 
+/* The payload of SETS */
+static void fuzz_sets(const uint8_t *data, size_t size)
+{
+    g_autofree uint8_t *buf = g_memdup2(data, size);
+    g_autoptr(GByteArray) again = NULL;
+    WsmSetDesc sets[WSM_MAX_SETS];
+    Error *err = NULL;
+    unsigned n;
+    bool ok = wsm_sets_decode(buf, size, sets, &n, &err);
+
+    check_error(err, ok, true);
+    if (ok) {
+        g_assert(n <= WSM_MAX_SETS);
+        again = wsm_sets_encode(sets, n);
+        g_assert(again->len == size && (!size ||
+                                        !memcmp(again->data, buf, size)));
+    }
+}
+
 /* The entry that libFuzzer calls; there is no header with its prototype */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parsers[])(const uint8_t *data, size_t size) = {
         fuzz_msg, fuzz_hello, fuzz_start, fuzz_runs, fuzz_basis, fuzz_point,
-        fuzz_welcome, fuzz_packet, fuzz_ring,
+        fuzz_welcome, fuzz_packet, fuzz_ring, fuzz_sets,
     };
 
     if (size > 0) {

@@ -3,14 +3,13 @@
 
 An input is one byte for the parser (0 message header, 1 HELLO, 2 START,
 3 list of runs, 4 BASIS, 5 POINT, 6 WELCOME, 7 packet of memory,
-8 what a node of a ring says) and what that
-parser takes.
+8 what a node of a ring says, 9 SETS) and what that parser takes.
 """
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME, PACKET, RING = range(9)
+MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME, PACKET, RING, SETS = range(10)
 MAGIC = 0x57534D31
 SESSION = bytes(range(16))
 
@@ -41,7 +40,8 @@ def message_seeds() -> Iterator[bytes]:
         header(20, length=9), header(21, length=32),
         header(22, 1023, offset=1 << 40, size=1 << 20),
         header(23, 0, 1, size=4096), header(24, 2, 1, 8192, 0x7000, 8192),
-        header(25, offset=1 << 20), header(26), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
+        header(25, offset=1 << 20), header(26),
+        header(26, length=47), header(99), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
     ]
     base = WANT_ERROR | HAVE_LIMITS | ALL_DISKS
     for bytes_ in headers:
@@ -110,6 +110,14 @@ def ring_seeds() -> Iterator[bytes]:
             yield bytes([RING, piece]) + answer
 
 
+def sets_seeds() -> Iterator[bytes]:
+    one = bytes(range(32)) + struct.pack(">QB", 3, 6) + b"public"
+    for payload in (b"", one, one * 16, one * 17, one[:-1],
+                    bytes(32) + struct.pack(">QB", 1 << 22, 64) + b"a" * 64,
+                    bytes(32) + struct.pack(">QB", 0, 0)):
+        yield bytes([SETS]) + payload
+
+
 def leb128(value: int) -> bytes:
     out = bytearray()
     while value >= 0x80:
@@ -170,6 +178,6 @@ def seeds() -> Iterator[tuple[str, bytes]]:
                          ("basis", basis_seeds), ("point", point_seeds),
                          ("welcome", welcome_seeds),
                          ("packet", packet_seeds),
-                         ("ring", ring_seeds)):
+                         ("ring", ring_seeds), ("sets", sets_seeds)):
         for index, data in enumerate(makers()):
             yield f"{name}-{index:02}", data

@@ -28,7 +28,8 @@ SOURCES = [FUZZ / "fuzz-wsm-protocol.c", REPO / "migration/wsm/wire/message.c",
            REPO / "migration/wsm/memory/payload.c",
            REPO / "migration/wsm/memory/ring.c",
            REPO / "migration/wsm/wire/start.c",
-           REPO / "migration/wsm/wire/runs.c"]
+           REPO / "migration/wsm/wire/runs.c",
+           REPO / "migration/wsm/wire/sets.c"]
 SANITIZERS = ["-fsanitize=fuzzer,address,undefined",
               "-fno-sanitize-recover=all"]
 SKIPPED = 77

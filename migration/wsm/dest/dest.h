@@ -71,6 +71,12 @@ bool wsm_dest_defer(WsmDest *d, QEMUBHFunc *cb, void *opaque);
 /* What comes by reference is for this; NULL: START said that none will */
 WsmDestMemory *wsm_dest_memory(WsmDest *d);
 
+/*
+ * The sets of templates of this side, or NULL: the source may refer to them if
+ * it wants to, and knows how.  Main thread, before the start.
+ */
+void wsm_dest_set_templates(WsmDest *d, WsmTemplates *templates);
+
 void wsm_dest_info(WsmDest *d, WsmInfo *info);
 
 /* How far it is; @dirty of @out is what is missing */

@@ -9,6 +9,7 @@
 #include "qemu/main-loop.h"
 #include "migration/wsm/dest/fetch.h"
 #include "migration/wsm/dest/memory.h"
+#include "migration/wsm/dest/templates.h"
 #include "migration/wsm/memory/holes.h"
 #include "migration/wsm/memory/kinds.h"
 #include "migration/wsm/memory/ram.h"
@@ -20,6 +21,7 @@ struct WsmDestMemory {
     /* Set in new, never changed */
     uint8_t salt[WSM_SALT_SIZE];
     WsmHoles *holes;            /* has a lock of its own */
+    WsmDestTemplates *templates;        /* or NULL; before channels come */
     void (*filled)(void *opaque);
     void *opaque;
     unsigned users;             /* atomic: references to this */
@@ -65,9 +67,17 @@ void wsm_dest_memory_unref(WsmDestMemory *m)
 {
     if (m && qatomic_fetch_dec(&m->users) == 1) {
         wsm_holes_free(m->holes);
+        wsm_dest_templates_free(m->templates);
         qemu_mutex_destroy(&m->lock);
         g_free(m);
     }
+}
+
+void wsm_dest_memory_set_templates(WsmDestMemory *m, WsmTemplates *own)
+{
+    GLOBAL_STATE_CODE();
+    assert(!m->templates);
+    m->templates = wsm_dest_templates_new(own);
 }
 
 void wsm_dest_memory_stop(WsmDestMemory *m)
@@ -155,6 +165,7 @@ static void wsm_dest_memory_missed(WsmDestMemory *m, WsmMemoryKind kind,
 bool wsm_dest_memory_refs(WsmDestMemory *m, const WsmPacket *packet,
                           const uint8_t *buf, WsmRef *refs, Error **errp)
 {
+    ERRP_GUARD();
     int64_t size[WSM_MAX_DISKS];
     unsigned disks;
 
@@ -164,7 +175,17 @@ bool wsm_dest_memory_refs(WsmDestMemory *m, const WsmPacket *packet,
             size[i] = m->disks->disk[i].size;
         }
     }
-    return wsm_refs_decode(packet, buf, disks, size, refs, errp);
+    if (!wsm_refs_decode(packet, buf, disks, size, refs, errp)) {
+        return false;
+    }
+    for (unsigned i = 0; i < packet->nrefs; i++) {
+        if (refs[i].kind == WSM_REF_TEMPLATE &&
+            !wsm_dest_templates_check(m->templates, &refs[i], errp)) {
+            error_prepend(errp, "reference %u: ", i);
+            return false;
+        }
+    }
+    return true;
 }
 
 /* The source calls @ram @block.  Does it always?  Else false, and @errp. */
@@ -188,6 +209,9 @@ static bool wsm_dest_memory_named(WsmDestMemory *m, unsigned block,
 /* @lock: where the content is that @ref means */
 static WsmFetchPlace wsm_dest_memory_where(WsmDestMemory *m, const WsmRef *ref)
 {
+    if (ref->kind == WSM_REF_TEMPLATE) {
+        return wsm_dest_templates_place(m->templates, ref);
+    }
     return (WsmFetchPlace) {
         .read = wsm_dest_disk_read,
         .opaque = &m->disks->disk[ref->disk],
@@ -323,9 +347,13 @@ int coroutine_fn wsm_dest_memory_up(WsmDestMemory *m, WsmDestConn *conn)
     WsmMsg salt = { .type = WSM_MSG_SALT, .length = WSM_SALT_SIZE };
     int ret = wsm_dest_conn_send(conn, &salt, m->salt);
 
-    QEMU_LOCK_GUARD(&m->lock);
-    wsm_dest_memory_say_all(m);
-    wsm_dest_memory_say_all_done(m);
+    if (ret >= 0 && m->templates) {
+        ret = wsm_dest_templates_say(m->templates, conn);
+    }
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        wsm_dest_memory_say_all(m);
+        wsm_dest_memory_say_all_done(m);
+    }
     return ret;
 }
 

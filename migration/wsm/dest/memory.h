@@ -18,6 +18,7 @@
 #include "exec/cpu-common.h"
 #include "migration/wsm/dest/disk.h"
 #include "migration/wsm/memory/payload.h"
+#include "migration/wsm/memory/templates.h"
 
 typedef struct WsmDestMemory WsmDestMemory;
 
@@ -28,6 +29,13 @@ typedef struct WsmDestMemory WsmDestMemory;
 WsmDestMemory *wsm_dest_memory_new(WsmLoop *loop, WsmDestDisks *disks,
                                    WsmDestControl *control,
                                    void (*filled)(void *opaque), void *opaque);
+
+/*
+ * The sets of templates that this side has.  Main thread, once, before channels
+ * are let in.
+ */
+void wsm_dest_memory_set_templates(WsmDestMemory *m, WsmTemplates *own);
+
 WsmDestMemory *wsm_dest_memory_ref(WsmDestMemory *m);
 void wsm_dest_memory_unref(WsmDestMemory *m);
 

@@ -104,6 +104,22 @@ bool wsm_packet_decode(const uint8_t *buf, size_t size, unsigned pages,
            wsm_packet_check_size(packet, size, pages, errp);
 }
 
+static bool wsm_ref_check_disk(const WsmRef *ref, unsigned disks,
+                               const int64_t *disk_size, Error **errp)
+{
+    if (ref->disk >= disks) {
+        error_setg(errp, "disk %u is not below the number of disks %u",
+                   ref->disk, disks);
+        return false;
+    }
+    if (ref->block >= disk_size[ref->disk] / WSM_PAGE_SIZE) {
+        error_setg(errp, "block %" PRIu64 " is beyond disk %u of size %"
+                   PRId64, ref->block, ref->disk, disk_size[ref->disk]);
+        return false;
+    }
+    return true;
+}
+
 static bool wsm_ref_decode(const uint8_t *buf, unsigned disks,
                            const int64_t *disk_size, WsmRef *ref,
                            Error **errp)
@@ -112,20 +128,19 @@ static bool wsm_ref_decode(const uint8_t *buf, unsigned disks,
         .kind = buf[0], .disk = buf[1], .block = ldq_be_p(buf + 4),
     };
     memcpy(ref->tag, buf + 12, WSM_TAG_SIZE);
-    if (ref->kind != WSM_REF_DISK) {
-        error_setg(errp, "kind %d is unknown", ref->kind);
-    } else if (lduw_be_p(buf + 2)) {
+    if (lduw_be_p(buf + 2)) {
         error_setg(errp, "reserved is %u, but must be 0", lduw_be_p(buf + 2));
-    } else if (ref->disk >= disks) {
-        error_setg(errp, "disk %u is not below the number of disks %u",
-                   ref->disk, disks);
-    } else if (ref->block >= disk_size[ref->disk] / WSM_PAGE_SIZE) {
-        error_setg(errp, "block %" PRIu64 " is beyond disk %u of size %"
-                   PRId64, ref->block, ref->disk, disk_size[ref->disk]);
-    } else {
-        return true;
+        return false;
     }
-    return false;
+    switch (ref->kind) {
+    case WSM_REF_DISK:
+        return wsm_ref_check_disk(ref, disks, disk_size, errp);
+    case WSM_REF_TEMPLATE:
+        return true;
+    default:
+        error_setg(errp, "kind %d is unknown", ref->kind);
+        return false;
+    }
 }
 
 bool wsm_refs_decode(const WsmPacket *packet, const uint8_t *buf,

@@ -28,11 +28,12 @@ typedef enum WsmPacking {
 /* On the wire; in the order of WsmMemoryKind */
 typedef enum WsmRefKind {
     WSM_REF_DISK = 1,           /* a block of one of the guest's disks */
+    WSM_REF_TEMPLATE = 3,       /* a page of a set that both sides have */
 } WsmRefKind;
 
 typedef struct WsmRef {
     WsmRefKind kind;
-    uint8_t disk;
+    uint8_t disk;               /* or the number of the set */
     uint64_t block;             /* in units of WSM_PAGE_SIZE */
     uint8_t tag[WSM_TAG_SIZE];
 } WsmRef;
@@ -59,7 +60,7 @@ size_t wsm_packet_refs_size(const WsmPacket *packet);
 
 /*
  * The references: each within a disk of the @disks whose sizes, in bytes, are
- * @disk_size.  @refs has room for all.  False, and @errp.
+ * @disk_size; those to templates are to be checked by who knows these.  @refs has room for all.  False, and @errp.
  */
 bool wsm_refs_decode(const WsmPacket *packet, const uint8_t *buf,
                      unsigned disks, const int64_t *disk_size, WsmRef *refs,

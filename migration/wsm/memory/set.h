@@ -20,7 +20,6 @@
 #include "migration/wsm/wire/message.h"
 
 #define WSM_SET_HEADER_SIZE     4096
-#define WSM_SET_MAX_PAGES       (4 * 1024 * 1024)       /* 16 GiB of them */
 
 /* What a file of a set has behind its header */
 typedef enum WsmSetKind {

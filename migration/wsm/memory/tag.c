@@ -54,6 +54,15 @@ uint64_t wsm_page_print(const WsmSeed *seed, const void *page)
     return print;
 }
 
+void wsm_page_hash(const void *page, uint8_t *hash)
+{
+    size_t size = WSM_HASH_SIZE;
+
+    /* As in core/hash.c, it fails only for lack of memory */
+    qcrypto_hash_bytes(QCRYPTO_HASH_ALGO_SHA256, page, WSM_PAGE_SIZE, &hash,
+                       &size, &error_abort);
+}
+
 void wsm_page_tag(const uint8_t *salt, const void *page, uint8_t *tag)
 {
     struct iovec iov[] = {

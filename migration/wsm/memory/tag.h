@@ -30,6 +30,9 @@ void wsm_salt_init(uint8_t *salt);
 /* @page has WSM_PAGE_SIZE bytes, aligned or not */
 uint64_t wsm_page_print(const WsmSeed *seed, const void *page);
 
+/* SHA-256 of the page, without a salt: @hash gets WSM_HASH_SIZE bytes */
+void wsm_page_hash(const void *page, uint8_t *hash);
+
 /* @salt has WSM_SALT_SIZE bytes, @tag gets WSM_TAG_SIZE */
 void wsm_page_tag(const uint8_t *salt, const void *page, uint8_t *tag);
 

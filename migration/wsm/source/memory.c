@@ -8,11 +8,13 @@
 #include "qemu/bitops.h"
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
+#include "qemu/main-loop.h"
 #include "qemu/stats64.h"
 #include "migration/wsm/memory/index.h"
 #include "migration/wsm/memory/kinds.h"
 #include "migration/wsm/memory/ram.h"
 #include "migration/wsm/source/memory.h"
+#include "migration/wsm/source/templates.h"
 #include "migration/wsm/trace.h"
 
 #define WSM_INDEX_BYTES         (72 * MiB)      /* for 12 GiB of data */
@@ -27,6 +29,7 @@
 struct WsmSourceMemory {
     /* Set in new, never changed */
     WsmIndex *index;            /* has a lock of its own */
+    WsmSourceTemplates *templates;      /* likewise */
     WsmSeed seed;
     unsigned kinds;             /* bits by WsmMemoryKind: switched on */
     unsigned users;             /* atomic: references to this */
@@ -50,6 +53,7 @@ WsmSourceMemory *wsm_source_memory_new(unsigned kinds)
     WsmSourceMemory *m = g_new0(WsmSourceMemory, 1);
 
     m->index = wsm_index_new(WSM_INDEX_BYTES);
+    m->templates = wsm_source_templates_new();
     wsm_seed_init(&m->seed);
     m->kinds = kinds;
     m->users = 1;
@@ -68,6 +72,7 @@ void wsm_source_memory_unref(WsmSourceMemory *m)
 {
     if (m && qatomic_fetch_dec(&m->users) == 1) {
         wsm_index_free(m->index);
+        wsm_source_templates_free(m->templates);
         g_ptr_array_unref(m->blocks);
         qemu_mutex_destroy(&m->lock);
         g_free(m);
@@ -78,6 +83,12 @@ void wsm_source_memory_start(WsmSourceMemory *m, WsmWork *work)
 {
     QEMU_LOCK_GUARD(&m->lock);
     m->work = work;
+}
+
+void wsm_source_memory_set_templates(WsmSourceMemory *m, WsmTemplates *own)
+{
+    GLOBAL_STATE_CODE();
+    wsm_source_templates_own(m->templates, own);
 }
 
 void wsm_source_memory_stop(WsmSourceMemory *m)
@@ -108,6 +119,12 @@ void wsm_source_memory_salt(WsmSourceMemory *m, const uint8_t *salt)
     QEMU_LOCK_GUARD(&m->lock);
     memcpy(m->salt, salt, WSM_SALT_SIZE);
     m->salted = true;
+}
+
+bool wsm_source_memory_sets(WsmSourceMemory *m, const uint8_t *payload,
+                            size_t length, Error **errp)
+{
+    return wsm_source_templates_said(m->templates, payload, length, errp);
 }
 
 void wsm_source_memory_note(WsmSourceMemory *m, unsigned disk, int64_t offset,
@@ -239,7 +256,7 @@ unsigned wsm_source_memory_number(WsmSourceMemory *m, RAMBlock *block)
     return i;
 }
 
-/* Has the destination this block, as far as is known?  And sets @salt. */
+/* Has the destination what @ref means, as far as is known?  Sets @salt. */
 static bool wsm_source_memory_is_there(WsmSourceMemory *m, const WsmRef *ref,
                                        uint8_t *salt)
 {
@@ -250,13 +267,17 @@ static bool wsm_source_memory_is_there(WsmSourceMemory *m, const WsmRef *ref,
         return false;
     }
     memcpy(salt, m->salt, WSM_SALT_SIZE);
+    if (ref->kind != WSM_REF_DISK) {
+        return true;
+    }
     dirty = wsm_work_dirty_bitmap(m->work, ref->disk);
     return dirty && !bdrv_dirty_bitmap_get(dirty, ref->block * WSM_PAGE_SIZE);
 }
 
-bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref)
+/* Is @page on a disk that the destination has?  Then @ref says where. */
+static bool wsm_source_memory_is_on_disk(WsmSourceMemory *m, const void *page,
+                                         WsmRef *ref, uint8_t *salt)
 {
-    uint8_t salt[WSM_SALT_SIZE];
     unsigned disk;
 
     *ref = (WsmRef) { .kind = WSM_REF_DISK };
@@ -266,7 +287,24 @@ bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref)
         return false;
     }
     ref->disk = disk;
-    if (!wsm_source_memory_is_there(m, ref, salt)) {
+    return wsm_source_memory_is_there(m, ref, salt);
+}
+
+/* Likewise, in a set of templates */
+static bool wsm_source_memory_is_template(WsmSourceMemory *m, const void *page,
+                                          WsmRef *ref, uint8_t *salt)
+{
+    return wsm_source_memory_uses(m, WSM_MEMORY_KIND_TEMPLATE) &&
+           wsm_source_templates_find(m->templates, page, ref) &&
+           wsm_source_memory_is_there(m, ref, salt);
+}
+
+bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref)
+{
+    uint8_t salt[WSM_SALT_SIZE];
+
+    if (!wsm_source_memory_is_on_disk(m, page, ref, salt) &&
+        !wsm_source_memory_is_template(m, page, ref, salt)) {
         return false;
     }
     wsm_page_tag(salt, page, ref->tag);

@@ -16,6 +16,7 @@
 #define MIGRATION_WSM_SOURCE_MEMORY_H
 
 #include "migration/wsm/memory/payload.h"
+#include "migration/wsm/memory/templates.h"
 #include "migration/wsm/source/work.h"
 
 typedef struct WsmSourceMemory WsmSourceMemory;
@@ -35,6 +36,9 @@ void wsm_source_memory_unref(WsmSourceMemory *m);
 void wsm_source_memory_start(WsmSourceMemory *m, WsmWork *work);
 void wsm_source_memory_stop(WsmSourceMemory *m);
 
+/* The sets of templates that this side has.  Main thread, before the start. */
+void wsm_source_memory_set_templates(WsmSourceMemory *m, WsmTemplates *own);
+
 /*
  * In the loop
  */
@@ -45,6 +49,10 @@ void wsm_source_memory_down(WsmSourceMemory *m);
 
 /* SALT has come; it has WSM_SALT_SIZE bytes */
 void wsm_source_memory_salt(WsmSourceMemory *m, const uint8_t *salt);
+
+/* The payload of SETS.  False, and @errp. */
+bool wsm_source_memory_sets(WsmSourceMemory *m, const uint8_t *payload,
+                            size_t length, Error **errp);
 
 /* The range has this content, or zeroes if @buf is NULL */
 void wsm_source_memory_note(WsmSourceMemory *m, unsigned disk, int64_t offset,

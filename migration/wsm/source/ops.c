@@ -184,6 +184,17 @@ static bool coroutine_fn wsm_source_on_fail(WsmSourceChannel *c,
     return wsm_source_on_answer(c, msg, false, errp);
 }
 
+static bool coroutine_fn wsm_source_on_sets(WsmSourceChannel *c,
+                                            const WsmMsg *msg, Error **errp)
+{
+    uint8_t payload[WSM_MAX_SETS * WSM_MAX_SET];
+    WsmSource *s = c->opaque;
+
+    assert(msg->length <= sizeof(payload));
+    return wsm_channel_recv_payload(&c->c, payload, msg->length, errp) &&
+           wsm_source_memory_sets(s->memory, payload, msg->length, errp);
+}
+
 /* Memory by reference: is it in use?  Else false, and @errp. */
 static bool coroutine_fn wsm_source_on_memory(WsmSourceChannel *c,
                                               const WsmMsg *msg, Error **errp)
@@ -208,6 +219,8 @@ static bool coroutine_fn wsm_source_on_memory(WsmSourceChannel *c,
     case WSM_MSG_DONE:
         wsm_source_memory_done(s->memory, msg);
         return true;
+    case WSM_MSG_SETS:
+        return wsm_source_on_sets(c, msg, errp);
     default:
         content = wsm_source_memory_want(s->memory, msg, errp);
         if (content) {
@@ -266,6 +279,7 @@ static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
     case WSM_MSG_SALT:
     case WSM_MSG_NACK:
     case WSM_MSG_DONE:
+    case WSM_MSG_SETS:
     case WSM_MSG_WANT:
         if (s->memory &&
             (msg->type != WSM_MSG_WANT || wsm_source_is_frozen(s))) {

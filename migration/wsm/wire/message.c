@@ -143,6 +143,11 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
         .name = "DONE",
         .flags = ON_URGENT | EPOCH_0 | HAS_MEMORY | HAS_OFFSET | HAS_BYTES,
     },
+    [WSM_MSG_SETS] = {
+        .name = "SETS", .flags = ON_URGENT | EPOCH_0,
+        .min_length = WSM_MAX_SET - WSM_MAX_SCOPE + 1,
+        .max_length = WSM_MAX_SETS * WSM_MAX_SET,
+    },
 };
 
 static const WsmMsgRule *find_rule(uint16_t type)

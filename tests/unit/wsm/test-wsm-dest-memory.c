@@ -14,6 +14,7 @@
 #include "pull-test.h"
 #include "wsm-peer.h"
 #include "wsm-ram.h"
+#include "wsm-set.h"
 #include "migration/wsm/dest/fetch.h"
 #include "migration/wsm/dest/memory.h"
 
@@ -368,6 +369,133 @@ static void test_fetch(void)
     tear_down();
 }
 
+/* References to templates, of two sets; what is not served has no number */
+static WsmTemplates *some_templates(char **file)
+{
+    static const uint8_t fill[][3] = { { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, 9 } };
+    static const char *const scope[] = { "public", "acme", "public" };
+
+    file[0] = test_set_write(WSM_SET_PAGES, fill[0], 3);
+    file[1] = test_set_write(WSM_SET_INDEX, fill[1], 3);
+    file[2] = test_set_write(WSM_SET_PAGES, fill[2], 3);
+    return test_templates(3, file, scope, &error_abort);
+}
+
+static WsmRef refer_template(unsigned set, uint64_t number, uint8_t c)
+{
+    WsmRef ref = refer(number, c);
+
+    ref.kind = WSM_REF_TEMPLATE;
+    ref.disk = set;
+    return ref;
+}
+
+static void refuse_template(unsigned set, uint64_t number, const char *text)
+{
+    WsmRef ref = refer_template(set, number, 1), out;
+    WsmPacket packet = { .block = NUMBER, .nrefs = 1 };
+    uint8_t buf[WSM_PACKET_SIZE + WSM_REF_SIZE];
+    Error *err = NULL;
+
+    wsm_packet_encode(&packet, &ref, buf);
+    g_assert_false(wsm_dest_memory_refs(memory, &packet, buf + WSM_PACKET_SIZE,
+                                        &out, &err));
+    g_assert_cmpstr(error_get_pretty(err), ==, text);
+    error_free(err);
+}
+
+/* SALT, and then which sets there are; also after a break */
+static void expect_sets(const WsmTemplates *all)
+{
+    uint8_t payload[WSM_MAX_SETS * WSM_MAX_SET];
+    WsmSetDesc desc[WSM_MAX_SETS];
+    unsigned n;
+    WsmMsg msg;
+
+    close(fd);
+    connect_urgent();
+    msg = receive(payload, sizeof(payload));
+    g_assert_cmpint(msg.type, ==, WSM_MSG_SETS);
+    g_assert_true(wsm_sets_decode(payload, msg.length, desc, &n,
+                                  &error_abort));
+    g_assert_cmpuint(n, ==, 2);
+    for (unsigned i = 0; i < n; i++) {
+        const WsmSet *set = wsm_templates_set(all, 2 * i);
+
+        g_assert_cmpmem(desc[i].id, 32, wsm_set_header(set)->id, 32);
+        g_assert_cmpuint(desc[i].count, ==, 3);
+        g_assert_cmpstr(desc[i].scope, ==, "public");
+    }
+}
+
+static void damage(const char *file, uint64_t offset, uint8_t byte)
+{
+    int f = open(file, O_WRONLY);
+
+    g_assert_cmpint(pwrite(f, &byte, 1, offset), ==, 1);
+    close(f);
+}
+
+/* What a file has is used if it has the tag; what it has not is a hole */
+static void test_templates_of(void)
+{
+    char *file[3];
+    WsmTemplates *all = some_templates(file);
+    const WsmSet *first = wsm_templates_set(all, 0);
+    const WsmSet *second = wsm_templates_set(all, 2);
+    g_autoptr(WsmMemoryInfo) i = NULL;
+    uint64_t bad;
+
+    set_up();
+    refuse_template(0, 0, "reference 0: set 0 of templates is not below the "
+                    "number of sets 0");
+    wsm_dest_memory_set_templates(memory, all);
+    expect_sets(all);
+    refuse_template(2, 0, "reference 0: set 2 of templates is not below the "
+                    "number of sets 2");
+    refuse_template(1, 3, "reference 0: template 3 is not below the number of "
+                    "templates 3 of set 1");
+
+    resolve((WsmRef []) {
+                refer_template(1, test_set_number(second, 8), 8),
+                refer_template(0, test_set_number(first, 3), 3),
+                refer(11, 12),
+                refer_template(0, test_set_number(first, 1), 1),
+            }, (ram_addr_t []) { BLOCK, 2 * BLOCK, 3 * BLOCK, 0 }, 4);
+    check_page(0, 1);
+    check_page(1, 8);
+    check_page(2, 3);
+    check_page(3, 12);
+    expect_sets(all);
+
+    /* One byte is another; the file ends there; it is removed */
+    bad = test_set_number(first, 2);
+    damage(file[0], wsm_set_page_offset(wsm_set_header(first), bad) + 7, 99);
+    resolve_one(5, refer_template(0, bad, 2));
+    expect(WSM_MSG_NACK, 5, 1);
+    check_page(5, 0);
+    bad = test_set_number(second, 9);
+    g_assert_cmpint(truncate(file[2], wsm_set_page_offset(
+                                 wsm_set_header(second), bad) + 1), ==, 0);
+    resolve_one(6, refer_template(1, bad, 9));
+    expect(WSM_MSG_NACK, 6, 1);
+    check_page(6, 0);
+    for (int n = 0; n < 3; n++) {
+        test_set_remove(file[n]);
+    }
+    wsm_templates_unref(all);
+    resolve_one(5, refer_template(0, test_set_number(first, 1), 1));
+    check_page(5, 1);
+
+    i = info();
+    g_assert_cmpint(i->kinds->next->value->kind, ==,
+                    WSM_MEMORY_KIND_TEMPLATE);
+    g_assert_cmpint(i->kinds->next->value->referenced, ==, 6 * BLOCK);
+    g_assert_cmpint(i->kinds->next->value->missed, ==, 2 * BLOCK);
+    g_assert_cmpint(i->kinds->next->value->wrong, ==, BLOCK);
+    tear_down();
+}
+
 /* The destination ends while a channel waits, and before it asks */
 static void *end(void *opaque)
 {
@@ -551,6 +679,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/dest-memory/fail", test_fail);
     g_test_add_func("/wsm/dest-memory/late", test_late);
     g_test_add_func("/wsm/dest-memory/fetch", test_fetch);
+    g_test_add_func("/wsm/dest-memory/templates", test_templates_of);
     g_test_add_func("/wsm/dest-memory/ends", test_ends);
     g_test_add_func("/wsm/dest-memory/want", test_want);
     g_test_add_func("/wsm/dest-memory/bad-want", test_bad_want);

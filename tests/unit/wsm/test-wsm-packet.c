@@ -58,6 +58,24 @@ static void test_bytes(void)
     }
 }
 
+/* What is not of a disk is checked by who knows what there is */
+static void test_template(void)
+{
+    WsmRef ref = {
+        .kind = WSM_REF_TEMPLATE, .disk = 255, .block = UINT64_MAX,
+    }, out;
+    WsmPacket packet = { .nrefs = 1 };
+    uint8_t buf[WSM_PACKET_SIZE + WSM_REF_SIZE];
+
+    wsm_packet_encode(&packet, &ref, buf);
+    g_assert_cmpint(buf[WSM_PACKET_SIZE], ==, 3);
+    g_assert_true(wsm_refs_decode(&packet, buf + WSM_PACKET_SIZE, 0, NULL,
+                                  &out, &error_abort));
+    g_assert_cmpint(out.kind, ==, WSM_REF_TEMPLATE);
+    g_assert_cmpint(out.disk, ==, 255);
+    g_assert_cmpuint(out.block, ==, UINT64_MAX);
+}
+
 static void assert_error(Error *err, const char *text)
 {
     g_assert_nonnull(err);
@@ -166,6 +184,11 @@ static void test_random(void)
         g_assert_cmpuint(WSM_PACKET_SIZE + wsm_packet_refs_size(&packet) +
                          packet.bytes, ==, size);
         for (int r = 0; r < packet.nrefs; r++) {
+            g_assert_true(refs[r].kind == WSM_REF_DISK ||
+                          refs[r].kind == WSM_REF_TEMPLATE);
+            if (refs[r].kind != WSM_REF_DISK) {
+                continue;
+            }
             g_assert_cmpint((refs[r].block + 1) * WSM_PAGE_SIZE, <=,
                             disk_size[refs[r].disk]);
         }
@@ -183,6 +206,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/packet/bytes", test_bytes);
     g_test_add_func("/wsm/packet/bad", test_bad_packet);
     g_test_add_func("/wsm/packet/bad-reference", test_bad_ref);
+    g_test_add_func("/wsm/packet/template", test_template);
     g_test_add_func("/wsm/packet/random", test_random);
     return g_test_run();
 }

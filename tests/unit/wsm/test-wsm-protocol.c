@@ -202,6 +202,10 @@ static const Sample samples[] = {
       { .type = WSM_MSG_DONE, .disk = 2, .offset = 0x20000, .bytes = 3 },
       "57534d31 0019 0002 00000000 00000000 0000000000020000 0000000000000003"
     },
+    { 26, "SETS", false, false, 'u', "0", "", 42, 1680, 0,
+      { .type = WSM_MSG_SETS, .length = 47 },
+      "57534d31 001a 0000 00000000 0000002f 0000000000000000 0000000000000000"
+    },
 };
 
 /* A peer and a channel from which such a message may come */
@@ -1187,9 +1191,9 @@ static void test_start_newer(void)
 }
 
 #ifdef CONFIG_ZSTD
-#define FEATURES "0x3"
+#define FEATURES "0xb"
 #else
-#define FEATURES "0x1"
+#define FEATURES "0x9"
 #endif
 
 static void test_start_bad_features(void)
