@@ -119,6 +119,8 @@ class Archive:
             "-o", "Dir::Etc::Preferences=/dev/null",
             "-o", "Dir::Etc::PreferencesParts=/dev/null",
             "-o", f"Dir::State::Lists={self.dir}/lists",
+            # What is installed here, our own packages perhaps, is no matter
+            "-o", "Dir::State::Status=/dev/null",
             "-o", f"Dir::Cache={self.dir}/cache",
             "-o", "Acquire::Languages=none",
             "-o", "APT::Update::Error-Mode=any",

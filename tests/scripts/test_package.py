@@ -370,6 +370,39 @@ class SourceTest(unittest.TestCase):
         self.assertFalse(checks.NO_SPDX.fullmatch("packaging/debian/control"))
 
 
+class ArchiveTest(unittest.TestCase):
+    """What apt is asked here."""
+
+    def test_installed(self) -> None:
+        """What is installed on the machine is not what Debian has."""
+        fields = ("Package: thing\nArchitecture: all\nMaintainer: Nobody\n"
+                  "Filename: ./thing.deb\nSize: 1\nDescription: a thing\n")
+        with (tempfile.TemporaryDirectory() as name,
+              mock.patch.object(debian, "BUILD", Path(name))):
+            folder = Path(name)
+            archive = debian.Archive()
+            for each in ("apt/sources", "apt/lists/partial", "repository",
+                         "apt/cache/archives/partial"):
+                (folder / each).mkdir(parents=True)
+            (folder / "repository/Packages").write_text(
+                f"{fields}Version: 1\n", encoding="utf-8")
+            (folder / "status").write_text(
+                f"{fields}Version: 2\nStatus: install ok installed\n",
+                encoding="utf-8")
+            (folder / "apt/sources/one.sources").write_text(
+                f"Types: deb\nURIs: file:{folder}/repository\nSuites: ./\n"
+                "Trusted: yes\n", encoding="utf-8")
+            (folder / "apt.conf").write_text(
+                f'Dir::State::Status "{folder}/status";\n', encoding="utf-8")
+            with mock.patch.dict(os.environ, APT_CONFIG=f"{folder}/apt.conf"):
+                for words in (["apt-get", "-q", *archive.options, "update"],
+                              ["apt-cache", *archive.options, "policy",
+                               "thing"]):
+                    said = subprocess.run(words, check=True, text=True,
+                                          stdout=subprocess.PIPE).stdout
+        self.assertIn("Candidate: 1\n", said)
+
+
 class ToolsTest(unittest.TestCase):
     """The tools as qemu-wsm-tools has them, and no other package."""
 
