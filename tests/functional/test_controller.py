@@ -16,6 +16,7 @@ from tests.functional.lib.registry import test
 CONFIG = MachineConfig((DiskConfig(size=32 * MIB),))
 QUIET = {**LOAD, 'rate': 20, 'rrate': 5}
 CALM = 1800.0                   # s in which nothing is moved again
+DUE = 150.0                     # s in which a guest is to be elsewhere
 LOOK = 15.0                     # s between two looks meanwhile
 
 
@@ -103,6 +104,37 @@ def controller_calm(scene: Scene) -> None:
             time.sleep(LOOK)
         print(f'# nothing moves in {CALM / 60:.0f} minutes, {looks} looks; '
               + cluster.json('explain', 'host', 'beta')['lines'][0])
+        cluster.expect_at('beta')
+
+
+@test(CONFIG, slow=True)
+def controller_deadline(scene: Scene) -> None:
+    """A guest is to be elsewhere by a time: the controller begins it, late."""
+    with Watched(scene) as cluster:
+        source = cluster.guest()
+        fill_half(scene)
+        scene.guest.start(**QUIET)
+        cluster.start_controller()
+        cluster.set_mode('ask')
+        cluster.expect_soon(lambda: cluster.says(0, 'explain', 'vm', VM),
+                            'the guest is known')
+        begun = time.time()
+        errand = cluster.json('migrate', VM, '--deadline', f'{DUE:.0f}',
+                              '--by-controller')
+        require(errand['begins'] > begun + 10, f'at once: {errand}')
+        require(not cluster.json('report')['moves'], 'it waits')
+        cluster.expect_soon(lambda: 'round trip' in cluster.ctl(
+            'explain', 'host', 'alpha'), 'the way is measured')
+        print('# ' + next(line for line in cluster.json(
+            'explain', 'host', 'alpha')['lines'] if 'round trip' in line))
+        cluster.expect_soon(lambda: cluster.owner('beta') == 'owner',
+                            'it moves')
+        source.wait_exit()
+        cluster.expect_soon(lambda: cluster.json('report')['moves']
+                            == {'moved': 1}, 'it ends')
+        print(f'# begun {errand["begins"] - begun:.0f} s after it was asked, '
+              f'ended {time.time() - begun:.0f} s after it, of {DUE:.0f} s')
+        require(not cluster.plan()['errands'], 'it is done')
         cluster.expect_at('beta')
 
 

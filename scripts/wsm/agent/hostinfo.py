@@ -11,7 +11,7 @@ from typing import Mapping
 
 from wsm.agent.config import Config
 from wsm.agent.samples import processors
-from wsm.plan.inventory import Copy, Host, Pool, Qemu
+from wsm.plan.inventory import Copy, Host, Pool, Qemu, Way
 
 TIMEOUT = 20.0
 
@@ -86,7 +86,8 @@ class HostInfo:
         return self._demand
 
     def host(self, demand: float, pools: Mapping[str, Pool],
-             copies: tuple[Copy, ...], moves_in: int, moves_out: int) -> Host:
+             copies: tuple[Copy, ...], moves_in: int, moves_out: int,
+             ways: Mapping[str, Way]) -> Host:
         """Return the host; @demand is in cores."""
         config, memory = self.config, meminfo()
         return Host(
@@ -100,7 +101,7 @@ class HostInfo:
             networks=tuple(sorted(config.network)), files=files(config),
             pools=pools, qemus=self.qemus(), tags=config.root.tags,
             copies=copies, moves_in=moves_in, moves_out=moves_out,
-            clock=time.time())
+            clock=time.time(), ways=dict(ways))
 
 
 def files(config: Config) -> dict[str, int]:

@@ -21,7 +21,8 @@ from typing import Any, Awaitable, Callable, Optional
 from aiohttp import web
 
 from wsm import door, pki
-from wsm.agent import hostinfo, launch, other, samples, stock, taps, vms
+from wsm.agent import (hostinfo, launch, other, samples, stock, taps, vms,
+                       ways)
 from wsm.agent.config import Config
 from wsm.agent.monitor import QmpFailed, QmpGone
 from wsm.agent.mover import Mover
@@ -38,7 +39,9 @@ from wsm.visit import Visitor
 
 LOG = logging.getLogger("wsm-agent")
 MOVE = re.compile(r"[0-9a-f-]{8,64}")
+AT = re.compile(r"[0-9A-Za-z.:\[\]-]{1,255}:[0-9]{1,5}")
 PEER = re.compile(r"/v1/move/[0-9a-f-]+/peer")
+PING = "/v1/ping"       # how far is it?
 CHUNK = 1 << 20
 TICK = 1.0
 WATCH = 10.0            # s between looks at what guests use
@@ -48,14 +51,15 @@ CAN = ("adopt-qmp",)    # what agents of the same version may not know
 # What goes wrong, and the status of the answer
 STATUS: dict[type[Exception], int] = {
     vms.Refused: 409, Fenced: 409, BadData: 400, Forbidden: 403,
-    QmpFailed: 502, QmpGone: 503, stock.NoImage: 409, taps.NotLent: 409,
+    ways.NoWay: 502, QmpFailed: 502, QmpGone: 503, stock.NoImage: 409, taps.NotLent: 409,
     launch.NotStarted: 502, TimeoutError: 503, OSError: 500}
 
 
 def let_in(request: web.Request) -> str:
     """Return who asks, if he may; raise NotAllowed."""
     who = door.identity(request, request.app["config"].cluster)
-    if who.kind == "agent" and not PEER.fullmatch(request.path):
+    if who.kind == "agent" and not PEER.fullmatch(request.path) and (
+            request.path != PING):
         raise NotAllowed("an agent may only look at its moves")
     if who.kind not in ("agent", "controller") or who.role:
         raise NotAllowed(f"a {who.kind} gives no orders to agents")
@@ -110,6 +114,7 @@ class Door:
         self.mover = Mover(self.vms)
         self.info = hostinfo.HostInfo(config)
         self.sampler = samples.Sampler(config)
+        self.ways = ways.Ways(config)
 
     async def order(self, request: web.Request) -> Json:
         """Return the body of an order that counts; raise Fenced."""
@@ -147,7 +152,20 @@ class Door:
             self.vms.demand() if only_vms else self.info.demand(),
             stock.pools(self.config), copies,
             sum(move.role == "destination" for move in moves),
-            sum(move.role == "source" for move in moves))
+            sum(move.role == "source" for move in moves), self.ways.known)
+
+    async def ping(self, _request: web.Request) -> web.Response:
+        """Nothing but an answer."""
+        return answer({})
+
+    async def way(self, request: web.Request) -> web.Response:
+        """How far another host is, whose agent listens where it is said."""
+        if not request["who"].startswith("controller/"):
+            raise NotAllowed("only a controller asks for that")
+        peer, at = request.match_info["peer"], request.query.get("at", "")
+        if not spec.ID.fullmatch(peer) or not AT.fullmatch(at):
+            raise BadData("a host, and at=HOST:PORT are needed")
+        return answer(await self.ways.measure(peer, at))
 
     async def newest(self, _request: web.Request) -> web.Response:
         """What the host and its VMs have used lately."""
@@ -409,6 +427,8 @@ class Door:
         app.add_routes([
             web.get("/v1/hello", self.hello),
             web.get("/v1/host", self.host),
+            web.get(PING, self.ping),
+            web.get("/v1/way/{peer}", self.way),
             web.get("/v1/samples", self.newest),
             web.get("/v1/vms", self.list_vms),
             web.post("/v1/file", self.has_file),

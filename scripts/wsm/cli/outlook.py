@@ -11,8 +11,8 @@ from typing import Any, Mapping, Optional, Sequence
 
 from wsm.cli.agents import TIMEOUT, Agents, AgentSaid, NoAnswer
 from wsm.cli.home import CliError, Move
-from wsm.plan import filters, learn, spec
-from wsm.plan.estimate import (Basis, Estimate, Link, Load, basis_of,
+from wsm.plan import filters, learn, spec, way
+from wsm.plan.estimate import (RTT, Basis, Estimate, Link, Load, basis_of,
                                estimate, rate_for)
 from wsm.plan.inventory import Host, HostState, VmUse, human
 from wsm.plan.plain import from_plain, to_plain
@@ -82,15 +82,19 @@ def link_of(one: Host, two: Host, rate: float = 0.0,
     """
     Return the link between two hosts.
 
-    As agent.toml says; else as fast as it was lately.
+    As agent.toml says, else as fast as it was lately; no faster than TCP can
+    be with the round trips and losses that were measured.
     """
     told = [host.mbit for host in (one, two) if host.mbit]
     seen = learn.about(past, one.name, two.name).speed
     full = min(told, default=ASSUMED_MBIT) * 1e6 / 8 * USABLE
     if not told and seen:
         full = seen
+    known = way.between(one, two)
+    if known:       # moves that were faster know it better
+        full = min(full, max(way.most(known), seen or 0.0))
     return Link(min(full, rate) if rate else full,
-                cores=int(min(one.cores, two.cores)),
+                known.rtt if known else RTT, cores=int(min(one.cores, two.cores)),
                 known=bool(told or seen), full=full)
 
 

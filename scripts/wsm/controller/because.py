@@ -7,7 +7,7 @@ from typing import Any, Iterator, Sequence
 from wsm.cli import outlook
 from wsm.controller.ledger import Recorded
 from wsm.controller.rounds import Controller, NotNow
-from wsm.plan import errand, explain, planner
+from wsm.plan import errand, explain, planner, way
 from wsm.plan.booked import Booked
 from wsm.plan.decision import Decision
 from wsm.plan.fleet import RESOURCES, Guest, Loads
@@ -16,6 +16,7 @@ from wsm.plan.weigh import Round
 
 LOOKED = 500                    # decisions that are searched
 SHOWN = 5                       # of them
+WAYS = 20                       # to other hosts
 WORDS = {"cpu": ("CPU", "cores"), "rx": ("received", "B/s"),
          "tx": ("sent", "B/s"), "disk": ("disk", "of its time")}
 
@@ -104,6 +105,7 @@ def of_host(made: Controller, name: str) -> dict[str, Any]:
     lines = [f"{name} ({node.host.state.value}, "
              f"{node.capacity['cpu']:.1f} cores, {len(node.guests)} VMs): "
              + figures(node.load)]
+    lines += islice(ways(made, name), WAYS)
     if not made.fleet.is_known(name, made.policy.hot.stale):
         lines.append("nothing was heard of it lately, so it takes and loses "
                      f"nothing: {made.collector.silent.get(name, '')}")
@@ -111,6 +113,15 @@ def of_host(made: Controller, name: str) -> dict[str, Any]:
         lines.append(f"it has joined {(now - node.joined) / 60:.0f} min ago, "
                      "and takes no VM by itself yet")
     return answer(made, name, lines)
+
+
+def ways(made: Controller, name: str) -> Iterator[str]:
+    """Yield how far other hosts are, as far as that was measured."""
+    nodes = made.fleet.nodes
+    for other in sorted(set(nodes) - {name}):
+        found = way.between(nodes[name].host, nodes[other].host)
+        if found:
+            yield f"to {other}: {way.text(found)}"
 
 
 def answer(made: Controller, name: str, lines: list[str]) -> dict[str, Any]:

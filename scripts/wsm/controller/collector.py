@@ -13,6 +13,7 @@ from wsm.cli.outlook import clock_off
 from wsm.controller.asking import Asker
 from wsm.controller.intake import Intake
 from wsm.controller.placing import Rule
+from wsm.controller.probing import Prober
 from wsm.plan import spec
 from wsm.plan.fleet import Flight
 from wsm.plan.inventory import Copy, VmUse
@@ -35,6 +36,7 @@ class Collector:
         self.intake = intake
         self.asker = asker
         self.silent: dict[str, str] = {}        # host: why
+        self.prober = Prober(intake.fleet, asker)
         self._looking: dict[str, asyncio.Task[None]] = {}   # by host
         self._copied: dict[str, float] = {}     # host: when its images were
 
@@ -50,16 +52,20 @@ class Collector:
         for host in entries:
             if host not in self.silent:
                 self._look(host, wanted.get(host, ""))
+        self.prober.once({name: entry for name, entry in entries.items()
+                          if name not in self.silent})
 
     async def settled(self) -> None:
         """Wait until all looks have ended."""
         while self._looking:
             await asyncio.gather(*self._looking.values())
+        await self.prober.settled()
 
     async def close(self) -> None:
         """Look at nothing any more."""
         for task in self._looking.values():
             task.cancel()
+        self.prober.close()
 
     async def _host(self, name: str, entry: HostEntry) -> None:
         begun = time.time()

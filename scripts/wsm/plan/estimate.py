@@ -13,6 +13,7 @@ from wsm.plan.inventory import Copy, DiskUse, human
 
 START = 1.5                     # s in which nothing is sent: begin and end
 PAUSE = 0.100                   # s that a handover takes by itself
+RTT = 0.0005                    # s of a round trip, if nobody has measured it
 MAX_ROUNDS = 30
 DISK_OVERHEAD = 1.01            # messages
 PAGE = 4096
@@ -43,7 +44,7 @@ class Link:
     """What carries a move."""
 
     rate: float                 # bytes/s
-    rtt: float = 0.0005         # s
+    rtt: float = RTT            # s
     disk_read: float = 1e9      # bytes/s of the slower host's disks
     cores: int = 2
     known: bool = True          # nobody had to guess the rate
@@ -258,7 +259,8 @@ def estimate(bases: Sequence[Basis], load: Load, link: Link,
              ("memory", ram_seconds), ("post-copy", post_seconds),
              ("factor", factor), ("disk bytes", disk_bytes),
              ("memory bytes", ram_bytes + rest), ("post-copy bytes", residue),
-             ("rate", link.rate), ("known", float(link.known)))
+             ("rate", link.rate), ("known", float(link.known)),
+             ("round trip", link.rtt))
     return Estimate(
         int(total), seconds, downtime, disk_seconds, ram_seconds,
         post_seconds, count, converges,

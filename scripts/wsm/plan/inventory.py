@@ -61,6 +61,16 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Way:
+    """The way to another host, as TCP has seen it."""
+
+    rtt: float                  # s of a round trip, at least
+    sent: int = 0               # segments of measurements,
+    lost: int = 0               # and of them those that were sent again
+    at: float = 0.0             # s after 1970, of the last one
+
+
+@dataclass(frozen=True)
 class Host:
     """A host, and how it is at this moment."""
 
@@ -86,6 +96,7 @@ class Host:
     copies: tuple[Copy, ...] = ()
     moves_in: int = 0
     moves_out: int = 0
+    ways: Mapping[str, Way] = field(default_factory=dict)   # to other hosts
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,27 @@ class DoorTest(Certified):
             agent.order("/vm/start", name="vm1")
         agent.order("/release")
 
+    def test_way(self) -> None:
+        """How far it is: measured from agent to agent, asked by a controller."""
+        self.certificate("beta", "agent", "beta")
+        at = f"127.0.0.1:{self.agent.port}"
+        agent = self.client()
+        self.assertNotIn("ways", agent.get("/host"))
+        for _ in range(2):
+            way = agent.get("/way/alpha", at=at)
+        self.assertTrue(0 < way["rtt"] < 1 and way["sent"] >= 16, way)
+        self.assertEqual(agent.get("/host")["ways"]["alpha"]["sent"],
+                         way["sent"])
+        for peer, where in (("beta", at), ("alpha", "127.0.0.1:1")):
+            with self.assertRaisesRegex(AgentSaid, f"way to {peer}"):
+                agent.get(f"/way/{peer}", at=where)
+        for where in ("", "x", "a b:1", "127.0.0.1:x", "/etc:1"):
+            with self.assertRaisesRegex(AgentSaid, "HOST:PORT"):
+                agent.get("/way/alpha", at=where)
+        self.assertEqual(self.ask("beta", "/v1/ping"), (200, {}))
+        self.assertEqual(self.ask("beta", f"/v1/way/alpha?at={at}")[0], 403)
+        self.assertEqual(self.ask("beta", "/v1/hello")[0], 403)
+
     def test_idle(self) -> None:
         """A connection that the agent has closed meanwhile is no silence."""
         agent = self.client()

@@ -23,7 +23,7 @@ from wsm.controller.setup import Mode, Settings
 from wsm.controller.store import Store, database_of
 from wsm.plan.ends import File
 from wsm.plan.fleet import Fleet
-from wsm.plan.inventory import DiskUse, Host, Pool, Qemu, VmUse
+from wsm.plan.inventory import DiskUse, Host, Pool, Qemu, VmUse, Way
 from wsm.plan.measured import Samples, VmSample
 from wsm.plan.plain import to_plain
 from wsm.plan.policy import Calm, Policy, Relief
@@ -81,6 +81,11 @@ class Hosts:
     refuse: str = ""
     hold: threading.Event = field(default_factory=threading.Event)
     seq: int = 0
+    # Ways that are measured if that is asked, those that were; others: an agent
+    # of before
+    far: dict[tuple[str, str], Way] = field(default_factory=dict)
+    measured: dict[tuple[str, str], Way] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
     figures: Mapping[str, Any] = field(default_factory=lambda: {"phase": "x"})
 
     def __post_init__(self) -> None:
@@ -96,7 +101,17 @@ class Hosts:
         """Return a host."""
         return Host(name, 4.0, 32 * GIB, 24 * GIB, address=name, mbit=self.mbit,
                     pools={"default": Pool(900 * GIB, 1000 * GIB)},
-                    qemus={"wsm": QEMU})
+                    qemus={"wsm": QEMU}, ways={
+                        to: way for (one, to), way in self.measured.items()
+                        if one == name})
+
+    def measure(self, name: str, to: str) -> Any:
+        """Measure a way; raise AgentSaid."""
+        if (name, to) not in self.far:
+            self.unknown.append(f"/way/{to}")
+            raise AgentSaid("http", "Not Found")
+        self.measured[name, to] = self.far[name, to]
+        return to_plain(self.far[name, to])
 
     def samples(self, name: str) -> Samples:
         """Return what a host and its VMs use."""
@@ -149,6 +164,8 @@ class Hosts:
         """Answer; raise NoAnswer, AgentSaid."""
         if host in self.silent:
             raise NoAnswer(f"{host}: no answer")
+        if path.startswith("/way/"):
+            return self.measure(host, path.removeprefix("/way/"))
         if path.startswith("/move/"):
             return self.see(host, path.split("/")[2])
         answers: dict[str, Callable[[], Any]] = {

@@ -12,11 +12,13 @@ from typing import Any, Optional
 from unittest import mock
 
 from wsm.plan import kept
+from wsm.plan.inventory import Way
 from wsm.plan.plain import BadData
 from wsm.plan.planner import Decision
 from wsm.plan.policy import Policy
 
 try:
+    from wsm.controller import because
     from wsm.controller.rounds import Controller, NotNow
     from wsm.controller.setup import Mode
     from wsm.controller.store import StoreGone
@@ -147,6 +149,26 @@ class RoundTest(World):
         self.assertGreater(again.load["cpu"].now, 2)
         self.assertEqual(made.ledger.audit_wrong()[0], 0)
         self.assertIn("move", [each.what for each in made.ledger.audit(9)])
+
+    def test_ways(self) -> None:
+        """Ways are measured once in a while, a few at a time, and explained."""
+        made = self.make(mode="observe")
+        self.hosts.far = {("alpha", "beta"): Way(0.02, 100, 4, 1e12),
+                          ("alpha", "gamma"): Way(0.0001, 100, 0, 1e12)}
+        self.round(made, 5)
+        self.assertEqual(self.hosts.measured, self.hosts.far)
+        self.assertEqual(self.hosts.unknown, ["/way/gamma"])
+        lines = because.of_host(made, "alpha")["lines"]
+        self.assertIn("to beta: round trip 20.00 ms, 4 of 100 segments",
+                      " ".join(lines))
+        guest = made.fleet.guests["db1"]
+        self.assertGreater(made.cost(guest, "beta").seconds,
+                           made.cost(guest, "gamma").seconds + 1)
+        self.hosts.measured.clear()
+        self.round(made, 5)
+        self.assertEqual(self.hosts.measured, {})       # asked just now
+        self.round(made, 60)
+        self.assertEqual(self.hosts.measured, self.hosts.far)
 
     def test_quiet(self) -> None:
         """Nothing is hot: one record, no order."""
