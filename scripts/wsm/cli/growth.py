@@ -12,7 +12,6 @@ from wsm.controller.storage import Sqlite
 from wsm.controller.store import Store
 from wsm.plan import kept, planner, shown
 from wsm.plan.policy import Policy
-from wsm.sim import crowd
 from wsm.sim.simworld import World
 
 
@@ -90,10 +89,9 @@ class Writer:
         return held(self.ledger.store)
 
 
-def measure(hosts: int, vms: int, rounds: int, seed: int,
-            moves: bool) -> Growth:
+def measure(world: World, rounds: int, moves: bool) -> Growth:
     """
-    Return what rounds have written; without @moves it stays hot.
+    Return what rounds of @world have written; without @moves it stays hot.
 
     What a record takes is seen from the second fifth on: a file has a begin.
     """
@@ -101,7 +99,7 @@ def measure(hosts: int, vms: int, rounds: int, seed: int,
         store = Store(Sqlite(Path(folder) / "growth.db"))
         try:
             store.lead("growth", "growth", "growth")
-            writer = Writer(store, crowd.world(hosts, vms, seed), moves)
+            writer = Writer(store, world, moves)
             begin = writer.write(rounds // 5)
             end = writer.write(rounds - rounds // 5)
         finally:
@@ -109,7 +107,7 @@ def measure(hosts: int, vms: int, rounds: int, seed: int,
     each = (end.file - begin.file - end.inputs + begin.inputs) / max(
         1, end.records - begin.records)
     day = keeping.DAY / Policy().interval
-    purse = keeping.FLEET + keeping.VM * vms
+    purse = keeping.FLEET + keeping.VM * len(world.fleet.guests)
     most = min(end.first * day, purse * (1 + keeping.OWING / keeping.DAY)
                + end.first)
     return Growth(rounds, end.records, writer.spots, end.file, each,

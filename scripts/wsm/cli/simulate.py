@@ -6,14 +6,14 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from wsm.cli import revisit
 from wsm.cli.home import CliError, Home
-from wsm.cli.terminal import say, say_json, table
+from wsm.cli.terminal import say, say_json, table, tell
 from wsm.plan import policy
 from wsm.plan.inventory import GIB, human
-from wsm.sim import crowd, drawing, replay, rules, scenario, trace
+from wsm.sim import crowd, drawing, gen, replay, rules, scenario, trace
 from wsm.sim.simworld import World
 
 
@@ -66,6 +66,45 @@ def figures(world: World) -> dict[str, float]:
             "longest_minutes": tally.longest * trace.STEP / 60}
 
 
+def begun(args: argparse.Namespace,
+          seed: int) -> tuple[float, Callable[[], World]]:
+    """Return the end of the days that are compared, and what begins them."""
+    if isinstance(args.load, Path):
+        fleet = gen.read(args.load)
+        return fleet.steps * fleet.step, lambda: gen.course(fleet)
+    data = (trace.read(Path(args.trace)) if args.trace
+            else trace.made(args.vms, args.days, seed))
+    return data.steps * trace.STEP, lambda: replay.world(
+        data, args.hosts, args.load, seed)
+
+
+def load_of(text: str) -> float | Path:
+    """Return a part of all hosts, or the name of a file of 'sim gen'."""
+    try:
+        return float(text)
+    except ValueError:
+        return Path(text)
+
+
+def crowd_of(args: argparse.Namespace) -> World:
+    """Return a fleet that is made up, or in a file of 'sim gen'."""
+    if isinstance(args.load, Path):
+        return gen.crowded(gen.read(args.load), args.seed)
+    return crowd.world(args.hosts, args.vms, args.seed, args.load)
+
+
+def generate(_home: Home, args: argparse.Namespace) -> int:
+    """Write a fleet with loads into a file."""
+    if not 0 < args.load < 1 or min(args.hosts, args.vms) < 1 or (
+            args.days * 86400 < trace.STEP):
+        raise CliError("at least a host, a VM and 5 minutes, and --load "
+                       "between 0 and 1 are needed", 2)
+    lines = gen.write(Path(args.out), gen.made(
+        args.hosts, args.vms, args.days, args.seed, args.load))
+    return tell(args.json, f"{args.out}: {lines} lines; 'wsmctl sim compare "
+                f"--load {args.out}'", {"file": args.out, "lines": lines})
+
+
 def compare(_home: Home, args: argparse.Namespace) -> int:
     """Let rules move the same VMs through the same days."""
     known = rules.rules(policy_of(args, trace.STEP))
@@ -77,12 +116,11 @@ def compare(_home: Home, args: argparse.Namespace) -> int:
     for path in args.known:
         found.update(json.loads(Path(path).read_text(encoding="utf-8")))
     for seed in range(args.seed, args.seed + args.seeds):
-        data = (trace.read(Path(args.trace)) if args.trace
-                else trace.made(args.vms, args.days, seed))
+        end, begin = begun(args, seed)
         for name in args.rule or known:
-            rule = rules.rules(policy_of(args, trace.STEP))[name]
-            world = replay.world(data, args.hosts, args.load, seed)
-            while world.fleet.now < data.steps * trace.STEP:
+            world = begin()
+            rule = rules.rules(policy_of(args, world.fleet.interval))[name]
+            while world.fleet.now < end:
                 world.step()
                 rule(world)
             found[f"{name} {seed}"] = figures(world)
@@ -123,12 +161,13 @@ def say_medians(found: drawing.Found) -> None:
 
 def scale(_home: Home, args: argparse.Namespace) -> int:
     """Say how long a round of a large fleet takes."""
-    found = crowd.measure(crowd.world(args.hosts, args.vms, args.seed,
-                                      args.load), args.rounds, args.hot)
+    world = crowd_of(args)
+    hosts, vms = len(world.fleet.nodes), len(world.fleet.guests)
+    found = crowd.measure(world, args.rounds, args.hot)
     if args.json:
         say_json(dataclasses.asdict(found))
     else:
-        say(f"{args.hosts} hosts, {args.vms} VMs, {found.hot:.0f} of them hot, "
+        say(f"{hosts} hosts, {vms} VMs, {found.hot:.0f} of them hot, "
             f"{args.rounds} rounds, {found.moves} moves: a round takes "
             f"{found.median:.3f} s of a CPU (p99 {found.p99:.3f}, most "
             f"{found.most:.3f}), {human(found.memory)} of memory; "
@@ -144,12 +183,13 @@ def grow(_home: Home, args: argparse.Namespace) -> int:
     except ImportError as error:
         raise CliError("this needs the controller's modules, of the package "
                        f"qemu-wsm-controller: {error}") from error
-    found = growth.measure(args.hosts, args.vms, args.rounds, args.seed,
-                           args.moves)
+    world = crowd_of(args)
+    hosts, vms = len(world.fleet.nodes), len(world.fleet.guests)
+    found = growth.measure(world, args.rounds, args.moves)
     if args.json:
         say_json(dataclasses.asdict(found))
     else:
-        say(f"{args.hosts} hosts, {args.vms} VMs, {found.spots} hot in the "
+        say(f"{hosts} hosts, {vms} VMs, {found.spots} hot in the "
             f"end, {found.rounds} rounds, {found.records} records: "
             f"{found.record:.0f} bytes each, and {found.input} for what one "
             "was made of. In a day, if each round is another record, "
@@ -167,14 +207,25 @@ def options(commands: Any) -> None:
     each.add_argument("scene", nargs="+", metavar="FILE")
     each.add_argument("--policy", metavar="FILE")
     each.set_defaults(act=run)
+    each = verbs.add_parser("gen", help="write a fleet with loads, the same "
+                            "for a seed")
+    each.add_argument("--out", metavar="FILE", required=True,
+                      help="packed if it ends in .xz")
+    each.add_argument("--hosts", type=int, default=10)
+    each.add_argument("--vms", type=int, default=200)
+    each.add_argument("--days", type=float, default=2.0)
+    each.add_argument("--load", type=float, default=0.55)
+    each.add_argument("--seed", type=int, default=1)
+    each.set_defaults(act=generate)
     each = verbs.add_parser("compare", help="the same days with other rules")
     each.add_argument("--trace", metavar="FILE",
                       help="of loads; default: an invented one")
     each.add_argument("--vms", type=int, default=200, help="invented ones")
     each.add_argument("--days", type=float, default=2.0)
     each.add_argument("--hosts", type=int, default=10)
-    each.add_argument("--load", type=float, default=0.55,
-                      help="what part of the hosts is used in the mean")
+    each.add_argument("--load", type=load_of, default=0.55, help="what part "
+                      "of the hosts is used in the mean, or a FILE of 'sim "
+                      "gen' with hosts, VMs and loads")
     each.add_argument("--seed", type=int, default=1)
     each.add_argument("--seeds", type=int, default=1, help="how many")
     each.add_argument("--rule", action="append", default=[])
@@ -188,7 +239,8 @@ def options(commands: Any) -> None:
     each = verbs.add_parser("scale", help="how long a round takes")
     each.add_argument("--hosts", type=int, default=5000)
     each.add_argument("--vms", type=int, default=100000)
-    each.add_argument("--load", type=float, default=crowd.LOAD)
+    each.add_argument("--load", type=load_of, default=crowd.LOAD,
+                      help="what part is used, or a FILE of 'sim gen'")
     each.add_argument("--hot", type=float, default=0.02,
                       help="what part of the hosts is too hot, at least")
     each.add_argument("--rounds", type=int, default=200)
@@ -198,6 +250,8 @@ def options(commands: Any) -> None:
                             "grows")
     each.add_argument("--hosts", type=int, default=100)
     each.add_argument("--vms", type=int, default=2000)
+    each.add_argument("--load", type=load_of, default=crowd.LOAD,
+                      help="what part is used, or a FILE of 'sim gen'")
     each.add_argument("--rounds", type=int, default=60)
     each.add_argument("--seed", type=int, default=1)
     each.add_argument("--moves", action="store_true",

@@ -100,12 +100,13 @@ class GrowthTest(unittest.TestCase):
 
     def test_growth(self) -> None:
         """A day is made of rounds; those that cool down write less."""
-        hot = growth.measure(40, 800, 30, 2, False)
+        hot = growth.measure(crowd.world(40, 800, 2), 30, False)
         self.assertEqual((hot.rounds, hot.records), (30, 30))
         self.assertGreater(hot.file, hot.input)
         self.assertEqual(hot.day, 8640 * hot.record + hot.inputs_day)
         self.assertLess(hot.inputs_day, 20e6)
-        self.assertLess(growth.measure(40, 800, 30, 2, True).records, 30)
+        self.assertLess(growth.measure(crowd.world(40, 800, 2), 30,
+                                       True).records, 30)
 
 
 class RecordTest(unittest.TestCase):
