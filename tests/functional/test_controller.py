@@ -132,8 +132,10 @@ def controller_deadline(scene: Scene) -> None:
         source.wait_exit()
         cluster.expect_soon(lambda: cluster.json('report')['moves']
                             == {'moved': 1}, 'it ends')
-        print(f'# begun {errand["begins"] - begun:.0f} s after it was asked, '
-              f'ended {time.time() - begun:.0f} s after it, of {DUE:.0f} s')
+        move = cluster.journal()[-1]
+        print(f'# begun {move["begun"] - begun:.0f} s after it was asked, '
+              f'ended {move["due"] - move["ended"]:.1f} s before it was due; '
+              f'{move["seconds"]:.0f} s for {move["expected_seconds"]:.0f}')
         require(not cluster.plan()['errands'], 'it is done')
         cluster.expect_at('beta')
 

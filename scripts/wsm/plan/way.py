@@ -8,6 +8,7 @@ no more than Mathis et al. (1997) say: MSS / (RTT sqrt(2 p / 3)).
 import math
 from typing import Optional
 
+from wsm.plan.grants import USEFUL
 from wsm.plan.inventory import Host, Way
 
 WINDOW = 3.0 * (1 << 20)        # bytes: what kernels let a connection have
@@ -39,6 +40,8 @@ def most(way: Way) -> float:
 
 def text(way: Way) -> str:
     """Say what a way is like."""
+    rate = most(way)
     return (f"round trip {1000 * way.rtt:.2f} ms, {way.lost} of {way.sent} "
-            f"segments were sent again: TCP carries at most "
-            f"{most(way) * 8 / 1e6:.0f} Mbit/s")
+            "segments were sent again: TCP carries "
+            + ("what any link has" if rate > USEFUL else
+               f"at most {rate * 8 / 1e6:.0f} Mbit/s"))

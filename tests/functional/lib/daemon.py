@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A cluster with a controller, whose first host is small."""
 
+import contextlib
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,13 @@ class Watched(Cluster):
         process = self.daemons.pop(name)
         process.send_signal(how)
         process.wait()
+
+    def journal(self) -> list[dict[str, Any]]:
+        """The moves that the controllers' store has."""
+        path, = (self.scene.folder / 'store').glob('*.db')
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            return [json.loads(data) for data, in database.execute(
+                'SELECT data FROM moves ORDER BY begun')]
 
     def plan(self) -> Any:
         """What would be done now, if anything."""
