@@ -293,7 +293,7 @@ class SetTest(ProgramTest):
 
     def test_prune(self) -> None:
         """The newest stay, with both files; what else is there stays."""
-        names = [self.built([number]) for number in range(4)]
+        names = [self.built([number]) for number in range(5)]
         for number, path in enumerate(names):
             for suffix in (".pages", ".idx"):
                 os.utime(path.with_suffix(suffix), (number, number))
@@ -307,7 +307,7 @@ class SetTest(ProgramTest):
         self.run_program("prune", names[0].parent)
         self.assertEqual(
             sorted(names[0].parent.iterdir()),
-            sorted([path.with_suffix(suffix) for path in names[2:]
+            sorted([path.with_suffix(suffix) for path in names[3:]
                     for suffix in (".pages", ".idx")] + [new, note]))
 
 

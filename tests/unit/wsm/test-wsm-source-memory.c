@@ -12,6 +12,7 @@
 #include "migration/wsm/source/memory.h"
 #include "wsm-origin.h"
 #include "wsm-ram.h"
+#include "wsm-set.h"
 
 #define BLOCKS          32
 
@@ -23,12 +24,12 @@ static uint8_t page[WSM_PAGE_SIZE];
 static TestRam ram;
 
 /* Nothing of the disk is dirty; the source is not connected */
-static void set_up(void)
+static void set_up_for(WsmMemoryKind kind)
 {
     WsmMemoryKindList *kinds = NULL;
 
     origin_init(&origin);
-    QAPI_LIST_PREPEND(kinds, WSM_MEMORY_KIND_DISK);
+    QAPI_LIST_PREPEND(kinds, kind);
     origin_set(&origin, memory_references, kinds);
     origin_add_disk(&disk, "vd0", BLOCKS * WSM_PAGE_SIZE);
     origin_start(&origin, 1);
@@ -37,6 +38,11 @@ static void set_up(void)
     memset(&ram, 0, sizeof(ram));
     m = origin.s->memory;
     g_assert_nonnull(m);
+}
+
+static void set_up(void)
+{
+    set_up_for(WSM_MEMORY_KIND_DISK);
 }
 
 static void tear_down(void)
@@ -116,6 +122,44 @@ static void test_find(void)
     tear_down();
     g_assert_cmpint(find(9), ==, -1);
     wsm_source_memory_unref(m);
+}
+
+static bool find_template(unsigned n, WsmRef *ref)
+{
+    return wsm_source_memory_find(m, content(n), ref) &&
+           ref->kind == WSM_REF_TEMPLATE &&
+           wsm_page_has_tag(salt, content(n), ref->tag);
+}
+
+/* A set is used if this kind is on, and what makes a miss known is there */
+static void test_templates_used(void)
+{
+    static const char *const scope[] = { "public" };
+    char *file = test_set_write(WSM_SET_INDEX, (uint8_t []) { 7 }, 1);
+    WsmTemplates *own = test_templates(1, &file, scope, &error_abort);
+    WsmSetDesc desc = { .count = 1, .scope = "public" };
+    g_autoptr(GByteArray) said = NULL;
+    WsmRef ref;
+
+    memcpy(desc.id, wsm_set_header(wsm_templates_set(own, 0))->id,
+           sizeof(desc.id));
+    said = wsm_sets_encode(&desc, 1);
+    for (int on = 0; on < 2; on++) {
+        set_up_for(on ? WSM_MEMORY_KIND_TEMPLATE : WSM_MEMORY_KIND_DISK);
+        wsm_source_memory_set_templates(m, own);
+        wsm_source_memory_up(m, true);
+        wsm_source_memory_salt(m, salt);
+        g_assert_false(find_template(7, &ref));
+        g_assert_true(wsm_source_memory_sets(m, said->data, said->len,
+                                             &error_abort));
+        g_assert_cmpint(find_template(7, &ref), ==, on);
+        g_assert_false(find_template(8, &ref));
+        wsm_source_memory_down(m);
+        g_assert_false(find_template(7, &ref));
+        tear_down();
+    }
+    wsm_templates_unref(own);
+    test_set_remove(file);
 }
 
 static WsmMsg pages(WsmMsgType type, unsigned block, unsigned first,
@@ -244,6 +288,7 @@ int main(int argc, char **argv)
     origin_init_tests(&argc, &argv);
     qcrypto_init(&error_abort);
     g_test_add_func("/wsm/source-memory/find", test_find);
+    g_test_add_func("/wsm/source-memory/templates", test_templates_used);
     g_test_add_func("/wsm/source-memory/nack", test_nack);
     g_test_add_func("/wsm/source-memory/in-vain", test_in_vain);
     g_test_add_func("/wsm/source-memory/behind", test_behind);
