@@ -206,13 +206,14 @@ static void hmp_print_options(Monitor *mon)
                    ",bandwidth=%" PRIu64 ",max-residue=%" PRId64
                    ",switchover-timeout=%" PRId64 ",sync-points=%" PRId64
                    ",compare-bandwidth=%" PRIu64
-                   ",memory-adaptive=%s,x-push-delay=%" PRId64
-                   ",x-memory-pack=%s",
+                   ",memory-adaptive=%s,keep-memory=%s,keep-memory-file=%s"
+                   ",x-push-delay=%" PRId64 ",x-memory-pack=%s",
                    o->channels, o->granularity, o->bandwidth, o->max_residue,
                    o->switchover_timeout, o->sync_points,
                    o->compare_bandwidth,
-                   o->memory_adaptive ? "on" : "off", o->x_push_delay,
-                   o->x_memory_pack ? "on" : "off");
+                   o->memory_adaptive ? "on" : "off",
+                   o->keep_memory ? "on" : "off", o->keep_memory_file,
+                   o->x_push_delay, o->x_memory_pack ? "on" : "off");
     for (disk = o->disks; disk; disk = disk->next) {
         monitor_printf(mon, ",disks.%d=%s", i++, disk->value);
     }

@@ -132,7 +132,8 @@ static unsigned wsm_multifd_look(WsmMultifdSend *s, MultiFDPages_t *pages,
 
         memcpy(copy, pages->block->host + pages->offset[i], WSM_PAGE_SIZE);
         if (refer &&
-            wsm_source_memory_find(s->memory, copy, &s->ref[nrefs])) {
+            wsm_source_memory_find(s->memory, pages->block, pages->offset[i],
+                                   copy, &s->ref[nrefs])) {
             /* Those before are in their places already */
             pages->offset[nrefs++] = pages->offset[i];
         } else {

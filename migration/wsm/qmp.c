@@ -9,6 +9,7 @@
 #include "system/runstate.h"
 #include "migration/wsm/dest/check.h"
 #include "migration/wsm/image/guest-disk.h"
+#include "migration/wsm/kept.h"
 #include "migration/wsm/state.h"
 
 /* May this be set while a migration runs? */
@@ -75,6 +76,7 @@ WsmInfo *qmp_query_wsm(Error **errp)
     WsmInfo *info = wsm_last_info(w);
 
     info->images = wsm_images_info(&w->images);
+    info->kept_memory = w->keep ? wsm_keep_info(w->keep) : NULL;
     return info;
 }
 
@@ -104,7 +106,7 @@ void qmp_wsm_adopt(bool has_disks, strList *disks, Error **errp)
     }
     selected = wsm_disk_select(all, has_disks ? disks : NULL, &excluded, errp);
     qapi_free_WsmExcludedDiskList(excluded);
-    if (selected) {
-        wsm_images_adopt(&w->images, selected, errp);
+    if (selected && wsm_images_adopt(&w->images, selected, errp)) {
+        wsm_kept_forget(w, selected);
     }
 }

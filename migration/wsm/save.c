@@ -18,6 +18,7 @@
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "system/runstate.h"
+#include "migration/wsm/kept.h"
 #include "migration/wsm/multifd.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/source/phases.h"
@@ -128,6 +129,18 @@ void wsm_save_end(Wsm *w, WsmPhase phase, const Error *err)
     wsm_source_free(s);
 }
 
+/* Nothing is waited for any more: now there is time to keep memory */
+static void wsm_save_completed(Wsm *w)
+{
+    QemuUUID session = w->source->start.session;
+    g_autofree char *file = wsm_kept_file(w);
+
+    wsm_save_end(w, WSM_PHASE_COMPLETED, NULL);
+    if (file && !w->source) {
+        wsm_kept_begin(w, file, &session);
+    }
+}
+
 /* Called with the BQL in the main thread, also if there was no setup */
 void wsm_save_cleanup(void *opaque)
 {
@@ -143,7 +156,7 @@ void wsm_save_cleanup(void *opaque)
             /* It did so in a pause; QEMU does not look for channels then */
             multifd_send_shutdown();
         }
-        wsm_save_end(w, WSM_PHASE_COMPLETED, NULL);
+        wsm_save_completed(w);
         break;
     case MIGRATION_STATUS_CANCELLING:
     case MIGRATION_STATUS_CANCELLED:

@@ -18,6 +18,7 @@
 #include "migration/wsm/link/listen.h"
 #include "migration/wsm/policy/expect.h"
 #include "migration/wsm/scan.h"
+#include "migration/wsm/source/keep.h"
 #include "migration/wsm/source/source.h"
 
 /*
@@ -35,6 +36,7 @@ typedef struct Wsm {
     WsmDest *dest;              /* NULL unless a migration to here runs */
     bool connecting;            /* the main stream may yet be connected */
     WsmInfo *last;              /* final state of the last migration */
+    WsmKeep *keep;              /* the memory of the guest that left, or NULL */
     WsmMeter meter;             /* how fast it goes */
     WsmPhase meter_phase;       /* of the last sample in @meter */
     QEMUTimer *meter_timer;

@@ -8,6 +8,7 @@
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "migration/wsm/give-up.h"
+#include "migration/wsm/kept.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/source/phases.h"
 #include "migration/wsm/state.h"
@@ -81,6 +82,7 @@ void wsm_shutdown(void)
     GLOBAL_STATE_CODE();
     wsm_scan_free(g_steal_pointer(&w->scan));
     wsm_wait_while_needed(w);
+    wsm_kept_end(w);
     if (w->source) {
         wsm_source_stop(w->source);
     }

@@ -13,6 +13,8 @@
 #include "qemu/host-utils.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
+#include "migration/wsm/memory/digests.h"
+#include "migration/wsm/memory/kept.h"
 #include "migration/wsm/memory/payload.h"
 #include "migration/wsm/memory/ring.h"
 #include "migration/wsm/wire/message.h"
@@ -355,6 +357,8 @@ static void fuzz_packet(const uint8_t *data, size_t size)
                  packet.bytes == total);
         for (unsigned i = 0; i < packet.nrefs; i++) {
             g_assert(refs[i].kind == WSM_REF_TEMPLATE ||
+                     (refs[i].kind == WSM_REF_IMAGE && !refs[i].disk &&
+                      !refs[i].block) ||
                      (refs[i].kind == WSM_REF_DISK && refs[i].block <
                       disk_size[refs[i].disk] / WSM_PAGE_SIZE));
         }
@@ -412,12 +416,71 @@ static void fuzz_sets(const uint8_t *data, size_t size)
     }
 }
 
+/* Pages, the payload of DIGESTS */
+static void fuzz_digests(const uint8_t *data, size_t size)
+{
+    g_autoptr(GByteArray) again = NULL;
+    g_autofree uint8_t *buf = NULL;
+    WsmDigestsMsg digests;
+    Error *err = NULL;
+    WsmMsg msg;
+    bool ok;
+
+    if (size < 2 + WSM_SEED_SIZE || !data[0]) {
+        return;
+    }
+    msg = (WsmMsg) {
+        .type = WSM_MSG_DIGESTS, .length = size - 1,
+        .bytes = (uint64_t)data[0] * WSM_PAGE_SIZE,
+    };
+    buf = g_memdup2(data + 1, size - 1);
+    ok = wsm_digests_decode(&msg, buf, &digests, &err);
+    check_error(err, ok, true);
+    if (ok) {
+        again = wsm_digests_encode(&digests, data[0]);
+        g_assert(again->len == size - 1 && !memcmp(again->data, buf, size - 1));
+    }
+}
+
+/* The size of a file of kept memory, its header and table */
+static void fuzz_kept(const uint8_t *data, size_t size)
+{
+    g_autofree uint8_t *buf = NULL;
+    g_autoptr(GByteArray) again = NULL;
+    Error *err = NULL;
+    WsmKept kept;
+    uint64_t total;
+    bool ok;
+
+    if (size < 8 + WSM_KEPT_HEADER_SIZE) {
+        return;
+    }
+    total = ldq_be_p(data);
+    buf = g_memdup2(data + 8, size - 8);
+    ok = wsm_kept_decode(buf, &kept, &err);
+    check_error(err, ok, true);
+    if (!ok || WSM_KEPT_HEADER_SIZE + wsm_kept_table(&kept) > size - 8) {
+        return;
+    }
+    err = NULL;
+    ok = wsm_kept_decode_table(buf + WSM_KEPT_HEADER_SIZE, total, &kept, &err);
+    check_error(err, ok, true);
+    if (ok) {
+        g_assert(wsm_kept_size(&kept) == total && total <= INT64_MAX);
+        again = wsm_kept_encode(&kept);
+        g_assert(again->len <= size - 8);
+        g_assert(!memcmp(again->data, buf, 32 + WSM_SEED_SIZE));
+        wsm_kept_destroy(&kept);
+    }
+}
+
 /* The entry that libFuzzer calls; there is no header with its prototype */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parsers[])(const uint8_t *data, size_t size) = {
         fuzz_msg, fuzz_hello, fuzz_start, fuzz_runs, fuzz_basis, fuzz_point,
-        fuzz_welcome, fuzz_packet, fuzz_ring, fuzz_sets,
+        fuzz_welcome, fuzz_packet, fuzz_ring, fuzz_sets, fuzz_digests,
+        fuzz_kept,
     };
 
     if (size > 0) {

@@ -3,13 +3,15 @@
 
 An input is one byte for the parser (0 message header, 1 HELLO, 2 START,
 3 list of runs, 4 BASIS, 5 POINT, 6 WELCOME, 7 packet of memory,
-8 what a node of a ring says, 9 SETS) and what that parser takes.
+8 what a node of a ring says, 9 SETS, 10 DIGESTS, 11 file of kept memory) and what
+that parser takes.
 """
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME, PACKET, RING, SETS = range(10)
+(MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME, PACKET, RING, SETS, DIGESTS,
+ KEPT) = range(12)
 MAGIC = 0x57534D31
 SESSION = bytes(range(16))
 
@@ -40,8 +42,9 @@ def message_seeds() -> Iterator[bytes]:
         header(20, length=9), header(21, length=32),
         header(22, 1023, offset=1 << 40, size=1 << 20),
         header(23, 0, 1, size=4096), header(24, 2, 1, 8192, 0x7000, 8192),
-        header(25, offset=1 << 20), header(26),
-        header(26, length=47), header(99), header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
+        header(25, offset=1 << 20), header(26), header(26, length=47),
+        header(27, length=79, offset=1 << 22, size=4096), header(99),
+        header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
     ]
     base = WANT_ERROR | HAVE_LIMITS | ALL_DISKS
     for bytes_ in headers:
@@ -155,6 +158,19 @@ def welcome_seeds() -> Iterator[bytes]:
         yield bytes([WELCOME]) + struct.pack(">3I", *numbers)
 
 
+def digests_seeds() -> Iterator[bytes]:
+    for pages, length, count in (1, 6, 1), (2, 6, 2), (2, 0, 2), (1, 14, 1):
+        yield (bytes([DIGESTS, pages]) + bytes(64) + bytes([length]) + b"pc.ram"
+               + bytes(range(8)) * count)
+
+
+def kept_seeds() -> Iterator[bytes]:
+    for count, size in (1, 12288), (1, 12287), (2, 12288), (1025, 0):
+        yield (bytes([KEPT]) + struct.pack(">Q", size) + b"WSM-MEM\n"
+               + struct.pack(">II", 1, count) + SESSION + bytes(96)
+               + struct.pack(">Q256s", 2, b"pc.ram") * min(count, 2))
+
+
 def regressions(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each line "NAME HEX..." that is not a comment."""
     for line in path.read_text(encoding="ascii").splitlines():
@@ -178,6 +194,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
                          ("basis", basis_seeds), ("point", point_seeds),
                          ("welcome", welcome_seeds),
                          ("packet", packet_seeds),
-                         ("ring", ring_seeds), ("sets", sets_seeds)):
+                         ("ring", ring_seeds), ("sets", sets_seeds),
+                         ("digests", digests_seeds),
+                         ("kept", kept_seeds)):
         for index, data in enumerate(makers()):
             yield f"{name}-{index:02}", data

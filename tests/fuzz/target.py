@@ -25,6 +25,8 @@ REPO = Path(__file__).resolve().parents[2]
 FUZZ = REPO / "tests" / "fuzz"
 SOURCES = [FUZZ / "fuzz-wsm-protocol.c", REPO / "migration/wsm/wire/message.c",
            REPO / "migration/wsm/wire/payload.c",
+           REPO / "migration/wsm/memory/digests.c",
+           REPO / "migration/wsm/memory/kept.c",
            REPO / "migration/wsm/memory/payload.c",
            REPO / "migration/wsm/memory/ring.c",
            REPO / "migration/wsm/wire/start.c",

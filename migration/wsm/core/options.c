@@ -32,6 +32,8 @@ void wsm_options_init(WsmOptionsStore *store)
         .has_x_memory_pack = true, .x_memory_pack = true,
         .has_memory_references = true, .memory_references = NULL,
         .has_memory_adaptive = true, .memory_adaptive = true,
+        .has_keep_memory = true, .keep_memory = false,
+        .keep_memory_file = g_strdup(""),
     };
 }
 
@@ -79,6 +81,8 @@ int64_t wsm_option(WsmOptionsStore *store, WsmOption option)
         return wsm_kinds_of(o->memory_references);
     case WSM_OPT_MEMORY_ADAPTIVE:
         return o->memory_adaptive;
+    case WSM_OPT_KEEP_MEMORY:
+        return o->keep_memory;
     }
     g_assert_not_reached();
 }
@@ -166,6 +170,11 @@ void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
     }
     o->memory_adaptive = new->has_memory_adaptive ? new->memory_adaptive
                                                   : o->memory_adaptive;
+    o->keep_memory = new->has_keep_memory ? new->keep_memory : o->keep_memory;
+    if (new->keep_memory_file) {
+        g_free(o->keep_memory_file);
+        o->keep_memory_file = g_steal_pointer(&new->keep_memory_file);
+    }
 }
 
 WsmOptions *wsm_options_get(WsmOptionsStore *store)

@@ -22,13 +22,15 @@ typedef enum WsmOption {
     WSM_OPT_MEMORY_PACK,        /* 0 or 1 */
     WSM_OPT_MEMORY_REFERENCES,  /* bits by WsmMemoryKind; 0: off */
     WSM_OPT_MEMORY_ADAPTIVE,    /* 0 or 1 */
+    WSM_OPT_KEEP_MEMORY,        /* likewise */
 } WsmOption;
 
 typedef struct WsmOptionsStore {
     QemuMutex lock;
     /*
-     * All members are present; @lock.  'disks' and 'basis' change in the main
-     * thread with the BQL only, which may read them without @lock.
+     * All members are present; @lock.  'disks', 'basis' and
+     * 'keep-memory-file' change in the main thread with the BQL only, which
+     * may read them without @lock.
      */
     WsmOptions *options;
 } WsmOptionsStore;

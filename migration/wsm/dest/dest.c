@@ -35,6 +35,7 @@ struct WsmDest {
     void *opaque;
     WsmStart start;             /* what the source told */
     WsmDestMemory *memory;      /* NULL: none comes by reference */
+    WsmDestKept *kept;          /* BQL: older memory of the guest, or NULL */
 
     /* Each has its own rules */
     WsmDestLife life;
@@ -429,6 +430,43 @@ static bool wsm_dest_add_disks(WsmDest *d, Error **errp)
     return found;
 }
 
+/* Is there older memory in @file? */
+static bool wsm_dest_look_for_kept(WsmDest *d, const char *file)
+{
+    Error *err = NULL;
+
+    d->kept = wsm_dest_kept_open(file, &d->start, &d->loop, &d->life, &err);
+    if (err) {
+        warn_reportf_err(err, "The guest's memory of some time ago is not "
+                         "used: ");
+    } else if (d->kept) {
+        wsm_dest_memory_set_kept(d->memory, d->kept);
+    }
+    return d->kept;
+}
+
+/* In the file that the user says, or beside any disk */
+static void wsm_dest_find_kept(WsmDest *d)
+{
+    const char *file = d->disks.options->options->keep_memory_file;
+
+    if (!(wsm_features_in_use(&d->start) & WSM_FEATURE_IMAGE)) {
+        return;
+    }
+    if (*file) {
+        wsm_dest_look_for_kept(d, file);
+        return;
+    }
+    for (unsigned i = 0; i < d->disks.n; i++) {
+        const char *image = d->disks.disk[i].image->file;
+        g_autofree char *path = image ? wsm_kept_path(image) : NULL;
+
+        if (path && wsm_dest_look_for_kept(d, path)) {
+            return;
+        }
+    }
+}
+
 void wsm_dest_start(WsmDest *d, const char *refusal)
 {
     Error *err = NULL;
@@ -440,6 +478,8 @@ void wsm_dest_start(WsmDest *d, const char *refusal)
         error_report_err(err);
     } else if (refusal) {
         wsm_dest_conns_refuse(&d->conns, refusal);
+    } else if (d->memory) {
+        wsm_dest_find_kept(d);
     }
     wsm_dest_control_start(&d->control);
     wsm_life_enter(&d->life, WSM_LIFE_OPEN);
@@ -470,6 +510,12 @@ void wsm_dest_stop(WsmDest *d)
     wsm_dest_drop_filters(d, false);
     wsm_loop_stop(&d->loop);
     wsm_loop_destroy(&d->loop);
+    if (d->kept) {
+        /* When the guest runs here it is older than its memory */
+        wsm_dest_kept_close(g_steal_pointer(&d->kept),
+                            wsm_dest_is_complete(d) &&
+                            wsm_handover_is_ours(&d->handover));
+    }
     for (unsigned i = 0; i < d->disks.n; i++) {
         WsmDestDisk *disk = &d->disks.disk[i];
 

@@ -30,6 +30,7 @@ struct WsmDestMemory {
     WsmLoop *loop;              /* these three are NULL after the stop */
     WsmDestDisks *disks;
     WsmDestControl *control;
+    WsmDestKept *kept;          /* or NULL */
     RAMBlock *block[WSM_MAX_RAM_BLOCKS];        /* by the source's numbers */
     bool wanting;               /* WANT was said, and holes are left */
 
@@ -80,6 +81,13 @@ void wsm_dest_memory_set_templates(WsmDestMemory *m, WsmTemplates *own)
     m->templates = wsm_dest_templates_new(own);
 }
 
+void wsm_dest_memory_set_kept(WsmDestMemory *m, WsmDestKept *kept)
+{
+    GLOBAL_STATE_CODE();
+    QEMU_LOCK_GUARD(&m->lock);
+    m->kept = kept;
+}
+
 void wsm_dest_memory_stop(WsmDestMemory *m)
 {
     GLOBAL_STATE_CODE();
@@ -87,6 +95,7 @@ void wsm_dest_memory_stop(WsmDestMemory *m)
     m->loop = NULL;
     m->disks = NULL;
     m->control = NULL;
+    m->kept = NULL;
 }
 
 /*
@@ -206,11 +215,17 @@ static bool wsm_dest_memory_named(WsmDestMemory *m, unsigned block,
     return true;
 }
 
-/* @lock: where the content is that @ref means */
-static WsmFetchPlace wsm_dest_memory_where(WsmDestMemory *m, const WsmRef *ref)
+/* @lock: where the content is that @ref means for the page at @offset */
+static WsmFetchPlace wsm_dest_memory_where(WsmDestMemory *m, const WsmRef *ref,
+                                           RAMBlock *ram, ram_addr_t offset)
 {
     if (ref->kind == WSM_REF_TEMPLATE) {
         return wsm_dest_templates_place(m->templates, ref);
+    }
+    if (ref->kind == WSM_REF_IMAGE) {
+        return m->kept ? wsm_dest_kept_place(m->kept, wsm_ram_name(ram),
+                                             offset)
+                       : (WsmFetchPlace) {};
     }
     return (WsmFetchPlace) {
         .read = wsm_dest_disk_read,
@@ -221,6 +236,7 @@ static WsmFetchPlace wsm_dest_memory_where(WsmDestMemory *m, const WsmRef *ref)
 
 /* NULL: it is too late for that */
 static WsmFetch *wsm_dest_memory_fetch(WsmDestMemory *m, const WsmRef *refs,
+                                       RAMBlock *ram, const ram_addr_t *offset,
                                        unsigned n)
 {
     QEMU_LOCK_GUARD(&m->lock);
@@ -230,7 +246,7 @@ static WsmFetch *wsm_dest_memory_fetch(WsmDestMemory *m, const WsmRef *refs,
         return NULL;
     }
     for (unsigned i = 0; i < n; i++) {
-        place[i] = wsm_dest_memory_where(m, &refs[i]);
+        place[i] = wsm_dest_memory_where(m, &refs[i], ram, offset[i]);
     }
     return wsm_fetch_start(m->loop, place, n);
 }
@@ -274,7 +290,7 @@ bool wsm_dest_memory_resolve(WsmDestMemory *m, const WsmPacket *packet,
     if (!wsm_dest_memory_named(m, packet->block, ram, errp)) {
         return false;
     }
-    fetch = wsm_dest_memory_fetch(m, refs, packet->nrefs);
+    fetch = wsm_dest_memory_fetch(m, refs, ram, offset, packet->nrefs);
     if (fetch) {
         wsm_fetch_wait(fetch, WSM_FETCH_MS);
     }
@@ -353,6 +369,9 @@ int coroutine_fn wsm_dest_memory_up(WsmDestMemory *m, WsmDestConn *conn)
     WITH_QEMU_LOCK_GUARD(&m->lock) {
         wsm_dest_memory_say_all(m);
         wsm_dest_memory_say_all_done(m);
+        if (m->kept && ret >= 0) {
+            wsm_dest_kept_say(m->kept, conn);
+        }
     }
     return ret;
 }

@@ -17,6 +17,7 @@
 
 #include "exec/cpu-common.h"
 #include "migration/wsm/dest/disk.h"
+#include "migration/wsm/dest/kept.h"
 #include "migration/wsm/memory/payload.h"
 #include "migration/wsm/memory/templates.h"
 
@@ -38,6 +39,12 @@ void wsm_dest_memory_set_templates(WsmDestMemory *m, WsmTemplates *own);
 
 WsmDestMemory *wsm_dest_memory_ref(WsmDestMemory *m);
 void wsm_dest_memory_unref(WsmDestMemory *m);
+
+/*
+ * There is older memory of the guest, which must stay as long as the loop.
+ * Main thread, before channels are let in.
+ */
+void wsm_dest_memory_set_kept(WsmDestMemory *m, WsmDestKept *kept);
 
 /* Nothing is read any more, or said.  Main thread, before the loop ends. */
 void wsm_dest_memory_stop(WsmDestMemory *m);

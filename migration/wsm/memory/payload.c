@@ -135,6 +135,9 @@ static bool wsm_ref_decode(const uint8_t *buf, unsigned disks,
     switch (ref->kind) {
     case WSM_REF_DISK:
         return wsm_ref_check_disk(ref, disks, disk_size, errp);
+    case WSM_REF_IMAGE:
+        return wsm_check_unused("disk", ref->disk, errp) &&
+               wsm_check_unused("block", ref->block, errp);
     case WSM_REF_TEMPLATE:
         return true;
     default:

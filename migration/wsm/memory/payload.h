@@ -28,6 +28,7 @@ typedef enum WsmPacking {
 /* On the wire; in the order of WsmMemoryKind */
 typedef enum WsmRefKind {
     WSM_REF_DISK = 1,           /* a block of one of the guest's disks */
+    WSM_REF_IMAGE,              /* the same place in older memory */
     WSM_REF_TEMPLATE = 3,       /* a page of a set that both sides have */
 } WsmRefKind;
 

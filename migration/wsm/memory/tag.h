@@ -13,10 +13,11 @@
 #ifndef MIGRATION_WSM_MEMORY_TAG_H
 #define MIGRATION_WSM_MEMORY_TAG_H
 
+#include "qemu/bswap.h"
 #include "migration/wsm/wire/message.h"
 
 #define WSM_TAG_SIZE            16      /* bytes, the first of the hash */
-#define WSM_SEED_WORDS          8
+#define WSM_SEED_WORDS          (WSM_SEED_SIZE / 8)
 
 /* For prints.  A guest that knew it could make pages with equal prints. */
 typedef struct WsmSeed {
@@ -26,6 +27,21 @@ typedef struct WsmSeed {
 /* Random; fails only where QEMU has no source of randomness, and then aborts */
 void wsm_seed_init(WsmSeed *seed);
 void wsm_salt_init(uint8_t *salt);
+
+/* WSM_SEED_SIZE bytes */
+static inline void wsm_seed_encode(const WsmSeed *seed, uint8_t *buf)
+{
+    for (int i = 0; i < WSM_SEED_WORDS; i++) {
+        stq_be_p(buf + 8 * i, seed->word[i]);
+    }
+}
+
+static inline void wsm_seed_decode(const uint8_t *buf, WsmSeed *seed)
+{
+    for (int i = 0; i < WSM_SEED_WORDS; i++) {
+        seed->word[i] = ldq_be_p(buf + 8 * i);
+    }
+}
 
 /* @page has WSM_PAGE_SIZE bytes, aligned or not */
 uint64_t wsm_page_print(const WsmSeed *seed, const void *page);

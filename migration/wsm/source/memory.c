@@ -13,6 +13,7 @@
 #include "migration/wsm/memory/index.h"
 #include "migration/wsm/memory/kinds.h"
 #include "migration/wsm/memory/ram.h"
+#include "migration/wsm/source/digests.h"
 #include "migration/wsm/source/memory.h"
 #include "migration/wsm/source/templates.h"
 #include "migration/wsm/trace.h"
@@ -26,9 +27,16 @@
 /* With so many, 4 MiB, the destination is done before anybody notices */
 #define WSM_MAX_BEHIND          1024
 
+/* Of a kind: pages that were referenced not long ago, and those missed */
+typedef struct WsmRecent {
+    uint64_t refs, missed;
+    bool in_vain;               /* too much was missed */
+} WsmRecent;
+
 struct WsmSourceMemory {
     /* Set in new, never changed */
     WsmIndex *index;            /* has a lock of its own */
+    WsmDigests *digests;        /* likewise */
     WsmSourceTemplates *templates;      /* likewise */
     WsmSeed seed;
     unsigned kinds;             /* bits by WsmMemoryKind: switched on */
@@ -37,10 +45,9 @@ struct WsmSourceMemory {
     QemuMutex lock;             /* protects the fields below */
     WsmWork *work;              /* NULL: before the start, or stopped */
     bool up, zstd, salted;
-    bool in_vain;               /* too much was missed */
     uint8_t salt[WSM_SALT_SIZE];
     GPtrArray *blocks;          /* of RAMBlock, by number */
-    unsigned recent, recent_missed;
+    WsmRecent recent[WSM_MEMORY_KIND__MAX];
     uint64_t sent, done[WSM_MEMORY_KIND__MAX];  /* references, in all */
 
     WsmKindCounts count[WSM_MEMORY_KIND__MAX];
@@ -53,6 +60,7 @@ WsmSourceMemory *wsm_source_memory_new(unsigned kinds)
     WsmSourceMemory *m = g_new0(WsmSourceMemory, 1);
 
     m->index = wsm_index_new(WSM_INDEX_BYTES);
+    m->digests = wsm_digests_new();
     m->templates = wsm_source_templates_new();
     wsm_seed_init(&m->seed);
     m->kinds = kinds;
@@ -72,6 +80,7 @@ void wsm_source_memory_unref(WsmSourceMemory *m)
 {
     if (m && qatomic_fetch_dec(&m->users) == 1) {
         wsm_index_free(m->index);
+        wsm_digests_free(m->digests);
         wsm_source_templates_free(m->templates);
         g_ptr_array_unref(m->blocks);
         qemu_mutex_destroy(&m->lock);
@@ -127,6 +136,18 @@ bool wsm_source_memory_sets(WsmSourceMemory *m, const uint8_t *payload,
     return wsm_source_templates_said(m->templates, payload, length, errp);
 }
 
+bool wsm_source_memory_digests(WsmSourceMemory *m, const WsmMsg *msg,
+                               const uint8_t *payload, Error **errp)
+{
+    WsmDigestsMsg digests;
+
+    if (!wsm_digests_decode(msg, payload, &digests, errp)) {
+        return false;
+    }
+    wsm_digests_put(m->digests, msg, &digests);
+    return true;
+}
+
 void wsm_source_memory_note(WsmSourceMemory *m, unsigned disk, int64_t offset,
                             int64_t bytes, const void *buf)
 {
@@ -174,18 +195,21 @@ static RAMBlock *wsm_source_memory_block(WsmSourceMemory *m, const WsmMsg *msg,
 }
 
 /* @lock: so many pages were referenced, or missed; of old ones half counts */
-static void wsm_source_memory_count(WsmSourceMemory *m, unsigned refs,
-                                    unsigned missed)
+static void wsm_source_memory_count(WsmSourceMemory *m, WsmMemoryKind kind,
+                                    uint64_t refs, uint64_t missed)
 {
-    m->recent += refs;
-    m->recent_missed += missed;
-    if (m->recent_missed > WSM_RECENT_MISSED && !m->in_vain) {
-        m->in_vain = true;
-        trace_wsm_source_memory_in_vain(m->recent, m->recent_missed);
+    WsmRecent *r = &m->recent[kind];
+
+    r->refs += refs;
+    r->missed += missed;
+    if (r->missed > WSM_RECENT_MISSED && !r->in_vain) {
+        r->in_vain = true;
+        trace_wsm_source_memory_in_vain(WsmMemoryKind_str(kind), r->refs,
+                                        r->missed);
     }
-    while (m->recent >= WSM_RECENT) {
-        m->recent /= 2;
-        m->recent_missed /= 2;
+    while (r->refs >= WSM_RECENT) {
+        r->refs /= 2;
+        r->missed /= 2;
     }
 }
 
@@ -199,8 +223,8 @@ bool wsm_source_memory_nack(WsmSourceMemory *m, const WsmMsg *msg,
         return false;
     }
     trace_wsm_source_memory_nack(msg->disk, msg->offset, msg->bytes);
+    wsm_digests_drop(m->digests, block, msg->offset, msg->bytes);
     wsm_ram_mark_dirty(block, msg->offset, msg->bytes);
-    wsm_source_memory_count(m, 0, msg->bytes / WSM_PAGE_SIZE);
     return true;
 }
 
@@ -208,9 +232,13 @@ void wsm_source_memory_done(WsmSourceMemory *m, const WsmMsg *msg)
 {
     QEMU_LOCK_GUARD(&m->lock);
     uint64_t *done = &m->done[msg->disk];
+    uint64_t before = stat64_get(&m->count[msg->disk].missed) / WSM_PAGE_SIZE;
 
     *done = MAX(*done, msg->offset);
-    stat64_max(&m->count[msg->disk].missed, msg->bytes * WSM_PAGE_SIZE);
+    if (msg->bytes > before) {
+        stat64_max(&m->count[msg->disk].missed, msg->bytes * WSM_PAGE_SIZE);
+        wsm_source_memory_count(m, msg->disk, 0, msg->bytes - before);
+    }
 }
 
 const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
@@ -263,7 +291,8 @@ static bool wsm_source_memory_is_there(WsmSourceMemory *m, const WsmRef *ref,
     QEMU_LOCK_GUARD(&m->lock);
     BdrvDirtyBitmap *dirty;
 
-    if (!m->work || !m->up || !m->salted || m->in_vain) {
+    if (!m->work || !m->up || !m->salted ||
+        m->recent[wsm_ref_memory_kind(ref->kind)].in_vain) {
         return false;
     }
     memcpy(salt, m->salt, WSM_SALT_SIZE);
@@ -299,11 +328,23 @@ static bool wsm_source_memory_is_template(WsmSourceMemory *m, const void *page,
            wsm_source_memory_is_there(m, ref, salt);
 }
 
-bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref)
+/* Likewise, in its older memory, at the same place */
+static bool wsm_source_memory_is_old(WsmSourceMemory *m, const RAMBlock *block,
+                                     uint64_t offset, const void *page,
+                                     WsmRef *ref, uint8_t *salt)
+{
+    *ref = (WsmRef) { .kind = WSM_REF_IMAGE };
+    return wsm_digests_find(m->digests, block, offset, page) &&
+           wsm_source_memory_is_there(m, ref, salt);
+}
+
+bool wsm_source_memory_find(WsmSourceMemory *m, const RAMBlock *block,
+                            uint64_t offset, const void *page, WsmRef *ref)
 {
     uint8_t salt[WSM_SALT_SIZE];
 
-    if (!wsm_source_memory_is_on_disk(m, page, ref, salt) &&
+    if (!wsm_source_memory_is_old(m, block, offset, page, ref, salt) &&
+        !wsm_source_memory_is_on_disk(m, page, ref, salt) &&
         !wsm_source_memory_is_template(m, page, ref, salt)) {
         return false;
     }
@@ -314,17 +355,17 @@ bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref)
 void wsm_source_memory_sent(WsmSourceMemory *m, const WsmRef *refs,
                             unsigned nrefs, unsigned pages, uint64_t packed)
 {
+    QEMU_LOCK_GUARD(&m->lock);
+
     for (unsigned i = 0; i < nrefs; i++) {
-        stat64_add(&m->count[wsm_ref_memory_kind(refs[i].kind)].referenced,
-                   WSM_PAGE_SIZE);
+        WsmMemoryKind kind = wsm_ref_memory_kind(refs[i].kind);
+
+        stat64_add(&m->count[kind].referenced, WSM_PAGE_SIZE);
+        wsm_source_memory_count(m, kind, 1, 0);
     }
     stat64_add(&m->content, (uint64_t)pages * WSM_PAGE_SIZE);
     stat64_add(&m->packed, packed);
-    if (nrefs) {
-        QEMU_LOCK_GUARD(&m->lock);
-        wsm_source_memory_count(m, nrefs, 0);
-        m->sent += nrefs;
-    }
+    m->sent += nrefs;
 }
 
 bool wsm_source_memory_is_behind(WsmSourceMemory *m)

@@ -54,6 +54,10 @@ void wsm_source_memory_salt(WsmSourceMemory *m, const uint8_t *salt);
 bool wsm_source_memory_sets(WsmSourceMemory *m, const uint8_t *payload,
                             size_t length, Error **errp);
 
+/* DIGESTS has come, with this payload.  False, and @errp. */
+bool wsm_source_memory_digests(WsmSourceMemory *m, const WsmMsg *msg,
+                               const uint8_t *payload, Error **errp);
+
 /* The range has this content, or zeroes if @buf is NULL */
 void wsm_source_memory_note(WsmSourceMemory *m, unsigned disk, int64_t offset,
                             int64_t bytes, const void *buf);
@@ -83,10 +87,11 @@ bool wsm_source_memory_has_zstd(WsmSourceMemory *m);
 unsigned wsm_source_memory_number(WsmSourceMemory *m, RAMBlock *block);
 
 /*
- * Is the content of @page at the destination?  @page must not change meanwhile.
- * True, and @ref says where.
+ * Is the content of @page at the destination?  It is a copy of what @block has
+ * at @offset, and must not change meanwhile.  True, and @ref says where.
  */
-bool wsm_source_memory_find(WsmSourceMemory *m, const void *page, WsmRef *ref);
+bool wsm_source_memory_find(WsmSourceMemory *m, const RAMBlock *block,
+                            uint64_t offset, const void *page, WsmRef *ref);
 
 /*
  * @nrefs references were sent, and @pages with their content, which took

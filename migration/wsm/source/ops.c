@@ -195,6 +195,17 @@ static bool coroutine_fn wsm_source_on_sets(WsmSourceChannel *c,
            wsm_source_memory_sets(s->memory, payload, msg->length, errp);
 }
 
+static bool coroutine_fn wsm_source_on_digests(WsmSourceChannel *c,
+                                               const WsmMsg *msg,
+                                               Error **errp)
+{
+    g_autofree uint8_t *payload = g_malloc(msg->length);
+    WsmSource *s = c->opaque;
+
+    return wsm_channel_recv_payload(&c->c, payload, msg->length, errp) &&
+           wsm_source_memory_digests(s->memory, msg, payload, errp);
+}
+
 /* Memory by reference: is it in use?  Else false, and @errp. */
 static bool coroutine_fn wsm_source_on_memory(WsmSourceChannel *c,
                                               const WsmMsg *msg, Error **errp)
@@ -274,6 +285,11 @@ static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
         if (wsm_work_is_push(s->work)) {
             wsm_work_have(s->work, msg->disk, msg->offset, msg->bytes);
             return true;
+        }
+        break;
+    case WSM_MSG_DIGESTS:
+        if (s->memory && (c->features & WSM_FEATURE_IMAGE)) {
+            return wsm_source_on_digests(c, msg, errp);
         }
         break;
     case WSM_MSG_SALT:

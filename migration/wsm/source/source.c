@@ -179,6 +179,9 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     kinds = wsm_option(options, WSM_OPT_MEMORY_REFERENCES);
     if (kinds) {
         s->start.features = WSM_FEATURES;
+        if (!(kinds & BIT(WSM_MEMORY_KIND_IMAGE))) {
+            s->start.features &= ~WSM_FEATURE_IMAGE;
+        }
         s->start.required = WSM_FEATURE_MEMORY;
         s->memory = wsm_source_memory_new(kinds);
     }

@@ -148,6 +148,13 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
         .min_length = WSM_MAX_SET - WSM_MAX_SCOPE + 1,
         .max_length = WSM_MAX_SETS * WSM_MAX_SET,
     },
+    [WSM_MSG_DIGESTS] = {
+        .name = "DIGESTS", .flags = ON_URGENT | EPOCH_0 | HAS_PAGES,
+        .min_length = WSM_SEED_SIZE + 1,
+        .max_length = WSM_SEED_SIZE + 1 + WSM_MAX_RAM_NAME +
+                      WSM_MAX_DIGESTS / WSM_PAGE_SIZE * WSM_PRINT_SIZE,
+        .max_bytes = WSM_MAX_DIGESTS,
+    },
 };
 
 static const WsmMsgRule *find_rule(uint16_t type)

@@ -19,12 +19,15 @@
 /* Bits of START.  A source has them only if it was told to use them. */
 #define WSM_FEATURE_MEMORY      (1u << 0)       /* memory by reference */
 #define WSM_FEATURE_ZSTD        (1u << 1)       /* and the rest made smaller */
+#define WSM_FEATURE_IMAGE       (1u << 2)       /* also to older memory */
 #define WSM_FEATURE_TEMPLATE    (1u << 3)       /* also to sets of templates */
 #ifdef CONFIG_ZSTD
 #define WSM_FEATURES            /* known here */ \
-    (WSM_FEATURE_MEMORY | WSM_FEATURE_ZSTD | WSM_FEATURE_TEMPLATE)
+    (WSM_FEATURE_MEMORY | WSM_FEATURE_ZSTD | WSM_FEATURE_IMAGE | \
+     WSM_FEATURE_TEMPLATE)
 #else
-#define WSM_FEATURES            (WSM_FEATURE_MEMORY | WSM_FEATURE_TEMPLATE)
+#define WSM_FEATURES \
+    (WSM_FEATURE_MEMORY | WSM_FEATURE_IMAGE | WSM_FEATURE_TEMPLATE)
 #endif
 
 /* What a block channel sends first, in clear, even if TLS follows */
@@ -53,11 +56,15 @@
 #define WSM_PAGE_SIZE           4096            /* of memory, bytes */
 #define WSM_MAX_PAGES           (1 * MiB)       /* bytes of a PAGE message */
 #define WSM_MAX_RAM_BLOCKS      1024            /* their numbers are below */
+#define WSM_MAX_RAM_NAME        255             /* bytes of a name of one */
 #define WSM_SALT_SIZE           32              /* bytes of SALT */
 #define WSM_MAX_SETS            16              /* of templates, in SETS */
 #define WSM_MAX_SCOPE           64              /* bytes of the scope of one */
 #define WSM_MAX_SET             (WSM_HASH_SIZE + 8 + 1 + WSM_MAX_SCOPE)
 #define WSM_SET_MAX_PAGES       (4 * 1024 * 1024)       /* 16 GiB of them */
+#define WSM_SEED_SIZE           64              /* bytes of DIGESTS, of which */
+#define WSM_PRINT_SIZE          8               /* for each page so many */
+#define WSM_MAX_DIGESTS         (4 * MiB)       /* of memory in a DIGESTS */
 
 /* Any size can be rounded up to whole blocks and still be an int64_t */
 #define WSM_MAX_DISK_SIZE       QEMU_ALIGN_DOWN(INT64_MAX, WSM_MAX_GRANULARITY)
@@ -109,6 +116,7 @@ typedef enum WsmMsgType {
                          * references were dealt with, of which @bytes missed
                          */
     WSM_MSG_SETS,       /* D->S  templates it can serve; payload: wire/sets.h */
+    WSM_MSG_DIGESTS,    /* D->S  of older memory; payload: memory/digests.h */
     WSM_MSG__MAX
 } WsmMsgType;
 

@@ -43,6 +43,8 @@ class Type(enum.IntEnum):
     WANT = 23
     PAGE = 24
     DONE = 25
+    SETS = 26
+    DIGESTS = 27
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,18 @@
 #include "wsm-set.h"
 #include "migration/wsm/dest/fetch.h"
 #include "migration/wsm/dest/memory.h"
+#include "migration/wsm/memory/digests.h"
+#include "migration/wsm/source/keep.h"
 
 #define BLOCKS          64
 #define SIZE            (BLOCKS * BLOCK)
 #define NUMBER          5               /* of the block of memory */
 
-static WsmDiskDesc desc = { .name = (char *)"disk", .size = SIZE };
+/* One of the session in which memory was kept */
+static WsmPointDesc point = { .id = { .data = "0123456789abcdef" } };
+static WsmDiskDesc desc = {
+    .name = (char *)"disk", .size = SIZE, .npoints = 1, .point = &point,
+};
 static WsmStart start = {
     .version = WSM_PROTOCOL_VERSION, .channels = 2, .granularity = BLOCK,
     .ndisks = 1, .disk = &desc,
@@ -109,8 +115,58 @@ static void connect_urgent(void)
     g_assert_cmpint(msg.type, ==, WSM_MSG_SALT);
 }
 
+/*
+ * Older memory
+ */
+
+static const QemuUUID session = { .data = "0123456789abcdef" };
+static char *folder, *file;
+static WsmDestKept *kept;
+
+/* Each page of memory, but the first, was full of its number and @add once */
+static void keep_memory(unsigned add)
+{
+    WsmKeep *k;
+
+    for (unsigned i = 1; i < TEST_RAM_PAGES; i++) {
+        memset(ram.data[i], i + add, BLOCK);
+    }
+    k = wsm_keep_start(file, &session);
+    while (!wsm_keep_wait(k, 60 * 1000)) {
+        /* go on */
+    }
+    wsm_keep_free(k);
+    memset(&ram.data, 0, sizeof(ram.data));
+}
+
+static void make_kept(void)
+{
+    folder = g_dir_make_tmp("wsm-kept-XXXXXX", NULL);
+    file = g_strconcat(folder, "/memory", NULL);
+    test_ram_name(&ram, "ram");
+    keep_memory(100);
+}
+
+/* Is the file still there?  Then it goes. */
+static void forget_kept(bool is_there)
+{
+    g_assert_cmpint(unlink(file), ==, is_there ? 0 : -1);
+    g_assert_cmpint(rmdir(folder), ==, 0);
+    g_clear_pointer(&file, g_free);
+    g_clear_pointer(&folder, g_free);
+    test_ram_forget();
+}
+
+static void open_kept(void)
+{
+    make_kept();
+    kept = wsm_dest_kept_open(file, &start, &loop, &life, &error_abort);
+    g_assert_nonnull(kept);
+    wsm_dest_memory_set_kept(memory, kept);
+}
+
 /* Each block has another content */
-static void set_up(void)
+static void set_up_with(bool with_kept)
 {
     const WsmDisk ours = {
         .name = (char *)"disk", .path = (char *)"/disk",
@@ -136,8 +192,16 @@ static void set_up(void)
     wsm_dest_disks_add(&disks, &ours)->bs = t.bs;
     g_assert_true(wsm_dest_disk_open(&disks.disk[0], t.bs, &error_abort));
     memory = wsm_dest_memory_new(&loop, &disks, &control, on_filled, NULL);
+    if (with_kept) {
+        open_kept();
+    }
     wsm_life_enter(&life, WSM_LIFE_OPEN);
     connect_urgent();
+}
+
+static void set_up(void)
+{
+    set_up_with(false);
 }
 
 static void shut_down_bh(void *opaque)
@@ -155,6 +219,10 @@ static void tear_down(void)
     wsm_dest_disk_close(&disks.disk[0]);
     wsm_loop_stop(&loop);
     wsm_loop_destroy(&loop);
+    if (kept) {
+        wsm_dest_kept_close(g_steal_pointer(&kept), true);
+        forget_kept(false);
+    }
     wsm_dest_memory_unref(memory);
     wsm_dest_disks_destroy(&disks);
     wsm_dest_control_destroy(&control);
@@ -519,6 +587,181 @@ static void test_ends(void)
     tear_down();
 }
 
+/* The source means older memory, of the same place, that it says is @c */
+static WsmRef refer_image(uint8_t c)
+{
+    WsmRef ref = refer(0, c);
+
+    ref.kind = WSM_REF_IMAGE;
+    return ref;
+}
+
+/* DIGESTS say what there was, on each connection */
+static void expect_digests(void)
+{
+    uint8_t payload[1024], page[BLOCK];
+    WsmMsg msg = receive(payload, sizeof(payload));
+    WsmDigestsMsg digests;
+
+    g_assert_cmpint(msg.type, ==, WSM_MSG_DIGESTS);
+    g_assert_cmpint(msg.offset, ==, 0);
+    g_assert_cmpint(msg.bytes, ==, TEST_RAM_PAGES * BLOCK);
+    g_assert_true(wsm_digests_decode(&msg, payload, &digests, &error_abort));
+    g_assert_cmpstr(digests.name, ==, "ram");
+    g_assert_cmphex(wsm_digests_print(&digests, 0), ==, 0);
+    for (unsigned i = 1; i < TEST_RAM_PAGES; i++) {
+        memset(page, i + 100, sizeof(page));
+        g_assert_cmphex(wsm_digests_print(&digests, i), ==,
+                        wsm_page_print(&digests.seed, page));
+    }
+}
+
+static void test_image(void)
+{
+    WsmRef refs[3];
+    ram_addr_t offset[] = { 8 * BLOCK, 3 * BLOCK, 4 * BLOCK };
+    g_autoptr(WsmMemoryInfo) i = NULL;
+
+    set_up_with(true);
+    expect_digests();
+    refs[0] = refer_image(108);
+    refs[1] = refer(9, 10);
+    refs[2] = refer_image(104);
+    resolve(refs, offset, 3);
+    check_page(8, 108);
+    check_page(3, 10);
+    check_page(4, 104);
+    i = info();
+    g_assert_cmpint(i->missed, ==, 0);
+
+    /* Another content, or none */
+    resolve_one(9, refer_image(110));
+    expect(WSM_MSG_NACK, 9, 1);
+    resolve_one(0, refer_image(100));
+    expect(WSM_MSG_NACK, 0, 1);
+    check_page(9, 0);
+    check_page(0, 0);
+
+    close(fd);
+    connect_urgent();
+    expect(WSM_MSG_NACK, 0, 1);
+    expect(WSM_MSG_NACK, 9, 1);
+    expect_digests();
+
+    /* The file is shorter all of a sudden */
+    g_assert_cmpint(truncate(file, 4096 + 5 * BLOCK), ==, 0);
+    resolve_one(40, refer_image(140));
+    expect(WSM_MSG_NACK, 40, 1);
+    resolve_one(5, refer_image(105));
+    expect(WSM_MSG_NACK, 5, 1);
+    resolve_one(2, refer_image(102));
+    check_page(2, 102);
+    tear_down();
+}
+
+/* Without older memory such a reference is a hole; no DIGESTS are said */
+static void test_no_image(void)
+{
+    set_up();
+    resolve_one(5, refer_image(105));
+    expect(WSM_MSG_NACK, 5, 1);
+    check_page(5, 0);
+    tear_down();
+}
+
+/* None are said in the freeze, and none after the end */
+static void test_image_frozen(void)
+{
+    set_up_with(true);
+    expect_digests();
+    close(fd);
+    wsm_life_enter(&life, WSM_LIFE_SEALED);
+    connect_urgent();
+    resolve_one(9, refer_image(110));
+    expect(WSM_MSG_NACK, 9, 1);
+    tear_down();
+}
+
+static void expect_no_kept(const WsmStart *of, const char *text)
+{
+    Error *err = NULL;
+
+    g_assert_null(wsm_dest_kept_open(file, of, &loop, &life, &err));
+    if (text) {
+        g_assert_nonnull(strstr(error_get_pretty(err), text));
+        error_free(err);
+    } else {
+        g_assert_null(err);
+    }
+}
+
+static WsmDestKept *reopen(const WsmStart *of)
+{
+    return wsm_dest_kept_open(file, of, &loop, &life, &error_abort);
+}
+
+static void put_file(const char *text, size_t size)
+{
+    g_assert_true(g_file_set_contents(file, text, size, NULL));
+}
+
+/* Only a whole file of this guest is used */
+static void test_kept_open(void)
+{
+    WsmPointDesc theirs = { .id = session };
+    WsmDiskDesc other = { .name = (char *)"disk", .npoints = 1,
+                          .point = &theirs };
+    WsmStart stranger = start;
+    g_autofree char *text = NULL;
+    size_t size;
+
+    set_up();
+    make_kept();
+    stranger.disk = &other;
+    theirs.id.data[3] ^= 1;
+    expect_no_kept(&stranger, "it is the memory of another guest, or too old");
+    theirs.id = session;
+    theirs.id.data[15] ^= 1;
+    wsm_dest_kept_close(reopen(&stranger), false);
+
+    g_assert_true(g_file_get_contents(file, &text, &size, NULL));
+    put_file(text, size - 1);
+    expect_no_kept(&start, "and not");
+    put_file(text, 100);
+    expect_no_kept(&start, "cannot read it");
+    put_file(text, 130);
+    expect_no_kept(&start, "cannot read it");
+    g_assert_cmpint(unlink(file), ==, 0);
+    expect_no_kept(&start, NULL);
+    g_assert_cmpint(mkfifo(file, 0600), ==, 0);
+    expect_no_kept(&start, "it is no regular file");
+    g_assert_cmpint(unlink(file), ==, 0);
+    put_file(text, size);
+    forget_kept(true);
+    tear_down();
+}
+
+/* It is removed when it is out of date, but no newer one in its place */
+static void test_kept_remove(void)
+{
+    g_autofree char *text = NULL;
+    WsmDestKept *k;
+    size_t size;
+
+    set_up();
+    make_kept();
+    g_assert_true(g_file_get_contents(file, &text, &size, NULL));
+    wsm_dest_kept_close(reopen(&start), true);
+    expect_no_kept(&start, NULL);
+    put_file(text, size);
+    k = reopen(&start);
+    put_file(text, size);
+    wsm_dest_kept_close(k, true);
+    wsm_dest_kept_close(reopen(&start), false);
+    forget_kept(true);
+    tear_down();
+}
+
 static void send_page(unsigned page, unsigned pages, uint8_t c)
 {
     g_autofree uint8_t *data = g_malloc(pages * BLOCK);
@@ -680,6 +923,11 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/dest-memory/late", test_late);
     g_test_add_func("/wsm/dest-memory/fetch", test_fetch);
     g_test_add_func("/wsm/dest-memory/templates", test_templates_of);
+    g_test_add_func("/wsm/dest-memory/image", test_image);
+    g_test_add_func("/wsm/dest-memory/no-image", test_no_image);
+    g_test_add_func("/wsm/dest-memory/image-frozen", test_image_frozen);
+    g_test_add_func("/wsm/dest-memory/kept-open", test_kept_open);
+    g_test_add_func("/wsm/dest-memory/kept-remove", test_kept_remove);
     g_test_add_func("/wsm/dest-memory/ends", test_ends);
     g_test_add_func("/wsm/dest-memory/want", test_want);
     g_test_add_func("/wsm/dest-memory/bad-want", test_bad_want);

@@ -131,7 +131,7 @@ static void test_bad_ref(void)
         const char *text;
     } bad[] = {
         { 0, 0, "reference 0: kind 0 is unknown" },
-        { 28, 2, "reference 1: kind 2 is unknown" },
+        { 28, 4, "reference 1: kind 4 is unknown" },
         { 1, 3, "reference 0: disk 3 is not below the number of disks 3" },
         { 3, 1, "reference 0: reserved is 1, but must be 0" },
         /* The end of this disk is no page, and all of that one is none */

@@ -206,6 +206,11 @@ static const Sample samples[] = {
       { .type = WSM_MSG_SETS, .length = 47 },
       "57534d31 001a 0000 00000000 0000002f 0000000000000000 0000000000000000"
     },
+    { 27, "DIGESTS", false, false, 'u', "0", "p", 65, 8512, 4194304,
+      { .type = WSM_MSG_DIGESTS, .length = 79, .offset = 0x7fff000,
+        .bytes = 0x1000 },
+      "57534d31 001b 0000 00000000 0000004f 0000000007fff000 0000000000001000"
+    },
 };
 
 /* A peer and a channel from which such a message may come */
@@ -1191,9 +1196,9 @@ static void test_start_newer(void)
 }
 
 #ifdef CONFIG_ZSTD
-#define FEATURES "0xb"
+#define FEATURES "0xf"
 #else
-#define FEATURES "0x9"
+#define FEATURES "0xd"
 #endif
 
 static void test_start_bad_features(void)
@@ -1206,8 +1211,8 @@ static void test_start_bad_features(void)
           "protocol, the destination (qemu-wsm 0.4) has only features "
           FEATURES "; "
           "run the same version of qemu-wsm on both hosts" },
-        { "0007 0003 00000004 00000004 00001000 " SESSION "0003 0000",
-          "START: the source (qemu-wsm 0.7) needs features 0x4 of the "
+        { "0007 0003 40000000 40000000 00001000 " SESSION "0003 0000",
+          "START: the source (qemu-wsm 0.7) needs features 0x40000000 of the "
           "protocol, the destination (qemu-wsm 0.4) has only features "
           FEATURES "; "
           "run the same version of qemu-wsm on both hosts" },

@@ -9,6 +9,8 @@
 #include "qemu/osdep.h"
 #include "crypto/init.h"
 #include "qapi/error.h"
+#include "qemu/bswap.h"
+#include "migration/wsm/memory/digests.h"
 #include "migration/wsm/source/memory.h"
 #include "wsm-origin.h"
 #include "wsm-ram.h"
@@ -30,6 +32,7 @@ static void set_up_for(WsmMemoryKind kind)
 
     origin_init(&origin);
     QAPI_LIST_PREPEND(kinds, kind);
+    QAPI_LIST_PREPEND(kinds, WSM_MEMORY_KIND_IMAGE);
     origin_set(&origin, memory_references, kinds);
     origin_add_disk(&disk, "vd0", BLOCKS * WSM_PAGE_SIZE);
     origin_start(&origin, 1);
@@ -70,7 +73,7 @@ static int find(unsigned n)
 {
     WsmRef ref;
 
-    if (!wsm_source_memory_find(m, content(n), &ref)) {
+    if (!wsm_source_memory_find(m, test_ram(&ram), 0, content(n), &ref)) {
         return -1;
     }
     g_assert_cmpint(ref.kind, ==, WSM_REF_DISK);
@@ -126,7 +129,7 @@ static void test_find(void)
 
 static bool find_template(unsigned n, WsmRef *ref)
 {
-    return wsm_source_memory_find(m, content(n), ref) &&
+    return wsm_source_memory_find(m, test_ram(&ram), 0, content(n), ref) &&
            ref->kind == WSM_REF_TEMPLATE &&
            wsm_page_has_tag(salt, content(n), ref->tag);
 }
@@ -169,6 +172,89 @@ static WsmMsg pages(WsmMsgType type, unsigned block, unsigned first,
         .type = type, .disk = block, .offset = first * WSM_PAGE_SIZE,
         .bytes = count * WSM_PAGE_SIZE,
     };
+}
+
+/* What is found for content @n of page @i: 0, or the kind of the reference */
+static unsigned kind(unsigned i, unsigned n)
+{
+    WsmRef ref;
+
+    if (!wsm_source_memory_find(m, test_ram(&ram), i * WSM_PAGE_SIZE,
+                                content(n), &ref)) {
+        return 0;
+    }
+    g_assert_true(wsm_page_has_tag(salt, content(n), ref.tag));
+    return ref.kind;
+}
+
+static const WsmSeed seed = { .word = { 1, 2, 3, 4, 5, 6, 7, 8 } };
+
+/* At the destination, page @first + i of @name once had content @n + i */
+static void digests(const char *name, const WsmSeed *of, unsigned first,
+                    unsigned count, unsigned n)
+{
+    uint8_t prints[8 * WSM_PRINT_SIZE];
+    WsmDigestsMsg d = { .seed = *of, .prints = prints };
+    WsmMsg msg = pages(WSM_MSG_DIGESTS, 0, first, count);
+    g_autoptr(GByteArray) payload = NULL;
+
+    for (unsigned i = 0; i < count; i++) {
+        stq_be_p(prints + i * WSM_PRINT_SIZE,
+                 n + i ? wsm_page_print(of, content(n + i)) : 0);
+    }
+    g_strlcpy(d.name, name, sizeof(d.name));
+    payload = wsm_digests_encode(&d, count);
+    msg.length = payload->len;
+    g_assert_true(wsm_source_memory_digests(m, &msg, payload->data,
+                                            &error_abort));
+}
+
+/* What is where it was is told by that place, before a disk is looked at */
+static void test_image(void)
+{
+    static const WsmSeed other = { .word = { 8, 7, 6, 5, 4, 3, 2, 1 } };
+    WsmMsg nack = pages(WSM_MSG_NACK, 0, 5, 2);
+
+    set_up();
+    test_ram_name(&ram, "ram");
+    wsm_source_memory_number(m, test_ram(&ram));
+    wsm_source_memory_up(m, true);
+    wsm_source_memory_salt(m, salt);
+    digests("ram", &seed, 4, 4, 40);
+    digests("another", &seed, 0, 4, 50);
+    g_assert_cmpint(kind(4, 40), ==, WSM_REF_IMAGE);
+    g_assert_cmpint(kind(7, 43), ==, WSM_REF_IMAGE);
+    g_assert_cmpint(kind(7, 42), ==, 0);
+    g_assert_cmpint(kind(3, 40), ==, 0);
+    g_assert_cmpint(kind(8, 44), ==, 0);
+    g_assert_cmpint(kind(0, 50), ==, 0);
+    note(3, 41);
+    note(4, 60);
+    g_assert_cmpint(kind(5, 41), ==, WSM_REF_IMAGE);
+    g_assert_cmpint(kind(5, 60), ==, WSM_REF_DISK);
+
+    /* What was not found is not looked for there again */
+    g_assert_true(wsm_source_memory_nack(m, &nack, &error_abort));
+    g_assert_cmpint(kind(4, 40), ==, WSM_REF_IMAGE);
+    g_assert_cmpint(kind(5, 41), ==, WSM_REF_DISK);
+    g_assert_cmpint(kind(6, 42), ==, 0);
+    g_assert_cmpint(kind(7, 43), ==, WSM_REF_IMAGE);
+
+    /* What is beyond our memory is nothing to us; 0 is no print */
+    digests("ram", &seed, TEST_RAM_PAGES - 1, 3, 70);
+    g_assert_cmpint(kind(TEST_RAM_PAGES - 1, 70), ==, WSM_REF_IMAGE);
+    digests("ram", &seed, 4, 1, 0);
+    g_assert_cmpint(kind(4, 40), ==, 0);
+
+    /* It is another file now */
+    digests("ram", &other, 0, 1, 90);
+    g_assert_cmpint(kind(0, 90), ==, WSM_REF_IMAGE);
+    g_assert_cmpint(kind(7, 43), ==, 0);
+
+    wsm_source_memory_down(m);
+    g_assert_cmpint(kind(0, 90), ==, 0);
+    test_ram_forget();
+    tear_down();
 }
 
 static void expect_bad(WsmMsg msg, const char *text)
@@ -217,28 +303,49 @@ static void sent(unsigned n)
     wsm_source_memory_sent(m, refs, n, 0, 0);
 }
 
+static void say_done(WsmMemoryKind of, uint64_t refs, uint64_t missed)
+{
+    WsmMsg msg = {
+        .type = WSM_MSG_DONE, .disk = of, .offset = refs, .bytes = missed,
+    };
+
+    wsm_source_memory_done(m, &msg);
+}
+
 /* More than a quarter is missed: no more references */
 static void test_in_vain(void)
 {
-    WsmMsg nack = pages(WSM_MSG_NACK, 0, 0, 64);
+    unsigned missed = 0;
 
     set_up();
     wsm_source_memory_up(m, true);
     wsm_source_memory_salt(m, salt);
+    test_ram_name(&ram, "ram");
+    digests("ram", &seed, 0, 1, 8);
     note(3, 7);
-    wsm_source_memory_number(m, test_ram(&ram));
+    note(4, 8);
     /* Now and then a page is no reason */
     for (int i = 0; i < 100; i++) {
         sent(128);
         if (i % 8 == 0) {
-            g_assert_true(wsm_source_memory_nack(m, &nack, &error_abort));
+            missed += 64;
         }
+        say_done(WSM_MEMORY_KIND_DISK, 0, missed);
+        say_done(WSM_MEMORY_KIND_DISK, 0, missed - 1);
         g_assert_cmpint(find(7), ==, 3);
     }
+    /* Each kind by itself */
+    for (int i = 0; i < 5; i++) {
+        g_assert_cmpint(kind(0, 8), ==, WSM_REF_IMAGE);
+        say_done(WSM_MEMORY_KIND_IMAGE, 0, 64 * (i + 1));
+    }
+    g_assert_cmpint(kind(0, 8), ==, WSM_REF_DISK);
     for (int i = 0; i < 4; i++) {
-        g_assert_true(wsm_source_memory_nack(m, &nack, &error_abort));
+        say_done(WSM_MEMORY_KIND_DISK, 0, missed += 64);
     }
     g_assert_cmpint(find(7), ==, -1);
+    g_assert_cmpint(kind(0, 8), ==, 0);
+    test_ram_forget();
     tear_down();
 }
 
@@ -279,7 +386,11 @@ static void test_behind(void)
     g_assert_cmpint(info->missed, ==, WSM_PAGE_SIZE);
     g_assert_cmpint(info->kinds->value->kind, ==, WSM_MEMORY_KIND_DISK);
     g_assert_cmpint(info->kinds->value->missed, ==, WSM_PAGE_SIZE);
-    g_assert_null(info->kinds->next);
+    /* It is switched on, and counts nothing */
+    g_assert_cmpint(info->kinds->next->value->kind, ==,
+                    WSM_MEMORY_KIND_IMAGE);
+    g_assert_cmpint(info->kinds->next->value->referenced, ==, 0);
+    g_assert_null(info->kinds->next->next);
     tear_down();
 }
 
@@ -289,6 +400,7 @@ int main(int argc, char **argv)
     qcrypto_init(&error_abort);
     g_test_add_func("/wsm/source-memory/find", test_find);
     g_test_add_func("/wsm/source-memory/templates", test_templates_used);
+    g_test_add_func("/wsm/source-memory/image", test_image);
     g_test_add_func("/wsm/source-memory/nack", test_nack);
     g_test_add_func("/wsm/source-memory/in-vain", test_in_vain);
     g_test_add_func("/wsm/source-memory/behind", test_behind);

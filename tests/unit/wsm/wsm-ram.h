@@ -15,11 +15,19 @@ typedef struct TestRam {
     uint8_t data[TEST_RAM_PAGES][4096];
     bool received[TEST_RAM_PAGES];
     unsigned dirtied[TEST_RAM_PAGES];   /* how often */
+    const char *name;
 } TestRam;
 
 static inline RAMBlock *test_ram(TestRam *ram)
 {
     return (RAMBlock *)ram;
 }
+
+/* Called before memory is copied, if it is set */
+extern void (*test_ram_on_copy)(void);
+
+/* It can be found by @name, until all are forgotten */
+void test_ram_name(TestRam *ram, const char *name);
+void test_ram_forget(void);
 
 #endif
