@@ -3,8 +3,7 @@
 
 Hot is what was over its limit in k of the last n samples and will be so, or
 is far over it; and what stays over the release mark when the moves have ended
-that are under way for it.  k of n and the forecast are Sandpiper's (Wood et
-al., NSDI 2007).
+that are under way for it; see heat.py.
 """
 
 import enum
@@ -14,10 +13,10 @@ from typing import Iterator
 
 from wsm.plan.booked import Booked
 from wsm.plan.fleet import RESOURCES, Fleet, Guest, Node
+from wsm.plan.heat import is_full, is_hot
 from wsm.plan.inventory import HostState, human
 from wsm.plan.policy import Hot, Limit, Policy
 from wsm.plan.ruling import Book
-from wsm.plan.series import Series
 
 # Of what a VM with a promise wants
 LACK = Limit(0.0, 0.5, 0.0)
@@ -95,25 +94,6 @@ class Spot:
                 "health": f"says that its health is {self.now:.2f}"}[self.sign]
 
 
-def is_hot(series: Series, unit: float, limit: Limit, hot: Hot,
-           guess: bool = True) -> tuple[int, bool] | None:
-    """
-    Return (samples over, hard), None if it is not.
-
-    @unit is what limits are parts of.  @guess: it must also be to come.
-    """
-    if not series.was_over(limit.limit * unit, hot.newest):
-        return None
-    recent = series.recent(hot.of)
-    over = sum(value > limit.limit * unit for value in recent)
-    if over < hot.over:
-        return None
-    hard = len(recent) > 1 and min(recent[-2:]) > limit.hard * unit
-    if guess and not hard and series.forecast <= limit.limit * unit:
-        return None
-    return over, hard
-
-
 def is_slow(node: Node, hot: Hot) -> bool:
     """Whether disks take long, or nobody knows."""
     latency = node.signs.get("latency")
@@ -122,12 +102,14 @@ def is_slow(node: Node, hot: Hot) -> bool:
 
 
 def host_spots(booked: Booked, name: str, node: Node,
-               hot: Hot) -> Iterator[Spot]:
+               policy: Policy) -> Iterator[Spot]:
     """Yield what is hot on a host."""
+    hot = policy.hot
     for resource in RESOURCES:
         unit = node.capacity[resource]
         limit: Limit = getattr(hot.limits, resource)
-        found = unit > 0.0 and is_hot(node.load[resource], unit, limit, hot)
+        found = unit > 0.0 and is_full(node.load[resource], unit, limit,
+                                       policy)
         if not found or resource == "disk" and not is_slow(node, hot):
             continue
         now = booked.relieved(name, resource) / unit
@@ -239,7 +221,7 @@ def host_and_guest_spots(booked: Booked, name: str, guests: list[Guest],
                          policy: Policy) -> Iterator[Spot]:
     """Yield all that is wrong with a host and @guests on it, once each."""
     node, seen = booked.fleet.nodes[name], set()
-    for spot in (*host_spots(booked, name, node, policy.hot),
+    for spot in (*host_spots(booked, name, node, policy),
                  *sign_spots(booked, name, node, policy.hot),
                  *(each for guest in guests
                    for each in guest_spots(guest, policy))):

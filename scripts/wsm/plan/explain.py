@@ -22,7 +22,7 @@ def place(made: Round, vm: str, to: str, spot: Spot | None) -> Iterator[str]:
     for _, text in made.unfit(made.booked.wish(guest), made.booked.host(to)):
         yield text
     after = made.booked.fullest(to, peaks_of(guest))
-    limit = made.limit(spot) if spot else made.policy.relief.after
+    limit = made.most(spot) if spot else made.policy.relief.after
     for _, text in made.warm(guest, to, after, limit):
         yield text
 

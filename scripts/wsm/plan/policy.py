@@ -51,6 +51,10 @@ class Hot:
 
     over: int = 3               # samples over the limit,
     of: int = 5                 # of so many
+    # Of the way from limit to hard: if the peak of the last hour did not come
+    # so far, a move would help nobody; 0: any host over its limit
+    near: float = 0.5
+    lasting: float = 30.0       # s over hard: no more samples are waited for
     limits: Limits = Limits()
     swap: float = float(1 << 20)        # bytes/s that a host swaps out,
     swap_hard: float = float(8 << 20)
@@ -188,6 +192,9 @@ def loads(text: str) -> Policy:
     if not 1 <= hot.over <= hot.of:
         raise BadData(f"hot: over = {hot.over} of {hot.of} samples can never "
                       "be")
+    if not 0.0 <= hot.near <= 1.0:
+        raise BadData(f"hot: near = {hot.near} is a part of the way from "
+                      "limit to hard, 0 to 1")
     for name in (each.name for each in fields(Limits)):
         each = getattr(hot.limits, name)
         if not each.release < each.limit <= each.hard:

@@ -67,8 +67,9 @@ def waits(node: Node, hot: Hot) -> bool:
     return series is not None and series.now > hot.limits.wait.release
 
 
-def unfit(fleet: Fleet, flight: Flight, hot: Hot) -> str:
+def unfit(fleet: Fleet, flight: Flight, policy: Policy) -> str:
     """Return why a VM must not go where it goes, "" if it may."""
+    hot = policy.hot
     node = fleet.nodes.get(flight.to)
     if node is None or not fleet.is_known(flight.to, hot.stale):
         return ""               # who is silent cannot be asked to take back
@@ -77,7 +78,7 @@ def unfit(fleet: Fleet, flight: Flight, hot: Hot) -> str:
     health = node.signs.get("health")
     if health is not None and health.now < hot.health:
         return f"{flight.to} says that its health is {health.now:.2f}"
-    spots = list(host_spots(Booked(fleet), flight.to, node, hot))
+    spots = list(host_spots(Booked(fleet), flight.to, node, policy))
     return spots[0].text() if spots else ""
 
 
@@ -96,7 +97,7 @@ def regret(run: Running, fleet: Fleet, policy: Policy) -> str:
     if run.flight.bytes and run.sent > TIMES * run.flight.bytes:
         return (f"{human(run.sent)} are sent already, "
                 f"{human(run.flight.bytes)} were expected")
-    why = unfit(fleet, run.flight, policy.hot)
+    why = unfit(fleet, run.flight, policy)
     if not why and run.share < HALF:
         why = gone(fleet, run.flight, policy.hot)
     return why

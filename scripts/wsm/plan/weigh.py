@@ -14,9 +14,11 @@ from wsm.plan.detect import Kind, Spot
 from wsm.plan.fleet import Guest
 from wsm.plan.inventory import Host
 from wsm.plan.leaving import MEMORY, Cost, Leaving
+from wsm.plan.policy import Limit
 
 __all__ = ["MEMORY", "Cost", "Round", "rank"]
 FALLBACK = 200                  # hosts that are tried for room, coolest first
+ALIKE = 0.95                    # of what a move is worth: no difference
 
 
 @dataclass
@@ -83,13 +85,25 @@ class Round(Leaving):
         peak = self.booked.peak(spot.host, spot.resource) / unit
         return max(relief.after, peak - relief.gap)
 
+    def most(self, spot: Spot) -> float:
+        """
+        Return how full a host may get by one move.
+
+        In need, up to where it would be hot itself: nobody lacks there yet.
+        """
+        if (spot.kind is not Kind.HOST or spot.sign or not spot.hard
+                or spot.resource in MEMORY):
+            return self.limit(spot)
+        own: Limit = getattr(self.policy.hot.limits, spot.resource)
+        return max(self.limit(spot), own.limit)
+
     def targets(self, guest: Guest, spot: Spot) -> Iterator[tuple[str, float]]:
         """
         Yield (host, how full it gets) of where a VM may go.
 
         The coolest, and those where an old image of it lies.
         """
-        relief, limit = self.policy.relief, self.limit(spot)
+        relief, limit = self.policy.relief, self.most(spot)
         peaks, left = peaks_of(guest), relief.coolest
         wish = self.booked.wish(guest)
         for full, host in self.coolest():
@@ -195,6 +209,9 @@ class Round(Leaving):
         best = min(found, key=lambda step: (
             self.was_promised(step, spot),
             self.past.failures(step.vm, self.fleet.now), *rank(step)))
+        # Where it is worth as much, the coolest: they were found in that order
+        best = next(step for step in found if step.vm == best.vm
+                    and step.score >= ALIKE * best.score)
         guest = self.fleet.guests[best.vm]
         return self.step(guest, best.to, spot, self.booked.fullest(
             best.to, peaks_of(guest)))

@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 
 from dev.common import ROOT
 from wsm.plan import planner, policy, spec
-from wsm.plan.detect import is_hot
+from wsm.plan.detect import Kind, Spot
 from wsm.plan.fleet import Fleet, Flight
+from wsm.plan.heat import is_full, is_hot
 from wsm.plan.booked import Booked
 from wsm.plan.past import Past, Trip
 from wsm.plan.plain import BadData
@@ -306,6 +307,48 @@ class DetectTest(unittest.TestCase):
         self.assertIsNone(self.hot([9, 9, 9, 1, 1]))    # it comes back
         self.assertIsNone(self.hot([8, 8, 8, 8, 8]))    # at the limit
 
+    def full(self, values: list[float], interval: float,
+             **hot: float) -> Any:
+        """Return what is said of a host of 10 with these samples."""
+        return is_full(filled(values, interval), 10.0, self.LIMIT, Policy(
+            interval=interval, hot=change(Policy().hot, **hot)))
+
+    def test_no_more_samples(self) -> None:
+        """One of 5 minutes over what there is, if it does not go by itself."""
+        rise = [1.0] * 8 + [5, 7, 7.5, 11]
+        self.assertEqual(self.full(rise, 300.0), (1, True))
+        self.assertIsNone(self.full(rise, 300.0, lasting=301.0))
+        self.assertIsNone(self.full([1.0] * 11 + [11], 300.0))
+        self.assertIsNone(self.full(rise, 10.0))
+        self.assertIsNone(self.full([*rise, 11], 10.0))
+        self.assertEqual(self.full([*rise, 11, 11], 10.0), (3, True))
+        self.assertEqual(self.full([*rise[1:], 11], 20.0), (2, True))
+        self.assertIsNone(self.full([11], 10.0))
+
+    def test_precaution(self) -> None:
+        """Who never came near what there is has no need of a move."""
+        level = [8.5] * 12
+        self.assertIsNone(self.full(level, 300.0))
+        self.assertEqual(self.full(level, 300.0, near=0.0), (5, False))
+        self.assertEqual(self.full(level, 300.0, near=0.2), (5, False))
+        self.assertEqual(self.full(level[1:], 300.0), (5, False))
+        self.assertEqual(self.full([9.1, *level[1:]], 300.0), (5, False))
+        self.assertIsNone(self.full([9.1, *level], 300.0))
+
+    def test_need(self) -> None:
+        """One that lacks it may fill another up to where that is hot."""
+        world = some_world(3)
+        made = planner.a_round(world.fleet, Policy(interval=300.0),
+                               world.past, world.cost)
+        spot = Spot(Kind.HOST, min(world.fleet.nodes), "cpu", 0.9, 0.9, 3, 5,
+                    True, 0.7)
+        self.assertEqual(made.most(spot), 0.80)
+        for other in (change(spot, hard=False), change(spot, sign="wait"),
+                      change(spot, resource="mem"),
+                      change(spot, kind=Kind.SLA)):
+            self.assertEqual(made.most(other), 0.65)
+        self.assertEqual(made.limit(spot), 0.65)
+
     def test_fleet_forgets(self) -> None:
         """Three intervals without a sample: nothing is known."""
         fleet = Fleet(10.0)
@@ -355,6 +398,7 @@ class PolicyTest(unittest.TestCase):
         """What cannot be meant."""
         for text, words in (
                 ("[hot]\nover = 6\n", "over = 6 of 5"),
+                ("[hot]\nnear = 1.5\n", "near = 1.5"),
                 ("[hot.limits.cpu]\nlimit = 0.5\nhard = 0.4\nrelease = 0.1\n",
                  "must rise"), ("[heat]\n", "heat is not known"),
                 ("[links]\nleast = 0\n", "must rise"),
