@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "tests/scripts/plan/properties.py": ["dev", "hypothesis"],
     "tests/scripts/agent/": ["dev", "wsm", "tests", "aiohttp"],
     "tests/scripts/controller/": ["dev", "wsm", "tests", "aiohttp"],
+    "tests/fleet/": ["dev", "wsm", "tests", "aiohttp"],
     "tests/": ["dev", "wsm", "tests"],
     "packaging/qemu/tests/wsm-screen": ["gi"],
     "": [],
