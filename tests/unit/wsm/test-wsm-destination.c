@@ -23,6 +23,7 @@
 #include "wsm-disks.h"
 #include "wsm-flaky.h"
 #include "wsm-peer.h"
+#include "wsm-set.h"
 #include "wsm-warnings.h"
 
 #define BLOCK           4096
@@ -131,12 +132,17 @@ static void open_stream(void)
 }
 
 /* What the source tells; a new copy each time */
+/* For tests of memory by reference: what the source can, and sets of ours */
+static uint32_t features;
+static WsmTemplates *own;
+
 static WsmStart start_now(uint64_t size)
 {
     WsmStart s = {
         .session = { .data = { 0xab } }, .version = WSM_PROTOCOL_VERSION,
         .oldest = WSM_PROTOCOL_OLDEST, .channels = CHANNELS,
         .granularity = BLOCK, .ndisks = 1, .disk = g_new0(WsmDiskDesc, 1),
+        .features = features, .required = features & WSM_FEATURE_MEMORY,
     };
 
     s.disk[0].path = g_strdup("/dev/vda");
@@ -173,6 +179,7 @@ static void set_up_as(uint64_t size, const char *refusal)
     d = wsm_dest_new(&session, &options, &images, &s, &ops, &taken_back);
     g_assert_null(s.disk);
     g_assert_cmpint(wsm_session_phase(&session), ==, WSM_PHASE_SETUP);
+    wsm_dest_set_templates(d, own);
     wsm_dest_start(d, refusal);
 }
 
@@ -979,6 +986,37 @@ static void test_info(void)
     tear_down();
 }
 
+/* Templates are for a source that knows them, if there are any */
+static void test_templates_known(void)
+{
+    static const char *const scope[] = { "public" };
+    char *file = test_set_write(WSM_SET_PAGES, (uint8_t []) { 7 }, 1);
+    WsmTemplates *all = test_templates(1, &file, scope, &error_abort);
+    WsmRef ref = { .kind = WSM_REF_TEMPLATE }, out;
+    WsmPacket packet = { .nrefs = 1 };
+    uint8_t buf[WSM_PACKET_SIZE + WSM_REF_SIZE];
+
+    wsm_packet_encode(&packet, &ref, buf);
+    for (int i = 0; i < 4; i++) {
+        Error *err = NULL;
+        bool ok;
+
+        features = WSM_FEATURE_MEMORY | (i & 1 ? WSM_FEATURE_TEMPLATE : 0);
+        own = i & 2 ? all : NULL;
+        set_up();
+        ok = wsm_dest_memory_refs(wsm_dest_memory(d), &packet,
+                                  buf + WSM_PACKET_SIZE, &out, &err);
+        g_assert_cmpint(ok, ==, i == 3);
+        g_assert_cmpint(ok, ==, !err);
+        error_free(err);
+        tear_down();
+    }
+    features = 0;
+    own = NULL;
+    wsm_templates_unref(all);
+    test_set_remove(file);
+}
+
 int main(int argc, char **argv)
 {
     int ret;
@@ -1010,6 +1048,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/destination/defer", test_defer);
     g_test_add_func("/wsm/destination/in-use", test_in_use);
     g_test_add_func("/wsm/destination/info", test_info);
+    g_test_add_func("/wsm/destination/templates", test_templates_known);
     ret = g_test_run();
     disks_cleanup();
     return ret;
