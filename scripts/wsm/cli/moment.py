@@ -12,6 +12,11 @@ TODAY = ("%H:%M:%S", "%H:%M")
 DAY = 86400
 
 
+def clock(at: float) -> str:
+    """Return a time for people, as moment() takes it."""
+    return time.strftime(FORMS[0], time.localtime(at))
+
+
 def moment(text: str, now: float) -> float:
     """
     Return the time that @text means, s after 1970; raise CliError.

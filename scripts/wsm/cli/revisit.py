@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, Optional
 from wsm.cli import daemons
 from wsm.cli.again import Again, NotKept, again
 from wsm.cli.home import CliError, Home
-from wsm.cli.moment import moment
+from wsm.cli.moment import clock, moment
 from wsm.cli.terminal import say, say_json
 from wsm.plan import policy
 from wsm.plan.plain import BadData
@@ -104,7 +104,7 @@ def revisit(source: Source, wanted: Optional[policy.Policy],
 def show(one: Again) -> None:
     """Say what is another."""
     say(f"plan {one.plan}, "
-        + time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at))
+        + clock(one.at)
         + (f", {one.rounds} rounds" if one.rounds > 1 else "") + ":")
     for line in one.lines():
         say(f"    {line}")

@@ -7,18 +7,13 @@ from typing import Any, Iterator, Mapping
 
 from wsm.cli import daemons
 from wsm.cli.home import CliError, Home
-from wsm.cli.moment import moment
+from wsm.cli.moment import clock, moment
 from wsm.cli.terminal import say, say_json, table, tell
 from wsm.plan.inventory import human
 
 MODES = ("observe", "ask", "auto")
 KINDS = ("pin", "not", "apart", "together", "prefer", "ask", "never")
 WITH_HOSTS = ("pin", "not", "prefer")
-
-
-def clock(at: float) -> str:
-    """Return a time for people."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def plan(home: Home, args: argparse.Namespace) -> int:

@@ -2,8 +2,8 @@
 """VMs that people want elsewhere by a time: what the store has of it."""
 
 import json
-import time
 
+from wsm.cli.moment import clock
 from wsm.controller.store import SET, Store
 from wsm.plan.errand import is_done
 from wsm.plan.fleet import Errand, Fleet
@@ -50,9 +50,8 @@ def left(fleet: Fleet, store: Store, name: str) -> tuple[Errand, ...]:
 def late(fleet: Fleet) -> dict[str, str]:
     """Return alarms, by name: what was to be done by now."""
     return {f"errand {each.vm}": (
-        f"{each.vm} was to be {place(each)} by " + time.strftime(
-            "%H:%M:%S", time.localtime(each.due))
-        + f" and is not: 'wsmctl explain vm {each.vm}'")
+        f"{each.vm} was to be {place(each)} by {clock(each.due)} and is not: "
+        f"'wsmctl explain vm {each.vm}'")
         for each in fleet.errands if each.due < fleet.now}
 
 

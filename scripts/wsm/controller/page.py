@@ -5,11 +5,11 @@ It is whole without JavaScript, as tables.  With it there is a live map.  All
 that came from an agent is text, whatever it looks like.
 """
 
-import time
 from html import escape
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from wsm.cli.moment import clock
 from wsm.controller import livemap
 from wsm.controller.rounds import Controller
 from wsm.plan.inventory import human
@@ -109,11 +109,6 @@ def main(made: Controller) -> str:
         *(text for _, _, text in made.ledger.alarms()), made.problem) if text)
     return (f'<div id="rows"><p>{clock(made.clock())}, '
             f"{escape(made.settings.name)}</p>{told}{tables(made)}</div>")
-
-
-def clock(at: float) -> str:
-    """Return a time for people."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def whole(made: Controller) -> str:

@@ -7,21 +7,16 @@ was a little earlier, and says so.
 """
 
 import dataclasses
-import time
 from typing import Any, Optional
 
 from wsm.cli.again import Prices
+from wsm.cli.moment import clock
 from wsm.controller import because
 from wsm.controller.ledger import Recorded
 from wsm.controller.rounds import Controller, NotNow
 from wsm.plan import kept, planner
 from wsm.plan.booked import Booked
 from wsm.plan.fleet import Guest
-
-
-def clock(at: float) -> str:
-    """Return a time for people."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def plan_json(made: Controller, number: int) -> dict[str, Any]:
