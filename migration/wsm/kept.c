@@ -56,7 +56,10 @@ char *wsm_kept_file(Wsm *w)
 void wsm_kept_begin(Wsm *w, const char *file, const QemuUUID *session)
 {
     GLOBAL_STATE_CODE();
-    assert(!w->keep);
+    if (w->keep) {
+        /* Without disks of its own nothing keeps a guest from leaving twice */
+        wsm_keep_free(g_steal_pointer(&w->keep));
+    }
     w->keep = wsm_keep_start(file, session);
 }
 
