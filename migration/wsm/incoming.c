@@ -100,8 +100,8 @@ void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal)
                            &wsm_incoming_dest_ops, w);
     w->cleaning = false;
     wsm_progress_start(w);
-    wsm_dest_set_templates(w->dest, w->templates);
     wsm_dest_start(w->dest, refusal);
+    wsm_dest_set_templates(w->dest, w->templates, w->ring);
     wsm_multifd_set_incoming(wsm_dest_memory(w->dest));
     wsm_listen_set_taker(&w->listen, wsm_dest_take_channel, w->dest);
     if (listener) {

@@ -42,6 +42,7 @@ typedef struct Wsm {
     QEMUTimer *meter_timer;
     char *peer;                 /* where "migrate" goes to, see link/peer.h */
     WsmTemplates *templates;    /* NULL: none */
+    WsmRingSpec *ring;          /* NULL: none; has pages of @templates */
     WsmScan *scan;             /* of the guest's memory; NULL: never begun */
 
     void (*end_transport)(void *opaque);    /* QEMU's, for a listener */

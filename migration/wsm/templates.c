@@ -28,18 +28,26 @@ static int wsm_templates_open_work(void *opaque)
 }
 
 /* A list of many pages takes its time, which the guest shall not wait for */
-void coroutine_fn qmp_wsm_set_templates(WsmTemplateSetList *sets, Error **errp)
+void coroutine_fn qmp_wsm_set_templates(WsmTemplateSetList *sets,
+                                        WsmRing *ring, Error **errp)
 {
+    WsmRingSpec *spec = ring ? wsm_ring_spec_new(ring, errp) : NULL;
     WsmTemplatesOpen o = { .sets = sets };
     Wsm *w = wsm_get();
 
+    if (ring && !spec) {
+        return;
+    }
     thread_pool_submit_co(wsm_templates_open_work, &o);
     if (!o.templates) {
         error_propagate(errp, o.err);
+        wsm_ring_spec_unref(spec);
         return;
     }
     wsm_templates_unref(w->templates);
     w->templates = o.templates;
+    wsm_ring_spec_unref(w->ring);
+    w->ring = spec;
 }
 
 static WsmTemplateInfo *wsm_templates_info(unsigned i)
@@ -57,7 +65,8 @@ static WsmTemplateInfo *wsm_templates_info(unsigned i)
     info->scope = g_strdup(wsm_templates_scope(t, i));
     info->id = g_strdup(id->str);
     info->pages = h->count;
-    info->servable = h->kind == WSM_SET_PAGES;
+    info->servable = h->kind == WSM_SET_PAGES ||
+                     (h->kind == WSM_SET_LIST && wsm_get()->ring);
     return info;
 }
 

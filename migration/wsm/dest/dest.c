@@ -599,12 +599,13 @@ bool wsm_dest_may_end(WsmDest *d)
     return wsm_dest_stream_may_end(&d->stream);
 }
 
-void wsm_dest_set_templates(WsmDest *d, WsmTemplates *templates)
+void wsm_dest_set_templates(WsmDest *d, WsmTemplates *templates,
+                            WsmRingSpec *ring)
 {
     GLOBAL_STATE_CODE();
     if (d->memory && templates &&
         (wsm_features_in_use(&d->start) & WSM_FEATURE_TEMPLATE)) {
-        wsm_dest_memory_set_templates(d->memory, templates);
+        wsm_dest_memory_set_templates(d->memory, templates, ring);
     }
 }
 

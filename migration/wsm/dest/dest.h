@@ -73,9 +73,11 @@ WsmDestMemory *wsm_dest_memory(WsmDest *d);
 
 /*
  * The sets of templates of this side, or NULL: the source may refer to them if
- * it wants to, and knows how.  Main thread, before the start.
+ * it wants to, and knows how.  @ring, or NULL: keeps pages of them.  Main
+ * thread, after the start, before block channels are let in.
  */
-void wsm_dest_set_templates(WsmDest *d, WsmTemplates *templates);
+void wsm_dest_set_templates(WsmDest *d, WsmTemplates *templates,
+                            WsmRingSpec *ring);
 
 void wsm_dest_info(WsmDest *d, WsmInfo *info);
 

@@ -74,11 +74,12 @@ void wsm_dest_memory_unref(WsmDestMemory *m)
     }
 }
 
-void wsm_dest_memory_set_templates(WsmDestMemory *m, WsmTemplates *own)
+void wsm_dest_memory_set_templates(WsmDestMemory *m, WsmTemplates *own,
+                                   WsmRingSpec *ring)
 {
     GLOBAL_STATE_CODE();
     assert(!m->templates);
-    m->templates = wsm_dest_templates_new(own);
+    m->templates = wsm_dest_templates_new(own, ring, m->loop);
 }
 
 void wsm_dest_memory_set_kept(WsmDestMemory *m, WsmDestKept *kept)
@@ -91,6 +92,8 @@ void wsm_dest_memory_set_kept(WsmDestMemory *m, WsmDestKept *kept)
 void wsm_dest_memory_stop(WsmDestMemory *m)
 {
     GLOBAL_STATE_CODE();
+    /* Not with @lock, for which the loop may wait */
+    wsm_dest_templates_stop(m->templates);
     QEMU_LOCK_GUARD(&m->lock);
     m->loop = NULL;
     m->disks = NULL;
@@ -438,5 +441,6 @@ WsmMemoryInfo *wsm_dest_memory_info(WsmDestMemory *m)
     info->packed = stat64_get(&m->packed);
     info->missing = wsm_holes_count(m->holes) * WSM_PAGE_SIZE;
     info->asked = stat64_get(&m->asked);
+    wsm_dest_templates_info(m->templates, info);
     return info;
 }

@@ -18,6 +18,7 @@
 #include "exec/cpu-common.h"
 #include "migration/wsm/dest/disk.h"
 #include "migration/wsm/dest/kept.h"
+#include "migration/wsm/dest/ring-spec.h"
 #include "migration/wsm/memory/payload.h"
 #include "migration/wsm/memory/templates.h"
 
@@ -32,10 +33,12 @@ WsmDestMemory *wsm_dest_memory_new(WsmLoop *loop, WsmDestDisks *disks,
                                    void (*filled)(void *opaque), void *opaque);
 
 /*
- * The sets of templates that this side has.  Main thread, once, before channels
- * are let in.
+ * The sets of templates that this side has, and the ring that keeps pages of
+ * them, or NULL.  Main thread, once, after the loop was made and before
+ * channels are let in.
  */
-void wsm_dest_memory_set_templates(WsmDestMemory *m, WsmTemplates *own);
+void wsm_dest_memory_set_templates(WsmDestMemory *m, WsmTemplates *own,
+                                   WsmRingSpec *ring);
 
 WsmDestMemory *wsm_dest_memory_ref(WsmDestMemory *m);
 void wsm_dest_memory_unref(WsmDestMemory *m);

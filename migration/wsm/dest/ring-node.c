@@ -20,8 +20,13 @@
 #include "migration/wsm/trace.h"
 
 #define WSM_RING_READ           (64 * KiB)
-/* What waits to be written of a node is at most this and one page more */
+/*
+ * A batch gets a page to keep only as long as it is not larger than that.  With
+ * TLS all of it must fit into one record: memcached sleeps on what is left of a
+ * record when it has read a value.
+ */
 #define WSM_RING_MAX_PUT        (1 * MiB)
+#define WSM_RING_MAX_PUT_TLS    (4 * KiB)
 
 /* A page that is asked for: on the stack of who waits for it */
 typedef struct WsmRingGet {
@@ -92,7 +97,6 @@ WsmRingNode *wsm_ring_node_new(const char *name, const SocketAddress *addr,
 
 void wsm_ring_node_free(WsmRingNode *node)
 {
-    GLOBAL_STATE_CODE();
     assert(!node->ioc && !node->timer);
     assert(QSIMPLEQ_EMPTY(&node->todo) && QSIMPLEQ_EMPTY(&node->sent));
     qemu_mutex_destroy(&node->lock);
@@ -477,6 +481,7 @@ WsmRingGot coroutine_fn wsm_ring_node_get(WsmRingNode *node,
 void wsm_ring_node_put(WsmRingNode *node, const uint8_t *hash,
                        const void *page)
 {
+    size_t max = node->creds ? WSM_RING_MAX_PUT_TLS : WSM_RING_MAX_PUT;
     WsmRingBatch *batch;
 
     assert(wsm_loop_is_here(node->loop));
@@ -484,7 +489,7 @@ void wsm_ring_node_put(WsmRingNode *node, const uint8_t *hash,
         return;
     }
     batch = wsm_ring_batch_open(node);
-    if (batch->out->len <= WSM_RING_MAX_PUT) {
+    if (batch->out->len <= max) {
         wsm_ring_encode_put(hash, page, batch->out);
     }
     if (!timer_pending(node->timer)) {

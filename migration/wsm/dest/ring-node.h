@@ -39,7 +39,7 @@ typedef enum WsmRingGot {
 WsmRingNode *wsm_ring_node_new(const char *name, const SocketAddress *addr,
                                QCryptoTLSCreds *creds);
 
-/* After the loop has ended.  Main thread. */
+/* After the loop has ended.  Any thread. */
 void wsm_ring_node_free(WsmRingNode *node);
 
 /* Begin to connect.  @loop ends after the stop.  Main thread. */

@@ -25,6 +25,7 @@ typedef struct WsmRingSpec {
 
 /* NULL, and @errp: it cannot be so.  Main thread. */
 WsmRingSpec *wsm_ring_spec_new(const WsmRing *ring, Error **errp);
+/* Any thread */
 WsmRingSpec *wsm_ring_spec_ref(WsmRingSpec *spec);
 void wsm_ring_spec_unref(WsmRingSpec *spec);
 

@@ -52,7 +52,6 @@ void wsm_dest_ring_stop(WsmDestRing *ring)
 
 void wsm_dest_ring_free(WsmDestRing *ring)
 {
-    GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < ring->spec->nodes; i++) {
         wsm_ring_node_free(ring->node[i]);
     }

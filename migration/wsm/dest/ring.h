@@ -21,7 +21,7 @@ WsmDestRing *wsm_dest_ring_new(WsmRingSpec *spec, WsmLoop *loop);
 /* Nothing is found any more, and nobody waits.  Main thread. */
 void wsm_dest_ring_stop(WsmDestRing *ring);
 
-/* After the loop has ended.  Main thread. */
+/* After the loop has ended.  Any thread. */
 void wsm_dest_ring_free(WsmDestRing *ring);
 
 /*

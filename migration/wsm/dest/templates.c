@@ -7,33 +7,89 @@
 #include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
+#include "qemu/main-loop.h"
+#include "migration/wsm/dest/ring.h"
 #include "migration/wsm/dest/templates.h"
+
+/*
+ * Places of pages in a ring: so far from each other that none follows on
+ * another, as otherwise one that is missed would be a miss of both
+ */
+#define WSM_RING_STRIDE         (2 * WSM_PAGE_SIZE)
+
+typedef struct WsmDestSet {
+    unsigned number;            /* in @all */
+    WsmSet *set;
+    WsmDestRing *ring;          /* NULL: its file has the pages */
+} WsmDestSet;
 
 struct WsmDestTemplates {
     /* Set in new, never changed */
     WsmTemplates *all;          /* reference */
+    WsmDestRing *ring;          /* NULL: none is needed */
     unsigned n;
-    unsigned number[WSM_MAX_SETS];      /* in @all */
+    WsmDestSet set[WSM_MAX_SETS];
 };
 
-WsmDestTemplates *wsm_dest_templates_new(WsmTemplates *all)
+static bool wsm_dest_templates_has(WsmTemplates *all, WsmSetKind kind)
+{
+    for (unsigned i = 0; i < wsm_templates_count(all); i++) {
+        if (wsm_set_header(wsm_templates_set(all, i))->kind == kind) {
+            return true;
+        }
+    }
+    return false;
+}
+
+WsmDestTemplates *wsm_dest_templates_new(WsmTemplates *all, WsmRingSpec *ring,
+                                         WsmLoop *loop)
 {
     WsmDestTemplates *t = g_new0(WsmDestTemplates, 1);
 
+    GLOBAL_STATE_CODE();
     t->all = wsm_templates_ref(all);
+    /* Without a thread the migration has failed already */
+    if (ring && loop->iothread && wsm_dest_templates_has(all, WSM_SET_LIST)) {
+        t->ring = wsm_dest_ring_new(ring, loop);
+    }
     for (unsigned i = 0; i < wsm_templates_count(all); i++) {
-        const WsmSet *set = wsm_templates_set(all, i);
+        WsmSet *set = wsm_templates_set(all, i);
+        WsmSetKind kind = wsm_set_header(set)->kind;
 
-        if (wsm_set_header(set)->kind == WSM_SET_PAGES) {
-            t->number[t->n++] = i;
+        if (kind == WSM_SET_PAGES || (kind == WSM_SET_LIST && t->ring)) {
+            t->set[t->n++] = (WsmDestSet) {
+                .number = i, .set = set,
+                .ring = kind == WSM_SET_LIST ? t->ring : NULL,
+            };
         }
     }
     return t;
 }
 
+void wsm_dest_templates_stop(WsmDestTemplates *t)
+{
+    GLOBAL_STATE_CODE();
+    if (t && t->ring) {
+        wsm_dest_ring_stop(t->ring);
+    }
+}
+
+void wsm_dest_templates_info(WsmDestTemplates *t, WsmMemoryInfo *info)
+{
+    WsmRingNodeInfoList **tail = &info->ring;
+
+    if (t && t->ring) {
+        info->has_ring = true;
+        wsm_dest_ring_info(t->ring, &tail);
+    }
+}
+
 void wsm_dest_templates_free(WsmDestTemplates *t)
 {
     if (t) {
+        if (t->ring) {
+            wsm_dest_ring_free(t->ring);
+        }
         wsm_templates_unref(t->all);
         g_free(t);
     }
@@ -41,7 +97,7 @@ void wsm_dest_templates_free(WsmDestTemplates *t)
 
 static WsmSet *wsm_dest_templates_set(const WsmDestTemplates *t, unsigned i)
 {
-    return wsm_templates_set(t->all, t->number[i]);
+    return t->set[i].set;
 }
 
 bool wsm_dest_templates_check(const WsmDestTemplates *t, const WsmRef *ref,
@@ -94,12 +150,49 @@ static int coroutine_fn wsm_dest_template_read(void *opaque, int64_t offset,
     return thread_pool_submit_co(wsm_dest_template_work, &r);
 }
 
-WsmFetchPlace wsm_dest_templates_place(const WsmDestTemplates *t,
-                                       const WsmRef *ref)
+/*
+ * A ring
+ */
+
+typedef struct WsmHashRead {
+    const WsmSet *set;
+    uint64_t number;
+    uint8_t hash[WSM_HASH_SIZE];
+} WsmHashRead;
+
+static int wsm_dest_template_hash_work(void *opaque)
 {
+    WsmHashRead *r = opaque;
+
+    return wsm_set_read_hash(r->set, r->number, r->hash);
+}
+
+/* WsmFetchRead; @opaque is a WsmDestSet */
+static int coroutine_fn wsm_dest_template_ask(void *opaque, int64_t offset,
+                                              int64_t bytes, void *buf)
+{
+    WsmDestSet *s = opaque;
+    WsmHashRead r = { .set = s->set, .number = offset / WSM_RING_STRIDE };
+    int ret = thread_pool_submit_co(wsm_dest_template_hash_work, &r);
+
+    assert(bytes == WSM_PAGE_SIZE);
+    return ret < 0 ? ret : wsm_dest_ring_get(s->ring, r.hash, buf);
+}
+
+WsmFetchPlace wsm_dest_templates_place(WsmDestTemplates *t, const WsmRef *ref)
+{
+    WsmDestSet *s = &t->set[ref->disk];
+
+    if (s->ring) {
+        return (WsmFetchPlace) {
+            .read = wsm_dest_template_ask,
+            .opaque = s,
+            .offset = ref->block * WSM_RING_STRIDE,
+        };
+    }
     return (WsmFetchPlace) {
         .read = wsm_dest_template_read,
-        .opaque = wsm_dest_templates_set(t, ref->disk),
+        .opaque = s->set,
         .offset = ref->block * WSM_PAGE_SIZE,
     };
 }
@@ -120,7 +213,7 @@ int coroutine_fn wsm_dest_templates_say(const WsmDestTemplates *t,
         memcpy(desc[i].id, h->id, WSM_HASH_SIZE);
         desc[i].count = h->count;
         pstrcpy(desc[i].scope, sizeof(desc[i].scope),
-                wsm_templates_scope(t->all, t->number[i]));
+                wsm_templates_scope(t->all, t->set[i].number));
     }
     payload = wsm_sets_encode(desc, t->n);
     msg.length = payload->len;

@@ -47,12 +47,22 @@ static void wsm_dial_unref(WsmDial *d)
     g_free(d);
 }
 
-/* @lock: there is a result */
-static void wsm_dial_wake(WsmDial *d)
+/* There is a result: @ioc or @err; or, without either, nobody wants it */
+static void wsm_dial_done(WsmDial *d, QIOChannel *ioc, Error *err)
 {
-    d->done = true;
-    if (d->co) {
-        aio_co_wake(g_steal_pointer(&d->co));
+    Coroutine *co;
+
+    WITH_QEMU_LOCK_GUARD(&d->lock) {
+        d->done = true;
+        if (ioc || err) {
+            d->ioc = ioc;
+            d->err = err;
+        }
+        co = g_steal_pointer(&d->co);
+    }
+    /* Not with the lock: in its own thread it may run at once */
+    if (co) {
+        aio_co_wake(co);
     }
 }
 
@@ -123,11 +133,7 @@ static void *wsm_dial_thread(void *opaque)
     } else if (d->creds) {
         ioc = wsm_dial_tls(d, ioc, &err);
     }
-    WITH_QEMU_LOCK_GUARD(&d->lock) {
-        d->ioc = ioc;
-        d->err = err;
-        wsm_dial_wake(d);
-    }
+    wsm_dial_done(d, ioc, err);
     wsm_dial_unref(d);
     return NULL;
 }
@@ -175,6 +181,5 @@ QIOChannel *coroutine_fn wsm_dial_wait(WsmDial *d, Error **errp)
 
 void wsm_dial_give_up(WsmDial *d)
 {
-    QEMU_LOCK_GUARD(&d->lock);
-    wsm_dial_wake(d);
+    wsm_dial_done(d, NULL, NULL);
 }

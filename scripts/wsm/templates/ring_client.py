@@ -84,9 +84,16 @@ class Node:
         return line[:-2]
 
     def _ask(self, requests: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (line, value) of each answer to @requests."""
+        """
+        Yield (line, value) of each answer to @requests.
+
+        Each goes into a TLS record of its own: memcached sleeps on what is
+        left of one when it has read a value.
+        """
         try:
-            self._sock.sendall(b"".join(requests) + b"mn\r\n")
+            for request in requests:
+                self._sock.sendall(request)
+            self._sock.sendall(b"mn\r\n")
             while (line := self._line()) != b"MN":
                 value = b""
                 if line.startswith(b"VA "):
@@ -103,9 +110,9 @@ class Node:
         """
         wanted = b"v" if content else b"s"
         found = set()
-        for line, value in self._ask([b"mg %s %s q O%d\r\n"
-                                      % (ring.key(each), wanted, number)
-                                      for number, each in enumerate(hashes)]):
+        requests = [b"mg %s %s q O%d\r\n" % (ring.key(each), wanted, number)
+                    for number, each in enumerate(hashes)]
+        for line, value in self._ask([b"".join(requests)]):
             words = line.split()
             try:
                 if words[0] not in (b"VA", b"HD"):

@@ -11,7 +11,8 @@ from dev.rig.vm import Vm
 NAME = 'wsm-destination'
 
 
-def _sign(folder: Path, name: str, subject: str, extensions: str) -> None:
+def sign(folder: Path, name: str, subject: str, extensions: str) -> None:
+    """A certificate of the CA in @folder."""
     conf = folder / f'{name}.conf'
     conf.write_text(extensions)
     run('openssl', 'req', '-new', '-newkey', 'rsa:2048', '-nodes',
@@ -32,12 +33,12 @@ def make_certificates(folder: Path) -> Path:
         '-keyout', str(folder / 'ca-key.pem'),
         '-out', str(folder / 'ca-cert.pem'),
         '-addext', 'keyUsage=critical,keyCertSign')
-    _sign(folder, 'server', f'/CN={NAME}',
-          f'subjectAltName=DNS:{NAME}\nextendedKeyUsage=serverAuth\n'
-          'keyUsage=digitalSignature,keyEncipherment\n')
-    _sign(folder, 'client', '/CN=wsm-source',
-          'extendedKeyUsage=clientAuth\n'
-          'keyUsage=digitalSignature,keyEncipherment\n')
+    sign(folder, 'server', f'/CN={NAME}',
+         f'subjectAltName=DNS:{NAME}\nextendedKeyUsage=serverAuth\n'
+         'keyUsage=digitalSignature,keyEncipherment\n')
+    sign(folder, 'client', '/CN=wsm-source',
+         'extendedKeyUsage=clientAuth\n'
+         'keyUsage=digitalSignature,keyEncipherment\n')
     return folder
 
 

@@ -517,7 +517,7 @@ static void test_templates_of(void)
     set_up();
     refuse_template(0, 0, "reference 0: set 0 of templates is not below the "
                     "number of sets 0");
-    wsm_dest_memory_set_templates(memory, all);
+    wsm_dest_memory_set_templates(memory, all, NULL);
     expect_sets(all);
     refuse_template(2, 0, "reference 0: set 2 of templates is not below the "
                     "number of sets 2");

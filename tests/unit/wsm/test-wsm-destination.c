@@ -179,7 +179,7 @@ static void set_up_as(uint64_t size, const char *refusal)
     d = wsm_dest_new(&session, &options, &images, &s, &ops, &taken_back);
     g_assert_null(s.disk);
     g_assert_cmpint(wsm_session_phase(&session), ==, WSM_PHASE_SETUP);
-    wsm_dest_set_templates(d, own);
+    wsm_dest_set_templates(d, own, NULL);
     wsm_dest_start(d, refusal);
 }
 

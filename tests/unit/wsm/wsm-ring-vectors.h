@@ -4,7 +4,7 @@
  * WSM_RING_VECTOR(nodes, separated by spaces; text whose SHA-256 is the hash;
  * its key; the three nodes that keep it, the best first)
  *
- * Included by test-wsm-ring.c, and read by test_ring.py.
+ * Included by test-wsm-ring.c, and read by test_wsm_ring.py.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

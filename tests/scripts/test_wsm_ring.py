@@ -71,9 +71,7 @@ class VerbTest(unittest.TestCase):
 
     def node(self, name: str) -> FakeMemcached:
         """Return a node that runs."""
-        node = FakeMemcached(self.folder / name)
-        self.addCleanup(node.__exit__)
-        return node
+        return self.enterContext(FakeMemcached(self.folder / name))
 
     def run_program(self, *words: object, status: int = 0) -> str:
         """Run it with the nodes; return what it says."""
@@ -135,7 +133,7 @@ class VerbTest(unittest.TestCase):
         said = self.run_program("load", self.file, status=1)
         self.assertIn("c: it has not kept", said)
         self.assertIn("out of memory", said)
-        self.nodes[0].__exit__()
+        self.nodes[0].server_close()
         Path(self.folder / "a").unlink()
         self.assertIn("a: [Errno 2]", self.run_program("ring-check", self.file,
                                                        status=1))
