@@ -61,6 +61,7 @@ def there_and_back(stand: Stand, settings: Settings, sample: Sample) -> None:
     stand.listen(here, home)
     move(stand.stage(here, home, settings), stand.network,
          stand.way.options | {'memory_adaptive': False}, sample)
+    sample.numbers['away'] = settings.memory_away
     here.quit()
     home.quit()
 

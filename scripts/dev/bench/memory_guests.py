@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from dev.bench.debian_guest import (BOOT_SECONDS, RECIPE, DebianConfig, Role,
@@ -85,8 +85,9 @@ def roles(memory: int) -> dict[str, Role]:
     return {role.name: role for role in found}
 
 
+@cache
 def guest_config(name: str, memory: int) -> DebianConfig:
-    """Made now, unless the cache has it."""
+    """Made now, unless the cache on the disk has it."""
     role = roles(memory)[name]
     if role.base:
         guest_config(role.base, memory)

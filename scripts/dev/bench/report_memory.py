@@ -10,8 +10,9 @@ from dev.bench.memory_ways import (ALL, BOTH, DEFAULT, DISK, MEMORY_WAYS,
 from dev.bench.report_back import pairs
 from dev.bench.rows import Getter, Row, Value, number
 from dev.bench.settings import Settings
-from dev.bench.tables_memory import (BYTES, SECONDS, Samples, cpu, groups_of,
-                                     guests_table, road_title, roads_table)
+from dev.bench.tables_memory import (BYTES, SECONDS, Samples, back_table, cpu,
+                                     groups_of, guests_table, road_title,
+                                     roads_table)
 from dev.rig.image import MIB
 from dev.rig.qmp import Json
 
@@ -125,7 +126,7 @@ MEMORY_TABLES: dict[str, Callable[[Samples], list[str]]] = {
     'memory-siblings': guests_table,
     'memory-far': roads_table,
     'memory-hard': guests_table,
-    'memory-back': guests_table,
+    'memory-back': back_table,
 }
 MEMORY_TITLES = {
     'memory-siblings': 'Memory by reference: siblings',
@@ -175,9 +176,8 @@ MEMORY_NOTES = {
         f'comes into its cache is on its disk. {WHAT_COUNTS}. '
         f'{TEMPLATES}{NOT_ADAPTIVE}'),
     'memory-back': (
-        'The siblings move, do there what their role is for '
-        f'{DEFAULTS.memory_away:.0f} s, and move back to the image that they '
-        f'left, over {ROAD}. Only the way back is measured. "As VeCycle" '
+        'The siblings move, do there what their role is, and move back to the '
+        f'image that they left, over {ROAD}. Only the way back is measured. "As VeCycle" '
         'refers to the memory that the guest had when it left, which the '
         'source keeps (`keep-memory`), at the same place. Each way has a '
         f'journey of its own. {WHAT_COUNTS}. {TEMPLATES}{NOT_ADAPTIVE}'),

@@ -128,6 +128,13 @@ def guests_table(rows: Samples) -> list[str]:
             *kinds_table('guest', rows, str)]
 
 
+def back_table(rows: Samples) -> list[str]:
+    away = median_of([sample for samples in rows.values()
+                      for sample in samples], number('away'))
+    return [*([f'They worked there for {away:.0f} s.', ''] if away else []),
+            *guests_table(rows)]
+
+
 def road_title(key: str) -> str:
     mbit, trip = key.split()
     return f'{mbit} Mbit/s, {trip} ms' if int(mbit) else 'no limit'
