@@ -13,6 +13,7 @@ from dev.bench.cost import COST_SECTIONS
 from dev.bench.cpu import CPU_SECTIONS
 from dev.bench.footprint import AGENT_SECTIONS
 from dev.bench.journeys import BACK_SECTIONS
+from dev.bench.memory_back import MEMORY_BACK_SECTIONS
 from dev.bench.memory_refs import MEMORY_SECTIONS
 from dev.bench.methods import SHARED, WSM
 from dev.bench.moving import Plan, evenly, measure
@@ -63,6 +64,7 @@ SECTIONS: dict[str, Section] = {
     **APP_SECTIONS,
     **PAPER_SECTIONS,
     **MEMORY_SECTIONS,
+    **MEMORY_BACK_SECTIONS,
     **PREDICTION_SECTIONS,
     **AGENT_SECTIONS,
 }
