@@ -58,6 +58,7 @@ class SetTest(unittest.TestCase):
     PAGES = {'idle': 'abz', 'pgbench': 'ac', 'web': 'acd', 'build': 'ae'}
 
     def setUp(self) -> None:
+        # pylint: disable-next=consider-using-with
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         for name, pages in self.PAGES.items():
             (self.folder / name).write_bytes(bytes(4096) + b''.join(
