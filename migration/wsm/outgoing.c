@@ -14,6 +14,7 @@
 #include "migration/savevm.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/refusal.h"
+#include "migration/wsm/memory/worth.h"
 #include "migration/wsm/progress.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/source/phases.h"
@@ -90,23 +91,16 @@ void wsm_outgoing_copy_disks(void)
     }
 }
 
-/*
- * QEMU reckons what it can send with the guest stopped by the bytes that it
- * sends now.  Of memory that goes by reference these are few, whatever the link
- * could take, and a guest that is busy would never be stopped.  The disks have
- * shown what it can; QEMU sets the threshold anew every 100 ms.
- *
- * Not before all memory was gone through once: what goes by reference then must
- * not wait until there are no references any more.
- */
+/* QEMU sets the threshold anew every 100 ms: see memory/worth.h */
 static void wsm_outgoing_correct(WsmSource *s, MigrationState *ms,
                                  uint64_t *pending)
 {
-    uint64_t disks = s->speed * migrate_downtime_limit() / 1000;
+    uint64_t disks = wsm_worth_threshold(
+        ms->threshold_size, s->speed, migrate_downtime_limit(),
+        stat64_get(&mig_stats.dirty_sync_count));
     uint64_t must_precopy, can_postcopy;
 
     if (!s->memory || migrate_avail_switchover_bandwidth() ||
-        stat64_get(&mig_stats.dirty_sync_count) < 2 ||
         disks <= ms->threshold_size) {
         return;
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Memory that is sent by reference to blocks of the guest's disks."""
 
+import re
 from typing import Any
 
 from dev.rig.basics import TestFailure, require, wait_until
@@ -145,6 +146,53 @@ def memory_missing_for_good(scene: Scene) -> None:
     gate.open(gate.LATE)
     source.set_caps('multifd', on=False)
     second_try(scene, source, memory_references=[])
+
+
+@test()
+def memory_source_ends(scene: Scene) -> None:
+    """A disk that is wrong too often is not referred to any more."""
+    source = source_with_cache(scene)
+    gate = ReadGate(scene.folder)
+    destination = listening(scene, source, config=gate.machine(paused(scene)))
+    begin_and_shut(source, scene.uri(destination), gate, gate.WRONG)
+    for vm, role in (source, 'source'), (destination, 'destination'):
+        found = vm.qmp.event('WSM_MEMORY_SOURCE')
+        require(found == {'role': role, 'kind': 'disk', 'why': 'wrong'},
+                f'{vm.name}: {found}')
+    gate.open(gate.WRONG)
+    finish(source, destination)
+    for vm in source, destination:
+        kind, = query(vm)['memory']['kinds']
+        require(kind['off'] == 'wrong', f'{vm.name}: {kind}')
+    # What was on its way then, and no more
+    require(memory(source)['referenced'] < KEPT,
+            f'all was referred to: {memory(source)}')
+    moved(scene, source, destination)
+
+
+@test()
+def memory_not_in_freeze(scene: Scene) -> None:
+    """With the guest stopped nothing waits for a disk."""
+    source = scene.source()
+    for event in 'wsm_multifd_send', 'wsm_phase':
+        source.qmp.hmp(f'trace-event {event} on')
+    # All fits, so that the guest is stopped with most of it before it
+    source.qmp.cmd('migrate-set-parameters', {'max-bandwidth': 4 * MIB,
+                                              'downtime-limit': 60000})
+    scene.guest.fill(0, 0, KEPT)
+    scene.guest.keep(0, 0, KEPT)
+    destination = listening(scene, source, config=paused(scene))
+    begin(source, scene.uri(destination), switchover_timeout=60000,
+          **REFERENCES)
+    finish(source, destination)
+    _, frozen = source.stderr().split('source: freeze', 1)
+    sent = re.findall(r'channel \d+: (\d+) references, (\d+) pages', frozen)
+    require(sum(int(pages) for _, pages in sent) > KEPT // 4096 // 2,
+            f'little was sent in the freeze: {sent}')
+    # Each channel may have been at work on a packet
+    require(sum(1 for references, _ in sent if int(references)) <= 2,
+            f'references in the freeze: {sent}')
+    moved(scene, source, destination)
 
 
 @test()

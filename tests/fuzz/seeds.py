@@ -42,8 +42,9 @@ def message_seeds() -> Iterator[bytes]:
         header(20, length=9), header(21, length=32),
         header(22, 1023, offset=1 << 40, size=1 << 20),
         header(23, 0, 1, size=4096), header(24, 2, 1, 8192, 0x7000, 8192),
-        header(25, offset=1 << 20), header(26), header(26, length=47),
-        header(27, length=79, offset=1 << 22, size=4096), header(99),
+        header(25, 2, offset=1 << 20, size=3), header(26), header(26, length=47),
+        header(27, length=79, offset=1 << 22, size=4096),
+        header(28, 1, offset=2), header(99),
         header(4, 0, 0, 8192, (1 << 64) - 4096, 8192),
     ]
     base = WANT_ERROR | HAVE_LIMITS | ALL_DISKS

@@ -261,6 +261,9 @@ static bool coroutine_fn wsm_dest_message(void *opaque, WsmDestConn *conn,
                    WsmPhase_str(phase));
         return false;
     }
+    if (d->memory && msg->type == WSM_MSG_DATA) {
+        wsm_dest_memory_link(d->memory, msg->length);
+    }
     switch (msg->type) {
     case WSM_MSG_DATA:
     case WSM_MSG_ZERO:

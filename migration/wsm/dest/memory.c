@@ -5,14 +5,17 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-wsm.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
+#include "migration/wsm/core/session.h"
 #include "migration/wsm/dest/fetch.h"
 #include "migration/wsm/dest/memory.h"
 #include "migration/wsm/dest/templates.h"
 #include "migration/wsm/memory/holes.h"
 #include "migration/wsm/memory/kinds.h"
 #include "migration/wsm/memory/ram.h"
+#include "migration/wsm/memory/worth.h"
 #include "migration/wsm/trace.h"
 
 #define WSM_FETCH_MS            1000    /* then it is sent again */
@@ -33,6 +36,10 @@ struct WsmDestMemory {
     WsmDestKept *kept;          /* or NULL */
     RAMBlock *block[WSM_MAX_RAM_BLOCKS];        /* by the source's numbers */
     bool wanting;               /* WANT was said, and holes are left */
+    WsmRate link;
+    WsmWorth worth[WSM_MEMORY_KIND__MAX];
+    unsigned waiting;           /* channels that wait for blocks, */
+    int64_t waiting_since;      /* ns; until then it was counted */
 
     WsmKindCounts count[WSM_MEMORY_KIND__MAX];
     /* Bytes */
@@ -153,19 +160,21 @@ static void wsm_dest_memory_say_done(WsmDestMemory *m, WsmMemoryKind kind)
 }
 
 /* @lock */
-static void wsm_dest_memory_say_all_done(WsmDestMemory *m)
+static void wsm_dest_memory_say_stop(WsmDestMemory *m, WsmMemoryKind kind)
 {
-    for (int kind = 0; kind < WSM_MEMORY_KIND__MAX; kind++) {
-        wsm_dest_memory_say_done(m, kind);
+    unsigned off = qatomic_read(&m->count[kind].off);
+    WsmMsg msg = { .type = WSM_MSG_STOP, .disk = kind, .offset = off - 1 };
+
+    if (m->control && off) {
+        wsm_dest_say(m->control, &msg);
     }
 }
 
-static void wsm_dest_memory_missed(WsmDestMemory *m, WsmMemoryKind kind,
-                                   unsigned block, uint64_t page)
+static void wsm_dest_memory_missed(WsmDestMemory *m, unsigned block,
+                                   uint64_t page)
 {
     /* First the hole: when channel 0 comes up all holes are said */
     wsm_holes_add(m->holes, block, page);
-    stat64_add(&m->count[kind].missed, WSM_PAGE_SIZE);
     QEMU_LOCK_GUARD(&m->lock);
     wsm_dest_memory_say(m, block, page, 1);
 }
@@ -237,6 +246,14 @@ static WsmFetchPlace wsm_dest_memory_where(WsmDestMemory *m, const WsmRef *ref,
     };
 }
 
+/* The time of channels that wait at the same time counts once.  @lock. */
+static void wsm_dest_memory_wait_begins(WsmDestMemory *m)
+{
+    if (!m->waiting++) {
+        m->waiting_since = wsm_now();
+    }
+}
+
 /* NULL: it is too late for that */
 static WsmFetch *wsm_dest_memory_fetch(WsmDestMemory *m, const WsmRef *refs,
                                        RAMBlock *ram, const ram_addr_t *offset,
@@ -245,6 +262,7 @@ static WsmFetch *wsm_dest_memory_fetch(WsmDestMemory *m, const WsmRef *refs,
     QEMU_LOCK_GUARD(&m->lock);
     WsmFetchPlace place[WSM_PACKET_PAGES];
 
+    wsm_dest_memory_wait_begins(m);
     if (!m->loop) {
         return NULL;
     }
@@ -254,26 +272,30 @@ static WsmFetch *wsm_dest_memory_fetch(WsmDestMemory *m, const WsmRef *refs,
     return wsm_fetch_start(m->loop, place, n);
 }
 
+/* Of a packet, of one kind */
+typedef struct WsmTally {
+    unsigned refs, missed, wrong, late;
+} WsmTally;
+
 /* Fill the page if @fetch has what @ref says; false: it has not */
 static bool wsm_dest_memory_fill(WsmDestMemory *m, const WsmFetch *fetch,
                                  unsigned i, const WsmRef *ref, RAMBlock *ram,
-                                 uint64_t offset)
+                                 uint64_t offset, WsmTally *tally)
 {
-    WsmKindCounts *count = &m->count[wsm_ref_memory_kind(ref->kind)];
     const void *content;
     WsmFetched fetched = fetch ? wsm_fetch_get(fetch, i, &content)
                                : WSM_FETCHED_NOT;
 
     trace_wsm_dest_memory_fill(ref->disk, ref->block, fetched);
     if (fetched == WSM_FETCHED_NOT) {
-        stat64_add(&count->late, WSM_PAGE_SIZE);
+        tally->late++;
         return false;
     }
     if (fetched == WSM_FETCHED_FAIL) {
         return false;
     }
     if (!wsm_page_has_tag(m->salt, content, ref->tag)) {
-        stat64_add(&count->wrong, WSM_PAGE_SIZE);
+        tally->wrong++;
         return false;
     }
     memcpy(wsm_ram_at(ram, offset), content, WSM_PAGE_SIZE);
@@ -281,11 +303,86 @@ static bool wsm_dest_memory_fill(WsmDestMemory *m, const WsmFetch *fetch,
     return true;
 }
 
+/* Returns the ns since the last one ended that any channel waited.  @lock. */
+static int64_t wsm_dest_memory_wait_ends(WsmDestMemory *m)
+{
+    int64_t now = wsm_now(), ns = now - m->waiting_since;
+
+    m->waiting--;
+    m->waiting_since = now;
+    return ns;
+}
+
+/* How long a page takes on the link, packed as the others were.  @lock. */
+static int64_t wsm_dest_memory_page_ns(WsmDestMemory *m)
+{
+    uint64_t content = stat64_get(&m->content);
+    double part = content ? (double)stat64_get(&m->packed) / content : 1;
+
+    return wsm_rate_ns(&m->link, WSM_PAGE_SIZE * part);
+}
+
+/* @lock: is it worth while to go on with this kind?  We waited @ns for it. */
+static void wsm_dest_memory_judge(WsmDestMemory *m, WsmMemoryKind kind,
+                                  const WsmTally *t, int64_t ns)
+{
+    WsmMemoryWhy why;
+
+    if (!wsm_worth_ends(&m->worth[kind], t->refs, t->missed, t->wrong, ns,
+                        wsm_dest_memory_page_ns(m), &why) ||
+        qatomic_cmpxchg(&m->count[kind].off, 0, 1 + why)) {
+        return;
+    }
+    trace_wsm_dest_memory_stop(WsmMemoryKind_str(kind),
+                               WsmMemoryWhy_str(why));
+    wsm_dest_memory_say_stop(m, kind);
+    qapi_event_send_wsm_memory_source(WSM_ROLE_DESTINATION, kind, why);
+}
+
+/* What came of the @nrefs references of a packet, for which we waited @ns */
+static void wsm_dest_memory_dealt(WsmDestMemory *m, const WsmTally *tally,
+                                  unsigned nrefs, int64_t ns)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+
+    for (int kind = 0; kind < WSM_MEMORY_KIND__MAX; kind++) {
+        const WsmTally *t = &tally[kind];
+        WsmKindCounts *c = &m->count[kind];
+
+        if (!t->refs) {
+            continue;
+        }
+        stat64_add(&c->referenced, t->refs * WSM_PAGE_SIZE);
+        stat64_add(&c->missed, t->missed * WSM_PAGE_SIZE);
+        stat64_add(&c->wrong, t->wrong * WSM_PAGE_SIZE);
+        stat64_add(&c->late, t->late * WSM_PAGE_SIZE);
+        wsm_dest_memory_say_done(m, kind);
+        wsm_dest_memory_judge(m, kind, t, ns * t->refs / nrefs);
+    }
+}
+
+/* What @refs are for, or NULL; it waited @ns for that */
+static WsmFetch *wsm_dest_memory_get(WsmDestMemory *m, const WsmRef *refs,
+                                     RAMBlock *ram, const ram_addr_t *offset,
+                                     unsigned n, int64_t *ns)
+{
+    WsmFetch *fetch = wsm_dest_memory_fetch(m, refs, ram, offset, n);
+
+    if (fetch) {
+        wsm_fetch_wait(fetch, WSM_FETCH_MS);
+    }
+    QEMU_LOCK_GUARD(&m->lock);
+    *ns = wsm_dest_memory_wait_ends(m);
+    return fetch;
+}
+
 bool wsm_dest_memory_resolve(WsmDestMemory *m, const WsmPacket *packet,
                              const WsmRef *refs, RAMBlock *ram,
                              const ram_addr_t *offset, Error **errp)
 {
+    WsmTally tally[WSM_MEMORY_KIND__MAX] = {};
     WsmFetch *fetch;
+    int64_t ns;
 
     if (!packet->nrefs) {
         return true;
@@ -293,27 +390,23 @@ bool wsm_dest_memory_resolve(WsmDestMemory *m, const WsmPacket *packet,
     if (!wsm_dest_memory_named(m, packet->block, ram, errp)) {
         return false;
     }
-    fetch = wsm_dest_memory_fetch(m, refs, ram, offset, packet->nrefs);
-    if (fetch) {
-        wsm_fetch_wait(fetch, WSM_FETCH_MS);
-    }
+    fetch = wsm_dest_memory_get(m, refs, ram, offset, packet->nrefs, &ns);
     for (unsigned i = 0; i < packet->nrefs; i++) {
-        WsmMemoryKind kind = wsm_ref_memory_kind(refs[i].kind);
+        WsmTally *t = &tally[wsm_ref_memory_kind(refs[i].kind)];
         uint64_t page = offset[i] / WSM_PAGE_SIZE;
 
-        if (wsm_dest_memory_fill(m, fetch, i, &refs[i], ram, offset[i])) {
+        t->refs++;
+        if (wsm_dest_memory_fill(m, fetch, i, &refs[i], ram, offset[i], t)) {
             wsm_holes_fill(m->holes, packet->block, page);
         } else {
-            wsm_dest_memory_missed(m, kind, packet->block, page);
+            t->missed++;
+            wsm_dest_memory_missed(m, packet->block, page);
         }
-        stat64_add(&m->count[kind].referenced, WSM_PAGE_SIZE);
     }
     if (fetch) {
         wsm_fetch_free(fetch);
     }
-    WITH_QEMU_LOCK_GUARD(&m->lock) {
-        wsm_dest_memory_say_all_done(m);
-    }
+    wsm_dest_memory_dealt(m, tally, packet->nrefs, ns);
     return true;
 }
 
@@ -333,6 +426,12 @@ void wsm_dest_memory_came(WsmDestMemory *m, RAMBlock *ram,
     for (unsigned i = 0; block < WSM_MAX_RAM_BLOCKS && i < pages; i++) {
         wsm_holes_fill(m->holes, block, offset[i] / WSM_PAGE_SIZE);
     }
+}
+
+void wsm_dest_memory_link(WsmDestMemory *m, uint64_t bytes)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    wsm_rate_add(&m->link, wsm_now(), bytes);
 }
 
 void wsm_dest_memory_count(WsmDestMemory *m, unsigned pages, uint64_t packed)
@@ -371,7 +470,10 @@ int coroutine_fn wsm_dest_memory_up(WsmDestMemory *m, WsmDestConn *conn)
     }
     WITH_QEMU_LOCK_GUARD(&m->lock) {
         wsm_dest_memory_say_all(m);
-        wsm_dest_memory_say_all_done(m);
+        for (int kind = 0; kind < WSM_MEMORY_KIND__MAX; kind++) {
+            wsm_dest_memory_say_done(m, kind);
+            wsm_dest_memory_say_stop(m, kind);
+        }
         if (m->kept && ret >= 0) {
             wsm_dest_kept_say(m->kept, conn);
         }

@@ -73,6 +73,13 @@ bool wsm_dest_memory_resolve(WsmDestMemory *m, const WsmPacket *packet,
 void wsm_dest_memory_came(WsmDestMemory *m, RAMBlock *ram,
                           const ram_addr_t *offset, unsigned pages);
 
+/*
+ * So many bytes have come over the link for a disk: that tells what it takes.
+ * If a kind is missed too often, or takes longer than the link would, STOP is
+ * said.  Any thread.
+ */
+void wsm_dest_memory_link(WsmDestMemory *m, uint64_t bytes);
+
 /* For query-wsm: what came with its content, and what that took */
 void wsm_dest_memory_count(WsmDestMemory *m, unsigned pages, uint64_t packed);
 

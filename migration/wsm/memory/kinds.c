@@ -14,7 +14,7 @@ void wsm_kinds_info(WsmKindCounts *counts, unsigned shown, WsmMemoryInfo *info)
         uint64_t referenced = stat64_get(&c->referenced);
         WsmMemoryKindInfo *k;
 
-        if (!referenced && !(shown & BIT(kind))) {
+        if (!referenced && !qatomic_read(&c->off) && !(shown & BIT(kind))) {
             continue;
         }
         k = g_new0(WsmMemoryKindInfo, 1);
@@ -23,6 +23,8 @@ void wsm_kinds_info(WsmKindCounts *counts, unsigned shown, WsmMemoryInfo *info)
         k->missed = stat64_get(&c->missed);
         k->wrong = stat64_get(&c->wrong);
         k->late = stat64_get(&c->late);
+        k->has_off = qatomic_read(&c->off);
+        k->off = k->has_off ? qatomic_read(&c->off) - 1 : 0;
         QAPI_LIST_PREPEND(info->kinds, k);
         info->referenced += k->referenced;
         info->missed += k->missed;

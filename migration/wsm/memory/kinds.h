@@ -12,9 +12,10 @@
 #include "qapi/qapi-types-wsm.h"
 #include "qemu/stats64.h"
 
-/* Bytes of memory.  Any thread. */
+/* Any thread */
 typedef struct WsmKindCounts {
-    Stat64 referenced, missed, wrong, late;
+    Stat64 referenced, missed, wrong, late;     /* bytes of memory */
+    unsigned off;               /* atomic; 0, or 1 + the WsmMemoryWhy */
 } WsmKindCounts;
 
 /*

@@ -5,6 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-wsm.h"
 #include "qemu/bitops.h"
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
@@ -241,6 +242,16 @@ void wsm_source_memory_done(WsmSourceMemory *m, const WsmMsg *msg)
     }
 }
 
+void wsm_source_memory_end(WsmSourceMemory *m, WsmMemoryKind kind,
+                           WsmMemoryWhy why)
+{
+    trace_wsm_source_memory_end(WsmMemoryKind_str(kind),
+                                WsmMemoryWhy_str(why));
+    if (!qatomic_xchg(&m->count[kind].off, 1 + why)) {
+        qapi_event_send_wsm_memory_source(WSM_ROLE_SOURCE, kind, why);
+    }
+}
+
 const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
                                    Error **errp)
 {
@@ -257,7 +268,7 @@ const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
 
 bool wsm_source_memory_uses(WsmSourceMemory *m, WsmMemoryKind kind)
 {
-    return m->kinds & BIT(kind);
+    return (m->kinds & BIT(kind)) && !qatomic_read(&m->count[kind].off);
 }
 
 /*
@@ -292,6 +303,7 @@ static bool wsm_source_memory_is_there(WsmSourceMemory *m, const WsmRef *ref,
     BdrvDirtyBitmap *dirty;
 
     if (!m->work || !m->up || !m->salted ||
+        !wsm_source_memory_uses(m, wsm_ref_memory_kind(ref->kind)) ||
         m->recent[wsm_ref_memory_kind(ref->kind)].in_vain) {
         return false;
     }

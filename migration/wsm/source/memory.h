@@ -69,6 +69,10 @@ bool wsm_source_memory_nack(WsmSourceMemory *m, const WsmMsg *msg,
 /* DONE: how many references the destination has dealt with, or missed */
 void wsm_source_memory_done(WsmSourceMemory *m, const WsmMsg *msg);
 
+/* STOP: no more references of this kind.  Says so to the user, once. */
+void wsm_source_memory_end(WsmSourceMemory *m, WsmMemoryKind kind,
+                           WsmMemoryWhy why);
+
 /* The memory of a WANT; the guest is stopped.  NULL, and @errp. */
 const void *wsm_source_memory_want(WsmSourceMemory *m, const WsmMsg *msg,
                                    Error **errp);

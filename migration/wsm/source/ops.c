@@ -206,6 +206,15 @@ static bool coroutine_fn wsm_source_on_digests(WsmSourceChannel *c,
            wsm_source_memory_digests(s->memory, msg, payload, errp);
 }
 
+/* A user who does not want it adaptive has said that time does not matter */
+static void wsm_source_on_stop(WsmSource *s, const WsmMsg *msg)
+{
+    if (msg->offset != WSM_MEMORY_WHY_SLOW ||
+        wsm_option(s->options, WSM_OPT_MEMORY_ADAPTIVE)) {
+        wsm_source_memory_end(s->memory, msg->disk, msg->offset);
+    }
+}
+
 /* Memory by reference: is it in use?  Else false, and @errp. */
 static bool coroutine_fn wsm_source_on_memory(WsmSourceChannel *c,
                                               const WsmMsg *msg, Error **errp)
@@ -232,6 +241,9 @@ static bool coroutine_fn wsm_source_on_memory(WsmSourceChannel *c,
         return true;
     case WSM_MSG_SETS:
         return wsm_source_on_sets(c, msg, errp);
+    case WSM_MSG_STOP:
+        wsm_source_on_stop(s, msg);
+        return true;
     default:
         content = wsm_source_memory_want(s->memory, msg, errp);
         if (content) {
@@ -296,6 +308,7 @@ static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
     case WSM_MSG_NACK:
     case WSM_MSG_DONE:
     case WSM_MSG_SETS:
+    case WSM_MSG_STOP:
     case WSM_MSG_WANT:
         if (s->memory &&
             (msg->type != WSM_MSG_WANT || wsm_source_is_frozen(s))) {

@@ -33,6 +33,7 @@ enum {
     EPOCH_1     = BIT(11),      /* comes after it only */
     HAS_PAGES   = BIT(12),      /* about pages of a block of memory, @disk */
     HAS_MEMORY  = BIT(13),      /* @disk is a WsmMemoryKind */
+    HAS_WHY     = BIT(14),      /* @offset is a WsmMemoryWhy */
 };
 
 typedef struct WsmMsgRule {
@@ -154,6 +155,9 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
         .max_length = WSM_SEED_SIZE + 1 + WSM_MAX_RAM_NAME +
                       WSM_MAX_DIGESTS / WSM_PAGE_SIZE * WSM_PRINT_SIZE,
         .max_bytes = WSM_MAX_DIGESTS,
+    },
+    [WSM_MSG_STOP] = {
+        .name = "STOP", .flags = ON_URGENT | EPOCH_0 | HAS_MEMORY | HAS_WHY,
     },
 };
 
@@ -325,8 +329,13 @@ static bool check_number(const WsmMsgRule *rule, const WsmMsg *msg,
 static bool check_numbers(const WsmMsgRule *rule, const WsmMsg *msg,
                           Error **errp)
 {
+    if ((rule->flags & HAS_WHY) && msg->offset >= WSM_MEMORY_WHY__MAX) {
+        error_setg(errp, "reason %" PRIu64 " in offset is not below %d",
+                   msg->offset, WSM_MEMORY_WHY__MAX);
+        return false;
+    }
     return check_number(rule, msg, errp) &&
-           ((rule->flags & HAS_OFFSET) ||
+           ((rule->flags & (HAS_OFFSET | HAS_WHY)) ||
             wsm_check_unused("offset", msg->offset, errp)) &&
            ((rule->flags & HAS_BYTES) ||
             wsm_check_unused("bytes", msg->bytes, errp));

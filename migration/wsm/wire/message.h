@@ -117,6 +117,10 @@ typedef enum WsmMsgType {
                          */
     WSM_MSG_SETS,       /* D->S  templates it can serve; payload: wire/sets.h */
     WSM_MSG_DIGESTS,    /* D->S  of older memory; payload: memory/digests.h */
+    WSM_MSG_STOP,       /*
+                         * D->S  do not refer to the kind @disk any more, as
+                         * @offset says, a WsmMemoryWhy
+                         */
     WSM_MSG__MAX
 } WsmMsgType;
 

@@ -45,6 +45,7 @@ class Type(enum.IntEnum):
     DONE = 25
     SETS = 26
     DIGESTS = 27
+    STOP = 28
 
 
 @dataclass(frozen=True)

@@ -853,6 +853,67 @@ static void test_bad_want(void)
     tear_down();
 }
 
+static void expect_stop(WsmMemoryWhy why)
+{
+    WsmMsg msg;
+
+    do {
+        msg = receive(NULL, 0);
+    } while (msg.type == WSM_MSG_NACK);
+    g_assert_cmpint(msg.type, ==, WSM_MSG_STOP);
+    g_assert_cmpint(msg.disk, ==, WSM_MEMORY_KIND_DISK);
+    g_assert_cmpint(msg.offset, ==, why);
+}
+
+/* What has another content too often is not wanted any more; said once */
+static void test_stop_wrong(void)
+{
+    g_autoptr(WsmMemoryInfo) i = NULL;
+
+    set_up();
+    for (int n = 0; n < 65; n++) {
+        i = info();
+        g_assert_cmpint(i->kinds && i->kinds->value->has_off, ==, n == 64);
+        g_clear_pointer(&i, qapi_free_WsmMemoryInfo);
+        resolve_one(n % TEST_RAM_PAGES, refer(3, 5));
+    }
+    expect_stop(WSM_MEMORY_WHY_WRONG);
+    came(0, 1);
+    resolve_one(1, refer(3, 4));
+    resolve_one(0, refer(3, 5));
+    expect(WSM_MSG_NACK, 0, 1);
+    /* Again after a break */
+    close(fd);
+    connect_urgent();
+    expect_stop(WSM_MEMORY_WHY_WRONG);
+    tear_down();
+}
+
+/* The link is faster than the disk */
+static void test_stop_slow(void)
+{
+    set_up();
+    wsm_dest_memory_link(memory, 1);
+    qatomic_set(&t.mem->hold_reads, true);
+    resolve_one(1, refer(3, 4));
+    qatomic_set(&t.mem->hold_reads, false);
+    for (int n = 0; n < 1100; n++) {
+        resolve_one(n % TEST_RAM_PAGES, refer(3, 4));
+        if (n == 1024) {
+            /* As long as nobody knows what the link takes, nothing is slow */
+            g_autoptr(WsmMemoryInfo) i = info();
+
+            g_assert_false(i->kinds->value->has_off);
+            wsm_dest_memory_link(memory, 1ULL << 38);
+        }
+    }
+    for (int n = 0; n < 1024; n++) {
+        resolve_one(n % TEST_RAM_PAGES, refer(3, 4));
+    }
+    expect_stop(WSM_MEMORY_WHY_SLOW);
+    tear_down();
+}
+
 static void send_last(unsigned page, unsigned pages, const uint8_t *last)
 {
     for (unsigned i = page; i < page + pages; i++) {
@@ -931,6 +992,8 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/dest-memory/ends", test_ends);
     g_test_add_func("/wsm/dest-memory/want", test_want);
     g_test_add_func("/wsm/dest-memory/bad-want", test_bad_want);
+    g_test_add_func("/wsm/dest-memory/stop-wrong", test_stop_wrong);
+    g_test_add_func("/wsm/dest-memory/stop-slow", test_stop_slow);
     g_test_add_func("/wsm/dest-memory/random", test_random);
     return g_test_run();
 }

@@ -6,12 +6,14 @@
 #include "qemu/osdep.h"
 #include "crypto/init.h"
 #include "qapi/error.h"
+#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "migration/wsm/memory/holes.h"
 #include "migration/wsm/memory/index.h"
 #include "migration/wsm/memory/pace.h"
 #include "migration/wsm/memory/pack.h"
 #include "migration/wsm/memory/tag.h"
+#include "migration/wsm/memory/worth.h"
 
 static void fill_random(uint8_t *buf, size_t size)
 {
@@ -357,6 +359,72 @@ static void test_unpack_bad(void)
     }
 }
 
+/* @n times @refs references, of which @missed and @wrong; does it end? */
+static bool ends(WsmWorth *w, unsigned n, unsigned refs, unsigned missed,
+                 unsigned wrong, int64_t ns, int64_t page_ns, WsmMemoryWhy why)
+{
+    while (n--) {
+        WsmMemoryWhy found;
+
+        if (wsm_worth_ends(w, refs, missed, wrong, ns, page_ns, &found)) {
+            g_assert_cmpint(found, ==, why);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void test_worth(void)
+{
+    WsmWorth w = {};
+
+    /* 64 wrong ones, however many were right before */
+    g_assert_false(ends(&w, 1000, 128, 0, 0, 0, 0, 0));
+    g_assert_false(ends(&w, 63, 16, 1, 1, 0, 0, 0));
+    g_assert_true(ends(&w, 1, 1, 1, 1, 0, 0, WSM_MEMORY_WHY_WRONG));
+
+    /* Up to a quarter may be missed, and of those before fewer count */
+    w = (WsmWorth) {};
+    g_assert_false(ends(&w, 1000, 128, 30, 0, 0, 0, 0));
+    g_assert_true(ends(&w, 100, 128, 40, 0, 0, 0, WSM_MEMORY_WHY_MISSED));
+    w = (WsmWorth) {};
+    g_assert_false(ends(&w, 2, 128, 128, 0, 0, 0, 0));
+    g_assert_true(ends(&w, 1, 1, 1, 0, 0, 0, WSM_MEMORY_WHY_MISSED));
+
+    /* A page takes 100 ns on the link; that is judged by 1024 */
+    w = (WsmWorth) {};
+    g_assert_false(ends(&w, 1000, 128, 0, 0, 12800, 100, 0));
+    g_assert_false(ends(&w, 1000, 128, 0, 0, 1000000, 0, 0));
+    w = (WsmWorth) {};
+    g_assert_false(ends(&w, 7, 128, 0, 0, 20000, 100, 0));
+    g_assert_true(ends(&w, 1, 128, 0, 0, 20000, 100, WSM_MEMORY_WHY_SLOW));
+}
+
+static void test_rate(void)
+{
+    WsmRate r = {};
+
+    g_assert_cmpint(wsm_rate_ns(&r, 4096), ==, 0);
+    /* What comes first tells nothing, and a moment neither */
+    wsm_rate_add(&r, 5 * NANOSECONDS_PER_SECOND, 1ULL << 40);
+    wsm_rate_add(&r, 5.9 * NANOSECONDS_PER_SECOND, 3000);
+    g_assert_cmpint(wsm_rate_ns(&r, 4096), ==, 0);
+    wsm_rate_add(&r, 7 * NANOSECONDS_PER_SECOND, 5000);
+    g_assert_cmpint(wsm_rate_ns(&r, 4000), ==, NANOSECONDS_PER_SECOND);
+    /* It was slower then, as there was less to send */
+    wsm_rate_add(&r, 9 * NANOSECONDS_PER_SECOND, 1000);
+    g_assert_cmpint(wsm_rate_ns(&r, 4000), ==, NANOSECONDS_PER_SECOND);
+    wsm_rate_add(&r, 10 * NANOSECONDS_PER_SECOND, 8000);
+    g_assert_cmpint(wsm_rate_ns(&r, 4000), ==, NANOSECONDS_PER_SECOND / 2);
+}
+
+static void test_threshold(void)
+{
+    g_assert_cmpint(wsm_worth_threshold(1000, 100000, 300, 1), ==, 1000);
+    g_assert_cmpint(wsm_worth_threshold(1000, 100000, 300, 2), ==, 30000);
+    g_assert_cmpint(wsm_worth_threshold(40000, 100000, 300, 9), ==, 40000);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -369,6 +437,9 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/memory/holes", test_holes);
     g_test_add_func("/wsm/memory/pace", test_pace);
     g_test_add_func("/wsm/memory/pace-slow", test_pace_slow);
+    g_test_add_func("/wsm/memory/worth", test_worth);
+    g_test_add_func("/wsm/memory/rate", test_rate);
+    g_test_add_func("/wsm/memory/threshold", test_threshold);
     g_test_add_func("/wsm/memory/pack", test_pack);
     g_test_add_func("/wsm/memory/unpack-bad", test_unpack_bad);
     return g_test_run();

@@ -211,6 +211,10 @@ static const Sample samples[] = {
         .bytes = 0x1000 },
       "57534d31 001b 0000 00000000 0000004f 0000000007fff000 0000000000001000"
     },
+    { 28, "STOP", false, false, 'u', "0", "mw", 0, 0, 0,
+      { .type = WSM_MSG_STOP, .disk = 1, .offset = 2 },
+      "57534d31 001c 0001 00000000 00000000 0000000000000002 0000000000000000"
+    },
 };
 
 /* A peer and a channel from which such a message may come */
@@ -395,6 +399,8 @@ static void test_msg_unused(void)
         g_assert_false(accepts(&msg, &limits));
         msg = s->msg;
         msg.offset = 1;
+        g_assert_cmpint(accepts(&msg, &limits), ==, !!strpbrk(s->may, "ow"));
+        msg.offset = WSM_MEMORY_WHY__MAX;
         g_assert_cmpint(accepts(&msg, &limits), ==, !!strchr(s->may, 'o'));
         msg = s->msg;
         msg.bytes = 1ULL << 63;
@@ -762,7 +768,8 @@ static bool shadow_accepts(const WsmMsg *m, const WsmLimits *l)
                              l->granularity * 32);
     }
     return (!m->disk || (strchr(s->may, 'm') && m->disk < 3)) &&
-           (!m->offset || strchr(s->may, 'o')) &&
+           (!m->offset || strchr(s->may, 'o') ||
+            (strchr(s->may, 'w') && m->offset < 3)) &&
            (!m->bytes || strchr(s->may, 'b'));
 }
 

@@ -349,6 +349,34 @@ static void test_in_vain(void)
     tear_down();
 }
 
+/* STOP: no more references, and the reason is known */
+static void test_end(void)
+{
+    WsmMemoryKindInfoList *last;
+    g_autoptr(WsmMemoryInfo) info = NULL;
+
+    set_up();
+    wsm_source_memory_up(m, true);
+    wsm_source_memory_salt(m, salt);
+    note(3, 7);
+    wsm_source_memory_end(m, WSM_MEMORY_KIND_TEMPLATE, WSM_MEMORY_WHY_WRONG);
+    g_assert_cmpint(find(7), ==, 3);
+    g_assert_true(wsm_source_memory_uses(m, WSM_MEMORY_KIND_DISK));
+    wsm_source_memory_end(m, WSM_MEMORY_KIND_DISK, WSM_MEMORY_WHY_MISSED);
+    wsm_source_memory_end(m, WSM_MEMORY_KIND_DISK, WSM_MEMORY_WHY_MISSED);
+    g_assert_cmpint(find(7), ==, -1);
+    g_assert_false(wsm_source_memory_uses(m, WSM_MEMORY_KIND_DISK));
+    info = wsm_source_memory_info(m);
+    g_assert_true(info->kinds->value->has_off);
+    g_assert_cmpint(info->kinds->value->off, ==, WSM_MEMORY_WHY_MISSED);
+    for (last = info->kinds; last->next; last = last->next) {
+        /* go on */
+    }
+    g_assert_cmpint(last->value->kind, ==, WSM_MEMORY_KIND_TEMPLATE);
+    g_assert_cmpint(last->value->off, ==, WSM_MEMORY_WHY_WRONG);
+    tear_down();
+}
+
 /* DONE, which also says that one was missed */
 static void done(WsmMemoryKind kind, uint64_t refs)
 {
@@ -403,6 +431,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/source-memory/image", test_image);
     g_test_add_func("/wsm/source-memory/nack", test_nack);
     g_test_add_func("/wsm/source-memory/in-vain", test_in_vain);
+    g_test_add_func("/wsm/source-memory/end", test_end);
     g_test_add_func("/wsm/source-memory/behind", test_behind);
     return g_test_run();
 }
