@@ -148,6 +148,12 @@ class Move:
                 f"QEMU's option 'disks' is set to {options['disks']}, so "
                 "other disks would be left out: set it to [] with "
                 "wsm-set-options")
+        if options.get("memory-references"):
+            raise Refused(
+                "QEMU's option 'memory-references' is set to "
+                f"{options['memory-references']}. It needs multifd, which "
+                "QEMU cannot use together with the post-copy that libvirt switches "
+                "on: set it to [] with wsm-set-options")
 
     def look_at_destination(self, guest: Guest) -> None:
         """Refuse if the guest, or its images, are in use there."""

@@ -613,6 +613,10 @@ class Refuses(VirshWsm):
         self.refused("vda", "wsm-set-options", here=[
             qmp("query-wsm-options", {"disks": ["vda"]})])
 
+    def test_option_memory(self) -> None:
+        self.refused("multifd", "wsm-set-options", here=[
+            qmp("query-wsm-options", {"memory-references": ["disk"]})])
+
     def test_backing_file(self) -> None:
         self.refused("virsh blockpull vm1 vda", disks=self.disk(
             "<backingStore type='file'><source file='/b'/></backingStore>"))

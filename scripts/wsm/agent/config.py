@@ -8,7 +8,7 @@ from typing import Mapping
 from wsm.plan import toml
 from wsm.plan.inventory import RESERVE
 from wsm.plan.plain import BadData
-from wsm.plan.spec import ID
+from wsm.plan.spec import ID, check_memory
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Migration:
     addr: str = ""
     ports: tuple[int, int] = (47000, 47099)
     mbit: int = 0
+    memory: tuple[str, ...] = ()        # see spec.Move
+    disk_packing: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def check(config: Config) -> Config:
     for name, program in config.qemu.items():
         if not program.startswith("/"):
             raise BadData(f"qemu.{name}: {program!r} is not absolute")
+    for problem in check_memory("migration.memory", config.migration.memory):
+        raise BadData(problem)
     if config.root.at not in ("/", "vms"):
         raise BadData(f"root.at: {config.root.at[:80]!r} is not known; \"/\": "
                       "the host, \"vms\": only what its VMs use, where it "

@@ -17,10 +17,10 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from wsm import durable
-from wsm.agent import facts, launch, stock, taps, vmfind
+from wsm.agent import facts, launch, reference, stock, taps, vmfind
 from wsm.agent.monitor import Monitor, QmpFailed, QmpGone
 from wsm.agent.owner import Owner
 from wsm.agent.other import Told
@@ -284,7 +284,8 @@ class Mover:
             use = await self.vms.use(vm)
             return {"fingerprint": await facts.fingerprint(monitor.call),
                     "spec": self.vms.resized(described, use), "use": use,
-                    "epoch": epoch}
+                    "epoch": epoch, "memory": reference.kinds(
+                        described, self.config.migration.memory)}
         except BaseException:
             if fresh:
                 self._open.pop(move, None)
@@ -292,8 +293,8 @@ class Mover:
             raise
 
     async def prepare(self, move: str, vm: spec.Spec, peer: str, epoch: int,
-                      theirs: Fingerprint, key: str,
-                      needs: dict[str, int]) -> dict[str, Any]:
+                      theirs: Fingerprint, key: str, needs: dict[str, int],
+                      memory: list[str]) -> dict[str, Any]:
         """Start a QEMU that waits for the guest; return where it listens."""
         self.busy(vm.name, move)
         record = self.find(move)
@@ -323,7 +324,8 @@ class Mover:
         try:
             for each in choices:
                 await asyncio.to_thread(stock.make, self.config, vm, each)
-            return await self._receive(record, vm, place, made, theirs, key)
+            return await self._receive(record, vm, place, made, theirs, key,
+                                       memory)
         except QmpGone as error:
             why = await self.vms.why_gone(vm.name, error)
             await self.clean(move, why)
@@ -333,14 +335,14 @@ class Mover:
             raise
 
     async def _receive(self, record: Record, vm: spec.Spec, place: spec.Place,
-                       made: list[str], theirs: Fingerprint,
-                       key: str) -> dict[str, Any]:
+                       made: list[str], theirs: Fingerprint, key: str,
+                       memory: list[str]) -> dict[str, Any]:
         monitor = await self.vms.launch(vm, place, made, True)
         known = self.vms.known(vm.name)
         if known is None:
             raise Refused(launch.last_words(self.vms.run(vm.name)))
         record = self.save(record, pid=known.pid, started=known.started)
-        await self.set_capabilities(monitor, vm, theirs.uuid)
+        await self.set_capabilities(monitor, vm, theirs.uuid, memory)
         ours = await facts.fingerprint(monitor.call)
         differences = compare(theirs, ours, frozenset(self.config.qemu_compat))
         if differences:
@@ -355,7 +357,7 @@ class Mover:
         return {"address": address, "port": port}
 
     async def set_capabilities(self, monitor: Monitor, vm: spec.Spec,
-                               uuid: str) -> None:
+                               uuid: str, memory: list[str]) -> None:
         """Switch on what a move needs."""
         names = list(ALWAYS)
         if uuid and uuid != NO_UUID:
@@ -363,7 +365,8 @@ class Mover:
         if vm.placement.postcopy_ram:
             names.append("postcopy-ram")
         await monitor.call("migrate-set-capabilities", {"capabilities": [
-            {"capability": name, "state": True} for name in names]})
+            *({"capability": name, "state": True} for name in names),
+            reference.capability(memory)]})
 
     def key_folder(self, move: str) -> Path:
         """Return where the shared key of a move is."""
@@ -393,7 +396,8 @@ class Mover:
             await monitor.call("object-del", {"id": f"move-{record.id}"})
 
     async def perform(self, move: str, address: str, port: int, key: str,
-                      limits: dict[str, int], peer_at: str = "") -> None:
+                      limits: dict[str, int], peer_at: str = "",
+                      memory: Sequence[str] = ()) -> None:
         """Begin the migration; the other agent is heard at @peer_at."""
         record = self.record(move)
         if record.ended:
@@ -408,7 +412,11 @@ class Mover:
             raise Refused(f"{record.vm} is '{word.value}' and cannot begin")
         monitor = await self.vms.monitor(record.vm)
         uuid = str((await monitor.call("query-uuid"))["UUID"])
-        await self.set_capabilities(monitor, self.vms.described(record.vm), uuid)
+        described = self.vms.described(record.vm)
+        await self.set_capabilities(monitor, described, uuid, list(memory))
+        await reference.tell_source(
+            monitor, memory, described.move.disk_packing
+            or self.config.migration.disk_packing)
         record = self.save(record, peer_at=peer_at)
         self.sentry.peers.follow(move, record.peer, peer_at)
         await self.sentry.peers.listen(move)

@@ -21,8 +21,8 @@ from typing import Any, Awaitable, Callable, Optional
 from aiohttp import web
 
 from wsm import door, pki
-from wsm.agent import (hostinfo, launch, other, samples, stock, taps, vms,
-                       ways)
+from wsm.agent import (hostinfo, launch, other, reference, samples, stock,
+                       taps, vms, ways)
 from wsm.agent.config import Config
 from wsm.agent.monitor import QmpFailed, QmpGone
 from wsm.agent.mover import Mover
@@ -88,6 +88,11 @@ def numbers_of(data: Json, name: str) -> dict[str, int]:
     if not isinstance(value, dict):
         raise BadData(f"{name}: no table")
     return {str(key): number_of(value, key) for key in value}
+
+
+def memory_of(data: Json) -> list[str]:
+    """Return the kinds of memory that were sent; raise BadData."""
+    return reference.checked(data.get("memory", []))
 
 
 async def every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
@@ -360,11 +365,11 @@ class Door:
                 move, spec.from_json(data.get("spec")), text_of(data, "peer"),
                 number_of(data, "vm-epoch"), from_plain(
                     Fingerprint, data.get("fingerprint")),
-                key_of(data), numbers_of(data, "needs")),
+                key_of(data), numbers_of(data, "needs"), memory_of(data)),
             "perform": lambda: mover.perform(
                 move, text_of(data, "address"), number_of(data, "port"),
                 key_of(data), numbers_of(data, "limits"),
-                text_of(data, "peer-at")),
+                text_of(data, "peer-at"), memory_of(data)),
             "limits": lambda: mover.limit(move, numbers_of(data, "limits"),
                                           number_of(data, "valid-s")),
             "cancel": lambda: mover.cancel(move),

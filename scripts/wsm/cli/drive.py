@@ -294,7 +294,7 @@ class Driver:
             f"/move/{self.move.id}/prepare", spec=self._facts["spec"],
             peer=self.move.source, vm_epoch=self._facts["epoch"],
             fingerprint=self._facts["fingerprint"], key=self._key,
-            needs=self.needs)
+            needs=self.needs, memory=self._facts.get("memory", []))
 
     def send_files(self) -> None:
         """Copy the files that the destination lacks and that are small."""
@@ -320,7 +320,8 @@ class Driver:
         self.source.order(f"/move/{self.move.id}/perform",
                           address=self._where["address"],
                           port=self._where["port"], key=self._key,
-                          limits=limits, peer_at=self.destination.address)
+                          limits=limits, peer_at=self.destination.address,
+                          memory=self._facts.get("memory", []))
 
     def hand_over(self) -> None:
         """Both write that the guest is the destination's."""

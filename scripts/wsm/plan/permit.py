@@ -21,8 +21,10 @@ QUERIES = frozenset("""
     query-name query-status query-uuid query-version query-wsm
     query-wsm-options query-dirty-rate query-balloon query-stats
 """.split())
-CAPABILITIES = frozenset(["auto-converge", "events", "postcopy-ram",
-                          "return-path", "validate-uuid", "whole-system"])
+CAPABILITIES = frozenset(["auto-converge", "events", "multifd",
+                          "postcopy-ram", "return-path", "validate-uuid",
+                          "whole-system"])
+MEMORY_KINDS = ("disk", "image", "template")
 # Of migrate-set-parameters and wsm-set-options: least and most
 NUMBERS = {
     "max-bandwidth": (1, 1 << 40),
@@ -77,6 +79,15 @@ def numbers(arguments: Arguments) -> bool:
     return True
 
 
+def options(arguments: Arguments) -> bool:
+    """The same of a migration with its disks, and what it sends less of."""
+    rest = dict(arguments)
+    kinds, packing = rest.pop("memory-references", []), rest.pop(
+        "disk-packing", False)
+    return (isinstance(packing, bool) and isinstance(kinds, list)
+            and all(each in MEMORY_KINDS for each in kinds) and numbers(rest))
+
+
 def address(arguments: Arguments) -> bool:
     """A TCP address, and perhaps 'resume'."""
     return (set(arguments) <= {"uri", "resume"}
@@ -108,7 +119,7 @@ RULES: dict[str, Callable[[Arguments], bool]] = {
         None, "page-sampling"),
     "block-latency-histogram-set": histogram,
     "migrate-set-capabilities": capabilities,
-    "migrate-set-parameters": numbers, "wsm-set-options": numbers,
+    "migrate-set-parameters": numbers, "wsm-set-options": options,
     "migrate": address, "migrate-incoming": address,
     "migrate-recover": address,
     "migrate_cancel": nothing, "migrate-pause": nothing,

@@ -124,6 +124,19 @@ class Placement:
     postcopy_ram: bool = False
 
 
+# Where the destination may have a page of memory; and that it is not asked
+MEMORY_KINDS = ("disk", "image", "template")
+NO_KIND = "none"
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a VM is moved."""
+
+    memory: tuple[str, ...] = ()        # kinds; (): as the host that it leaves
+    disk_packing: bool = False
+
+
 @dataclass(frozen=True)
 class Spec:
     """A VM."""
@@ -137,6 +150,7 @@ class Spec:
     file: Mapping[str, File] = field(default_factory=dict)
     sla: Sla = Sla()
     placement: Placement = Placement()
+    move: Move = Move()
 
 
 @dataclass(frozen=True)
@@ -243,6 +257,16 @@ def check_paths(where: str, paths: Mapping[str, str]) -> Iterator[str]:
             yield f"{where}.path_at.{host}: {path[:80]!r} is no absolute path"
 
 
+def check_memory(where: str, kinds: tuple[str, ...]) -> Iterator[str]:
+    """Yield what is wrong with kinds of memory."""
+    for kind in kinds:
+        if kind not in (*MEMORY_KINDS, NO_KIND):
+            yield (f"{where}: {kind[:80]!r} is not known: "
+                   + ", ".join(MEMORY_KINDS) + f" or {NO_KIND}")
+    if NO_KIND in kinds and len(kinds) > 1:
+        yield f"{where}: {NO_KIND!r} stands alone"
+
+
 def check_members(spec: Spec) -> Iterator[str]:
     """Yield what is wrong with all but the command line."""
     if not NAME.fullmatch(spec.name):
@@ -264,6 +288,10 @@ def check_members(spec: Spec) -> Iterator[str]:
             yield f"file.{inner}.sha256: {file.sha256[:80]!r} is none"
     if spec.sla.class_ not in ("gold", "silver", "bronze"):
         yield f"sla.class: {spec.sla.class_[:80]!r}: gold, silver or bronze"
+    yield from check_memory("move.memory", spec.move.memory)
+    if spec.placement.postcopy_ram and {*spec.move.memory} - {NO_KIND}:
+        yield ("move.memory: QEMU cannot do that together with "
+               "placement.postcopy_ram: leave out one of them")
     for name in ("move_window", "move_never"):
         yield from (f"sla.{name}: {each}" for each
                     in window.problems(getattr(spec.sla, name)))

@@ -113,6 +113,20 @@ class FillTest(unittest.TestCase):
         self.assertEqual(spec.value_of("disk.d.protocol", place),
                          "host_device")
 
+    def test_memory(self) -> None:
+        """Kinds that are known, and not with memory that is pulled."""
+        for good in ("['disk', 'image']", "['none']", "[]"):
+            spec.loads(f"{TEXT}\n[move]\nmemory = {good}\n")
+        for bad, why in (("['ram']", "'ram' is not known"),
+                         ("['disk', 'none']", "stands alone")):
+            with self.assertRaisesRegex(BadData, why):
+                spec.loads(f"{TEXT}\n[move]\nmemory = {bad}\n")
+        pulled = spec.Spec("a", (), placement=spec.Placement(
+            postcopy_ram=True))
+        spec.check(dataclasses.replace(pulled, move=spec.Move(("none",))))
+        with self.assertRaisesRegex(BadData, "leave out one of them"):
+            spec.check(dataclasses.replace(pulled, move=spec.Move(("disk",))))
+
     def test_missing(self) -> None:
         """Nothing is left out in silence."""
         with self.assertRaises(BadData):
