@@ -76,6 +76,9 @@ static void hmp_print_disk(Monitor *mon, const WsmDiskInfo *disk)
 
     monitor_printf(mon, "disk %s: %s", disk->name, size);
     hmp_print_size(mon, "sent", disk->sent);
+    if (disk->packed != disk->sent) {
+        hmp_print_size(mon, "packed into", disk->packed);
+    }
     hmp_print_size(mon, "zeroes", disk->zero);
     if (disk->compared) {
         hmp_print_size(mon, "compared", disk->compared);
@@ -206,12 +209,14 @@ static void hmp_print_options(Monitor *mon)
                    ",bandwidth=%" PRIu64 ",max-residue=%" PRId64
                    ",switchover-timeout=%" PRId64 ",sync-points=%" PRId64
                    ",compare-bandwidth=%" PRIu64
-                   ",memory-adaptive=%s,keep-memory=%s,keep-memory-file=%s"
+                   ",memory-adaptive=%s,disk-packing=%s"
+                   ",keep-memory=%s,keep-memory-file=%s"
                    ",x-push-delay=%" PRId64 ",x-memory-pack=%s",
                    o->channels, o->granularity, o->bandwidth, o->max_residue,
                    o->switchover_timeout, o->sync_points,
                    o->compare_bandwidth,
                    o->memory_adaptive ? "on" : "off",
+                   o->disk_packing ? "on" : "off",
                    o->keep_memory ? "on" : "off", o->keep_memory_file,
                    o->x_push_delay, o->x_memory_pack ? "on" : "off");
     for (disk = o->disks; disk; disk = disk->next) {

@@ -10,6 +10,7 @@
 #include "migration/wsm/dest/check.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/kept.h"
+#include "migration/wsm/link/frame.h"
 #include "migration/wsm/state.h"
 
 /* May this be set while a migration runs? */
@@ -19,6 +20,7 @@ static bool wsm_check_live(Wsm *w, const WsmOptions *o, Error **errp)
                        o->has_granularity ? "granularity" :
                        o->has_disks ? "disks" :
                        o->has_memory_references ? "memory-references" :
+                       o->has_disk_packing ? "disk-packing" :
                        o->has_basis ? "basis" : NULL;
 
     if (w->source && name) {
@@ -53,6 +55,12 @@ static bool wsm_check_disks(const WsmOptions *o, Error **errp)
 void qmp_wsm_set_options(WsmOptions *new, Error **errp)
 {
     Wsm *w = wsm_get();
+
+    if (new->has_disk_packing && new->disk_packing && !wsm_frame_is_there()) {
+        error_setg(errp, "Option 'disk-packing' needs zstd, without which this "
+                   "QEMU was built; leave it off");
+        return;
+    }
 
     if (!wsm_options_check(new, errp) || !wsm_check_live(w, new, errp) ||
         !wsm_check_disks(new, errp)) {

@@ -76,6 +76,15 @@ static void check_msg(const WsmMsg *msg, const WsmLimits *limits)
         g_assert(msg->offset > WSM_BASIS_KIND_AUTO &&
                  msg->offset < WSM_BASIS_KIND__MAX);
     }
+    if (msg->type == WSM_MSG_DATA) {
+        g_assert(msg->length > 0 && msg->length <= msg->bytes);
+        g_assert(msg->length == msg->bytes || (limits->packing && !msg->epoch));
+    }
+    if (msg->type == WSM_MSG_DONE || msg->type == WSM_MSG_STOP) {
+        g_assert(msg->disk < WSM_MEMORY_KIND__MAX);
+        g_assert(msg->type == WSM_MSG_DONE ||
+                 msg->offset < WSM_MEMORY_WHY__MAX);
+    }
     if (msg->type == WSM_MSG_HASHES) {
         g_assert(msg->length <= WSM_MAX_HASHES);
         g_assert(msg->length % WSM_HASH_SIZE == 0);
@@ -110,6 +119,7 @@ static void fuzz_msg(const uint8_t *data, size_t size)
         .disks = options & 16 ? ARRAY_SIZE(disk_size) : 1,
         .disk_size = disk_size,
         .granularity = WSM_MIN_GRANULARITY << (options >> 5),
+        .packing = options & 8,
     };
     given = options & 2 ? &limits : NULL;
     ok = wsm_msg_decode(buf, given, &msg, errp_or_null(&err, want));

@@ -30,6 +30,7 @@ def message_seeds() -> Iterator[bytes]:
     headers = [
         header(1, length=24), header(2, length=4), header(2), header(3, length=10),
         header(4, 1, 1, 8192, 0x30000, 8192),
+        header(4, 1, 0, 100, 0x30000, 8192), header(4, 1, 0, 0, 0x30000, 8192),
         header(5, 0, 0, 0, 0x1000, 1 << 26), header(6, 1, 1, 0, 10 << 20, 512),
         header(7, 3, 0, 5, (1 << 63) - (1 << 20) - 4096, 4096),
         header(8, offset=3), header(9, 0, 1, 0, 3, 1 << 20),

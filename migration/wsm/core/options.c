@@ -32,6 +32,7 @@ void wsm_options_init(WsmOptionsStore *store)
         .has_x_memory_pack = true, .x_memory_pack = true,
         .has_memory_references = true, .memory_references = NULL,
         .has_memory_adaptive = true, .memory_adaptive = true,
+        .has_disk_packing = true, .disk_packing = false,
         .has_keep_memory = true, .keep_memory = false,
         .keep_memory_file = g_strdup(""),
     };
@@ -81,6 +82,8 @@ int64_t wsm_option(WsmOptionsStore *store, WsmOption option)
         return wsm_kinds_of(o->memory_references);
     case WSM_OPT_MEMORY_ADAPTIVE:
         return o->memory_adaptive;
+    case WSM_OPT_DISK_PACKING:
+        return o->disk_packing;
     case WSM_OPT_KEEP_MEMORY:
         return o->keep_memory;
     }
@@ -168,6 +171,8 @@ void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
         qapi_free_WsmMemoryKindList(o->memory_references);
         o->memory_references = g_steal_pointer(&new->memory_references);
     }
+    o->disk_packing = new->has_disk_packing ? new->disk_packing
+                                            : o->disk_packing;
     o->memory_adaptive = new->has_memory_adaptive ? new->memory_adaptive
                                                   : o->memory_adaptive;
     o->keep_memory = new->has_keep_memory ? new->keep_memory : o->keep_memory;

@@ -23,6 +23,7 @@ typedef enum WsmOption {
     WSM_OPT_MEMORY_REFERENCES,  /* bits by WsmMemoryKind; 0: off */
     WSM_OPT_MEMORY_ADAPTIVE,    /* 0 or 1 */
     WSM_OPT_KEEP_MEMORY,        /* likewise */
+    WSM_OPT_DISK_PACKING,       /* likewise */
 } WsmOption;
 
 typedef struct WsmOptionsStore {

@@ -238,6 +238,7 @@ static void coroutine_fn wsm_dest_serve(WsmDestConn *conn, Error **errp)
         .disks = conns->start->ndisks,
         .disk_size = conns->disk_size,
         .granularity = conns->start->granularity,
+        .packing = wsm_features_in_use(conns->start) & WSM_FEATURE_PACKING,
     };
     WsmMsg msg;
 

@@ -280,6 +280,7 @@ static WsmDiskInfo *wsm_dest_disk_info(WsmDestDisk *disk)
     info->address = wsm_disk_shown_address(disk->address);
     info->size = disk->size;
     info->sent = stat64_get(&disk->received);
+    info->packed = stat64_get(&disk->packed);
     info->zero = stat64_get(&disk->zero);
     info->skipped = stat64_get(&disk->skipped);
     info->missing = stats.missing;

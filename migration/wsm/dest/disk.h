@@ -37,7 +37,7 @@ typedef struct WsmDestDisk {
     WsmNodes *nodes;            /* BQL: @filter and below, blocked */
     BdrvPullStats last;         /* BQL; of @filter when it was dropped */
 
-    Stat64 received, zero, skipped, compared;
+    Stat64 received, packed, zero, skipped, compared;
 
     /* Of dest/basis.h: set in start, never changed */
     WsmBasis *basis;

@@ -39,7 +39,8 @@ void wsm_places_remove(WsmPlaces *p, WsmPlace *place)
 /* Bytes of memory that it takes */
 static int64_t wsm_room_cost(const WsmMsg *msg)
 {
-    return msg->type == WSM_MSG_HASH ? msg->bytes : msg->length;
+    return msg->type == WSM_MSG_HASH || msg->type == WSM_MSG_DATA
+           ? msg->bytes : msg->length;
 }
 
 /*

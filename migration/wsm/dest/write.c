@@ -7,6 +7,7 @@
 #include "qemu/memalign.h"
 #include "migration/wsm/core/hash.h"
 #include "migration/wsm/dest/write.h"
+#include "migration/wsm/link/frame.h"
 #include "migration/wsm/trace.h"
 
 typedef struct WsmDestWrite {
@@ -54,6 +55,7 @@ static int coroutine_fn wsm_dest_write(WsmDestDisks *disks, const WsmMsg *msg,
     }
     if (ret == 0) {
         stat64_add(buf ? &disk->received : &disk->zero, msg->bytes);
+        stat64_add(&disk->packed, msg->length);
     } else {
         trace_wsm_dest_write_fail(disk->name, msg->offset, msg->bytes, ret);
     }
@@ -118,7 +120,7 @@ static void coroutine_fn wsm_dest_write_co(void *opaque)
         payload = hashes;
     } else {
         ret = wsm_dest_write(writer->disks, &wr->msg, wr->buf);
-        wsm_buffers_put(&writer->buffers, wr->buf, wr->msg.length);
+        wsm_buffers_put(&writer->buffers, wr->buf, wr->msg.bytes);
     }
     if (ret < 0) {
         answer.type = WSM_MSG_FAIL;
@@ -134,6 +136,25 @@ static void coroutine_fn wsm_dest_write_co(void *opaque)
     wsm_dest_conn_release(wr->conn);
 }
 
+/* The content of a DATA, as it was before it was packed.  False, and @errp. */
+static bool coroutine_fn wsm_dest_recv_data(WsmDestWriter *writer,
+                                            WsmDestConn *conn,
+                                            const WsmMsg *msg, void *buf,
+                                            Error **errp)
+{
+    void *packed;
+    bool ok;
+
+    if (msg->length == msg->bytes) {
+        return wsm_channel_recv_payload(&conn->c, buf, msg->length, errp);
+    }
+    packed = wsm_buffers_get(&writer->buffers, msg->length);
+    ok = wsm_channel_recv_payload(&conn->c, packed, msg->length, errp) &&
+         wsm_co_frame_unpack(packed, msg->length, buf, msg->bytes, errp);
+    wsm_buffers_put(&writer->buffers, packed, msg->length);
+    return ok;
+}
+
 bool coroutine_fn wsm_dest_on_block(WsmDestWriter *writer, WsmDestConn *conn,
                                     const WsmMsg *msg, Error **errp)
 {
@@ -144,9 +165,9 @@ bool coroutine_fn wsm_dest_on_block(WsmDestWriter *writer, WsmDestConn *conn,
         qemu_co_queue_wait(&writer->more_room, NULL);
     }
     if (msg->type == WSM_MSG_DATA) {
-        buf = wsm_buffers_get(&writer->buffers, msg->length);
-        if (!wsm_channel_recv_payload(&conn->c, buf, msg->length, errp)) {
-            wsm_buffers_put(&writer->buffers, buf, msg->length);
+        buf = wsm_buffers_get(&writer->buffers, msg->bytes);
+        if (!wsm_dest_recv_data(writer, conn, msg, buf, errp)) {
+            wsm_buffers_put(&writer->buffers, buf, msg->bytes);
             return false;
         }
     }

@@ -9,6 +9,7 @@
 #include "migration/wsm/core/loop.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/connect.h"
+#include "migration/wsm/source/pack.h"
 #include "migration/wsm/wire/start.h"
 
 typedef struct WsmSourceChannel WsmSourceChannel;
@@ -45,6 +46,7 @@ struct WsmSourceChannel {
     CoQueue idle;               /* waits for @users to be 0 */
     bool answered;              /* the destination has ever said a word */
     uint32_t features;          /* that are in use, since the channel is up */
+    WsmSourcePack pack;
 };
 
 /*

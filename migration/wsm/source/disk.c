@@ -77,8 +77,10 @@ int coroutine_fn wsm_source_disk_read(WsmSourceDisk *d, const WsmReq *req,
     return ret;
 }
 
-void wsm_source_disk_sent(WsmSourceDisk *d, const WsmReq *req)
+void wsm_source_disk_sent(WsmSourceDisk *d, const WsmReq *req,
+                          uint32_t packed)
 {
+    stat64_add(&d->packed, packed);
     stat64_add(req->kind == WSM_REQ_ZERO ? &d->zero : &d->sent, req->bytes);
     if (req->epoch) {
         stat64_add(req->pull ? &d->pulled : &d->pushed, req->bytes);
@@ -104,6 +106,7 @@ WsmDiskInfo *wsm_source_disk_info(WsmSourceDisk *d, const WsmDiskDesc *desc,
     info->address = wsm_disk_shown_address(desc->address);
     info->size = d->size;
     info->sent = stat64_get(&d->sent);
+    info->packed = stat64_get(&d->packed);
     info->zero = stat64_get(&d->zero);
     info->dirty = dirty;
     info->missing = postcopy ? info->dirty : 0;

@@ -45,7 +45,7 @@ typedef struct WsmSourceDisk {
     WsmRecordStore *store;      /* where it goes, or NULL */
 
     /* Bytes */
-    Stat64 sent, zero, pushed, pulled, compared, equal;
+    Stat64 sent, packed, zero, pushed, pulled, compared, equal;
 } WsmSourceDisk;
 
 /*
@@ -64,8 +64,12 @@ int coroutine_fn wsm_source_disk_read(WsmSourceDisk *d, const WsmReq *req,
                                       void *buf, WsmMilestones *ms,
                                       WsmLoop *loop);
 
-/* @req was sent; its comparison has found @differ bytes.  Any thread. */
-void wsm_source_disk_sent(WsmSourceDisk *d, const WsmReq *req);
+/*
+ * @req was sent, and took @packed bytes; its comparison has found @differ
+ * bytes.  Any thread.
+ */
+void wsm_source_disk_sent(WsmSourceDisk *d, const WsmReq *req,
+                          uint32_t packed);
 void wsm_source_disk_compared(WsmSourceDisk *d, const WsmReq *req,
                               int64_t differ);
 

@@ -11,6 +11,7 @@
 #include "qemu/osdep.h"
 #include "qapi/qapi-types-migration.h"
 #include "migration/options.h"
+#include "migration/wsm/link/frame.h"
 #include "migration/wsm/source/compare.h"
 #include "migration/wsm/source/send.h"
 
@@ -62,23 +63,27 @@ static void coroutine_fn wsm_source_fit(WsmSource *s, WsmReq *req)
 }
 
 static int coroutine_fn wsm_source_send(WsmSourceChannel *c, WsmReq *req,
-                                        void *buf)
+                                        const void *payload, uint32_t length)
 {
+    int ret;
     bool zero = req->kind == WSM_REQ_ZERO;
     WsmMsg msg = {
         .type = zero ? WSM_MSG_ZERO : WSM_MSG_DATA,
         .disk = req->disk,
         .epoch = req->epoch,
-        .length = zero ? 0 : req->bytes,
+        .length = length,
         .offset = req->offset,
         .bytes = req->bytes,
     };
 
     wsm_req_sending(req, wsm_now());
-    return wsm_source_transmit(c, &msg, buf);
+    wsm_source_pack_waits(&c->pack, wsm_now());
+    ret = wsm_source_transmit(c, &msg, payload);
+    wsm_source_pack_goes_on(&c->pack, wsm_now());
+    return ret;
 }
 
-/* Read what is not known to be zeroes, and wait until it may go; 0 or -errno */
+/* Read what is not known to be zeroes; 0 or -errno */
 static int coroutine_fn wsm_source_fetch(WsmSource *s, WsmReq *req, void *buf)
 {
     int ret;
@@ -92,11 +97,65 @@ static int coroutine_fn wsm_source_fetch(WsmSource *s, WsmReq *req, void *buf)
         return ret;
     }
     wsm_req_find_zeroes(req, buf);
-    /* Not before it is known how much is sent */
-    if (!req->epoch && req->kind != WSM_REQ_ZERO) {
-        wsm_loop_limit(&s->loop, &s->limit, wsm_bandwidth, s, req->bytes);
-    }
     return 0;
+}
+
+/*
+ * Make the content of @req smaller, if that is worth while: what to send, and
+ * *@length bytes of it.  Later nothing shall wait for that.
+ */
+static void *coroutine_fn wsm_source_pack(WsmSourceChannel *c, WsmReq *req,
+                                          void *buf, uint32_t *length)
+{
+    WsmSource *s = c->opaque;
+    uint32_t packed;
+    void *out;
+
+    if (req->epoch || !*length || !(c->features & WSM_FEATURE_PACKING) ||
+        !wsm_source_pack_wants(&c->pack, *length)) {
+        return buf;
+    }
+    out = wsm_buffers_get(&s->buffers, *length);
+    packed = wsm_co_frame_pack(buf, *length, out);
+    wsm_source_pack_tried(&c->pack, packed);
+    if (!packed) {
+        wsm_buffers_put(&s->buffers, out, *length);
+        return buf;
+    }
+    *length = packed;
+    return out;
+}
+
+/* Wait until it may go; it is known by now how much is sent */
+static void coroutine_fn wsm_source_limit(WsmSourceChannel *c, WsmReq *req,
+                                          uint32_t length)
+{
+    WsmSource *s = c->opaque;
+
+    if (!req->epoch && length) {
+        wsm_source_pack_waits(&c->pack, wsm_now());
+        wsm_loop_limit(&s->loop, &s->limit, wsm_bandwidth, s, length);
+        wsm_source_pack_goes_on(&c->pack, wsm_now());
+    }
+}
+
+/* It is out: what is to be known of it */
+static void wsm_source_note(WsmSourceChannel *c, WsmReq *req, const void *buf,
+                            uint32_t length)
+{
+    WsmSource *s = c->opaque;
+
+    wsm_source_disk_sent(&s->disk[req->disk], req, length);
+    if (req->epoch) {
+        return;
+    }
+    if (s->memory) {
+        wsm_source_memory_note(s->memory, req->disk, req->offset, req->bytes,
+                               length ? buf : NULL);
+    }
+    if (length) {
+        wsm_source_pack_done(&c->pack, wsm_now(), req->bytes);
+    }
 }
 
 /* Read and send one request, which is then another's */
@@ -105,22 +164,26 @@ static void coroutine_fn wsm_source_process(WsmSourceChannel *c, WsmReq *req)
     WsmSource *s = c->opaque;
     size_t size = req->kind == WSM_REQ_ZERO ? 0 : req->bytes;
     void *buf = size ? wsm_buffers_get(&s->buffers, size) : NULL;
+    int ret = wsm_source_fetch(s, req, buf);
+    uint32_t raw = req->kind == WSM_REQ_ZERO ? 0 : req->bytes, length = raw;
+    void *out = buf;
 
-    if (wsm_source_fetch(s, req, buf) < 0 || !wsm_req_can_go(req)) {
-        wsm_buffers_put(&s->buffers, buf, size);
-        wsm_req_put_back(req);
-        return;
+    if (ret == 0) {
+        out = wsm_source_pack(c, req, buf, &length);
+        wsm_source_limit(c, req, length);
     }
-    if (wsm_source_send(c, req, buf) == 0) {
-        wsm_source_disk_sent(&s->disk[req->disk], req);
-        if (s->memory && !req->epoch) {
-            wsm_source_memory_note(s->memory, req->disk, req->offset,
-                                   req->bytes,
-                                   req->kind == WSM_REQ_ZERO ? NULL : buf);
+    if (ret == 0 && wsm_req_can_go(req)) {
+        if (wsm_source_send(c, req, length ? out : NULL, length) == 0) {
+            wsm_source_note(c, req, buf, length);
         }
+        wsm_req_sent(req);
+    } else {
+        wsm_req_put_back(req);
+    }
+    if (out != buf) {
+        wsm_buffers_put(&s->buffers, out, raw);
     }
     wsm_buffers_put(&s->buffers, buf, size);
-    wsm_req_sent(req);
 }
 
 /* The next that goes out on @c, or NULL */
@@ -153,7 +216,9 @@ static void coroutine_fn wsm_sender_co(void *opaque)
         } else if (req) {
             wsm_source_process(c, req);
         } else {
+            wsm_source_pack_waits(&c->pack, wsm_now());
             wsm_loop_wait(&s->loop);
+            wsm_source_pack_goes_on(&c->pack, wsm_now());
         }
     }
 }

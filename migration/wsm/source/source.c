@@ -178,12 +178,16 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
         1 + wsm_option(options, WSM_OPT_CHANNELS);
     kinds = wsm_option(options, WSM_OPT_MEMORY_REFERENCES);
     if (kinds) {
-        s->start.features = WSM_FEATURES;
+        s->start.features = WSM_FEATURES & ~WSM_FEATURE_PACKING;
         if (!(kinds & BIT(WSM_MEMORY_KIND_IMAGE))) {
             s->start.features &= ~WSM_FEATURE_IMAGE;
         }
         s->start.required = WSM_FEATURE_MEMORY;
         s->memory = wsm_source_memory_new(kinds);
+    }
+    if (wsm_option(options, WSM_OPT_DISK_PACKING)) {
+        /* A destination that cannot do it gets the data as it is */
+        s->start.features |= WSM_FEATURES & WSM_FEATURE_PACKING;
     }
     wsm_buffers_init(&s->buffers);
     ratelimit_init(&s->limit);

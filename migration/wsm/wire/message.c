@@ -34,6 +34,7 @@ enum {
     HAS_PAGES   = BIT(12),      /* about pages of a block of memory, @disk */
     HAS_MEMORY  = BIT(13),      /* @disk is a WsmMemoryKind */
     HAS_WHY     = BIT(14),      /* @offset is a WsmMemoryWhy */
+    MAY_PACK    = BIT(15),      /* with HAS_DATA: or packed, and so shorter */
 };
 
 typedef struct WsmMsgRule {
@@ -57,8 +58,8 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
         .max_length = WSM_MAX_TEXT,
     },
     [WSM_MSG_DATA] = {
-        .name = "DATA", .flags = FROM_SOURCE | HAS_RANGE | HAS_DATA,
-        .max_length = WSM_MAX_DATA, .max_bytes = WSM_MAX_DATA,
+        .name = "DATA", .flags = FROM_SOURCE | HAS_RANGE | HAS_DATA | MAY_PACK,
+        .min_length = 1, .max_length = WSM_MAX_DATA, .max_bytes = WSM_MAX_DATA,
     },
     [WSM_MSG_ZERO] = {
         .name = "ZERO", .flags = FROM_SOURCE | HAS_RANGE,
@@ -263,11 +264,20 @@ static bool check_epoch(const WsmMsgRule *rule, const WsmMsg *msg,
     return true;
 }
 
+/* May the payload be shorter than the range?  After the freeze it is not. */
+static bool is_packed(const WsmMsgRule *rule, const WsmLimits *limits,
+                      const WsmMsg *msg)
+{
+    return (rule->flags & MAY_PACK) && limits->packing && !msg->epoch &&
+           msg->length < msg->bytes;
+}
+
 /* Does the length of the payload fit the range, which is known to be good? */
 static bool check_payload(const WsmMsgRule *rule, const WsmLimits *limits,
                           const WsmMsg *msg, Error **errp)
 {
-    if ((rule->flags & HAS_DATA) && msg->length != msg->bytes) {
+    if ((rule->flags & HAS_DATA) && msg->length != msg->bytes &&
+        !is_packed(rule, limits, msg)) {
         error_setg(errp, "length %" PRIu32 " differs from bytes %" PRIu64,
                    msg->length, msg->bytes);
         return false;

@@ -21,10 +21,11 @@
 #define WSM_FEATURE_ZSTD        (1u << 1)       /* and the rest made smaller */
 #define WSM_FEATURE_IMAGE       (1u << 2)       /* also to older memory */
 #define WSM_FEATURE_TEMPLATE    (1u << 3)       /* also to sets of templates */
+#define WSM_FEATURE_PACKING     (1u << 4)       /* DATA made smaller */
 #ifdef CONFIG_ZSTD
 #define WSM_FEATURES            /* known here */ \
     (WSM_FEATURE_MEMORY | WSM_FEATURE_ZSTD | WSM_FEATURE_IMAGE | \
-     WSM_FEATURE_TEMPLATE)
+     WSM_FEATURE_TEMPLATE | WSM_FEATURE_PACKING)
 #else
 #define WSM_FEATURES \
     (WSM_FEATURE_MEMORY | WSM_FEATURE_IMAGE | WSM_FEATURE_TEMPLATE)
@@ -83,7 +84,7 @@ typedef enum WsmMsgType {
     WSM_MSG_HELLO = 1,  /* S->D  payload WsmHello; first on each channel */
     WSM_MSG_WELCOME,    /* D->S  answer to HELLO; payload: features in use */
     WSM_MSG_REFUSE,     /* D->S  answer to HELLO; payload: text for a human */
-    WSM_MSG_DATA,       /* S->D  payload: @bytes bytes of the disk */
+    WSM_MSG_DATA,       /* S->D  payload: @bytes bytes of the disk, or packed */
     WSM_MSG_ZERO,       /* S->D  the range reads as zeroes */
     WSM_MSG_ACK,        /* D->S  the range of a DATA or ZERO was written */
     WSM_MSG_FAIL,       /* D->S  as ACK, but it was not; payload: text */
@@ -149,6 +150,7 @@ typedef struct WsmLimits {
     unsigned disks;
     const int64_t *disk_size;   /* @disks elements, bytes */
     uint32_t granularity;       /* bytes, power of two */
+    bool packing;               /* that feature is in use */
 } WsmLimits;
 
 const char *wsm_msg_name(uint16_t type);

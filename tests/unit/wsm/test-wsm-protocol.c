@@ -452,6 +452,33 @@ static void test_msg_length_data(void)
     g_assert_false(accepts(&msg, &limits));
 }
 
+/* Before the freeze it may be shorter, where both can do that */
+static void test_msg_packed(void)
+{
+    WsmLimits limits = limits_for(true, 1);
+    WsmMsg msg = { .type = WSM_MSG_DATA, .bytes = 8192, .length = 8191 };
+
+    g_assert_false(accepts(&msg, &limits));
+    limits.packing = true;
+    g_assert_true(accepts(&msg, &limits));
+    msg.length = 1;
+    g_assert_true(accepts(&msg, &limits));
+    msg.length = 0;
+    g_assert_false(accepts(&msg, &limits));
+    msg.length = 8193;
+    g_assert_false(accepts(&msg, &limits));
+    msg.length = 8191;
+    msg.epoch = 1;
+    g_assert_false(accepts(&msg, &limits));
+    msg.length = 8192;
+    g_assert_true(accepts(&msg, &limits));
+    msg = (WsmMsg) {
+        .type = WSM_MSG_PAGE, .epoch = 0, .bytes = 8192, .length = 4096,
+    };
+    limits.channel = 0;
+    g_assert_false(accepts(&msg, &limits));
+}
+
 /* Is a HASHES of this length for this range accepted? */
 static bool hashes_ok(uint32_t granularity, uint16_t disk, uint64_t offset,
                       uint64_t bytes, uint32_t length)
@@ -1203,7 +1230,7 @@ static void test_start_newer(void)
 }
 
 #ifdef CONFIG_ZSTD
-#define FEATURES "0xf"
+#define FEATURES "0x1f"
 #else
 #define FEATURES "0xd"
 #endif
@@ -1714,6 +1741,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/protocol/msg/unused", test_msg_unused);
     g_test_add_func("/wsm/protocol/msg/length", test_msg_length);
     g_test_add_func("/wsm/protocol/msg/length-data", test_msg_length_data);
+    g_test_add_func("/wsm/protocol/msg/packed", test_msg_packed);
     g_test_add_func("/wsm/protocol/msg/length-hashes",
                     test_msg_length_hashes);
     g_test_add_func("/wsm/protocol/msg/kind", test_msg_kind);
