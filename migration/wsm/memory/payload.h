@@ -61,7 +61,8 @@ size_t wsm_packet_refs_size(const WsmPacket *packet);
 
 /*
  * The references: each within a disk of the @disks whose sizes, in bytes, are
- * @disk_size; those to templates are to be checked by who knows these.  @refs has room for all.  False, and @errp.
+ * @disk_size; those to templates are to be checked by who knows these.  @refs
+ * has room for all.  False, and @errp.
  */
 bool wsm_refs_decode(const WsmPacket *packet, const uint8_t *buf,
                      unsigned disks, const int64_t *disk_size, WsmRef *refs,
