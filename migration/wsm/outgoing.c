@@ -95,21 +95,25 @@ void wsm_outgoing_copy_disks(void)
 static void wsm_outgoing_correct(WsmSource *s, MigrationState *ms,
                                  uint64_t *pending)
 {
-    uint64_t disks = wsm_worth_threshold(
-        ms->threshold_size, s->speed, migrate_downtime_limit(),
-        stat64_get(&mig_stats.dirty_sync_count));
-    uint64_t must_precopy, can_postcopy;
+    uint64_t content, packed, fits, must_precopy, can_postcopy;
 
-    if (!s->memory || migrate_avail_switchover_bandwidth() ||
-        disks <= ms->threshold_size) {
+    if (!s->memory || migrate_avail_switchover_bandwidth()) {
         return;
     }
-    if (*pending >= ms->threshold_size && *pending < disks) {
+    wsm_source_memory_packing(s->memory, &content, &packed);
+    fits = wsm_worth_threshold(ms->threshold_size, s->speed,
+                               migrate_downtime_limit(),
+                               stat64_get(&mig_stats.dirty_sync_count),
+                               content, packed);
+    if (fits <= ms->threshold_size) {
+        return;
+    }
+    if (*pending >= ms->threshold_size && *pending < fits) {
         /* QEMU has not looked what the guest has written since */
         qemu_savevm_state_pending_exact(&must_precopy, &can_postcopy);
         *pending = must_precopy + can_postcopy;
     }
-    ms->threshold_size = disks;
+    ms->threshold_size = fits;
 }
 
 /*

@@ -65,7 +65,15 @@ int64_t wsm_rate_ns(const WsmRate *r, uint64_t bytes)
 }
 
 uint64_t wsm_worth_threshold(uint64_t qemu, uint64_t speed, uint64_t downtime,
-                             uint64_t rounds)
+                             uint64_t rounds, uint64_t content,
+                             uint64_t packed)
 {
-    return rounds < 2 ? qemu : MAX(qemu, speed * downtime / 1000);
+    uint64_t bytes = MAX(qemu, speed * downtime / 1000);
+
+    if (rounds < 2) {
+        return qemu;
+    }
+    /* What is left may be of another kind, so not too much of that */
+    return packed && content > packed
+           ? bytes * MIN((double)content / packed, WSM_WORTH_PACKED) : bytes;
 }

@@ -18,6 +18,7 @@
 #define WSM_WORTH_RECENT        1024
 #define WSM_WORTH_MISSED        (WSM_WORTH_RECENT / 4)
 #define WSM_WORTH_WRONG         64              /* in all */
+#define WSM_WORTH_PACKED        4               /* times smaller, at most */
 #define WSM_WORTH_RATE_NS       NANOSECONDS_PER_SECOND
 
 typedef struct WsmWorth {
@@ -54,12 +55,14 @@ int64_t wsm_rate_ns(const WsmRate *r, uint64_t bytes);
  * @qemu, by the bytes that it sends now.  Of memory that goes by reference
  * these are few, whatever the link could take, and a guest that is busy would
  * never be stopped.  The disks went at @speed, in bytes per second; @downtime
- * is in ms.
+ * is in ms.  Nor counts QEMU that what is left will be packed: of late @content
+ * bytes took @packed.
  *
  * Not before all memory was gone through once, in @rounds: what goes by
  * reference then must not wait until there are no references any more.
  */
 uint64_t wsm_worth_threshold(uint64_t qemu, uint64_t speed, uint64_t downtime,
-                             uint64_t rounds);
+                             uint64_t rounds, uint64_t content,
+                             uint64_t packed);
 
 #endif

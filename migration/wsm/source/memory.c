@@ -34,6 +34,8 @@ typedef struct WsmRecent {
     bool in_vain;               /* too much was missed */
 } WsmRecent;
 
+#define WSM_LAST                (4 * MiB)       /* of those before half counts */
+
 struct WsmSourceMemory {
     /* Set in new, never changed */
     WsmIndex *index;            /* has a lock of its own */
@@ -50,6 +52,8 @@ struct WsmSourceMemory {
     GPtrArray *blocks;          /* of RAMBlock, by number */
     WsmRecent recent[WSM_MEMORY_KIND__MAX];
     uint64_t sent, done[WSM_MEMORY_KIND__MAX];  /* references, in all */
+
+    uint64_t last_content, last_packed;         /* bytes, of the last ones */
 
     WsmKindCounts count[WSM_MEMORY_KIND__MAX];
     /* Bytes */
@@ -378,6 +382,20 @@ void wsm_source_memory_sent(WsmSourceMemory *m, const WsmRef *refs,
     stat64_add(&m->content, (uint64_t)pages * WSM_PAGE_SIZE);
     stat64_add(&m->packed, packed);
     m->sent += nrefs;
+    m->last_content += (uint64_t)pages * WSM_PAGE_SIZE;
+    m->last_packed += packed;
+    while (m->last_content >= WSM_LAST) {
+        m->last_content /= 2;
+        m->last_packed /= 2;
+    }
+}
+
+void wsm_source_memory_packing(WsmSourceMemory *m, uint64_t *content,
+                               uint64_t *packed)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    *content = m->last_content;
+    *packed = m->last_packed;
 }
 
 bool wsm_source_memory_is_behind(WsmSourceMemory *m)

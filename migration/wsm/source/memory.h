@@ -105,6 +105,13 @@ void wsm_source_memory_sent(WsmSourceMemory *m, const WsmRef *refs,
                             unsigned nrefs, unsigned pages, uint64_t packed);
 
 /*
+ * Of the last pages that were sent with their content: how many bytes, and what
+ * these took.  Any thread.
+ */
+void wsm_source_memory_packing(WsmSourceMemory *m, uint64_t *content,
+                               uint64_t *packed);
+
+/*
  * Has the destination so many references before it that it would hold up a
  * guest that is stopped now?  Any thread.
  */

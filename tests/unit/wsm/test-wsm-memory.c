@@ -420,9 +420,17 @@ static void test_rate(void)
 
 static void test_threshold(void)
 {
-    g_assert_cmpint(wsm_worth_threshold(1000, 100000, 300, 1), ==, 1000);
-    g_assert_cmpint(wsm_worth_threshold(1000, 100000, 300, 2), ==, 30000);
-    g_assert_cmpint(wsm_worth_threshold(40000, 100000, 300, 9), ==, 40000);
+    g_assert_cmpint(wsm_worth_threshold(1000, 100000, 300, 1, 9, 3), ==, 1000);
+    g_assert_cmpint(wsm_worth_threshold(1000, 100000, 300, 2, 0, 0), ==,
+                    30000);
+    g_assert_cmpint(wsm_worth_threshold(40000, 100000, 300, 9, 0, 0), ==,
+                    40000);
+    /* What is left is packed, too */
+    g_assert_cmpint(wsm_worth_threshold(1000, 0, 300, 2, 9, 3), ==, 3000);
+    g_assert_cmpint(wsm_worth_threshold(1000, 100000, 300, 2, 9, 3), ==,
+                    90000);
+    g_assert_cmpint(wsm_worth_threshold(1000, 0, 300, 2, 90, 3), ==, 4000);
+    g_assert_cmpint(wsm_worth_threshold(1000, 0, 300, 2, 90, 91), ==, 1000);
 }
 
 int main(int argc, char **argv)
