@@ -34,7 +34,7 @@ typedef struct WsmRecent {
     bool in_vain;               /* too much was missed */
 } WsmRecent;
 
-#define WSM_LAST                (4 * MiB)       /* of those before half counts */
+#define WSM_LAST                (4 * MiB)       /* of those before half */
 
 struct WsmSourceMemory {
     /* Set in new, never changed */
