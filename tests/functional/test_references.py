@@ -14,8 +14,9 @@ from tests.functional.lib import setups
 from tests.functional.lib.hold import ReadGate
 from tests.functional.lib.moves import (LOAD, SLOW_DISK, end, expect_moved,
                                         expect_unharmed, second_try)
-from tests.functional.lib.refer import (expect_referenced, listening, memory,
-                                        moved, paused, source_with_cache)
+from tests.functional.lib.refer import (KEPT, expect_referenced, listening,
+                                        memory, moved, paused,
+                                        source_with_cache)
 from tests.functional.lib.registry import add, test
 
 REFERENCES: dict[str, Any] = {'memory_references': ['disk'],
