@@ -600,6 +600,9 @@ class Mover:
         if known and needed:
             if word is not Word.COMPLETED:
                 raise Refused(f"{record.vm} is '{word.value}': it is needed")
+            if reference.keeps(info):
+                raise Refused(f"{record.vm}: QEMU keeps its memory, for the "
+                              "way back")
             monitor = await self.vms.monitor(record.vm)
             with contextlib.suppress(QmpGone):
                 await monitor.call("quit")

@@ -2,12 +2,11 @@
 """Memory by reference: what the two QEMUs of a move are told."""
 
 import contextlib
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from wsm.agent.monitor import Monitor, QmpFailed
 from wsm.plan import spec
 from wsm.plan.plain import BadData
-
 
 def kinds(vm: spec.Spec, host: Sequence[str]) -> list[str]:
     """
@@ -34,10 +33,20 @@ def capability(memory: Sequence[str]) -> dict[str, Any]:
 
 async def tell_source(monitor: Monitor, memory: Sequence[str],
                       packing: bool) -> None:
-    """Tell the source what to do without."""
-    options = {"memory-references": list(memory), "disk-packing": packing}
+    """Tell the source what to do without, and what to keep for the way back."""
+    options = {"memory-references": list(memory), "disk-packing": packing,
+               "keep-memory": "image" in memory}
     wanted = bool(memory) or packing
     # A QEMU that knows neither has nothing to switch off
     with contextlib.nullcontext() if wanted else contextlib.suppress(
             QmpFailed):
         await monitor.call("wsm-set-options", options)
+
+
+def keeps(info: Mapping[str, Any]) -> bool:
+    """
+    Return whether a source that says @info keeps its memory just now.
+
+    It would give that up if it was told to end.
+    """
+    return bool(info.get("kept-memory", {}).get("state") == "writing")

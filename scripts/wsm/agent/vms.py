@@ -27,6 +27,8 @@ from wsm.plan.inventory import OLD, Copy, VmUse
 from wsm.plan.plain import BadData
 
 CHUNK = 1 << 20
+# What QEMU puts beside an image: its record, and memory of a guest that left
+BESIDE = (".wsm", ".wsm-memory", ".wsm-memory.new")
 STOP_WAIT = 60.0
 ENDING_WAIT = 5.0       # s that a QEMU may take to end after its monitor
 RESIDENTS = 10.0        # s for which the list of them is good
@@ -146,7 +148,8 @@ class Vms:
             raise Refused(f"{copy.path} is '{copy.state}', no old copy")
         if self.owners.get(copy.vm).state not in (File.GONE, File.NONE):
             raise Refused(f"{copy.vm} is {self.config.host}'s")
-        for path in (copy.path, os.path.realpath(copy.path) + ".wsm"):
+        image = os.path.realpath(copy.path)
+        for path in (copy.path, *(image + end for end in BESIDE)):
             Path(path).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             Path(copy.path).parent.rmdir()

@@ -25,6 +25,7 @@ CAPABILITIES = frozenset(["auto-converge", "events", "multifd",
                           "postcopy-ram", "return-path", "validate-uuid",
                           "whole-system"])
 MEMORY_KINDS = ("disk", "image", "template")
+SWITCHES = ("disk-packing", "keep-memory")
 # Of migrate-set-parameters and wsm-set-options: least and most
 NUMBERS = {
     "max-bandwidth": (1, 1 << 40),
@@ -82,9 +83,10 @@ def numbers(arguments: Arguments) -> bool:
 def options(arguments: Arguments) -> bool:
     """The same of a migration with its disks, and what it sends less of."""
     rest = dict(arguments)
-    kinds, packing = rest.pop("memory-references", []), rest.pop(
-        "disk-packing", False)
-    return (isinstance(packing, bool) and isinstance(kinds, list)
+    kinds = rest.pop("memory-references", [])
+    switches = [rest.pop(name, False) for name in SWITCHES]
+    return (all(isinstance(each, bool) for each in switches)
+            and isinstance(kinds, list)
             and all(each in MEMORY_KINDS for each in kinds) and numbers(rest))
 
 

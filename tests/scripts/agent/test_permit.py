@@ -17,7 +17,8 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("migrate-set-parameters", {"tls-creds": ""}),
     ("wsm-set-options", {"channels": 4}),
     ("wsm-set-options", {"memory-references": ["disk", "template"],
-                         "disk-packing": True, "channels": 4}),
+                         "disk-packing": True, "keep-memory": True,
+                         "channels": 4}),
     ("migrate-set-capabilities", {"capabilities": [
         {"capability": "multifd", "state": False}]}),
     ("migrate", {"uri": "tcp:10.0.0.2:47000"}),
@@ -53,6 +54,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("wsm-set-options", {"memory-references": ["ram"]}),
     ("wsm-set-options", {"memory-references": True}),
     ("wsm-set-options", {"disk-packing": 1}),
+    ("wsm-set-options", {"keep-memory-file": "/etc/passwd"}),
     ("wsm-set-options", {"memory-references": [], "basis": []}),
     ("yank", {"instances": [{"type": "chardev", "id": "c"}]}),
     ("object-add", {"qom-type": "secret", "id": "move-0f"}),

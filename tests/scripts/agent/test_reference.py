@@ -62,11 +62,20 @@ class ReferenceTest(unittest.TestCase):
     def test_tell(self) -> None:
         """A QEMU that does not know it is told only if it must."""
         self.assertEqual(tell(True, ["disk"], True), [("wsm-set-options", {
-            "memory-references": ["disk"], "disk-packing": True})])
+            "memory-references": ["disk"], "disk-packing": True,
+            "keep-memory": False})])
+        self.assertTrue(tell(True, ["image"], False)[0][1]["keep-memory"])
         self.assertEqual(len(tell(False, [], False)), 1)
         for wanted in (["disk"], False), ([], True):
             with self.assertRaises(QmpFailed):
                 tell(False, *wanted)
+
+    def test_keeps(self) -> None:
+        """A source is not told to end while it keeps its memory."""
+        self.assertFalse(reference.keeps({}))
+        for state in "kept", "failed", "writing":
+            self.assertIs(reference.keeps({"kept-memory": {"state": state}}),
+                          state == "writing")
 
     def test_host(self) -> None:
         """A host's kinds are looked at when it starts."""
