@@ -21,20 +21,11 @@
 
 #define WSM_INDEX_BYTES         (72 * MiB)      /* for 12 GiB of data */
 
-/* Of the last references so many: if more are missed, it is in vain */
-#define WSM_RECENT              1024
-#define WSM_RECENT_MISSED       (WSM_RECENT / 4)
-
 /* With so many, 4 MiB, the destination is done before anybody notices */
 #define WSM_MAX_BEHIND          1024
 
-/* Of a kind: pages that were referenced not long ago, and those missed */
-typedef struct WsmRecent {
-    uint64_t refs, missed;
-    bool in_vain;               /* too much was missed */
-} WsmRecent;
-
-#define WSM_LAST                (4 * MiB)       /* of those before half */
+/* Of what was sent last: of what was before, half counts */
+#define WSM_LAST                (4 * MiB)
 
 struct WsmSourceMemory {
     /* Set in new, never changed */
@@ -50,7 +41,6 @@ struct WsmSourceMemory {
     bool up, zstd, salted;
     uint8_t salt[WSM_SALT_SIZE];
     GPtrArray *blocks;          /* of RAMBlock, by number */
-    WsmRecent recent[WSM_MEMORY_KIND__MAX];
     uint64_t sent, done[WSM_MEMORY_KIND__MAX];  /* references, in all */
 
     uint64_t last_content, last_packed;         /* bytes, of the last ones */
@@ -199,25 +189,6 @@ static RAMBlock *wsm_source_memory_block(WsmSourceMemory *m, const WsmMsg *msg,
     return block;
 }
 
-/* @lock: so many pages were referenced, or missed; of old ones half counts */
-static void wsm_source_memory_count(WsmSourceMemory *m, WsmMemoryKind kind,
-                                    uint64_t refs, uint64_t missed)
-{
-    WsmRecent *r = &m->recent[kind];
-
-    r->refs += refs;
-    r->missed += missed;
-    if (r->missed > WSM_RECENT_MISSED && !r->in_vain) {
-        r->in_vain = true;
-        trace_wsm_source_memory_in_vain(WsmMemoryKind_str(kind), r->refs,
-                                        r->missed);
-    }
-    while (r->refs >= WSM_RECENT) {
-        r->refs /= 2;
-        r->missed /= 2;
-    }
-}
-
 bool wsm_source_memory_nack(WsmSourceMemory *m, const WsmMsg *msg,
                             Error **errp)
 {
@@ -237,13 +208,9 @@ void wsm_source_memory_done(WsmSourceMemory *m, const WsmMsg *msg)
 {
     QEMU_LOCK_GUARD(&m->lock);
     uint64_t *done = &m->done[msg->disk];
-    uint64_t before = stat64_get(&m->count[msg->disk].missed) / WSM_PAGE_SIZE;
 
     *done = MAX(*done, msg->offset);
-    if (msg->bytes > before) {
-        stat64_max(&m->count[msg->disk].missed, msg->bytes * WSM_PAGE_SIZE);
-        wsm_source_memory_count(m, msg->disk, 0, msg->bytes - before);
-    }
+    stat64_max(&m->count[msg->disk].missed, msg->bytes * WSM_PAGE_SIZE);
 }
 
 void wsm_source_memory_end(WsmSourceMemory *m, WsmMemoryKind kind,
@@ -307,8 +274,7 @@ static bool wsm_source_memory_is_there(WsmSourceMemory *m, const WsmRef *ref,
     BdrvDirtyBitmap *dirty;
 
     if (!m->work || !m->up || !m->salted ||
-        !wsm_source_memory_uses(m, wsm_ref_memory_kind(ref->kind)) ||
-        m->recent[wsm_ref_memory_kind(ref->kind)].in_vain) {
+        !wsm_source_memory_uses(m, wsm_ref_memory_kind(ref->kind))) {
         return false;
     }
     memcpy(salt, m->salt, WSM_SALT_SIZE);
@@ -374,10 +340,8 @@ void wsm_source_memory_sent(WsmSourceMemory *m, const WsmRef *refs,
     QEMU_LOCK_GUARD(&m->lock);
 
     for (unsigned i = 0; i < nrefs; i++) {
-        WsmMemoryKind kind = wsm_ref_memory_kind(refs[i].kind);
-
-        stat64_add(&m->count[kind].referenced, WSM_PAGE_SIZE);
-        wsm_source_memory_count(m, kind, 1, 0);
+        stat64_add(&m->count[wsm_ref_memory_kind(refs[i].kind)].referenced,
+                   WSM_PAGE_SIZE);
     }
     stat64_add(&m->content, (uint64_t)pages * WSM_PAGE_SIZE);
     stat64_add(&m->packed, packed);

@@ -303,52 +303,6 @@ static void sent(unsigned n)
     wsm_source_memory_sent(m, refs, n, 0, 0);
 }
 
-static void say_done(WsmMemoryKind of, uint64_t refs, uint64_t missed)
-{
-    WsmMsg msg = {
-        .type = WSM_MSG_DONE, .disk = of, .offset = refs, .bytes = missed,
-    };
-
-    wsm_source_memory_done(m, &msg);
-}
-
-/* More than a quarter is missed: no more references */
-static void test_in_vain(void)
-{
-    unsigned missed = 0;
-
-    set_up();
-    wsm_source_memory_up(m, true);
-    wsm_source_memory_salt(m, salt);
-    test_ram_name(&ram, "ram");
-    digests("ram", &seed, 0, 1, 8);
-    note(3, 7);
-    note(4, 8);
-    /* Now and then a page is no reason */
-    for (int i = 0; i < 100; i++) {
-        sent(128);
-        if (i % 8 == 0) {
-            missed += 64;
-        }
-        say_done(WSM_MEMORY_KIND_DISK, 0, missed);
-        say_done(WSM_MEMORY_KIND_DISK, 0, missed - 1);
-        g_assert_cmpint(find(7), ==, 3);
-    }
-    /* Each kind by itself */
-    for (int i = 0; i < 5; i++) {
-        g_assert_cmpint(kind(0, 8), ==, WSM_REF_IMAGE);
-        say_done(WSM_MEMORY_KIND_IMAGE, 0, 64 * (i + 1));
-    }
-    g_assert_cmpint(kind(0, 8), ==, WSM_REF_DISK);
-    for (int i = 0; i < 4; i++) {
-        say_done(WSM_MEMORY_KIND_DISK, 0, missed += 64);
-    }
-    g_assert_cmpint(find(7), ==, -1);
-    g_assert_cmpint(kind(0, 8), ==, 0);
-    test_ram_forget();
-    tear_down();
-}
-
 /* STOP: no more references, and the reason is known */
 static void test_end(void)
 {
@@ -430,7 +384,6 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/source-memory/templates", test_templates_used);
     g_test_add_func("/wsm/source-memory/image", test_image);
     g_test_add_func("/wsm/source-memory/nack", test_nack);
-    g_test_add_func("/wsm/source-memory/in-vain", test_in_vain);
     g_test_add_func("/wsm/source-memory/end", test_end);
     g_test_add_func("/wsm/source-memory/behind", test_behind);
     return g_test_run();
