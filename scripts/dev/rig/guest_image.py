@@ -49,7 +49,9 @@ def fetch(package: str, cache: Path) -> Path:
         return root
     with tempfile.TemporaryDirectory(dir=cache) as name:
         tmp = Path(name)
-        run('apt-get', 'download', package, cwd=tmp)
+        # Debian's, whatever is installed here
+        run('apt-get', '-o', 'Dir::State::Status=/dev/null', 'download',
+            package, cwd=tmp)
         deb = next(tmp.glob('*.deb'))
         run('dpkg-deb', '-x', str(deb), str(tmp / 'root'), cwd=tmp)
         (tmp / 'root').rename(root)

@@ -143,7 +143,8 @@ class BrowserTest(Served):
         page.click("#yes")
         page.wait("!document.querySelector('dialog').open")
         self.rounds(1)
-        self.assertEqual(self.made.store.setting("drains"), '["alpha"]')
+        self.assertEqual(list(json.loads(self.made.store.setting("drains"))),
+                         ["alpha"])
         self.assertEqual(page.complaints, [])
         self.assertEqual(page.value(
             "fetch('/v1/pause', {method: 'POST', body: '{\"on\": false}', "

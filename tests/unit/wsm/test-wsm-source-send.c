@@ -1182,23 +1182,24 @@ static void test_info(void)
     qapi_free_WsmDiskInfo(info);
 
     /* DATA and ZERO, before the freeze, pushed and pulled */
-    wsm_source_disk_sent(&d, &req);
+    wsm_source_disk_sent(&d, &req, 100);
     req.bytes = 2 * BLOCK;
     req.kind = WSM_REQ_ZERO;
-    wsm_source_disk_sent(&d, &req);
+    wsm_source_disk_sent(&d, &req, 0);
     req.bytes = 4 * BLOCK;
     req.epoch = 1;
-    wsm_source_disk_sent(&d, &req);
+    wsm_source_disk_sent(&d, &req, 0);
     req.bytes = 8 * BLOCK;
     req.kind = WSM_REQ_DATA;
     req.pull = true;
-    wsm_source_disk_sent(&d, &req);
+    wsm_source_disk_sent(&d, &req, 8 * BLOCK);
     wsm_source_disk_compared(&d, &req, 3 * BLOCK);
     d.basis = &basis;
     info = wsm_source_disk_info(&d, &desc, 3 * BLOCK, true);
     g_assert_cmpstr(info->path, ==, "/dev/vda");
     g_assert_cmpint(info->size, ==, 16 * BLOCK);
     g_assert_cmpint(info->sent, ==, 9 * BLOCK);
+    g_assert_cmpint(info->packed, ==, 100 + 8 * BLOCK);
     g_assert_cmpint(info->zero, ==, 6 * BLOCK);
     g_assert_cmpint(info->pushed, ==, 4 * BLOCK);
     g_assert_cmpint(info->pulled, ==, 8 * BLOCK);
