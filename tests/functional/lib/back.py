@@ -146,6 +146,8 @@ def save(vm: Vm, name: str = 'saved') -> Path:
     vm.qmp.cmd('stop')
     vm.qmp.cmd('migrate', uri=f'file:{path}')
     vm.wait_migration('completed')
+    # Until then QEMU calls it not finalized yet
+    wait_until(lambda: vm.status() == 'postmigrate', f'{vm.name}: postmigrate')
     vm.qmp.cmd('cont')
     return path
 
