@@ -181,7 +181,7 @@ static void add_value(GByteArray *out, size_t size, const char *flags,
                       uint8_t c)
 {
     g_autofree char *line = g_strdup_printf("VA %zu%s\r\n", size, flags);
-    g_autofree uint8_t *value = g_malloc(size);
+    g_autofree uint8_t *value = g_malloc(size + 1);
 
     memset(value, c, size);
     add_text(out, line);
