@@ -322,17 +322,23 @@ static int64_t wsm_dest_memory_page_ns(WsmDestMemory *m)
     return wsm_rate_ns(&m->link, WSM_PAGE_SIZE * part);
 }
 
-/* @lock: is it worth while to go on with this kind?  We waited @ns for it. */
+/*
+ * @lock: is it worth while to go on with this kind?  We waited @ns for it.  The
+ * source may go on in spite of "slow", so something worse is said as well.
+ */
 static void wsm_dest_memory_judge(WsmDestMemory *m, WsmMemoryKind kind,
                                   const WsmTally *t, int64_t ns)
 {
+    unsigned off = qatomic_read(&m->count[kind].off);
     WsmMemoryWhy why;
 
     if (!wsm_worth_ends(&m->worth[kind], t->refs, t->missed, t->wrong, ns,
                         wsm_dest_memory_page_ns(m), &why) ||
-        qatomic_cmpxchg(&m->count[kind].off, 0, 1 + why)) {
+        (off && (off != 1 + WSM_MEMORY_WHY_SLOW ||
+                 why == WSM_MEMORY_WHY_SLOW))) {
         return;
     }
+    qatomic_set(&m->count[kind].off, 1 + why);
     trace_wsm_dest_memory_stop(WsmMemoryKind_str(kind),
                                WsmMemoryWhy_str(why));
     wsm_dest_memory_say_stop(m, kind);

@@ -911,6 +911,11 @@ static void test_stop_slow(void)
         resolve_one(n % TEST_RAM_PAGES, refer(3, 4));
     }
     expect_stop(WSM_MEMORY_WHY_SLOW);
+    /* The source need not heed that, but this */
+    for (int n = 0; n < 64; n++) {
+        resolve_one(n % TEST_RAM_PAGES, refer(3, 5));
+    }
+    expect_stop(WSM_MEMORY_WHY_WRONG);
     tear_down();
 }
 
