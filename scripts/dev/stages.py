@@ -23,6 +23,8 @@ Environment = dict[str, str]
 UNIT_NAME = re.compile(r"test-(wsm|pull)-.*")
 FUNCTIONAL = ROOT / "tests/functional/run"
 PROPERTY = ROOT / "tests/property/run"
+REFERRING = ROOT / "tests/property/run-referring"
+REFERRING_RUNS = 5
 LIBVIRT = ROOT / "tests/libvirt/run"
 PROPERTY_SEEDS = ["1", "2", "3", "4"]
 PROPERTY_STEPS = 50
@@ -292,6 +294,8 @@ def run_property_test(run: Run, variant: str = "patched") -> None:
     say("property test")
     cmd = [str(PROPERTY), "--steps", str(PROPERTY_STEPS)]
     cmd += [word for seed in PROPERTY_SEEDS for word in ("--seed", seed)]
+    run_printed(run, "property", cmd)
+    cmd = [str(REFERRING), "--runs", str(REFERRING_RUNS)]
     run_printed(run, "property", cmd)
 
 
