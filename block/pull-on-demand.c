@@ -4,7 +4,8 @@
  * The filter stands above a disk of which some blocks are still elsewhere.
  * Reads of a missing block ask for it and wait; writes make it cease to be
  * missing; what arrives is stored only where it is still missing.  The rules
- * that make a guest write always win are those of pull-map.h.
+ * that make a guest write always win are those of pull-map.h; those that make
+ * it survive a power cut are those of pull-marks.h.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -91,22 +92,17 @@ static void coroutine_fn pull_overwritten(PullState *s, BlockReq *req)
 }
 
 /*
- * All that changes data comes through here.  Blocks of which only a part
- * changes are waited for; those which change as a whole are not missing
- * afterwards, if the child has done it.
+ * Blocks of which only a part changes are waited for; those which change as a
+ * whole are not missing afterwards, if the child has done it.
  */
 static int coroutine_fn GRAPH_RDLOCK
-pull_do_write(BlockDriverState *bs, int64_t offset, int64_t bytes,
-              QEMUIOVector *qiov, BdrvRequestFlags flags)
+pull_write_missing(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                   QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
     PullState *s = bs->opaque;
     int64_t inner = offset, inner_len = bytes;
     BlockReq req;
     int ret;
-
-    if (!bytes || !pull_state_any_missing(s)) {
-        return pull_write_child(bs, offset, bytes, qiov, flags);
-    }
 
     ret = pull_wait_edges(s, offset, bytes);
     if (ret < 0) {
@@ -125,6 +121,25 @@ pull_do_write(BlockDriverState *bs, int64_t offset, int64_t bytes,
         pull_overwritten(s, &req);
     }
     pull_state_end(s, &req);
+
+    return ret;
+}
+
+/* All that changes data comes through here, but for discards */
+static int coroutine_fn GRAPH_RDLOCK
+pull_do_write(BlockDriverState *bs, int64_t offset, int64_t bytes,
+              QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    PullState *s = bs->opaque;
+    int ret;
+
+    if (!bytes || !pull_state_any_missing(s)) {
+        ret = pull_write_child(bs, offset, bytes, qiov, flags);
+    } else {
+        ret = pull_write_missing(bs, offset, bytes, qiov, flags);
+    }
+    /* If it has failed, the guest may yet read there what it wrote */
+    pull_state_wrote(s, offset, bytes);
 
     return ret;
 }
@@ -159,7 +174,9 @@ pull_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
     int ret;
 
     if (!pull_state_any_missing(s)) {
-        return bdrv_co_pdiscard(bs->backing, offset, bytes);
+        ret = bdrv_co_pdiscard(bs->backing, offset, bytes);
+        pull_state_wrote(s, offset, bytes);
+        return ret;
     }
 
     offset = QEMU_ALIGN_UP(offset, align);
@@ -175,8 +192,32 @@ pull_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
     return ret == -ENOTSUP ? 0 : ret;
 }
 
+/* Data, marks, answer: see pull-marks.h.  bdrv_co_flush() calls it singly. */
+static int coroutine_fn GRAPH_RDLOCK
+pull_flush_and_mark(BlockDriverState *bs)
+{
+    PullState *s = bs->opaque;
+    GArray *marks = pull_state_begin_marks(s);
+    int ret = bdrv_co_flush(bs->backing->bs);
+
+    if (marks) {
+        if (ret >= 0) {
+            ret = s->ops->mark(s->opaque, (const BdrvPullRange *)marks->data,
+                               marks->len);
+            if (ret < 0) {
+                trace_pull_on_demand_fail(bs, "mark", 0, s->map.size, ret);
+            }
+        }
+        pull_state_end_marks(s, marks, ret);
+    }
+
+    return ret;
+}
+
 static int coroutine_fn GRAPH_RDLOCK pull_co_flush(BlockDriverState *bs)
 {
+    PullState *s = bs->opaque;
+
     /*
      * Without @backing bdrv_pull_append() has failed.  Without parents it is
      * bdrv_close() that flushes, in a drained section: who used the disk
@@ -186,7 +227,10 @@ static int coroutine_fn GRAPH_RDLOCK pull_co_flush(BlockDriverState *bs)
         return 0;
     }
 
-    return bdrv_co_flush(bs->backing->bs);
+    if (!s->ops->mark) {
+        return bdrv_co_flush(bs->backing->bs);
+    }
+    return pull_flush_and_mark(bs);
 }
 
 /* What is missing is data of which nothing more is known. */
@@ -220,7 +264,8 @@ pull_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
     PullState *s = bs->opaque;
 
     WITH_QEMU_LOCK_GUARD(&s->lock) {
-        if (!s->completed) {
+        /* Marks are for a disk of this size */
+        if (!s->completed || (s->ops->mark && !s->dropped)) {
             error_setg(errp, "Cannot resize the disk before its contents have "
                        "arrived");
             return -EBUSY;
@@ -321,6 +366,7 @@ BlockDriverState *bdrv_pull_append(BlockDriverState *bs, uint32_t granularity,
                                    Error **errp)
 {
     BlockDriverState *filter;
+    BdrvRequestFlags fua;
     int64_t size;
 
     GLOBAL_STATE_CODE();
@@ -349,10 +395,12 @@ BlockDriverState *bdrv_pull_append(BlockDriverState *bs, uint32_t granularity,
     /* A block job must not hold on to the link that bdrv_pull_drop() cuts */
     filter->never_freeze = true;
     filter->total_sectors = bs->total_sectors;
+    /* With marks it is a write and then a flush of the filter, which marks */
+    fua = ops->mark ? 0 : BDRV_REQ_FUA;
     filter->supported_write_flags |= BDRV_REQ_WRITE_UNCHANGED |
-        (BDRV_REQ_FUA & bs->supported_write_flags);
+        (fua & bs->supported_write_flags);
     filter->supported_zero_flags |= BDRV_REQ_WRITE_UNCHANGED |
-        ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
+        ((fua | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
          bs->supported_zero_flags);
 
     if (bdrv_append(filter, bs, errp) < 0) {
@@ -384,6 +432,30 @@ void bdrv_pull_set_missing(BlockDriverState *filter, int64_t offset,
 int bdrv_pull_seal(BlockDriverState *filter)
 {
     return pull_state_seal(filter->opaque);
+}
+
+void bdrv_pull_arm(BlockDriverState *filter)
+{
+    pull_state_arm(filter->opaque);
+}
+
+int coroutine_fn bdrv_pull_checkpoint(BlockDriverState *filter)
+{
+    PullState *s = filter->opaque;
+    int ret;
+
+    ret = pull_state_enter(s, true);
+    if (ret != 0) {
+        return ret < 0 ? ret : -ECANCELED;
+    }
+
+    pull_state_want_marks(s);
+    WITH_GRAPH_RDLOCK_GUARD() {
+        ret = bdrv_co_flush(filter);
+    }
+    pull_state_leave(s);
+
+    return ret;
 }
 
 void bdrv_pull_repeat(BlockDriverState *filter)

@@ -29,6 +29,7 @@ void pull_state_setup(PullState *s, int64_t size, uint32_t granularity,
     s->ops = ops;
     s->opaque = opaque;
     pull_map_init(&s->map, size, granularity);
+    pull_marks_init(&s->marks, size, granularity, ops->mark);
 }
 
 void pull_state_destroy(PullState *s)
@@ -36,6 +37,7 @@ void pull_state_destroy(PullState *s)
     GLOBAL_STATE_CODE();
     assert(QLIST_EMPTY(&s->waiting));
     assert(!s->incoming);
+    pull_marks_destroy(&s->marks);
     pull_map_destroy(&s->map);
     qemu_mutex_destroy(&s->lock);
 }
@@ -138,6 +140,12 @@ static void coroutine_fn pull_state_wake_locked(PullState *s, int64_t offset,
     }
 }
 
+/* Called with lock held */
+static void pull_state_look_at_marks_locked(PullState *s)
+{
+    qatomic_store_release(&s->any_unmarked, pull_marks_any(&s->marks));
+}
+
 void coroutine_fn pull_state_arrived(PullState *s, const BlockReq *req,
                                      int64_t offset, int64_t bytes,
                                      int64_t *asked, int64_t *unasked)
@@ -150,10 +158,55 @@ void coroutine_fn pull_state_arrived(PullState *s, const BlockReq *req,
     n = pull_map_clear(&s->map, req, offset, bytes);
     *asked += n;
     *unasked += bytes - n;
+    /* Before @any_missing: who sees that nothing is missing sees this, too */
+    pull_marks_arrived(&s->marks, offset, bytes);
+    pull_state_look_at_marks_locked(s);
     if (!pull_map_missing_bytes(&s->map)) {
         qatomic_store_release(&s->any_missing, false);
     }
     pull_state_wake_locked(s, offset, bytes);
+}
+
+void pull_state_wrote(PullState *s, int64_t offset, int64_t bytes)
+{
+    IO_CODE();
+    /*
+     * Whatever made the writer know that the range is not missing, the lock or
+     * @any_missing, was after this became true.  If it is false again by now,
+     * all was marked meanwhile.
+     */
+    if (!qatomic_load_acquire(&s->any_unmarked)) {
+        return;
+    }
+    pull_map_outer(&s->map, &offset, &bytes);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        pull_marks_wrote(&s->marks, offset, bytes);
+    }
+}
+
+GArray *pull_state_begin_marks(PullState *s)
+{
+    IO_CODE();
+    QEMU_LOCK_GUARD(&s->lock);
+
+    return pull_marks_begin(&s->marks);
+}
+
+void pull_state_end_marks(PullState *s, GArray *marks, int ret)
+{
+    IO_CODE();
+    QEMU_LOCK_GUARD(&s->lock);
+
+    pull_marks_end(&s->marks, marks, ret);
+    pull_state_look_at_marks_locked(s);
+}
+
+void pull_state_want_marks(PullState *s)
+{
+    IO_CODE();
+    QEMU_LOCK_GUARD(&s->lock);
+
+    pull_marks_want(&s->marks);
 }
 
 static void pull_state_check_complete(PullState *s)
@@ -255,6 +308,8 @@ void pull_state_finish(PullState *s)
 
     assert(s->dropped && s->quiesced && !s->incoming);
     qatomic_store_release(&s->any_missing, false);
+    qatomic_store_release(&s->any_unmarked, false);
+    pull_marks_disarm(&s->marks);
     s->completed = true;
 }
 
@@ -281,6 +336,15 @@ int pull_state_seal(PullState *s)
 
     pull_state_check_complete(s);
     return 0;
+}
+
+void pull_state_arm(PullState *s)
+{
+    IO_OR_GS_CODE();
+    QEMU_LOCK_GUARD(&s->lock);
+
+    assert(s->sealed);
+    pull_marks_arm(&s->marks);
 }
 
 void pull_state_repeat(PullState *s)
@@ -338,6 +402,7 @@ void pull_state_get_stats(PullState *s, BdrvPullStats *stats)
     QEMU_LOCK_GUARD(&s->lock);
     *stats = s->stats;
     stats->missing = pull_map_missing_bytes(&s->map);
+    stats->unmarked = pull_marks_bytes(&s->marks);
     QLIST_FOREACH(req, &s->waiting, list) {
         stats->waiting++;
     }

@@ -9,6 +9,13 @@
  *   append -> write()*, set_missing()* -> seal -> store()* -> complete -> drop
  *             `---- guest stopped ----'        `- guest runs -'
  *
+ * If the user keeps a durable list of what is missing, so that a crash costs
+ * nothing that the guest has flushed, the filter tells when blocks come off
+ * it.  The rules are in pull-marks.h; and there is more to call:
+ *
+ *   seal -> arm -> store()*, checkpoint()* -> complete -> checkpoint() -> drop
+ *              `------------------------ guest runs --------------------'
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -18,10 +25,15 @@
 #include "block/block-common.h"
 #include "block/graph-lock.h"
 
+/* Bytes */
+typedef struct BdrvPullRange {
+    int64_t offset, bytes;
+} BdrvPullRange;
+
 /*
  * All callbacks may come from any thread, in or outside of a coroutine, and
- * concurrently.  They must neither block nor yield, nor call the functions
- * below.  No lock of the filter is held.  None is called after
+ * concurrently.  They must neither block nor yield (but for mark()), nor call
+ * the functions below.  No lock of the filter is held.  None is called after
  * bdrv_pull_drop() has returned.
  *
  * Ranges are whole blocks, the last one clipped at the size of the disk.
@@ -47,6 +59,26 @@ typedef struct BdrvPullOps {
      * other, concurrent requests may still follow.
      */
     void (*complete)(void *opaque);
+
+    /*
+     * NULL: nobody keeps a list of what is missing.  Else what is in these
+     * ranges (@nb, they do not overlap) is durable in the disk below: take
+     * them off the list, durably, when the list as it was at the seal is
+     * durable itself.  @nb 0: only wait until it is.
+     *
+     * From bdrv_pull_arm() on, one call at a time for each filter.  It is part
+     * of a flush of the filter, so it is in a coroutine, in any AioContext,
+     * with the graph lock held for reading.  It may yield, but guests and
+     * drained sections wait for it: it must not need the main loop, nor may
+     * its I/O wait for the end of a drained section
+     * (blk_set_disable_request_queuing()).
+     *
+     * Return 0, or -errno: the flush fails with it, and the ranges come again
+     * with the next one.  To go on without the list, void it durably and
+     * return 0.
+     */
+    int coroutine_fn (*mark)(void *opaque, const BdrvPullRange *ranges,
+                             size_t nb);
 } BdrvPullOps;
 
 /* Bytes, unless said otherwise.  The last block counts with its real size. */
@@ -56,6 +88,7 @@ typedef struct BdrvPullStats {
     int64_t pushed;         /* stored unasked */
     int64_t overwritten;    /* was missing when the guest overwrote it */
     int64_t dropped;        /* arrived, but was not missing any more */
+    int64_t unmarked;       /* was missing and is not, but is to be marked */
     unsigned waiting;       /* number of requests that wait for a block */
 } BdrvPullStats;
 
@@ -95,6 +128,27 @@ void bdrv_pull_set_missing(BlockDriverState *filter, int64_t offset,
  * -EBUSY, and do nothing, if a bdrv_pull_write() is not yet finished.
  */
 int bdrv_pull_seal(BlockDriverState *filter);
+
+/*
+ * With mark(): sealed, and the guest is about to run.  From now on no flush
+ * ends before the list is durable and what the guest has flushed is off it.
+ * Before, flushes do not wait for the list, which need not ever be written if
+ * the guest does not come.  Any thread.  Without mark() it changes nothing.
+ */
+void bdrv_pull_arm(BlockDriverState *filter);
+
+/*
+ * Flush the disk and mark all that has arrived before.  After complete() this
+ * must have succeeded before bdrv_pull_drop(), if the guest is to run on: its
+ * later writes and flushes are not noted.  Without mark(): flush the disk.
+ *
+ * After the seal.  Waits while the node is drained and no request waits for a
+ * block.  Return 0, -EPERM before the seal, the error of the flush or of
+ * mark(), or -ECANCELED if the filter is dropped.  May be called from any
+ * AioContext.
+ */
+int coroutine_fn GRAPH_UNLOCKED
+bdrv_pull_checkpoint(BlockDriverState *filter);
 
 /*
  * Pre-copy: write unconditionally.  @buf NULL means zeroes; they are

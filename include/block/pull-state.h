@@ -10,6 +10,7 @@
 
 #include "qemu/lockable.h"
 #include "block/pull-map.h"
+#include "block/pull-marks.h"
 #include "block/pull-on-demand.h"
 
 typedef struct PullState {
@@ -25,9 +26,13 @@ typedef struct PullState {
     QemuMutex lock;
 
     PullMap map;            /* map.size and map.granularity never change */
+    PullMarks marks;
 
     /* For a look without lock: is anything missing in @map?  Atomic. */
     bool any_missing;
+
+    /* Likewise: could a write concern @marks?  Atomic. */
+    bool any_unmarked;
 
     /* Requests that wait for blocks, as whole blocks.  They may overlap. */
     BlockReqList waiting;
@@ -46,7 +51,7 @@ typedef struct PullState {
     bool completed;         /* complete() was called, or is about to be */
     bool dropped;
 
-    BdrvPullStats stats;    /* without @missing and @waiting */
+    BdrvPullStats stats;    /* without @missing, @unmarked and @waiting */
 } PullState;
 
 /*
@@ -95,6 +100,23 @@ void coroutine_fn pull_state_arrived(PullState *s, const BlockReq *req,
                                      int64_t offset, int64_t bytes,
                                      int64_t *asked, int64_t *unasked);
 
+/*
+ * The guest has written to this range, or tried to, and nothing of it was
+ * missing: if it has to be marked, the next flush does.  Before the guest is
+ * told.  Any range of the disk; costs next to nothing if all is marked.
+ */
+void pull_state_wrote(PullState *s, int64_t offset, int64_t bytes);
+
+/*
+ * A flush is about to begin: what has to be marked after it, or NULL.  Then
+ * the end, with the error of the flush or of mark(); frees @marks.
+ */
+GArray *pull_state_begin_marks(PullState *s);
+void pull_state_end_marks(PullState *s, GArray *marks, int ret);
+
+/* The next flush marks.  Any thread. */
+void pull_state_want_marks(PullState *s);
+
 /* End the exclusive range.  Call complete() if it is time. */
 void coroutine_fn pull_state_end(PullState *s, BlockReq *req);
 
@@ -131,6 +153,7 @@ void pull_state_count_dropped(PullState *s, int64_t bytes);
 /* See pull-on-demand.h */
 void pull_state_set_missing(PullState *s, int64_t offset, int64_t bytes);
 int pull_state_seal(PullState *s);
+void pull_state_arm(PullState *s);
 void pull_state_repeat(PullState *s);
 void pull_state_set_error(PullState *s, int ret);
 void pull_state_get_stats(PullState *s, BdrvPullStats *stats);

@@ -98,9 +98,12 @@ static int coroutine_fn mem_co_flush(BlockDriverState *bs)
 {
     MemState *s = bs->opaque;
 
+    int ret = s->flush_error;
+
+    s->flush_error = 0;
     QEMU_LOCK_GUARD(&s->lock);
     s->flushes++;
-    return 0;
+    return ret;
 }
 
 static int coroutine_fn mem_co_block_status(BlockDriverState *bs,

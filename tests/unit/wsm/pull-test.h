@@ -25,6 +25,7 @@ typedef struct MemState {
 
     /* Set when nothing is in flight */
     int write_error;        /* 0, or what the next write returns */
+    int flush_error;        /* 0, or what the next flush returns */
     bool slow;              /* sleep now and then, fail now and then */
     bool unmap_unsupported;
     int read_error;         /* atomic: 0, or what reads return */
