@@ -10,7 +10,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from dev.common import Failure
 from dev.demo.guest_disk import Guest
@@ -48,6 +48,7 @@ class Machine:
         self.host = host
         self.disk = disk
         self._folder = folder
+        self._multifd = False
         self._stderr = folder / f"{name}.stderr"
         socket_path = folder / f"{name}.qmp"
         # QEMU dies with the demo, even if that is killed.
@@ -93,13 +94,25 @@ class Machine:
         """Returns QEMU's exit status, None while it runs."""
         return self._process.poll()
 
-    def command(self, name: str, **arguments: str) -> None:
-        """Runs a QMP command, and shows the line as its user types it."""
+    def command(self, name: str, **arguments: Any) -> None:
+        """Runs a QMP command, and shows the line as its user types it.
+
+        An underscore in the name of an argument stands for a hyphen.
+        """
+        arguments = {key.replace("_", "-"): value
+                     for key, value in arguments.items()}
         line: dict[str, object] = {"execute": name}
         if arguments:
             line["arguments"] = arguments
         print(f"  {self.name} -> {json.dumps(line)}", flush=True)
-        self.qmp.cmd(name, dict(arguments))
+        self.qmp.cmd(name, arguments)
+
+    def set_multifd(self, state: bool) -> None:
+        """Types what switches multifd on or off, if it is not so already."""
+        if state != self._multifd:
+            self._multifd = state
+            self.command("migrate-set-capabilities", capabilities=[
+                {"capability": "multifd", "state": state}])
 
     def quit(self) -> None:
         """Ends QEMU in good order."""

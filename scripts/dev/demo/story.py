@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The demo from beginning to end."""
+"""The demo from beginning to end.
+
+The guest moves there and back with memory by reference, and then once more
+without, so that the report can say what that saves.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dev.common import Failure
 from dev.demo.client import Heartbeat, Job, Load, Result, run_job
@@ -19,7 +24,7 @@ from dev.demo.logged import LiveLine
 from dev.demo.migrate import PORT, Migration, migrate
 from dev.demo.network import Lan, Network, make_network
 from dev.demo.process import PATIENCE, WHOLE_SYSTEM, Machine, Plan
-from dev.demo.progress import progress_line
+from dev.demo.progress import mib, progress_line
 from dev.demo.summary import Checks, Findings, Way, report
 from dev.rig.host import Host
 
@@ -39,7 +44,28 @@ In short: build/qemu-system-x86_64 on both hosts, with the guest's options and
 at the destination also "-incoming tcp:0:{PORT}" and an image that
 "qemu-img create" made, of the same size. Then, at the source,
   {{"execute": "migrate", "arguments": {{"uri": "tcp:DESTINATION:{PORT}"}}}}
+and, for memory that need not be sent, the lines before it that you saw above.
 """
+
+
+@dataclass(frozen=True)
+class Move:
+    """What is different from way to way."""
+
+    name: str
+    arrives_in: str                 # name of the QEMU that it goes to
+    away: bool                      # from home
+    options: dict[str, Any]         # of wsm-set-options, for memory
+
+
+# What is kept at the way there, the way back need not send. The same without
+# comes later: it would find the destination's image blank, if it came first
+MOVES = (
+    Move("there", "destination", True, {
+        "memory_references": ["disk"], "keep_memory": True}),
+    Move("back", "returned", False, {"memory_references": ["disk", "image"]}),
+    Move("there again", "destination-2", True, {}),
+    Move("back again", "returned-2", False, {}))
 
 
 @dataclass(frozen=True)
@@ -50,7 +76,7 @@ class Settings:
     folder: Path                    # of this run: images, logs
     link_megabits: int
     seconds: float                  # of pgbench before, and after
-    away: float                     # of pgbench between the two ways
+    away: float                     # of pgbench between there and back
 
 
 @dataclass
@@ -63,7 +89,7 @@ class Clients:
 
 
 def tell_story(settings: Settings, guest: Guest) -> bool:
-    """Boots, moves there and back, checks, reports; is all well?"""
+    """Boots, moves there and back twice, checks, reports; is all well?"""
     folder = settings.folder
     with ExitStack() as stack:
         network = stack.enter_context(
@@ -88,20 +114,22 @@ def tell_story(settings: Settings, guest: Guest) -> bool:
 
         steady = measure("pgbench before the migration", load,
                           WARM_UP_SECONDS, settings.seconds)
-        destination = machine("destination", network.destination, disks[1],
-                              True)
-        ways = [_move("there", source, destination, clients, steady)]
-        steady = measure("pgbench at the destination", load, SETTLE_SECONDS,
-                          settings.away)
-        returned = machine("returned", network.source, disks[0], True)
-        ways.append(_move("back", destination, returned, clients, steady))
-        steady = measure("pgbench after the way back", load, SETTLE_SECONDS,
-                          settings.seconds)
+        ways = []
+        here = source
+        for move in MOVES:
+            there = machine(
+                move.arrives_in, network.destination if move.away
+                else network.source, disks[move.away], True)
+            ways.append(_move(move, here, there, clients, steady))
+            here = there
+            steady = measure(f"pgbench after the way {move.name}", load,
+                             SETTLE_SECONDS, settings.away if move.away
+                             else settings.seconds)
 
         findings = Findings(ways, settings.link_megabits,
                             load.overlapping(steady, time.monotonic()))
         _check_migrations(findings, load)
-        check_guest(findings, network, returned.wait_exit, load)
+        check_guest(findings, network, here.wait_exit, load)
         check_file_system(findings, disks[0])
     print(report(findings))
     if findings.well:
@@ -109,21 +137,43 @@ def tell_story(settings: Settings, guest: Guest) -> bool:
     return findings.well
 
 
-def _move(name: str, source: Machine, destination: Machine,
+def _move(move: Move, source: Machine, destination: Machine,
           clients: Clients, steady: float) -> Way:
     """Moves the guest, then ends the QEMU that it left."""
-    print(f"The way {name}: both QEMUs have the option "
+    print(f"The way {move.name}: both QEMUs have the option "
           f"\"{' '.join(WHOLE_SYSTEM)}\"; all that is typed is", flush=True)
+    for each in (source, destination):
+        each.set_multifd(bool(move.options))
+    if move.options:
+        source.command("wsm-set-options", **move.options)
     disks = (source.disk, destination.disk)
     before = _allocated(disks[0])
     wire = source.host.sent_bytes()
     migration = _migrate(source, destination, clients)
     wire = source.host.sent_bytes() - wire
     after = _allocated(disks[1])
+    if move.options.get("keep_memory"):
+        _wait_kept(source)
     source.quit()
-    print(f"QEMU at the {source.name} was ended: it is needed no more. Its "
-          "image stays.")
-    return _collect(name, migration, clients, steady, wire, before, after)
+    print(f"QEMU '{source.name}' was ended: it is needed no more. Its image "
+          "stays.")
+    return _collect(move.name, migration, clients, steady, wire, before, after)
+
+
+def _wait_kept(source: Machine) -> None:
+    """Waits until the memory of the guest that has left is in its file."""
+    begin = time.monotonic()
+    while True:
+        kept = source.qmp.cmd("query-wsm").get("kept-memory", {})
+        if kept.get("state") == "kept":
+            break
+        if kept.get("state") != "writing" or time.monotonic() > (
+                begin + PATIENCE):
+            raise Failure("the guest's memory is not kept: "
+                          + kept.get("error", f"after {PATIENCE:.0f} s"))
+        time.sleep(0.1)
+    print(f"QEMU '{source.name}' has kept the guest's memory: "
+          f"{mib(kept['bytes'])} in {Path(kept['file']).name}", flush=True)
 
 
 def _make_disks(settings: Settings, guest: Guest) -> tuple[Path, Path]:
@@ -144,9 +194,9 @@ def copy_disk(guest: Guest, path: Path) -> None:
 
 
 def _remove_disk(disk: Path) -> None:
-    """Removes an image and the record that may lie beside it."""
-    for path in (disk, disk.with_name(f"{disk.name}.wsm")):
-        path.unlink(missing_ok=True)
+    """Removes an image and what may lie beside it."""
+    for ending in ("", ".wsm", ".wsm-memory"):
+        disk.with_name(f"{disk.name}{ending}").unlink(missing_ok=True)
 
 
 def _allocated(disk: Path) -> int:
@@ -259,8 +309,8 @@ def _check_migrations(findings: Findings, load: Load) -> None:
                       for disk in destination.get("disks", []))
         findings.check(f"no block is missing after the way {way.name}",
                        missing == 0, f"{missing} bytes" if missing else "")
-    kinds = {kind for kind, _ in findings.ways[-1].bases()}
-    findings.check("the way back was built on the sync point",
+    kinds = {kind for way in findings.ways[1:] for kind, _ in way.bases()}
+    findings.check("each later way was built on the sync point",
                    kinds == {"sync-point"}, ", ".join(sorted(kinds)))
     findings.check("the client's TCP connection lived on",
                    load.job.running())

@@ -13,7 +13,7 @@ from dev.demo.progress import mib
 
 WIDTH = 78
 TITLE_WIDTH = 30
-COLUMN = 16
+COLUMN = 12
 
 
 @dataclass
@@ -40,7 +40,26 @@ class Way:
     @property
     def memory(self) -> int:
         """Bytes of memory that were sent."""
-        return int(self.migration.status.get("ram", {}).get("transferred", 0))
+        return int(self._ram("transferred"))
+
+    @property
+    def pages(self) -> int:
+        """Bytes of all pages that are not zero, by whatever way they went."""
+        return int(self._ram("normal-bytes"))
+
+    def _ram(self, key: str) -> float:
+        return float(self.migration.status.get("ram", {}).get(key, 0))
+
+    def referenced(self) -> dict[str, int]:
+        """Returns how many bytes of memory went by reference, by kind."""
+        return {kind["kind"]: kind["referenced"] for kind in
+                self.migration.source.get("memory", {}).get("kinds", [])}
+
+    @property
+    def moved(self) -> float | None:
+        """Seconds until the guest ran at the other side, None if never."""
+        resumed = self.migration.entered("postcopy")
+        return resumed - self.migration.begin if resumed else None
 
     def total(self, key: str) -> int:
         """Returns a counter of query-wsm over all disks, the larger side's."""
@@ -83,7 +102,8 @@ class Checks:
 class Findings(Checks):
     """All that the demo found out."""
 
-    ways: list[Way]                 # there, back
+    # There and back with memory by reference, and the same without
+    ways: list[Way]
     link_megabits: int
     after: list[Sample]             # when all is over
 
@@ -99,12 +119,14 @@ def average(samples: list[Sample]) -> float:
 def report(findings: Findings) -> str:
     """Returns the report as text."""
     ways = findings.ways
-    lines = ["", "REPORT", "======", _row("", [f"way {way.name}"
-                                               for way in ways])]
+    lines = ["", "REPORT", "======",
+             _row("", [way.name for way in ways]),
+             _row("Memory by reference", [", ".join(way.referenced()) or "no"
+                                          for way in ways])]
     for title, cells in (_basis_rows(ways) + _time_rows(findings)
                          + _byte_rows(ways) + _client_rows(findings)):
         lines.append(_row(title, cells))
-    lines += ["", *_ratios(*ways), ""]
+    lines += ["", *_ratios(*ways[:2]), *_saved(ways[1], ways[3]), ""]
     for way in ways:
         for kind, reason in way.bases():
             lines += textwrap.wrap(f"Way {way.name}, {kind}: {reason}", WIDTH,
@@ -150,8 +172,7 @@ def _time_rows(findings: Findings) -> Rows:
 
 
 def _moved(way: Way) -> str:
-    resumed = way.migration.entered("postcopy")
-    return f"{resumed - way.migration.begin:.1f} s" if resumed else "-"
+    return "-" if way.moved is None else f"{way.moved:.1f} s"
 
 
 def _byte_rows(ways: list[Way]) -> Rows:
@@ -166,9 +187,18 @@ def _byte_rows(ways: list[Way]) -> Rows:
                                        for way in ways]),
         ("Pulled after the handover", [mib(way.total("pulled"))
                                        for way in ways]),
+        ("Memory without zeroes", [mib(way.pages) for way in ways]),
+        *((f"  of it by reference, {kind}", [
+            mib(way.referenced().get(kind, 0)) for way in ways])
+          for kind in _kinds(ways)),
         ("Memory sent", [mib(way.memory) for way in ways]),
         ("All on the wire", [mib(way.link_bytes) for way in ways]),
     ]
+
+
+def _kinds(ways: list[Way]) -> list[str]:
+    return list(dict.fromkeys(kind for way in ways
+                              for kind in way.referenced()))
 
 
 def longest(gaps: list[Gap]) -> Gap:
@@ -225,9 +255,19 @@ def _ratios(there: Way, back: Way) -> list[str]:
     time = _ratio(there.seconds, back.seconds)
     return textwrap.wrap(
         f"Compared with the way there, the way back took 1/{time} of the "
-        f"time and sent 1/{disk} of the disk's bytes. Memory "
-        f"({mib(back.memory)}) has to be sent each time; with it, 1/{wire} "
+        f"time and sent 1/{disk} of the disk's bytes; with memory, 1/{wire} "
         "of all bytes were on the wire.", WIDTH)
+
+
+def _saved(back: Way, without: Way) -> list[str]:
+    """Returns what memory by reference saves on the way back."""
+    return textwrap.wrap(
+        f"The way back sent {mib(back.memory)} for {mib(back.pages)} of "
+        "memory that is not zero, and the guest ran there after "
+        f"{_moved(back)}. Then it moved there and back again with no memory "
+        f"by reference: the way back sent {mib(without.memory)} for "
+        f"{mib(without.pages)}, and the guest ran there after "
+        f"{_moved(without)}.", WIDTH)
 
 
 def _ratio(there: float, back: float) -> str:
