@@ -44,7 +44,8 @@ typedef struct WsmMultifdSend {
     WsmSourceMemory *memory;    /* reference */
     WsmPacker *packer;          /* NULL: pages as they are */
     WsmPace pace;
-    int64_t left_ns;            /* when the packet before was done with */
+    int64_t left_ns;            /* when the packet before was done with, */
+    uint64_t left_bytes;        /* and what it has */
 
     /* Of the packet */
     uint8_t head[WSM_HEAD_SIZE];
@@ -181,6 +182,25 @@ static bool wsm_multifd_fill(WsmMultifdSend *s, MultiFDSendParams *p,
     return true;
 }
 
+/* The packet before is out, and @p is prepared since @began */
+static void wsm_multifd_pace(WsmMultifdSend *s, MultiFDSendParams *p,
+                             int64_t began)
+{
+    int64_t now = wsm_now();
+    WsmPaceStep step = {
+        .busy_ns = now - began,
+        .idle_ns = began - s->left_ns,
+        .sent = s->left_bytes,
+        .queued = wsm_channel_queued(p->c),
+    };
+
+    if (s->left_ns) {
+        wsm_pace_done(&s->pace, &step);
+    }
+    s->left_ns = now;
+    s->left_bytes = iov_size(p->iov, p->iovs_num);
+}
+
 static int wsm_multifd_send_prepare(MultiFDSendParams *p, Error **errp)
 {
     WsmMultifdSend *s = p->compress_data;
@@ -197,10 +217,7 @@ static int wsm_multifd_send_prepare(MultiFDSendParams *p, Error **errp)
     }
     p->flags |= MULTIFD_FLAG_REFERENCE;
     multifd_send_fill_packet(p);
-    if (s->left_ns) {
-        wsm_pace_done(&s->pace, wsm_now() - began, began - s->left_ns);
-    }
-    s->left_ns = wsm_now();
+    wsm_multifd_pace(s, p, began);
     return ok ? 0 : -1;
 }
 

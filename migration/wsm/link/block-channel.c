@@ -6,6 +6,10 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#ifdef CONFIG_LINUX
+#include <linux/sockios.h>
+#endif
 #include "block/aio.h"
 #include "io/channel-tls.h"
 #include "qemu/lockable.h"
@@ -24,6 +28,22 @@ QIOChannelSocket *wsm_channel_socket(QIOChannel *ioc)
     return (QIOChannelSocket *)
         object_dynamic_cast(OBJECT(tioc ? tioc->master : ioc),
                             TYPE_QIO_CHANNEL_SOCKET);
+}
+
+uint64_t wsm_channel_queued(QIOChannel *ioc)
+{
+    QIOChannelSocket *sioc = wsm_channel_socket(ioc);
+    int queued = 0;
+
+#ifdef SIOCOUTQ
+    /* Other sockets count something else */
+    if (sioc && (sioc->remoteAddr.ss_family == AF_INET ||
+                 sioc->remoteAddr.ss_family == AF_INET6) &&
+        ioctl(sioc->fd, SIOCOUTQ, &queued) < 0) {
+        return 0;
+    }
+#endif
+    return MAX(queued, 0);
 }
 
 static void wsm_set_option(QIOChannelSocket *sioc, int level, int option,

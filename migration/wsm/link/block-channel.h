@@ -20,6 +20,12 @@
 QIOChannelSocket *wsm_channel_socket(QIOChannel *ioc);
 
 /*
+ * Bytes that the kernel has of @ioc which the other side has not got yet; 0 if
+ * it is not known.  Any thread that may send.
+ */
+uint64_t wsm_channel_queued(QIOChannel *ioc);
+
+/*
  * Let the kernel say something now and then on a connection that has nothing to
  * say, which firewalls would forget; TLS may be on it.  It is given up when
  * nothing has come back for about as long as TCP tries to get data across, so

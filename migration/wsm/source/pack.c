@@ -46,7 +46,8 @@ void wsm_source_pack_tried(WsmSourcePack *p, bool smaller)
     p->skip = p->skips;
 }
 
-void wsm_source_pack_done(WsmSourcePack *p, int64_t now, uint64_t bytes)
+void wsm_source_pack_done(WsmSourcePack *p, int64_t now, uint64_t bytes,
+                          uint64_t sent, uint64_t queued)
 {
     wsm_source_pack_count(p, now);
     if (bytes < WSM_PACK_LEAST) {
@@ -55,9 +56,14 @@ void wsm_source_pack_done(WsmSourcePack *p, int64_t now, uint64_t bytes)
     if (p->last) {
         /* Trials are compared: each as if requests were of the same length */
         double scale = (double)WSM_MAX_DATA / bytes;
+        WsmPaceStep step = {
+            .busy_ns = (now - p->last - p->waited) * scale,
+            .idle_ns = p->waited * scale,
+            .sent = sent,
+            .queued = queued,
+        };
 
-        wsm_pace_done(&p->pace, (now - p->last - p->waited) * scale,
-                      p->waited * scale);
+        wsm_pace_done(&p->pace, &step);
     }
     p->last = now;
     p->waited = 0;

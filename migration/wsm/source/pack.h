@@ -38,7 +38,11 @@ bool wsm_source_pack_wants(WsmSourcePack *p, uint64_t bytes);
 /* It was tried, and did it become smaller? */
 void wsm_source_pack_tried(WsmSourcePack *p, bool smaller);
 
-/* A request of so many bytes is out */
-void wsm_source_pack_done(WsmSourcePack *p, int64_t now, uint64_t bytes);
+/*
+ * A request of @bytes is out, with @sent bytes; of all that went out, the
+ * kernel still has @queued.
+ */
+void wsm_source_pack_done(WsmSourcePack *p, int64_t now, uint64_t bytes,
+                          uint64_t sent, uint64_t queued);
 
 #endif

@@ -154,7 +154,8 @@ static void wsm_source_note(WsmSourceChannel *c, WsmReq *req, const void *buf,
                                length ? buf : NULL);
     }
     if (length) {
-        wsm_source_pack_done(&c->pack, wsm_now(), req->bytes);
+        wsm_source_pack_done(&c->pack, wsm_now(), req->bytes, length,
+                             wsm_channel_queued(c->c.ioc));
     }
 }
 

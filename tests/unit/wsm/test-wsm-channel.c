@@ -14,6 +14,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-yank.h"
 #include "qemu/main-loop.h"
+#include "qemu/units.h"
 #include "qemu/yank.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/peer.h"
@@ -470,6 +471,37 @@ static QIOChannel *tls_on(QIOChannel *ioc)
     return QIO_CHANNEL(tioc);
 }
 
+/* What a reader that sleeps has not taken is with us, or already with it */
+static void test_queued(void)
+{
+    QIOChannelSocket *client, *server;
+    QIOChannel *ioc0, *ioc1, *tls;
+    g_autofree char *data = g_malloc0(MiB);
+    ssize_t sent = 0, n;
+
+    tcp_pair(&client, &server);
+    tls = tls_on(QIO_CHANNEL(client));
+    g_assert_cmpint(wsm_channel_queued(QIO_CHANNEL(client)), ==, 0);
+    qio_channel_set_blocking(QIO_CHANNEL(client), false, &error_abort);
+    while ((n = qio_channel_write(QIO_CHANNEL(client), data, MiB, NULL)) > 0) {
+        sent += n;
+    }
+    g_assert_cmpint(wsm_channel_queued(QIO_CHANNEL(client)), >, 0);
+    g_assert_cmpint(wsm_channel_queued(QIO_CHANNEL(client)), <=, sent);
+    g_assert_cmpint(wsm_channel_queued(tls), ==,
+                    wsm_channel_queued(QIO_CHANNEL(client)));
+    object_unref(OBJECT(tls));
+    object_unref(OBJECT(client));
+    object_unref(OBJECT(server));
+
+    pair(&ioc0, &ioc1);
+    qio_channel_write_all(ioc0, data, 100, &error_abort);
+    g_assert_cmpint(wsm_channel_queued(ioc0), ==, 0);
+    g_assert_cmpint(wsm_channel_queued(NULL), ==, 0);
+    object_unref(OBJECT(ioc0));
+    object_unref(OBJECT(ioc1));
+}
+
 static void test_socket(void)
 {
     QIOChannelSocket *sioc = qio_channel_socket_new();
@@ -581,6 +613,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/channel/yank", test_yank);
     g_test_add_func("/wsm/channel/options", test_options);
     g_test_add_func("/wsm/channel/socket", test_socket);
+    g_test_add_func("/wsm/channel/queued", test_queued);
     g_test_add_func("/wsm/channel/info", test_info);
     g_test_add_func("/wsm/peer/address", test_peer_of_address);
     g_test_add_func("/wsm/peer/channel", test_peer_of_channel);

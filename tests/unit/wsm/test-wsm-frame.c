@@ -115,7 +115,7 @@ static unsigned run(WsmSourcePack *p, int64_t *now, int n, int64_t busy,
         wsm_source_pack_goes_on(p, *now);
         *now += waits / 2;
         wsm_source_pack_goes_on(p, *now);
-        wsm_source_pack_done(p, *now, 1 * MiB);
+        wsm_source_pack_done(p, *now, 1 * MiB, 1 * MiB, 0);
     }
     return packed;
 }

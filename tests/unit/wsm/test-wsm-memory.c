@@ -236,14 +236,17 @@ static void test_holes(void)
 
 static void run(WsmPace *pace, unsigned packets, int64_t busy, int64_t idle)
 {
+    WsmPaceStep step = { .busy_ns = busy, .idle_ns = idle, .sent = 1000 };
+
     while (packets--) {
-        wsm_pace_done(pace, busy, idle);
+        wsm_pace_done(pace, &step);
     }
 }
 
 static void test_pace(void)
 {
     WsmPace pace = {};
+    unsigned raw = WSM_PACE_RAW;
 
     g_assert_true(wsm_pace_pack(&pace));
     /* A fifth of the time it waits: the link is what is slow */
@@ -254,34 +257,116 @@ static void test_pace(void)
     g_assert_true(wsm_pace_pack(&pace));
     run(&pace, 1, 81, 19);
     g_assert_false(wsm_pace_pack(&pace));
-    /* It is faster, and then it tries again to pack; and so on */
+    /* It is faster, and then it tries again to pack, ever less often */
     for (int i = 0; i < 10; i++) {
-        run(&pace, WSM_PACE_RAW * WSM_PACE_TRIAL - 1, 1, 99);
+        run(&pace, raw * WSM_PACE_TRIAL - 1, 1, 99);
         g_assert_false(wsm_pace_pack(&pace));
         run(&pace, 1, 1, 99);
         g_assert_true(wsm_pace_pack(&pace));
         run(&pace, WSM_PACE_TRIAL, 100, 0);
         g_assert_false(wsm_pace_pack(&pace));
+        raw = MIN(4 * raw, WSM_PACE_MAX_RAW);
     }
 }
 
-/* The link is slow, although the processor is always busy */
-static void test_pace_slow(void)
+/* It is not faster: that is seen at once, and tried ever less often */
+static void test_pace_vain(void)
 {
-    unsigned raw = 0, packets = 100 * WSM_PACE_MAX_WAIT * WSM_PACE_TRIAL;
     WsmPace pace = {};
 
-    for (unsigned i = 0; i < packets; i++) {
-        bool pack = wsm_pace_pack(&pace);
-
-        wsm_pace_done(&pace, pack ? 95 : 1, pack ? 5 : 100);
-        raw += !pack;
-        /* The first of them are few */
-        g_assert_cmpint(i < 8 * WSM_PACE_TRIAL ? raw : 0, <=,
-                        3 * WSM_PACE_TRIAL);
+    for (unsigned wait = 0, i = 0; i < 10; i++) {
+        run(&pace, (wait + 1) * WSM_PACE_TRIAL - 1, 100, 0);
+        g_assert_true(wsm_pace_pack(&pace));
+        run(&pace, 1, 100, 0);
+        g_assert_false(wsm_pace_pack(&pace));
+        /* A little slower takes some more packets than much slower */
+        run(&pace, i % 2 ? 1 : WSM_PACE_TRIAL / 2 - 1, 1, i % 2 ? 250 : 110);
+        g_assert_false(wsm_pace_pack(&pace));
+        run(&pace, 1, 1, i % 2 ? 250 : 110);
+        g_assert_true(wsm_pace_pack(&pace));
+        wait = MIN(4 * wait + 3, WSM_PACE_MAX_WAIT);
     }
-    g_assert_cmpint(raw, <=, packets / WSM_PACE_MAX_WAIT * 11 / 10);
-    g_assert_cmpint(raw, >=, packets / WSM_PACE_MAX_WAIT / 2);
+}
+
+/* A thread and a link, in ns and bytes, whose buffer takes what it can */
+typedef struct Road {
+    double now, queued;
+    double rate, room;          /* bytes in a ns; bytes */
+} Road;
+
+static void road_pass(Road *road, double ns)
+{
+    road->now += ns;
+    road->queued = MAX(0, road->queued - ns * road->rate);
+}
+
+static void road_put(Road *road, double bytes)
+{
+    if (road->queued + bytes > road->room) {
+        road_pass(road, (road->queued + bytes - road->room) / road->rate);
+    }
+    road->queued += bytes;
+}
+
+#define RAW_BYTES       (512.0 * KiB)
+#define RAW_NS          250000.0
+
+/* ns for so many packets; @pace NULL: all packed, or all @raw */
+static double road_run(Road road, unsigned packets, WsmPace *pace, bool raw,
+                       double busy, double bytes)
+{
+    WsmPaceStep step = {};
+    double left = 0;
+
+    while (packets--) {
+        bool pack = pace ? wsm_pace_pack(pace) : !raw;
+
+        step.idle_ns = road.now - left;
+        step.busy_ns = pack ? busy : RAW_NS;
+        road_pass(&road, step.busy_ns);
+        left = road.now;
+        step.queued = road.queued;
+        if (pace) {
+            wsm_pace_done(pace, &step);
+        }
+        step.sent = pack ? bytes : RAW_BYTES;
+        road_put(&road, step.sent);
+    }
+    return road.now + road.queued / road.rate;
+}
+
+/*
+ * Whatever the link, its buffer, and how small and how fast packets become, it
+ * takes about as long as the better of both ways, and what it costs to see
+ * which that is: some packets of either.
+ */
+static void test_pace_roads(void)
+{
+    static const double room[] = { 64e3, 1e6, 4e6, 16e6 };
+    static const double busy[] = { 1e6, 2e6, 4e6, 8e6 };
+    static const double bytes[] = { 20e3, 60e3, 150e3, 250e3 };
+    static const unsigned packets[] = { 100, 226, 1000, 10000 };
+
+    for (unsigned i = 0; i < 256; i++) {
+        double cpu = busy[i / 4 % 4], size = bytes[i / 16 % 4];
+        unsigned n = packets[i / 64];
+
+        for (double mbit = 10; mbit < 1e5; mbit *= 1.3) {
+            Road road = { .rate = mbit / 8000, .room = room[i % 4] };
+            double best = MIN(road_run(road, n, NULL, false, cpu, size),
+                              road_run(road, n, NULL, true, cpu, size));
+            double cost = 3 * WSM_PACE_TRIAL * cpu +
+                          9 * RAW_BYTES / road.rate;
+            WsmPace pace = {};
+            double took = road_run(road, n, &pace, false, cpu, size);
+
+            if (took > best * 1.25 + cost) {
+                g_error("%.0f Mbit/s, room %.0f, %u packets of %.0f ns, "
+                        "%.0f bytes: %.0f ns, best %.0f ns", mbit, road.room,
+                        n, cpu, size, took, best);
+            }
+        }
+    }
 }
 
 /*
@@ -444,7 +529,8 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/memory/index/limit", test_index_limit);
     g_test_add_func("/wsm/memory/holes", test_holes);
     g_test_add_func("/wsm/memory/pace", test_pace);
-    g_test_add_func("/wsm/memory/pace-slow", test_pace_slow);
+    g_test_add_func("/wsm/memory/pace-vain", test_pace_vain);
+    g_test_add_func("/wsm/memory/pace-roads", test_pace_roads);
     g_test_add_func("/wsm/memory/worth", test_worth);
     g_test_add_func("/wsm/memory/rate", test_rate);
     g_test_add_func("/wsm/memory/threshold", test_threshold);
