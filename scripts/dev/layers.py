@@ -19,11 +19,12 @@ MAY = {
     "policy": "wire",
     "core": "wire policy",
     "link": "wire core",
-    "image": "wire policy",
+    "map": "wire",
+    "image": "wire policy map",
     "memory": "wire",
     "source": "wire policy core link image memory",
-    "dest": "wire policy core link image memory block",
-    ROOF: "wire policy core link image memory source dest block",
+    "dest": "wire policy core link map image memory block",
+    ROOF: "wire policy core link map image memory source dest block",
     BLOCK: "",
 }
 # The only header of the block layer that is for other layers

@@ -13,6 +13,7 @@
 #include "qemu/host-utils.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
+#include "migration/wsm/map/load.h"
 #include "migration/wsm/memory/digests.h"
 #include "migration/wsm/memory/kept.h"
 #include "migration/wsm/memory/payload.h"
@@ -484,13 +485,98 @@ static void fuzz_kept(const uint8_t *data, size_t size)
     }
 }
 
+#define MAP_PAGES       32      /* of a map of missing blocks */
+
+/* The sums are right where that is asked for, so that more is looked at */
+static void sum_map(uint8_t *image, uint8_t options)
+{
+    static const QemuUUID session = { .data = "0123456789abcdef" };
+
+    for (int i = 0; i < MAP_PAGES; i++) {
+        uint8_t *page = image + i * WSM_MAP_PAGE;
+        WsmMapRecord record;
+
+        if (i < WSM_MAP_HEADS && (options & 1)) {
+            uint64_t area = ldq_be_p(page + 64), bytes = ldl_be_p(page + 52);
+            uint64_t size = MAP_PAGES * WSM_MAP_PAGE;
+
+            if (area <= size && bytes <= size - area) {
+                stl_be_p(page + 80, wsm_map_crc(image + area, bytes));
+            }
+            stl_be_p(page + 12, 0);
+            stl_be_p(page + 12, wsm_map_crc(page, WSM_MAP_PAGE));
+        } else if ((options & 2) &&
+                   wsm_map_record_begins(page, &session, WSM_MAP_PAGE -
+                                         WSM_MAP_RECORD_SIZE, &record)) {
+            stl_be_p(page + 4, 0);
+            stl_be_p(page + 4, wsm_map_crc(page, WSM_MAP_RECORD_SIZE +
+                                           record.runs));
+        }
+    }
+}
+
+static int read_map(void *opaque, int64_t offset, int64_t bytes, void *buf)
+{
+    g_assert(offset >= 0 && bytes >= 0 &&
+             offset + bytes <= MAP_PAGES * WSM_MAP_PAGE);
+    if (bytes) {
+        memcpy(buf, opaque + offset, bytes);
+    }
+    return 0;
+}
+
+/*
+ * Which sums are put right; the blocks of the disk; then the map: number of a
+ * page, how many bytes it has, these
+ */
+static void fuzz_map(const uint8_t *data, size_t size)
+{
+    g_autofree uint8_t *image = g_malloc0(MAP_PAGES * WSM_MAP_PAGE);
+    WsmMapReader reader = {
+        .read = read_map, .opaque = image, .size = MAP_PAGES * WSM_MAP_PAGE,
+    };
+    WsmMapWanted wanted = {
+        .session.data = "0123456789abcdef", .disk = -1,
+    };
+    WsmMapContents out;
+    Error *err = NULL;
+    WsmMapState state;
+    uint8_t options;
+
+    if (size < 3) {
+        return;
+    }
+    options = data[0];
+    wanted.size = (lduw_be_p(data + 1) + 1) * 512;
+    data += 3;
+    size -= 3;
+    while (size >= 3) {
+        size_t bytes = MIN(MIN(lduw_be_p(data + 1), WSM_MAP_PAGE), size - 3);
+
+        memcpy(image + data[0] % MAP_PAGES * WSM_MAP_PAGE, data + 3, bytes);
+        data += 3 + bytes;
+        size -= 3 + bytes;
+    }
+    sum_map(image, options);
+    state = wsm_map_load(&reader, &wanted, &out, &err);
+    g_assert(state > WSM_MAP_NONE && state <= WSM_MAP_DAMAGED);
+    check_error(err, state == WSM_MAP_COMMITTED, true);
+    g_assert(!out.missing == (state != WSM_MAP_COMMITTED));
+    if (out.missing) {
+        g_assert(out.missing->bytes >= 0 && out.missing->bytes <= wanted.size);
+        g_assert(out.head.size == wanted.size && !out.head.is_void);
+        g_assert(out.missing->bytes <= out.head.missing);
+        wsm_map_contents_destroy(&out);
+    }
+}
+
 /* The entry that libFuzzer calls; there is no header with its prototype */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const parsers[])(const uint8_t *data, size_t size) = {
         fuzz_msg, fuzz_hello, fuzz_start, fuzz_runs, fuzz_basis, fuzz_point,
         fuzz_welcome, fuzz_packet, fuzz_ring, fuzz_sets, fuzz_digests,
-        fuzz_kept,
+        fuzz_kept, fuzz_map,
     };
 
     if (size > 0) {

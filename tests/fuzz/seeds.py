@@ -3,7 +3,8 @@
 
 An input is one byte for the parser (0 message header, 1 HELLO, 2 START,
 3 list of runs, 4 BASIS, 5 POINT, 6 WELCOME, 7 packet of memory,
-8 what a node of a ring says, 9 SETS, 10 DIGESTS, 11 file of kept memory) and what
+8 what a node of a ring says, 9 SETS, 10 DIGESTS, 11 file of kept memory,
+12 map of missing blocks) and what
 that parser takes.
 """
 import struct
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 (MSG, HELLO, START, RUNS, BASIS, POINT, WELCOME, PACKET, RING, SETS, DIGESTS,
- KEPT) = range(12)
+ KEPT, MAP) = range(13)
 MAGIC = 0x57534D31
 SESSION = bytes(range(16))
 
@@ -173,6 +174,47 @@ def kept_seeds() -> Iterator[bytes]:
                + struct.pack(">Q256s", 2, b"pc.ram") * min(count, 2))
 
 
+def map_head(generation: int, runs: bytes, **other: int) -> bytes:
+    values = {"version": 1, "flags": 0, "area": 8192, "pages": 4,
+              "granularity": 4096, "missing": 16384, "disk": 1} | other
+    return struct.pack(
+        ">8sIIQ16sHHHHIIQQQIIQ", b"WSMMAP\n\x1a", values["version"], 0,
+        generation, b"0123456789abcdef", values["disk"], 2, 3,
+        values["flags"], values["granularity"], len(runs), 40960,
+        values["area"], values["pages"] * 4096, 0, 0, values["missing"])
+
+
+def map_record(generation: int, serial: int, runs: bytes) -> bytes:
+    return struct.pack(">4sIQQ16sII", b"WSMR", 0, generation, serial,
+                       b"0123456789abcdef", len(runs), 0) + runs
+
+
+def map_seeds() -> Iterator[bytes]:
+    runs = bytes([2, 3, 4, 1])
+    head, marks = map_head(1, runs), map_record(1, 1, bytes([3, 1]))
+    next_area = map_head(2, runs, area=24576)
+    for pages in (
+            [], [(1, head)], [(1, head), (2, runs)],
+            [(1, head), (2, runs), (3, marks)],
+            [(1, head), (2, runs), (3, map_record(1, 2, b"\3\1"))],
+            [(1, head), (2, runs), (3, marks),
+             (4, map_record(1, 2, b"\2\1"))],
+            [(1, head), (2, runs), (0, next_area), (6, runs)],
+            [(1, head), (2, runs), (0, next_area), (6, runs), (3, marks),
+             (7, map_record(2, 1, b"\2\3\4\1"))],
+            [(1, head), (2, runs), (3, marks), (0, map_head(
+                2, b"", flags=1, area=0, pages=0, missing=0))],
+            [(1, map_head(1, runs, version=2))],
+            [(1, map_head(1, runs, granularity=512))],
+            [(1, map_head(1, runs, area=1 << 62)), (2, runs)],
+            [(1, map_head(1, runs, missing=4096)), (2, runs)],
+            [(0, map_head(2, runs)), (2, runs)]):
+        for sums in 0, 1, 3:
+            yield bytes([MAP, sums]) + struct.pack(">H", 79) + b"".join(
+                struct.pack(">BH", page, len(content)) + content
+                for page, content in pages)
+
+
 def regressions(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each line "NAME HEX..." that is not a comment."""
     for line in path.read_text(encoding="ascii").splitlines():
@@ -198,6 +240,6 @@ def seeds() -> Iterator[tuple[str, bytes]]:
                          ("packet", packet_seeds),
                          ("ring", ring_seeds), ("sets", sets_seeds),
                          ("digests", digests_seeds),
-                         ("kept", kept_seeds)):
+                         ("kept", kept_seeds), ("map", map_seeds)):
         for index, data in enumerate(makers()):
             yield f"{name}-{index:02}", data

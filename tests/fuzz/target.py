@@ -25,6 +25,9 @@ REPO = Path(__file__).resolve().parents[2]
 FUZZ = REPO / "tests" / "fuzz"
 SOURCES = [FUZZ / "fuzz-wsm-protocol.c", REPO / "migration/wsm/wire/message.c",
            REPO / "migration/wsm/wire/payload.c",
+           REPO / "migration/wsm/map/format.c",
+           REPO / "migration/wsm/map/load.c",
+           REPO / "migration/wsm/map/missing.c",
            REPO / "migration/wsm/memory/digests.c",
            REPO / "migration/wsm/memory/kept.c",
            REPO / "migration/wsm/memory/payload.c",

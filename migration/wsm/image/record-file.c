@@ -6,22 +6,16 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
+#include "migration/wsm/image/beside.h"
 #include "migration/wsm/image/record-file.h"
 #include "migration/wsm/image/record.h"
 
 #define RECORD_SUFFIX   ".wsm"
 #define NEW_SUFFIX      ".wsm.new"  /* not yet the record; left by a crash */
-#define MODE_MASK       0666
 
 char *wsm_record_path(const char *image)
 {
     return g_strconcat(image, RECORD_SUFFIX, NULL);
-}
-
-/* With a name that is too long there cannot be a file */
-static bool means_absent(int error)
-{
-    return error == ENOENT || error == ENOTDIR || error == ENAMETOOLONG;
 }
 
 bool wsm_record_exists(const char *image)
@@ -30,7 +24,7 @@ bool wsm_record_exists(const char *image)
     struct stat st;
 
     /* If that cannot be told, loading it says why */
-    return stat(path, &st) == 0 || !means_absent(errno);
+    return stat(path, &st) == 0 || !wsm_beside_is_absent(errno);
 }
 
 static bool check_regular(const char *path, const struct stat *st,
@@ -95,7 +89,7 @@ bool wsm_record_load(const char *image, WsmRecord **record, Error **errp)
 
     *record = NULL;
     if (stat(path, &st) < 0) {
-        if (means_absent(errno)) {
+        if (wsm_beside_is_absent(errno)) {
             return true;
         }
         error_setg_errno(errp, errno, "cannot look at '%s'", path);
@@ -119,64 +113,10 @@ bool wsm_record_load(const char *image, WsmRecord **record, Error **errp)
     return *record != NULL;
 }
 
-static int open_folder(const char *path, Error **errp)
-{
-    g_autofree char *folder = g_path_get_dirname(path);
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd < 0) {
-        error_setg_errno(errp, errno, "cannot open '%s', the folder of '%s'",
-                         folder, path);
-    }
-    return fd;
-}
-
-static bool sync_folder(int fd, const char *path, Error **errp)
-{
-    if (fsync(fd) < 0) {
-        error_setg_errno(errp, errno, "cannot sync the folder of '%s'", path);
-        return false;
-    }
-    return true;
-}
-
-/*
- * Whoever may use the image may use its record.  Only root can set another
- * owner; where that fails the record is its writer's, who runs the guest.
- */
-static bool copy_access(int fd, const char *path, const struct stat *image,
-                        Error **errp)
-{
-    G_GNUC_UNUSED int ignored;
-
-    if (fchmod(fd, image->st_mode & MODE_MASK) < 0) {
-        error_setg_errno(errp, errno, "cannot set the mode of '%s'", path);
-        return false;
-    }
-    ignored = fchown(fd, image->st_uid, image->st_gid);
-    return true;
-}
-
-/* A new file, never one that somebody has put there */
-static int create_file(const char *path, Error **errp)
-{
-    int fd;
-
-    if (unlink(path) < 0 && errno != ENOENT) {
-        error_setg_errno(errp, errno, "cannot remove the old '%s'", path);
-        return -1;
-    }
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        error_setg_errno(errp, errno, "cannot create '%s'", path);
-    }
-    return fd;
-}
-
 static bool write_file(const char *path, const GString *text,
                        const struct stat *image, Error **errp)
 {
-    int fd = create_file(path, errp);
+    int fd = wsm_beside_create(path, errp);
     bool ok = false;
 
     if (fd < 0) {
@@ -184,7 +124,7 @@ static bool write_file(const char *path, const GString *text,
     }
     if (qemu_write_full(fd, text->str, text->len) != text->len) {
         error_setg_errno(errp, errno, "cannot write '%s'", path);
-    } else if (copy_access(fd, path, image, errp)) {
+    } else if (wsm_beside_copy_access(fd, path, image, errp)) {
         ok = fsync(fd) == 0;
         if (!ok) {
             error_setg_errno(errp, errno, "cannot sync '%s'", path);
@@ -206,13 +146,7 @@ static bool replace_file(const char *image, const char *path,
     g_autofree char *new_path = g_strconcat(image, NEW_SUFFIX, NULL);
     struct stat st;
 
-    if (stat(image, &st) < 0) {
-        error_setg_errno(errp, errno, "cannot look at '%s'", image);
-        return false;
-    }
-    if (!S_ISREG(st.st_mode)) {
-        error_setg(errp, "'%s' is no regular file, so it has no record",
-                   image);
+    if (!wsm_beside_stat_image(image, "record", &st, errp)) {
         return false;
     }
     if (!write_file(new_path, text, &st, errp)) {
@@ -240,12 +174,12 @@ bool wsm_record_save(const char *image, WsmRecord *record, Error **errp)
         return false;
     }
     /* If this cannot be done, better before anything is changed */
-    folder = open_folder(path, errp);
+    folder = wsm_beside_open_folder(path, errp);
     if (folder < 0) {
         return false;
     }
     ok = replace_file(image, path, text, errp) &&
-         sync_folder(folder, path, errp);
+         wsm_beside_sync_folder(folder, path, errp);
     close(folder);
     return ok;
 }
@@ -253,22 +187,6 @@ bool wsm_record_save(const char *image, WsmRecord *record, Error **errp)
 bool wsm_record_remove(const char *image, Error **errp)
 {
     g_autofree char *path = wsm_record_path(image);
-    int folder;
-    bool ok;
 
-    if (!wsm_record_exists(image)) {
-        return true;
-    }
-    folder = open_folder(path, errp);
-    if (folder < 0) {
-        return false;
-    }
-    if (unlink(path) < 0 && errno != ENOENT) {
-        error_setg_errno(errp, errno, "cannot remove '%s'", path);
-        ok = false;
-    } else {
-        ok = sync_folder(folder, path, errp);
-    }
-    close(folder);
-    return ok;
+    return wsm_beside_remove(path, errp);
 }

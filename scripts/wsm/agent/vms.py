@@ -27,8 +27,9 @@ from wsm.plan.inventory import OLD, Copy, VmUse
 from wsm.plan.plain import BadData
 
 CHUNK = 1 << 20
-# What QEMU puts beside an image: its record, and memory of a guest that left
-BESIDE = (".wsm", ".wsm-memory", ".wsm-memory.new")
+# What QEMU puts beside an image: its record, a map of what is missing, and
+# memory of a guest that left
+BESIDE = (".wsm", ".wsm.map", ".wsm-memory", ".wsm-memory.new")
 STOP_WAIT = 60.0
 ENDING_WAIT = 5.0       # s that a QEMU may take to end after its monitor
 RESIDENTS = 10.0        # s for which the list of them is good
