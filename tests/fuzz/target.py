@@ -98,13 +98,18 @@ def compiler() -> str:
     return clang
 
 
+def objects(qemu: Path) -> list[Path]:
+    """What the log of a bitmap's trace events needs beside libqemuutil.a."""
+    return sorted((qemu / "libqom.a.p").glob("*.o"))
+
+
 def build_target(qemu: Path, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         [compiler(), "-g", "-O1", "-fwrapv", "-fno-strict-aliasing",
          *SANITIZERS, "-iquote", str(REPO), *qemu_flags(qemu),
-         *map(str, SOURCES), str(qemu / "libqemuutil.a"),
-         *libraries(), "-lm", "-o", str(output)],
+         *map(str, SOURCES), *map(str, objects(qemu)),
+         str(qemu / "libqemuutil.a"), *libraries(), "-lm", "-o", str(output)],
         check=True, cwd=qemu)
 
 
