@@ -112,18 +112,29 @@ static void wsm_dest_run_deferred(WsmDest *d)
     g_array_set_size(d->deferred, 0);
 }
 
-/* If all is there and the guest is ours, the filters may go */
-static void wsm_dest_complete_bh(void *opaque)
+/* All that was missing is durable: the filters may go */
+static void wsm_dest_durable_bh(void *opaque)
 {
     WsmDest *d = opaque;
 
     /* Draining runs bottom halves, this one among them */
+    if (wsm_life_advance(&d->life, WSM_LIFE_SECURING, WSM_LIFE_DROPPING) ||
+        wsm_life_advance(&d->life, WSM_LIFE_UNSECURED, WSM_LIFE_DROPPING)) {
+        wsm_dest_drop_filters(d, true);
+        wsm_dest_remove_records(&d->sync);
+        wsm_dest_run_deferred(d);
+    }
+}
+
+/* If all is there and the guest is ours, it is to become durable */
+static void wsm_dest_complete_bh(void *opaque)
+{
+    WsmDest *d = opaque;
+
     if (wsm_handover_is_ours(&d->handover) &&
         !qatomic_read(&d->disks.incomplete) &&
-        wsm_life_advance(&d->life, WSM_LIFE_SEALED, WSM_LIFE_DROPPING)) {
-        wsm_dest_drop_filters(d, true);
+        wsm_life_advance(&d->life, WSM_LIFE_SEALED, WSM_LIFE_SECURING)) {
         wsm_dest_secure(&d->sync);
-        wsm_dest_run_deferred(d);
     }
 }
 
@@ -388,6 +399,8 @@ WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
         .session = session,
         .disks = &d->disks,
         .stream = &d->stream,
+        .durable = wsm_dest_durable_bh,
+        .opaque = d,
     };
     if (d->start.required & WSM_FEATURE_MEMORY) {
         d->memory = wsm_dest_memory_new(&d->loop, &d->disks, &d->control,
@@ -490,8 +503,10 @@ void wsm_dest_start(WsmDest *d, const char *refusal)
 
 bool wsm_dest_is_needed(WsmDest *d)
 {
-    return wsm_handover_is_ours(&d->handover) &&
-           wsm_life(&d->life) <= WSM_LIFE_SECURING;
+    WsmLife now = wsm_life(&d->life);
+
+    return wsm_handover_is_ours(&d->handover) && now < WSM_LIFE_SECURED &&
+           now != WSM_LIFE_UNSECURED;
 }
 
 void wsm_dest_stop(WsmDest *d)

@@ -248,6 +248,22 @@ int coroutine_fn wsm_dest_disks_flush(WsmDestDisks *disks)
     return ret;
 }
 
+int coroutine_fn wsm_dest_disks_checkpoint(WsmDestDisks *disks)
+{
+    int ret = 0;
+
+    for (unsigned i = 0; i < disks->n && ret == 0; i++) {
+        WsmDestDisk *disk = &disks->disk[i];
+
+        ret = wsm_life_has_filters(disks->life)
+              ? bdrv_pull_checkpoint(disk->filter) : -ECANCELED;
+        if (ret < 0) {
+            trace_wsm_dest_flush_fail(disk->name, ret);
+        }
+    }
+    return ret;
+}
+
 /*
  * What query-wsm tells
  */

@@ -126,6 +126,9 @@ void wsm_dest_disks_repeat(WsmDestDisks *disks);
 /* All that was acknowledged becomes durable.  In the loop; 0 or -errno. */
 int coroutine_fn wsm_dest_disks_flush(WsmDestDisks *disks);
 
+/* After the seal, as long as there are filters, through these; likewise */
+int coroutine_fn wsm_dest_disks_checkpoint(WsmDestDisks *disks);
+
 /* What query-wsm tells, and what is counted for it.  Main thread. */
 void wsm_dest_disks_info(WsmDestDisks *disks, WsmInfo *info);
 void wsm_dest_disks_sample(WsmDestDisks *disks, WsmSample *out);

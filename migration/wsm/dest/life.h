@@ -4,7 +4,7 @@
  * Its images, the filters above them and its coroutines go through these
  * states, and each only forwards.  Who runs the guest is another matter, see
  * dest/handover.h: the guest is ours somewhere between "sealed" and
- * "dropping".
+ * "securing".
  *
  * Pure, but for a lock.  Any thread, unless it says otherwise.
  *
@@ -19,10 +19,11 @@ typedef enum WsmLife {
     WSM_LIFE_SETUP,             /* disks are being prepared */
     WSM_LIFE_OPEN,              /* block channels are let in, blocks written */
     WSM_LIFE_SEALED,            /* the freeze: what is missing is known */
-    WSM_LIFE_DROPPING,          /* nothing is; filters are being dropped */
-    WSM_LIFE_SECURING,          /* they are gone; all is being flushed */
+    WSM_LIFE_SECURING,          /* nothing is; all is being flushed */
     WSM_LIFE_UNSECURED,         /* that failed; the next SYNC tries again */
-    WSM_LIFE_SECURED,           /* all that came is durable */
+    WSM_LIFE_DROPPING,          /* it is durable; filters are being dropped */
+    WSM_LIFE_DROPPED,           /* they are gone; records are to go */
+    WSM_LIFE_SECURED,           /* and nothing durable says otherwise */
     WSM_LIFE_SETTLED,           /* and sync points are as they stay */
     WSM_LIFE_TOLD,              /* and the source was told so */
     WSM_LIFE_STOPPING,          /* it ends, well or not; that polls */

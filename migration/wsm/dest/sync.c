@@ -23,42 +23,49 @@ static void wsm_dest_secured_bh(void *opaque)
 static void coroutine_fn wsm_dest_secure_co(void *opaque)
 {
     WsmDestSync *sync = opaque;
-    int ret = wsm_dest_disks_flush(sync->disks);
 
-    if (ret == 0) {
-        /* It syncs a folder for each disk */
-        thread_pool_submit_co(wsm_dest_images_remove_records, sync->disks);
-    }
-    wsm_life_advance(sync->disks->life, WSM_LIFE_SECURING,
-                     ret < 0 ? WSM_LIFE_UNSECURED : WSM_LIFE_SECURED);
-    wsm_loop_wake(sync->loop);
-    if (ret == 0) {
-        wsm_loop_main_bh(sync->loop, wsm_dest_secured_bh, sync);
+    if (wsm_dest_disks_checkpoint(sync->disks) == 0) {
+        wsm_loop_main_bh(sync->loop, sync->durable, sync->opaque);
+    } else {
+        wsm_life_advance(sync->disks->life, WSM_LIFE_SECURING,
+                         WSM_LIFE_UNSECURED);
+        wsm_loop_wake(sync->loop);
     }
 }
 
 void wsm_dest_secure(WsmDestSync *sync)
 {
-    wsm_dest_images_find_records(sync->disks);
-    wsm_life_enter(sync->disks->life, WSM_LIFE_SECURING);
     wsm_loop_start(sync->loop, wsm_dest_secure_co, sync);
+}
+
+static void coroutine_fn wsm_dest_remove_records_co(void *opaque)
+{
+    WsmDestSync *sync = opaque;
+
+    /* It syncs a folder for each disk */
+    thread_pool_submit_co(wsm_dest_images_remove_records, sync->disks);
+    wsm_life_advance(sync->disks->life, WSM_LIFE_DROPPED, WSM_LIFE_SECURED);
+    wsm_loop_wake(sync->loop);
+    wsm_loop_main_bh(sync->loop, wsm_dest_secured_bh, sync);
+}
+
+void wsm_dest_remove_records(WsmDestSync *sync)
+{
+    wsm_dest_images_find_records(sync->disks);
+    wsm_life_enter(sync->disks->life, WSM_LIFE_DROPPED);
+    wsm_loop_start(sync->loop, wsm_dest_remove_records_co, sync);
 }
 
 /* The source may have asked twice */
 static void wsm_dest_settle_bh(void *opaque)
 {
     WsmDestSync *sync = opaque;
-    WsmLife now = wsm_life(sync->disks->life);
 
-    if (now == WSM_LIFE_UNSECURED || now == WSM_LIFE_SECURED) {
+    if (wsm_life(sync->disks->life) == WSM_LIFE_SECURED) {
         wsm_dest_points_settle(sync->disks);
         wsm_dest_images_mark_current(sync->disks);
         wsm_life_enter(sync->disks->life, WSM_LIFE_SETTLED);
         wsm_loop_wake(sync->loop);
-    }
-    if (!wsm_life_is_over(sync->disks->life)) {
-        /* If the flush before failed, nobody has done so yet */
-        wsm_dest_stream_end(sync->stream);
     }
 }
 
@@ -75,17 +82,24 @@ static bool coroutine_fn wsm_dest_await(WsmDestSync *sync, WsmLife state)
 /* Nothing is missing: wait until all is durable; then it is settled */
 static bool coroutine_fn wsm_dest_await_end(WsmDestSync *sync, Error **errp)
 {
-    int ret = 0;
+    WsmDestLife *life = sync->disks->life;
+    int ret;
 
     if (!wsm_dest_await(sync, WSM_LIFE_UNSECURED)) {
         return false;
     }
-    if (!wsm_life_reached(sync->disks->life, WSM_LIFE_SECURED)) {
+    if (wsm_life(life) == WSM_LIFE_UNSECURED) {
         /* It may work now */
-        ret = wsm_dest_disks_flush(sync->disks);
+        ret = wsm_dest_disks_checkpoint(sync->disks);
+        if (ret == 0) {
+            wsm_loop_main_bh(sync->loop, sync->durable, sync->opaque);
+        } else if (!wsm_life_reached(life, WSM_LIFE_DROPPING)) {
+            error_setg_errno(errp, -ret, "cannot flush a disk at the "
+                             "destination");
+            return false;
+        }
     }
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "cannot flush a disk at the destination");
+    if (!wsm_dest_await(sync, WSM_LIFE_SECURED)) {
         return false;
     }
     /* All POINTs came before SYNC: let the main thread put them to use */

@@ -2,9 +2,11 @@
  * Whole-system migration: what arrived becomes durable at the destination
  *
  * Before the freeze SYNC asks for a flush.  In post-copy there is one when
- * nothing is missing and the filters are gone, whether or not the source is
- * there to hear of it; SYNC waits for that.  Not before: to drop the filters
- * is to drain, and the guest would have to wait for the flush.
+ * nothing is missing, whether or not the source is there to hear of it; then
+ * the filters are dropped, then the records go, and SYNC waits for that.  In
+ * this order: without a filter nobody notes what the guest overwrites and
+ * flushes.  To drop is to drain, but nothing of ours is in flight then: the
+ * guest need not wait for the flush.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -21,13 +23,21 @@ typedef struct WsmDestSync {
     WsmSession *session;
     WsmDestDisks *disks;
     WsmDestStream *stream;
+    QEMUBHFunc *durable;        /* all is: drop the filters; may come twice */
+    void *opaque;
 } WsmDestSync;
 
 /*
- * The filters are gone: make what came durable, then the images are current.
- * Main thread.
+ * Nothing is missing ("securing"): make it durable, then call @durable.  Main
+ * thread.
  */
 void wsm_dest_secure(WsmDestSync *sync);
+
+/*
+ * The filters have been dropped: no record shall say that something is missing,
+ * and the images are current.  Main thread.
+ */
+void wsm_dest_remove_records(WsmDestSync *sync);
 
 /*
  * SYNC came: flush, or in post-copy wait until all is there and durable, and

@@ -95,7 +95,7 @@ static void live(WsmLife state)
 {
     while (wsm_life(&life) < state) {
         wsm_life_enter(&life, wsm_life(&life) == WSM_LIFE_SECURING &&
-                       state > WSM_LIFE_UNSECURED ? WSM_LIFE_SECURED
+                       state > WSM_LIFE_UNSECURED ? WSM_LIFE_DROPPING
                                                   : wsm_life(&life) + 1);
     }
 }
@@ -211,7 +211,7 @@ static void test_complete(void)
     wsm_dest_images_find_records(&disks);
     g_assert_cmpstr(disk.store->file, ==, path);
     check_record(WSM_IMAGE_STATE_INCOMPLETE, 7, "alpha");
-    live(WSM_LIFE_SECURING);
+    live(WSM_LIFE_DROPPED);
     wsm_dest_images_remove_records(&disks);
     g_assert_true(disk.unmarked);
     check_record(WSM_IMAGE_STATE_CURRENT, 0, NULL);

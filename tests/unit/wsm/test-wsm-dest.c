@@ -132,10 +132,11 @@ static void barrier_bh(void *opaque)
 /* Nothing is missing: the filter goes */
 static void drop(void)
 {
+    wsm_life_enter(&life, WSM_LIFE_SECURING);
     wsm_life_enter(&life, WSM_LIFE_DROPPING);
     aio_wait_bh_oneshot(loop.ctx, barrier_bh, NULL);
     wsm_dest_points_drop_filter(disk, true);
-    wsm_life_enter(&life, WSM_LIFE_SECURING);
+    wsm_life_enter(&life, WSM_LIFE_DROPPED);
     wsm_life_enter(&life, WSM_LIFE_SECURED);
 }
 

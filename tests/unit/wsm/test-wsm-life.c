@@ -10,18 +10,19 @@
 
 /* Rows: from, columns: to, both in the order of the enum */
 static const char matrix[WSM_LIFE__MAX][WSM_LIFE__MAX + 1] = {
-    /* soedgusttSR */
-    "-o---------",  /* setup */
-    "--e------S-",  /* open */
-    "---d-----S-",  /* sealed */
-    "----g------",  /* dropping */
-    "-----us--S-",  /* securing */
-    "-------t-S-",  /* unsecured */
-    "-------t-S-",  /* secured */
-    "--------tS-",  /* settled */
-    "---------S-",  /* told */
-    "----------R",  /* stopping */
-    "-----------",  /* released */
+    /* soeguddsttSR */
+    "-o----------",  /* setup */
+    "--e-------S-",  /* open */
+    "---g------S-",  /* sealed */
+    "----ud----S-",  /* securing */
+    "-----d----S-",  /* unsecured */
+    "------d-----",  /* dropping */
+    "-------s--S-",  /* dropped */
+    "--------t-S-",  /* secured */
+    "---------tS-",  /* settled */
+    "----------S-",  /* told */
+    "-----------R",  /* stopping */
+    "------------",  /* released */
 };
 
 static void test_legal(void)

@@ -127,7 +127,7 @@ static void live(WsmLife state)
 {
     while (wsm_life(&life) < state) {
         wsm_life_enter(&life, wsm_life(&life) == WSM_LIFE_SECURING &&
-                       state > WSM_LIFE_UNSECURED ? WSM_LIFE_SECURED
+                       state > WSM_LIFE_UNSECURED ? WSM_LIFE_DROPPING
                                                   : wsm_life(&life) + 1);
     }
 }

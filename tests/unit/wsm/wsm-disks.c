@@ -125,7 +125,7 @@ GArray *wsm_disk_list(void)
 
 BlockDriverState *wsm_disk_bs(const WsmDisk *disk)
 {
-    return blk_bs(disk->blk);
+    return bdrv_skip_implicit_filters(blk_bs(disk->blk));
 }
 
 WsmDisk *wsm_disk_find(GArray *all, const WsmDiskDesc *desc, Error **errp)
