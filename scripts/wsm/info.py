@@ -2,9 +2,10 @@
 """Show what whole-system migration knows about disk images.
 
 Says for each image whether it is the guest's disk or a stale or incomplete
-copy, and which sync points it has: those of its record (IMAGE.wsm, or the
-attribute user.wsm of the image) and, of a qcow2 image, those in the image. Only
-reads; the images may be in use.
+copy; what of it is still at the other host, by IMAGE.wsm.map; and which sync
+points it has: those of its record (IMAGE.wsm, or the attribute user.wsm of the
+image) and, of a qcow2 image, those in the image. Only reads; the images may be
+in use.
 
 The exit status is 0 if all images are current, 1 if one is not, 2 if
 something could not be read.
@@ -24,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
+from wsm.missing_map import BadMap, Missing, Other, Uncommitted, load_map
 from wsm.record import (ATTRIBUTE, COUNTS, BadRecord, load_attribute,
                         load_record, runs_bytes, stamp_of)
 
@@ -44,6 +46,11 @@ STATES = {
         "incomplete: a migration to it has not ended, or broke off",
         "this is no consistent disk. If that migration still runs, wait; "
         "else migrate to it again, or remove it and its record"),
+    "arriving": (
+        "arriving: it is the guest's disk, but some blocks of it are still at "
+        "the other host",
+        "it is of no use without them, and that image of none without this "
+        "one: keep both, with their records and the map"),
     "leaving": (
         "leaving: its guest was about to be handed over when QEMU ended",
         "find out whether the guest runs on the other host. If it does, this "
@@ -61,6 +68,9 @@ STATES_IN_USE = {
         "incomplete: a migration to it runs, or has broken off",
         "ask that QEMU with 'query-wsm'; if no migration runs, migrate to it "
         "again"),
+    "arriving": (
+        "arriving: its guest runs here, and blocks come from the other host",
+        "ask that QEMU with 'query-wsm' how far it is"),
     "leaving": (
         "leaving: its guest is being handed over to another host",
         "ask that QEMU with 'query-wsm' how far it is"),
@@ -138,7 +148,9 @@ def run_qemu_img(program: str, image: str) -> dict[str, Any]:
 class Image:
     """What is known of an image."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, list_missing: bool = False) -> None:
+        self.list_missing = list_missing
+        self.missing: Optional[Missing] = None
         self.errors: list[str] = []
         self.notes: list[str] = []
         self.facts: dict[str, Any] = {"image": name, "state": None,
@@ -179,6 +191,32 @@ class Image:
         if record is not None:
             self.facts["record-in"] = where
         self.take_record(record, status)
+        if self.facts["state"] == "incomplete" and self.facts["session"]:
+            self.read_map(Path(f"{file}.wsm.map"))
+
+    def read_map(self, path: Path) -> None:
+        """
+        Find out whether an incomplete image is the guest's disk.
+
+        It is if it has a map that counts, also if that map cannot be used.
+        """
+        facts: dict[str, Any] = {"file": str(path)}
+        try:
+            self.missing = load_map(path, self.facts["session"],
+                                    self.facts["disk-size"])
+            if self.missing is None:
+                return
+            facts |= {"state": "good", "missing": self.missing.bytes}
+            self.facts["state"] = "arriving"
+        except Uncommitted as error:
+            facts |= {"state": "not-yet", "reason": str(error)}
+        except Other as error:
+            facts |= {"state": "other", "reason": str(error)}
+        except BadMap as error:
+            facts |= {"state": "unusable", "reason": str(error)}
+            self.facts["state"] = "arriving"
+            self.errors.append(f"map {path} cannot be used: {error}")
+        self.facts["map"] = facts
 
     def take_record(self, record: Optional[dict[str, Any]],
                     status: Optional[os.stat_result]) -> None:
@@ -228,7 +266,12 @@ class Image:
 
     def for_machines(self) -> dict[str, Any]:
         """Return all of it."""
-        return {**self.facts, "notes": self.notes, "errors": self.errors}
+        facts: dict[str, Any] = {**self.facts, "notes": self.notes,
+                                 "errors": self.errors}
+        if self.list_missing and self.missing:
+            facts["missing"] = [{"offset": offset, "bytes": count}
+                                for offset, count in self.missing.runs]
+        return facts
 
     def lines(self) -> Iterator[str]:
         """Yield what people read."""
@@ -242,6 +285,7 @@ class Image:
             if facts.get("in-use"):
                 yield "    in use: a QEMU has it open"
             yield from self.history_lines()
+            yield from self.map_lines()
             if advice:
                 yield f"    what to do: {advice}"
         else:
@@ -271,6 +315,18 @@ class Image:
                f"    since {when}, said by wsm-adopt or without a migration")
         if "peer" in facts or facts["state"] != "current":
             yield f"    other host: {facts.get('peer', 'not known')}"
+
+    def map_lines(self) -> Iterator[str]:
+        """Yield what the map says, if there is one."""
+        facts = self.facts.get("map")
+        if facts and "reason" in facts:
+            yield f"    map: {facts['file']}: {facts['reason']}"
+        elif facts:
+            yield (f"    map: {facts['file']}: {facts['missing']} bytes are "
+                   "missing")
+        if self.list_missing and self.missing:
+            for offset, count in self.missing.runs:
+                yield f"        {count} bytes at {offset}"
 
     def point_lines(self) -> Iterator[str]:
         """Yield the sync points and whether they can be trusted."""
@@ -309,6 +365,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--json", action="store_true",
                         help="write JSON, for machines")
+    parser.add_argument("--missing", action="store_true",
+                        help="list what is still at the other host")
     parser.add_argument("--qemu-img", metavar="PROGRAM",
                         help="what to ask about qcow2 images; else "
                              "$WSM_QEMU_IMG, build/qemu-img, qemu-img")
@@ -322,7 +380,7 @@ def main() -> int:
     if args.qemu_img and not qemu_img:
         print(f"there is no program {args.qemu_img}", file=sys.stderr)
         return 2
-    images = [Image(name) for name in args.images]
+    images = [Image(name, args.missing) for name in args.images]
     for image in images:
         image.read(qemu_img)
     if args.json:

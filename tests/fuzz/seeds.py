@@ -193,22 +193,23 @@ def map_seeds() -> Iterator[bytes]:
     runs = bytes([2, 3, 4, 1])
     head, marks = map_head(1, runs), map_record(1, 1, bytes([3, 1]))
     next_area = map_head(2, runs, area=24576)
-    for pages in (
-            [], [(1, head)], [(1, head), (2, runs)],
-            [(1, head), (2, runs), (3, marks)],
-            [(1, head), (2, runs), (3, map_record(1, 2, b"\3\1"))],
-            [(1, head), (2, runs), (3, marks),
-             (4, map_record(1, 2, b"\2\1"))],
-            [(1, head), (2, runs), (0, next_area), (6, runs)],
-            [(1, head), (2, runs), (0, next_area), (6, runs), (3, marks),
-             (7, map_record(2, 1, b"\2\3\4\1"))],
-            [(1, head), (2, runs), (3, marks), (0, map_head(
-                2, b"", flags=1, area=0, pages=0, missing=0))],
-            [(1, map_head(1, runs, version=2))],
-            [(1, map_head(1, runs, granularity=512))],
-            [(1, map_head(1, runs, area=1 << 62)), (2, runs)],
-            [(1, map_head(1, runs, missing=4096)), (2, runs)],
-            [(0, map_head(2, runs)), (2, runs)]):
+    maps: list[list[tuple[int, bytes]]] = [
+        [], [(1, head)], [(1, head), (2, runs)],
+        [(1, head), (2, runs), (3, marks)],
+        [(1, head), (2, runs), (3, map_record(1, 2, b"\3\1"))],
+        [(1, head), (2, runs), (3, marks),
+         (4, map_record(1, 2, b"\2\1"))],
+        [(1, head), (2, runs), (0, next_area), (6, runs)],
+        [(1, head), (2, runs), (0, next_area), (6, runs), (3, marks),
+         (7, map_record(2, 1, b"\2\3\4\1"))],
+        [(1, head), (2, runs), (3, marks), (0, map_head(
+            2, b"", flags=1, area=0, pages=0, missing=0))],
+        [(1, map_head(1, runs, version=2))],
+        [(1, map_head(1, runs, granularity=512))],
+        [(1, map_head(1, runs, area=1 << 62)), (2, runs)],
+        [(1, map_head(1, runs, missing=4096)), (2, runs)],
+        [(0, map_head(2, runs)), (2, runs)]]
+    for pages in maps:
         for sums in 0, 1, 3:
             yield bytes([MAP, sums]) + struct.pack(">H", 79) + b"".join(
                 struct.pack(">BH", page, len(content)) + content
