@@ -213,5 +213,3 @@ MAP = [
            "if (rest && hbitmap_get(m->bits, m->size - 1)) {",
            "if (false) {"),
 ]
-
-MUTANTS = [*MAP]

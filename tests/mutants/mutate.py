@@ -23,8 +23,10 @@ from pathlib import Path
 from dev import qemu
 from dev.common import Failure
 from dev.qemu import Variant
-from tests.mutants.mutants import MUTANTS, Mutant
+from tests.mutants.memory_mutants import MEMORY
+from tests.mutants.mutants import MAP, Mutant
 
+MUTANTS = [*MAP, *MEMORY]
 SECONDS = 300
 
 

@@ -607,6 +607,34 @@ static void test_restart(void)
     tear_down();
 }
 
+/* It ended in the middle of a page; its successor begins a new one */
+static void test_torn(void)
+{
+    g_autofree char *line = NULL;
+    unsigned index;
+
+    set_up(1);
+    get(1);
+    line = hear(0);
+    g_free(hear(0));
+    asked_for(line, &index);
+    g_assert_cmpint(index, ==, 0);
+    say_text(0, "VA 4096 O0\r\nhalf");
+    close(fd[0]);
+    await(1);
+    g_assert_cmpint(got[1].ret, ==, -ENOENT);
+    expect_info(0, WSM_RING_NODE_STATE_DEAD, 0, 0, 1, 1);
+    clock_pass_ms(WSM_RING_DEAD_MS);
+    get(2);
+    accept_on(0);
+    serve(0, 1, true);
+    serve_end(0);
+    await(2);
+    expect_hit(2);
+    close(fd[0]);
+    tear_down();
+}
+
 /* Nobody is there */
 static void test_away(void)
 {
@@ -824,6 +852,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/dest-ring/half", test_half);
     g_test_add_func("/wsm/dest-ring/full", test_full);
     g_test_add_func("/wsm/dest-ring/restart", test_restart);
+    g_test_add_func("/wsm/dest-ring/torn", test_torn);
     g_test_add_func("/wsm/dest-ring/away", test_away);
     g_test_add_func("/wsm/dest-ring/ends", test_ends);
     g_test_add_func("/wsm/dest-ring/repair", test_repair);
