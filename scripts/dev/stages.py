@@ -30,6 +30,7 @@ PROPERTY_SEEDS = ["1", "2", "3", "4"]
 PROPERTY_STEPS = 50
 CASE_LINE = re.compile(r"^(ok|not ok|skip) (\S+)[\s#]*(.*)$")
 FUZZ = ROOT / "tests/fuzz/run"
+MUTANTS = ROOT / "tests/mutants/run"
 TSAN_SUPPRESSIONS = ROOT / "scripts/dev/tsan.supp"
 UNIT_TIMEOUT = 300
 SANITIZER_TIMEOUT = "600"
@@ -139,6 +140,17 @@ def run_unit_tests(run: Run, name: str = "patched") -> None:
                     run.seconds(UNIT_TIMEOUT), env=env, cwd=variant.dir)
 
 
+def run_mutants(run: Run) -> None:
+    """Break one rule of the C code at a time: unit tests must find it."""
+    names = [line.split()[0] for line
+             in output([str(MUTANTS), "--list"]).splitlines()]
+    chosen = [name for name in names if run.selected(f"mutants:{name}")]
+    if chosen:
+        say("mutants")
+        run_printed(run, "mutants", [str(MUTANTS), "--only",
+                                     f"^({'|'.join(chosen)})$"], "mutants:")
+
+
 def run_fuzzer(run: Run) -> None:
     """
     Run the fuzz target for a bounded time.
@@ -155,7 +167,8 @@ def run_fuzzer(run: Run) -> None:
     except Failure as error:
         run.results.add(SKIP, title, str(error).replace("\n", ""))
         return
-    variant = qemu.build("patched", ["build.ninja", "libqemuutil.a"])
+    variant = qemu.build("patched", ["build.ninja", "libqemuutil.a",
+                                     "libqom.a"])
     run_plain(run.results, title,
               [str(FUZZ), "--seconds", str(run.fuzz_seconds),
                "--qemu-build", str(variant.dir)],
