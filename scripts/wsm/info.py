@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 from wsm.missing_map import BadMap, Missing, Other, Uncommitted, load_map
-from wsm.record import (ATTRIBUTE, COUNTS, BadRecord, load_attribute,
-                        load_record, runs_bytes, stamp_of)
+from wsm.record import (COUNTS, BadRecord, find_record, runs_bytes,
+                        stamp_of)
 
 # Where scripts/build puts its qemu-img, if this lies in its repository
 TREE = Path(__file__).resolve().parents[2]
@@ -53,9 +53,10 @@ STATES = {
         "one: keep both, with their records and the map"),
     "leaving": (
         "leaving: its guest was about to be handed over when QEMU ended",
-        "find out whether the guest runs on the other host. If it does, this "
-        "copy is stale; if not, start QEMU here and make it the current one "
-        "with 'wsm-adopt'"),
+        "ask the other host's QEMU with 'query-wsm'. If the guest runs there "
+        "and blocks are missing, serve this image to it with 'wsm-serve'; if "
+        "all is there, this copy is stale; if the guest is not there, start "
+        "QEMU here and make this copy the current one with 'wsm-adopt'"),
     "handed-over": (
         "handed over: its guest runs elsewhere, this copy is stale",
         "start the guest there, or migrate it back. Only if that copy is "
@@ -99,6 +100,14 @@ def compare_stamps(then: dict[str, int],
     if not problems and now["mtime"] > time.time_ns():
         problems = ["its mtime is in the future; was the clock set back?"]
     return {"fits": not problems, "problems": problems}
+
+
+def handover_lines(handover: dict[str, Any]) -> Iterator[str]:
+    """Yield how the destination knows the image, which may have yet to come."""
+    yield (f"    in that session: disk {handover['disk'] + 1} of "
+           f"{handover['disks']}, format {handover['format']}")
+    yield (f"    the destination waits at: {handover['uri']}"
+           + (", with TLS" if handover["tls"] else ""))
 
 
 def is_in_use(name: str) -> bool:
@@ -177,21 +186,16 @@ class Image:
 
     def read_record(self, status: Optional[os.stat_result]) -> None:
         """Find the record as QEMU does: an attribute outweighs a file."""
-        # That one lies beside the file itself, not beside links
-        file = os.path.realpath(self.facts["image"])
-        where = f"attribute {ATTRIBUTE}"
         try:
-            record = load_attribute(Path(file)) if status else None
-            if record is None:
-                where = f"{file}.wsm"
-                record = load_record(Path(where))
-        except (BadRecord, ValueError) as error:
-            self.errors.append(f"record {where} cannot be used: {error}")
+            record, where = find_record(Path(self.facts["image"]))
+        except BadRecord as error:
+            self.errors.append(str(error))
             return
         if record is not None:
             self.facts["record-in"] = where
         self.take_record(record, status)
         if self.facts["state"] == "incomplete" and self.facts["session"]:
+            file = os.path.realpath(self.facts["image"])
             self.read_map(Path(f"{file}.wsm.map"))
 
     def read_map(self, path: Path) -> None:
@@ -225,7 +229,8 @@ class Image:
             self.facts["state"] = "current" if status else None
             return
         self.facts["record"] = True
-        for name in ("state", "session", "time", "peer", "disk-size"):
+        for name in ("state", "session", "time", "peer", "disk-size",
+                     "handover"):
             if name in record:
                 self.facts[name] = record[name]
         if "stamp" in record and status:
@@ -315,6 +320,8 @@ class Image:
                f"    since {when}, said by wsm-adopt or without a migration")
         if "peer" in facts or facts["state"] != "current":
             yield f"    other host: {facts.get('peer', 'not known')}"
+        if "handover" in facts:
+            yield from handover_lines(facts["handover"])
 
     def map_lines(self) -> Iterator[str]:
         """Yield what the map says, if there is one."""

@@ -16,7 +16,8 @@ ATTRIBUTE = "user.wsm"
 # There is none, or who asks may not know, as QEMU has it
 NO_ATTRIBUTE = (errno.ENODATA, errno.ENOTSUP, errno.EACCES)
 MAGIC = b"wsm-record "
-VERSION = b"1"
+# The second one has "handover"
+VERSIONS = (b"1", b"2")
 MAX_BYTES = 63 << 20        # WSM_RECORD_MAX_BYTES
 STATES = ("current", "incomplete", "leaving", "handed-over")
 STAMP = ("device", "inode", "size", "mtime", "ctime")
@@ -27,10 +28,15 @@ COUNTS = STAMP[:-1]
 POINT_MEMBERS = {"id": (str, True), "granularity": (int, True),
                  "since": (str, True), "rest": (str, False)}
 STAMP_MEMBERS = {name: (int, True) for name in STAMP}
+HANDOVER_MEMBERS = {"disk": (int, True), "disks": (int, True),
+                    "format": (str, True), "points": (int, True),
+                    "granularity": (int, True), "channels": (int, True),
+                    "version": (int, True), "features": (int, True),
+                    "uri": (str, True), "tls": (bool, True)}
 RECORD_MEMBERS = {"state": (str, True), "session": (str, True),
                   "time": (int, True), "peer": (str, False),
                   "disk-size": (int, True), "stamp": (dict, False),
-                  "points": (list, True)}
+                  "points": (list, True), "handover": (dict, False)}
 
 
 class BadRecord(Exception):
@@ -50,7 +56,7 @@ def check_members(value: Any, members: Mapping[str, tuple[type, bool]],
             if needed:
                 raise BadRecord(f"{what}: member '{name}' is missing")
         elif (not isinstance(value[name], kind)
-              or isinstance(value[name], bool)):
+              or isinstance(value[name], bool) != (kind is bool)):
             raise BadRecord(f"{what}: member '{name}' is of a wrong type")
 
 
@@ -74,10 +80,12 @@ def decode_record(data: bytes) -> dict[str, Any]:
         raise BadRecord("it is no record, or torn: it does not begin with "
                         f"'{MAGIC.decode()}'")
     words = head.split(b" ")
-    if words[1].isdigit() and words[1] != VERSION and len(words) > 2:
+    if words[1].isdigit() and words[1] not in VERSIONS and len(words) > 2:
         raise BadRecord(f"it has version {words[1].decode()[:9]}, but this "
-                        f"program reads only version {VERSION.decode()}")
-    if words[1:] != [VERSION, hashlib.sha256(body).hexdigest().encode()]:
+                        "program reads only versions "
+                        + b" and ".join(VERSIONS).decode())
+    if (words[1] not in VERSIONS
+            or words[2:] != [hashlib.sha256(body).hexdigest().encode()]):
         raise BadRecord("it is torn or was changed: its SHA-256 is not the "
                         "one in its first line")
     try:
@@ -89,9 +97,19 @@ def decode_record(data: bytes) -> dict[str, Any]:
         raise BadRecord(f"state '{record['state']}' is not known")
     if "stamp" in record:
         check_members(record["stamp"], STAMP_MEMBERS, "the stamp")
+    if "handover" in record:
+        check_members(record["handover"], HANDOVER_MEMBERS, "the handover")
     for point in record["points"]:
         check_point(point)
     return record
+
+
+def encode_record(record: Mapping[str, Any]) -> bytes:
+    """Return what a file or attribute has of a record."""
+    body = json.dumps(record, indent=4).encode() + b"\n"
+    version = VERSIONS["handover" in record]
+    return b"%s%s %s\n%s" % (MAGIC, version,
+                             hashlib.sha256(body).hexdigest().encode(), body)
 
 
 def load_record(path: Path) -> Optional[dict[str, Any]]:
@@ -119,6 +137,25 @@ def load_attribute(path: Path) -> Optional[dict[str, Any]]:
             return None
         raise BadRecord(error.strerror or str(error)) from error
     return decode_record(data)
+
+
+def find_record(image: Path) -> tuple[Optional[dict[str, Any]], str]:
+    """
+    Return the record of an image as QEMU finds it, and where it is.
+
+    An attribute outweighs a file, which lies beside the image itself, not
+    beside links to it.  What is wrong with it begins with where it is.
+    """
+    file = os.path.realpath(image)
+    where = f"attribute {ATTRIBUTE}"
+    try:
+        record = load_attribute(Path(file)) if os.path.exists(file) else None
+        if record is None:
+            where = f"{file}.wsm"
+            record = load_record(Path(where))
+    except (BadRecord, ValueError) as error:
+        raise BadRecord(f"record {where} cannot be used: {error}") from error
+    return record, where
 
 
 def numbers(data: bytes) -> Iterator[int]:

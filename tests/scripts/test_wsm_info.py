@@ -248,8 +248,9 @@ class InfoTest(unittest.TestCase):
 
     def test_bad_records(self) -> None:
         """Whatever else is wrong is said."""
-        self.write_record(with_sum("{}", version="2"))
-        self.show(2, "it has version 2, but this program reads only version 1")
+        self.write_record(with_sum("{}", version="3"))
+        self.show(2, "it has version 3, but this program reads only versions "
+                     "1 and 2")
         self.write_record(with_sum("{"))
         self.show(2, "no JSON")
         self.write_record(with_sum("[" * 100000))
@@ -266,6 +267,30 @@ class InfoTest(unittest.TestCase):
         self.show(2, "'time' is of a wrong type")
         self.write_members(time=10 ** 30, peer="\x1b[31mred")
         self.assertNotIn("\x1b", self.show(0, "?[31mred"))
+
+    def test_handover(self) -> None:
+        """How the destination knows an image that may have yet to come."""
+        handover = {"disk": 1, "disks": 2, "format": "raw", "points": 0,
+                    "granularity": 4096, "channels": 3, "version": 4,
+                    "features": 0, "uri": "tcp:beta:4444", "tls": False}
+        self.write_members(state="leaving", handover=handover)
+        text = self.show(1, "disk 2 of 2, format raw", "wsm-serve",
+                         "waits at: tcp:beta:4444")
+        self.assertNotIn("TLS", text)
+        self.assertEqual(self.facts()["handover"], handover)
+        self.write_members(state="leaving", handover={**handover, "tls": True})
+        self.show(1, "tcp:beta:4444, with TLS")
+        for name, value, words in (
+                ("tls", 1, "'tls' is of a wrong type"),
+                ("disk", True, "'disk' is of a wrong type"),
+                ("uri", None, "'uri' is of a wrong type"),
+                ("sky", 1, "'sky' is not known")):
+            self.write_members(state="leaving",
+                               handover={**handover, name: value})
+            self.show(2, words)
+        del handover["uri"]
+        self.write_members(state="leaving", handover=handover)
+        self.show(2, "'uri' is missing")
 
     def test_files(self) -> None:
         """What is no file, or not there."""

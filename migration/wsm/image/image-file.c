@@ -55,6 +55,25 @@ BlockDriverState *wsm_image_file_node(BlockDriverState *bs, Error **errp)
     return bs;
 }
 
+char *wsm_image_format(BlockDriverState *bs)
+{
+    GString *format = g_string_new(NULL);
+
+    GLOBAL_STATE_CODE();
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    while (bs && bs->drv && !bs->drv->protocol_name) {
+        if (!bs->drv->is_filter && bs->drv != &bdrv_raw) {
+            g_string_append_printf(format, "%s%s", format->len ? " in " : "",
+                                   bs->drv->format_name);
+        }
+        bs = bdrv_primary_bs(bs);
+    }
+    if (!format->len) {
+        g_string_append(format, "raw");
+    }
+    return g_string_free(format, false);
+}
+
 static bool wsm_is_same_file(const struct stat *a, const struct stat *b)
 {
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;

@@ -19,6 +19,12 @@
 BlockDriverState *wsm_image_file_node(BlockDriverState *bs, Error **errp);
 
 /*
+ * The format of the image, as qemu-img calls it; of several that are one in the
+ * other the outermost comes last: "qcow2 in luks".  Free with g_free().
+ */
+char *wsm_image_format(BlockDriverState *bs);
+
+/*
  * The name of the regular file of @node (as above), absolute and without
  * links.  It is found by what is open, for the name that QEMU was given may
  * lead elsewhere by now: QEMU changes its working directory when it becomes a

@@ -20,6 +20,14 @@ char *wsm_peer_of_address(SocketAddress *addr)
                            inet->host, inet->port);
 }
 
+char *wsm_uri_of_address(SocketAddress *addr)
+{
+    g_autofree char *peer = wsm_peer_of_address(addr);
+
+    return addr->type == SOCKET_ADDRESS_TYPE_INET
+           ? g_strdup_printf("tcp:%s", peer) : g_steal_pointer(&peer);
+}
+
 char *wsm_peer_of_channel(QIOChannel *ioc)
 {
     QIOChannelSocket *sioc = wsm_channel_socket(ioc);

@@ -12,6 +12,9 @@
 /* As the user named it: "beta:4444", "unix:/run/beta".  Free with g_free(). */
 char *wsm_peer_of_address(SocketAddress *addr);
 
+/* The same as a URI that `migrate` takes: "tcp:beta:4444".  Likewise. */
+char *wsm_uri_of_address(SocketAddress *addr);
+
 /*
  * The address from which @ioc (perhaps with TLS) was opened, without its port,
  * which means nothing.  NULL if it has none.  Free with g_free().

@@ -23,6 +23,7 @@
 #include "migration/wsm/image/storage.h"
 #include "migration/wsm/policy/passes.h"
 #include "migration/wsm/source/basis.h"
+#include "migration/wsm/source/leaving.h"
 #include "migration/wsm/source/ops.h"
 #include "migration/wsm/source/phases.h"
 #include "migration/wsm/source/points.h"

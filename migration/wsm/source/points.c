@@ -85,27 +85,6 @@ bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
 }
 
 /*
- * Soon the guest may be elsewhere.  If QEMU ends at the wrong moment nobody can
- * say here, so from now on the images may not be run.
- */
-int wsm_source_mark_leaving(void *opaque)
-{
-    WsmSource *s = opaque;
-
-    s->marked = true;
-    for (unsigned i = 0; i < s->ndisks && !wsm_loop_is_over(&s->loop); i++) {
-        WsmSourceDisk *d = &s->disk[i];
-        Error *err = NULL;
-
-        if (d->store &&
-            !wsm_record_store_save(d->store, d->leaving, &err)) {
-            wsm_image_warn(d->image, err);
-        }
-    }
-    return 0;
-}
-
-/*
  * IOThread, after the handover: tell the destination of all sync points
  */
 

@@ -16,12 +16,6 @@ bool wsm_source_add_points(WsmSource *s, WsmSourceDisk *d, const WsmDisk *disk,
 /* Are they ours alone, not even our own functions'?  BQL. */
 void wsm_source_hold_points(WsmSourceDisk *d, bool hold);
 
-/*
- * Write to the records of a WsmSource that the guest is about to leave.  A job
- * for the thread pool; returns 0.
- */
-int wsm_source_mark_leaving(void *opaque);
-
 /* Tell the destination of all sync points.  IOThread. */
 void coroutine_fn wsm_source_send_points(WsmSource *s);
 

@@ -11,6 +11,7 @@
 #include "migration/wsm/image/busy.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/storage.h"
+#include "migration/wsm/source/leaving.h"
 #include "migration/wsm/source/ops.h"
 #include "migration/wsm/source/points.h"
 #include "migration/wsm/source/source.h"
@@ -129,6 +130,7 @@ static bool wsm_source_add_disks(WsmSource *s, Error **errp)
             return false;
         }
     }
+    wsm_source_describe_leaving(s);
     return true;
 }
 
@@ -207,6 +209,7 @@ void wsm_source_set_target(WsmSource *s, SocketAddress *target)
     GLOBAL_STATE_CODE();
     qapi_free_SocketAddress(s->target);
     s->target = target;
+    wsm_source_redirect_leaving(s);
 }
 
 bool wsm_source_start(WsmSource *s, Error **errp)

@@ -90,7 +90,10 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
                           WsmImages *images, const char *peer,
                           SocketAddress *target);
 
-/* The main stream goes elsewhere from now on.  @target is taken. */
+/*
+ * The main stream goes elsewhere from now on.  @target is taken.  Records are
+ * written anew, which syncs them.
+ */
 void wsm_source_set_target(WsmSource *s, SocketAddress *target);
 
 /*

@@ -550,8 +550,12 @@ static void test_info(void)
 static void expect_peer(SocketAddress addr, const char *expected)
 {
     g_autofree char *peer = wsm_peer_of_address(&addr);
+    g_autofree char *uri = wsm_uri_of_address(&addr);
+    g_autofree char *with_tcp = g_strdup_printf("tcp:%s", expected);
 
     g_assert_cmpstr(peer, ==, expected);
+    g_assert_cmpstr(uri, ==, addr.type == SOCKET_ADDRESS_TYPE_INET
+                             ? with_tcp : expected);
 }
 
 static SocketAddress inet(const char *host)

@@ -36,6 +36,33 @@ static const char small_head[] =
     "wsm-record 1 "
     "a419ba687a317158fee8a9f5568b782117e4291bd4d3281c8c42a1f20438209b\n";
 
+/* The same, as it is when QEMU is killed before the end */
+static const char leaving_body[] =
+    "{\n"
+    "    \"state\": \"leaving\",\n"
+    "    \"disk-size\": 1048576,\n"
+    "    \"handover\": {\n"
+    "        \"uri\": \"tcp:[fe80::1%eth0]:4444\",\n"
+    "        \"points\": 64,\n"
+    "        \"version\": 4,\n"
+    "        \"granularity\": 65536,\n"
+    "        \"disk\": 2,\n"
+    "        \"disks\": 3,\n"
+    "        \"channels\": 17,\n"
+    "        \"format\": \"qcow2\",\n"
+    "        \"tls\": true,\n"
+    "        \"features\": 4294967295\n"
+    "    },\n"
+    "    \"points\": [\n"
+    "    ],\n"
+    "    \"session\": \"" SESSION "\",\n"
+    "    \"time\": 1700000000\n"
+    "}\n";
+
+static const char leaving_head[] =
+    "wsm-record 2 "
+    "6baec418538e0c83680c8fca4f3f1237b0d0e675b326875279f4287f86f785c9\n";
+
 /* ---- records in memory ---- */
 
 static WsmRecord *small_record(void)
@@ -46,6 +73,21 @@ static WsmRecord *small_record(void)
     record->session = g_strdup(SESSION);
     record->time = 1700000000;
     record->disk_size = DISK_SIZE;
+    return record;
+}
+
+static WsmRecord *leaving_record(void)
+{
+    WsmRecord *record = small_record();
+
+    record->state = WSM_IMAGE_STATE_LEAVING;
+    record->handover = g_new0(WsmRecordHandover, 1);
+    *record->handover = (WsmRecordHandover) {
+        .disk = 2, .disks = 3, .format = g_strdup("qcow2"), .points = 64,
+        .granularity = 65536, .channels = 17, .version = 4,
+        .features = UINT32_MAX, .uri = g_strdup("tcp:[fe80::1%eth0]:4444"),
+        .tls = true,
+    };
     return record;
 }
 
@@ -80,6 +122,21 @@ static WsmRecord *full_record(void)
     return record;
 }
 
+static void check_handover_equal(const WsmRecordHandover *a,
+                                 const WsmRecordHandover *b)
+{
+    g_assert_cmpuint(a->disk, ==, b->disk);
+    g_assert_cmpuint(a->disks, ==, b->disks);
+    g_assert_cmpstr(a->format, ==, b->format);
+    g_assert_cmpuint(a->points, ==, b->points);
+    g_assert_cmpuint(a->granularity, ==, b->granularity);
+    g_assert_cmpuint(a->channels, ==, b->channels);
+    g_assert_cmpuint(a->version, ==, b->version);
+    g_assert_cmpuint(a->features, ==, b->features);
+    g_assert_cmpstr(a->uri, ==, b->uri);
+    g_assert_cmpint(a->tls, ==, b->tls);
+}
+
 static void check_equal(const WsmRecord *a, const WsmRecord *b)
 {
     const WsmRecordPointList *p = a->points, *q = b->points;
@@ -93,6 +150,10 @@ static void check_equal(const WsmRecord *a, const WsmRecord *b)
     if (a->stamp) {
         g_assert_cmpmem(a->stamp, sizeof(*a->stamp),
                         b->stamp, sizeof(*b->stamp));
+    }
+    g_assert_true(!a->handover == !b->handover);
+    if (a->handover) {
+        check_handover_equal(a->handover, b->handover);
     }
     while (p && q) {
         g_assert_cmpstr(p->value->id, ==, q->value->id);
@@ -156,28 +217,38 @@ static void test_round_trip(void)
 {
     g_autoptr(WsmRecord) small = small_record();
     g_autoptr(WsmRecord) full = full_record();
+    g_autoptr(WsmRecord) leaving = leaving_record();
 
     check_round_trip(small);
     check_round_trip(full);
+    check_round_trip(leaving);
     for (int state = 0; state < WSM_IMAGE_STATE__MAX; state++) {
         small->state = state;
         check_round_trip(small);
     }
 }
 
-static void test_bytes(void)
+static void check_bytes(WsmRecord *record, const char *head, const char *body)
 {
-    g_autoptr(WsmRecord) record = small_record();
     g_autoptr(GString) text = wsm_record_encode(record);
-    g_autofree char *expected = g_strconcat(small_head, small_body, NULL);
+    g_autofree char *expected = g_strconcat(head, body, NULL);
 
     g_assert_cmpstr(text->str, ==, expected);
     g_assert_cmpuint(text->len, ==, strlen(expected));
 }
 
+static void test_bytes(void)
+{
+    g_autoptr(WsmRecord) small = small_record();
+    g_autoptr(WsmRecord) leaving = leaving_record();
+
+    check_bytes(small, small_head, small_body);
+    check_bytes(leaving, leaving_head, leaving_body);
+}
+
 static void test_torn(void)
 {
-    g_autoptr(WsmRecord) record = full_record();
+    g_autoptr(WsmRecord) record = leaving_record();
     g_autoptr(GString) text = wsm_record_encode(record);
 
     for (size_t size = 0; size < text->len; size++) {
@@ -214,14 +285,15 @@ static void test_flipped(void)
 
 static void test_version(void)
 {
-    const char *wrong[] = { "0", "2", "10", "01", "999999999" };
+    const char *wrong[] = { "0", "3", "10", "01", "999999999" };
     const char *none[] = { "", "-1", "x", "1x", "1000000000000000000000" };
 
     for (int i = 0; i < ARRAY_SIZE(wrong); i++) {
         g_autofree char *text = g_strdup_printf("wsm-record %s what ever\n",
                                                 wrong[i]);
         g_autofree char *part = g_strdup_printf(
-            "it has version %s, but this QEMU reads only version 1", wrong[i]);
+            "it has version %s, but this QEMU reads only versions 1 and 2",
+            wrong[i]);
 
         check_refused(text, strlen(text), part);
     }

@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/source/points.c
+ * Unit tests of migration/wsm/source/points.c and leaving.c
  *
  * Disks are real images, so that what is kept of them in the end can be looked
  * at by opening them anew, as another QEMU does.
@@ -8,12 +8,15 @@
  */
 #include "qemu/osdep.h"
 #include <glib/gstdio.h>
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-wsm.h"
 #include "qemu/main-loop.h"
 #include "qobject/qdict.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/image/record-file.h"
 #include "migration/wsm/source/ops.h"
+#include "migration/wsm/source/leaving.h"
 #include "migration/wsm/source/points.h"
 #include "migration/wsm/wire/payload.h"
 #include "migration/wsm/wire/runs.h"
@@ -331,6 +334,74 @@ static void test_leaving(void)
 }
 
 /* The migration ends meanwhile: what was not written is not */
+static WsmRecordHandover *handover_of(Test *t)
+{
+    g_autoptr(WsmRecord) record = NULL;
+
+    g_assert_true(wsm_record_load(t->path, &record, &error_abort));
+    g_assert_nonnull(record);
+    return record->handover ? QAPI_CLONE(WsmRecordHandover, record->handover)
+                            : NULL;
+}
+
+/* What it says is what another program needs to serve the image */
+static void test_leaving_handover(const void *driver)
+{
+    g_autoptr(WsmRecordHandover) h = NULL;
+    Test t;
+
+    begin(&t, driver);
+    add_point(bs_of(&t), 1, 0);
+    add_point(bs_of(&t), 2, 0);
+    target_says_tls = true;
+    start(&t);
+    g_assert_cmpint(wsm_source_mark_leaving(t.o.s), ==, 0);
+    h = handover_of(&t);
+    g_assert_cmpint(h->disk, ==, 0);
+    g_assert_cmpint(h->disks, ==, 1);
+    g_assert_cmpstr(h->format, ==, driver);
+    g_assert_cmpint(h->points, ==, 2);
+    g_assert_cmpint(h->granularity, ==, BLOCK);
+    g_assert_cmpint(h->channels, ==, CHANNELS);
+    g_assert_cmpint(h->version, ==, WSM_PROTOCOL_VERSION);
+    g_assert_cmpint(h->features, ==, t.o.s->start.features);
+    g_assert_cmpstr(h->uri, ==, "unix:" ORIGIN_PATH);
+    g_assert_true(h->tls);
+    target_says_tls = false;
+    enter(&t, WSM_PHASE_POSTCOPY);
+    origin_stop(&t.o);
+    /* It says no more than what is needed then */
+    check_record(&t, WSM_IMAGE_STATE_HANDED_OVER, !strcmp(driver, "raw") * 3);
+    g_assert_null(handover_of(&t));
+    end(&t);
+}
+
+/* The destination has moved: known only while somebody may need to know */
+static void test_leaving_redirect(void)
+{
+    static const WsmPhase phases[] = {
+        WSM_PHASE_POSTCOPY, WSM_PHASE_FREEZE, WSM_PHASE_COMPLETED,
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(phases); i++) {
+        g_autoptr(WsmRecordHandover) h = NULL;
+        SocketAddress *target = g_new0(SocketAddress, 1);
+        Test t;
+
+        target->type = SOCKET_ADDRESS_TYPE_UNIX;
+        target->u.q_unix.path = g_strdup("/elsewhere");
+        begin(&t, "raw");
+        start(&t);
+        g_assert_cmpint(wsm_source_mark_leaving(t.o.s), ==, 0);
+        enter(&t, phases[i]);
+        wsm_source_set_target(t.o.s, target);
+        h = handover_of(&t);
+        g_assert_cmpstr(h->uri, ==, i ? "unix:" ORIGIN_PATH
+                                      : "unix:/elsewhere");
+        end(&t);
+    }
+}
+
 static void test_leaving_over(void)
 {
     Test t;
@@ -785,6 +856,12 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/source-points/not-active", test_not_active);
     g_test_add_func("/wsm/source-points/no-file", test_no_file);
     g_test_add_func("/wsm/source-points/leaving", test_leaving);
+    g_test_add_data_func("/wsm/source-points/leaving-handover/raw", "raw",
+                         test_leaving_handover);
+    g_test_add_data_func("/wsm/source-points/leaving-handover/qcow2", "qcow2",
+                         test_leaving_handover);
+    g_test_add_func("/wsm/source-points/leaving-redirect",
+                    test_leaving_redirect);
     g_test_add_func("/wsm/source-points/leaving-over", test_leaving_over);
     g_test_add_func("/wsm/source-points/leaving-fails", test_leaving_fails);
     g_test_add_func("/wsm/source-points/tell", test_tell);

@@ -16,6 +16,7 @@
 #include "qemu/yank.h"
 #include "migration/options.h"
 #include "migration/wsm/image/points.h"
+#include "migration/wsm/link/peer.h"
 #include "wsm-origin.h"
 
 /*
@@ -40,6 +41,13 @@ uint64_t migrate_max_postcopy_bandwidth(void)
 bool migrate_dirty_bitmaps(void)
 {
     return origin_dirty_bitmaps;
+}
+
+/* Instead of link/peer.c; there is no target at first */
+char *wsm_uri_of_address(SocketAddress *addr)
+{
+    return g_strdup_printf("unix:%s", addr ? addr->u.q_unix.path
+                                           : ORIGIN_PATH);
 }
 
 BlockExportInfoList *qmp_query_block_exports(Error **errp)

@@ -16,6 +16,7 @@
 
 #define ORIGIN_BLOCK    4096
 #define ORIGIN_PEER     "beta:4444"
+#define ORIGIN_PATH     "/run/beta"
 
 typedef struct OriginDisk {
     const char *name;

@@ -12,6 +12,9 @@
 #include "migration/wsm/wire/start.h"
 #include "wsm-bytes.h"
 
+/* Do connections go in TLS?  Only migrate_tls() says so. */
+extern bool target_says_tls;
+
 /* What START has said to it; @disk_size as in WsmLimits.  Both are kept. */
 void target_init(const WsmStart *start, const int64_t *disk_size);
 
