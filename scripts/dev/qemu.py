@@ -19,7 +19,7 @@ from dev.common import (BUILD, ROOT, Failure, build_lock, link, output, run,
 MESON_ENV = BUILD / "meson-env"
 FIRMWARE = BUILD / "firmware"
 MESON_NEEDED = (1, 5)
-PROGRAMS = ["qemu-system-x86_64", "qemu-img", "qemu-io"]
+PROGRAMS = ["qemu-system-x86_64", "qemu-img", "qemu-io", "qemu-nbd"]
 
 # To configure and to compile QEMU takes as much of a CPU as to compile this
 # file so often; the first on one CPU, the second on all of them.

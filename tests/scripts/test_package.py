@@ -348,6 +348,7 @@ class SourceTest(unittest.TestCase):
                     (tree / f"packaging/man/{tool}.1").is_file(), tool)
             for path in ("scripts/wsm/record.py", "scripts/wsm/cli/home.py",
                          "scripts/wsm/plan/spec.py",
+                         "scripts/wsm/serve/serving.py",
                          "scripts/wsm/templates/sets.py", "scripts/wsm-agent",
                          "scripts/wsm/agent/program.py",
                          "packaging/man/wsm-agent.8",
