@@ -48,8 +48,8 @@ typedef struct WsmMapContents {
 } WsmMapContents;
 
 /*
- * Read it.  If the state is WSM_MAP_COMMITTED @out is set, to be destroyed; else
- * @errp says what is wrong.
+ * Read it.  If the state is WSM_MAP_COMMITTED @out is set, to be destroyed;
+ * else @errp says what is wrong.
  */
 WsmMapState wsm_map_load(const WsmMapReader *reader, const WsmMapWanted *wanted,
                          WsmMapContents *out, Error **errp);
