@@ -32,10 +32,17 @@ def way(name: str, seconds: float, disk: int, memory: int,
                             "normal-bytes": 250 * MIB}}))
 
 
-def lines() -> list[str]:
-    """Return the report of two ways with references, and two without."""
+def lines(*given_up: str) -> list[str]:
+    """
+    Return the report of two ways with references, and two without.
+
+    At the first one the kind was given up, for that reason.
+    """
+    first = way("there", 39.0, 500, 100, {"disk": 180})
+    for why in given_up:
+        first.migration.source["memory"]["kinds"][0]["off"] = why
     return report(Findings(ways=[
-        way("there", 39.0, 500, 100, {"disk": 180}),
+        first,
         way("back", 1.0, 20, 10, {"disk": 7, "image": 230}),
         way("there again", 11.0, 30, 251, {}),
         way("back again", 9.0, 25, 252, {})],
@@ -76,6 +83,12 @@ class Report(unittest.TestCase):
         self.assertIn("with no memory by reference: the way back sent 252 MiB "
                       "for 250 MiB, and the guest ran there after 9.0 s.",
                       text)
+
+    def test_given_up(self) -> None:
+        """A kind that was in vain is named, and why."""
+        said = "Way there: no more of memory by reference, disk, after a "
+        self.assertIn(f"{said}while: slow", lines("slow"))
+        self.assertNotIn(said, "".join(lines()))
 
     def test_width(self) -> None:
         """It fits a terminal."""

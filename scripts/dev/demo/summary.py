@@ -55,6 +55,12 @@ class Way:
         return {kind["kind"]: kind["referenced"] for kind in
                 self.migration.source.get("memory", {}).get("kinds", [])}
 
+    def given_up(self) -> list[tuple[str, str]]:
+        """Returns kinds of memory that were in vain, and why."""
+        return [(kind["kind"], kind["off"]) for kind in
+                self.migration.source.get("memory", {}).get("kinds", [])
+                if "off" in kind]
+
     @property
     def moved(self) -> float | None:
         """Seconds until the guest ran at the other side, None if never."""
@@ -131,6 +137,8 @@ def report(findings: Findings) -> str:
         for kind, reason in way.bases():
             lines += textwrap.wrap(f"Way {way.name}, {kind}: {reason}", WIDTH,
                                    subsequent_indent="    ")
+        lines += [f"Way {way.name}: no more of memory by reference, {kind}, "
+                  f"after a while: {why}" for kind, why in way.given_up()]
     lines += [f"The host has {os.cpu_count()} CPUs for all of it; the link "
               f"has {findings.link_megabits} Mbit/s.", ""]
     lines += findings.verdict()
