@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Templates whose pages a ring of memcached servers keeps."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Optional
 
 from dev.rig.basics import require, wait_until
+from dev.rig.image import MIB
 from dev.rig.scene import Scene, begin, finish, query, wait_phase
 from dev.rig.vm import Vm
 from wsm.templates import sets
 from tests.functional.lib import nodes, tls
-from tests.functional.lib.nodes import Memcached
+from tests.functional.lib.nodes import Manner, Memcached, Place, SlowNode
 from tests.functional.lib.refer import (expect_referenced, listening, memory,
-                                        moved, of_kind, paused)
+                                        moved, of_kind, paused,
+                                        source_with_cache)
 from tests.functional.lib.registry import add, test
-from tests.functional.test_templates import (TEMPLATES, source_with_set, tool,
+from tests.functional.test_templates import (TEMPLATES, digest, make_set,
+                                             source_with_set, tool, twin_of,
                                              use)
 
 PAGE = 4096
+AT_ONCE = 2 * 128              # references of two channels
+DEAD_SECONDS = 30
+HEAD = 64                       # bytes of a digest's header
 Harm = Callable[[list[Memcached], list[bytes]], None]
 
 
@@ -27,7 +35,7 @@ def hashes_of(path: Path) -> list[bytes]:
         return list(sets.read_entries(file, sets.read_header(file)))
 
 
-def use_ring(vm: Vm, path: Path, servers: list[Memcached],
+def use_ring(vm: Vm, path: Path, servers: Sequence[Place],
              **more: Any) -> None:
     """The destination has no more of the set than its list."""
     vm.qmp.cmd('wsm-set-templates',
@@ -183,6 +191,76 @@ def nothing(_servers: list[Memcached], _hashes: list[bytes]) -> None:
     """It is as it is."""
 
 
+def every_fourth(path: Path) -> None:
+    """Leave out most of the entries of a digest."""
+    head, entries = path.read_bytes()[:HEAD], path.read_bytes()[HEAD:]
+    few = [entries[at:at + 8] for at in range(0, len(entries), 32)]
+    path.write_bytes(head[:24] + len(few).to_bytes(8, 'big') + head[32:]
+                     + b''.join(few))
+
+
+@test()
+def ring_slower_than_link(scene: Scene) -> None:
+    """The nodes answer in time, but the link is faster: that ends them.
+
+    The disks take no second, so it is memory that tells how fast that is.
+    """
+    source = source_with_cache(scene)
+    source.qmp.cmd('migrate-set-parameters', {'max-bandwidth': 128 * MIB})
+    own = digest(source)
+    twin = twin_of(own)
+    every_fourth(twin)
+    path = make_set(source, [own, twin])
+    destination = listening(scene, source, config=paused(scene))
+    with nodes.running(scene.folder) as servers, ExitStack() as stack:
+        tool('load', path, *nodes.on_command_line(servers))
+        use(source, path.with_suffix('.idx'))
+        use_ring(destination, path, [
+            stack.enter_context(closing(SlowNode(server, Manner(delay=0.06))))
+            for server in servers])
+        begin(source, scene.uri(destination), memory_references=['template'])
+        finish(source, destination)
+        expect_referenced(source, destination, MIB)
+        there: dict[str, Any] = of_kind(destination, 'template')
+        require(there.get('off') == 'slow', f'{there}, {shares(destination)}')
+        moved(scene, source, destination)
+
+
+def slow(name: str, summary: str, manner: Manner) -> None:
+    """Add a test in which one of the nodes answers too slowly."""
+    def function(scene: Scene) -> None:
+        source, path = source_with_set(scene)
+        destination = listening(scene, source, config=paused(scene))
+        with (nodes.running(scene.folder) as servers,
+              closing(SlowNode(servers[0], manner)) as node):
+            tool('load', path, *nodes.on_command_line(servers))
+            use(source, path.with_suffix('.idx'))
+            use_ring(destination, path, [node, *servers[1:]])
+            began = time.monotonic()
+            begin(source, scene.uri(destination), **TEMPLATES)
+            finish(source, destination)
+            times = 1 + (time.monotonic() - began) // DEAD_SECONDS
+            expect_referenced(source, destination)
+            expect_sums(destination)
+            shown = shares(destination)
+            found = shown[node.name]
+            require(node.asked > 0 and found['failures'] > 0
+                    and found['hits'] < found['failed'], f'not slow: {found}')
+            # Each time only those who were waiting just then have waited
+            require(found['failures'] <= times and
+                    found['failed'] <= found['failures'] * AT_ONCE,
+                    f'it was asked on: {found}')
+            require('in time' in found['error'], f'{found}')
+            for other in servers[1:]:
+                require(shown[other.name]['hits'] > 0, f'{shown}')
+            require(of_kind(destination, 'template')['late'] == 0,
+                    f'more than a second: {of_kind(destination, "template")}')
+            moved(scene, source, destination)
+
+    function.__doc__ = summary
+    add(name, function)
+
+
 harmed('ring-node-killed', 'A node dies while memory is sent.', kill_one,
        'ram-precopy', missed=False)
 harmed('ring-killed', 'All nodes die while memory is sent.', kill_all,
@@ -202,3 +280,8 @@ harmed('ring-poisoned', 'Each page is another: none gets into the guest.',
 harmed('ring-odd', 'Nothing that is kept is a page.', shorten)
 harmed('ring-evicted', 'The nodes have no room for all pages.', nothing,
        options=('-m', '2'))
+# A node is given 200 ms
+slow('ring-node-slow', 'A node answers after 300 ms: it is not asked on.',
+     Manner(delay=0.3))
+slow('ring-node-trickles', 'A node says its answer byte by byte.',
+     Manner(piece=1, pause=0.01))

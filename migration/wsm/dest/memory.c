@@ -36,7 +36,8 @@ struct WsmDestMemory {
     WsmDestKept *kept;          /* or NULL */
     RAMBlock *block[WSM_MAX_RAM_BLOCKS];        /* by the source's numbers */
     bool wanting;               /* WANT was said, and holes are left */
-    WsmRate link;
+    WsmRate disks_rate;         /* what the link takes, as these have shown, */
+    WsmRate own_rate;           /* or if they took too little time, this */
     WsmWorth worth[WSM_MEMORY_KIND__MAX];
     unsigned waiting;           /* channels that wait for blocks, */
     int64_t waiting_since;      /* ns; until then it was counted */
@@ -319,7 +320,8 @@ static int64_t wsm_dest_memory_page_ns(WsmDestMemory *m)
     uint64_t content = stat64_get(&m->content);
     double part = content ? (double)stat64_get(&m->packed) / content : 1;
 
-    return wsm_rate_ns(&m->link, WSM_PAGE_SIZE * part);
+    return wsm_rate_ns(m->disks_rate.best ? &m->disks_rate : &m->own_rate,
+                       WSM_PAGE_SIZE * part);
 }
 
 /*
@@ -437,13 +439,15 @@ void wsm_dest_memory_came(WsmDestMemory *m, RAMBlock *ram,
 void wsm_dest_memory_link(WsmDestMemory *m, uint64_t bytes)
 {
     QEMU_LOCK_GUARD(&m->lock);
-    wsm_rate_add(&m->link, wsm_now(), bytes);
+    wsm_rate_add(&m->disks_rate, wsm_now(), bytes);
 }
 
 void wsm_dest_memory_count(WsmDestMemory *m, unsigned pages, uint64_t packed)
 {
     stat64_add(&m->content, (uint64_t)pages * WSM_PAGE_SIZE);
     stat64_add(&m->packed, packed);
+    QEMU_LOCK_GUARD(&m->lock);
+    wsm_rate_add(&m->own_rate, wsm_now(), packed);
 }
 
 /*

@@ -80,7 +80,10 @@ void wsm_dest_memory_came(WsmDestMemory *m, RAMBlock *ram,
  */
 void wsm_dest_memory_link(WsmDestMemory *m, uint64_t bytes);
 
-/* For query-wsm: what came with its content, and what that took */
+/*
+ * What came with its content, in pages, and the bytes that it took.  If disks
+ * took less than a second it is this that tells what the link takes.
+ */
 void wsm_dest_memory_count(WsmDestMemory *m, unsigned pages, uint64_t packed);
 
 /*

@@ -21,7 +21,10 @@
 
 #define WSM_INDEX_BYTES         (72 * MiB)      /* for 12 GiB of data */
 
-/* With so many, 4 MiB, the destination is done before anybody notices */
+/*
+ * With so many, 4 MiB, the destination is done before anybody notices; not if a
+ * kind was given up, as it was slow
+ */
 #define WSM_MAX_BEHIND          1024
 
 /* Of what was sent last: of what was before, half counts */
@@ -366,11 +369,13 @@ bool wsm_source_memory_is_behind(WsmSourceMemory *m)
 {
     QEMU_LOCK_GUARD(&m->lock);
     uint64_t done = 0;
+    bool off = false;
 
     for (int kind = 0; kind < WSM_MEMORY_KIND__MAX; kind++) {
         done += m->done[kind];
+        off |= qatomic_read(&m->count[kind].off);
     }
-    return m->sent > done + WSM_MAX_BEHIND;
+    return m->sent > done + (off ? 0 : WSM_MAX_BEHIND);
 }
 
 WsmMemoryInfo *wsm_source_memory_info(WsmSourceMemory *m)

@@ -1,18 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Nodes of a ring: memcached servers."""
+"""Nodes of a ring: memcached servers, of which one may be slow."""
 
 import contextlib
+import queue
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Protocol, TypeAlias
 
 from dev.rig.basics import wait_until
 from wsm.templates import ring_client
 
 NAMES = ('alpha', 'beta', 'gamma')
+CHUNK = 1 << 16
+# When each is due, by time.monotonic(); nothing: that was all
+Answers: TypeAlias = 'queue.SimpleQueue[tuple[float, bytes]]'
+
+
+class Place(Protocol):
+    """Who can be asked."""
+    name: str
+    address: str
 
 
 def free_port() -> int:
@@ -81,6 +94,85 @@ class Memcached:
         node.close()
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a node is slow: when its answers begin, and how they go on."""
+    delay: float = 0.0              # s
+    piece: int = CHUNK              # bytes at a time
+    pause: float = 0.0              # s between them
+
+
+class SlowNode:
+    """Stands before a server, and lets its answers wait; close() ends it."""
+
+    def __init__(self, server: Memcached, manner: Manner) -> None:
+        self.name = server.name
+        path = server.address.removeprefix('unix:')
+        self.address = f'unix:{path}-slow'
+        self._path = path
+        self._manner = manner
+        self._closing = threading.Event()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f'{path}-slow')
+        self._listener.listen()
+        self._sockets: list[socket.socket] = []
+        self.asked = 0                  # bytes, as is
+        self.answered = 0               # what was held up and then passed on
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                server = socket.socket(socket.AF_UNIX)
+                self._sockets += [client, server]
+                server.connect(self._path)
+                answers: Answers = queue.SimpleQueue()
+                threading.Thread(target=self._ask, args=(client, server),
+                                 daemon=True).start()
+                threading.Thread(target=self._receive, args=(server, answers),
+                                 daemon=True).start()
+                threading.Thread(target=self._answer, args=(client, answers),
+                                 daemon=True).start()
+
+    def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(CHUNK):
+                self.asked += len(data)
+                server.sendall(data)
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _receive(self, server: socket.socket, answers: Answers) -> None:
+        data = b'-'
+        while data:
+            try:
+                data = server.recv(CHUNK)
+            except OSError:
+                data = b''
+            answers.put((time.monotonic() + self._manner.delay, data))
+
+    def _answer(self, client: socket.socket, answers: Answers) -> None:
+        piece = self._manner.piece
+        with contextlib.suppress(OSError):
+            while True:
+                due, data = answers.get()
+                if not data or self._closing.wait(due - time.monotonic()):
+                    break
+                for first in range(0, len(data), piece):
+                    client.sendall(data[first:first + piece])
+                    self.answered += len(data[first:first + piece])
+                    if self._closing.wait(self._manner.pause):
+                        break
+            client.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._closing.set()
+        for sock in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+
 @contextlib.contextmanager
 def running(folder: Path, *options: str, tls: Optional[Path] = None
             ) -> Iterator[list[Memcached]]:
@@ -101,7 +193,7 @@ def on_command_line(nodes: list[Memcached]) -> list[str]:
             for word in ('--node', f'{node.name}={node.address}')]
 
 
-def for_qmp(nodes: list[Memcached], **more: Any) -> dict[str, Any]:
+def for_qmp(nodes: Sequence[Place], **more: Any) -> dict[str, Any]:
     """What tells QEMU of them."""
     return {'nodes': [{'name': node.name, 'address': node.address}
                       for node in nodes],

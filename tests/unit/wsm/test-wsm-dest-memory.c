@@ -889,11 +889,11 @@ static void test_stop_wrong(void)
     tear_down();
 }
 
-/* The link is faster than the disk */
-static void test_stop_slow(void)
+/* The link is faster than the disk, as @came has shown */
+static void check_stop_slow(void (*came)(uint64_t bytes))
 {
     set_up();
-    wsm_dest_memory_link(memory, 1);
+    came(1);
     qatomic_set(&t.mem->hold_reads, true);
     resolve_one(1, refer(3, 4));
     qatomic_set(&t.mem->hold_reads, false);
@@ -904,7 +904,7 @@ static void test_stop_slow(void)
             g_autoptr(WsmMemoryInfo) i = info();
 
             g_assert_false(i->kinds->value->has_off);
-            wsm_dest_memory_link(memory, 1ULL << 38);
+            came(1ULL << 38);
         }
     }
     for (int n = 0; n < 1024; n++) {
@@ -917,6 +917,27 @@ static void test_stop_slow(void)
     }
     expect_stop(WSM_MEMORY_WHY_WRONG);
     tear_down();
+}
+
+static void came_for_disk(uint64_t bytes)
+{
+    wsm_dest_memory_link(memory, bytes);
+}
+
+static void came_of_memory(uint64_t bytes)
+{
+    wsm_dest_memory_count(memory, bytes / WSM_PAGE_SIZE, bytes);
+}
+
+static void test_stop_slow(void)
+{
+    check_stop_slow(came_for_disk);
+}
+
+/* The disks are on shared storage, or have hardly changed */
+static void test_stop_slow_without_disks(void)
+{
+    check_stop_slow(came_of_memory);
 }
 
 static void send_last(unsigned page, unsigned pages, const uint8_t *last)
@@ -999,6 +1020,8 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/dest-memory/bad-want", test_bad_want);
     g_test_add_func("/wsm/dest-memory/stop-wrong", test_stop_wrong);
     g_test_add_func("/wsm/dest-memory/stop-slow", test_stop_slow);
+    g_test_add_func("/wsm/dest-memory/stop-slow-without-disks",
+                    test_stop_slow_without_disks);
     g_test_add_func("/wsm/dest-memory/random", test_random);
     return g_test_run();
 }

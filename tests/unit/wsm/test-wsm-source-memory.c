@@ -373,6 +373,13 @@ static void test_behind(void)
                     WSM_MEMORY_KIND_IMAGE);
     g_assert_cmpint(info->kinds->next->value->referenced, ==, 0);
     g_assert_null(info->kinds->next->next);
+    /* With what is slow few take long, so none may be left */
+    wsm_source_memory_end(m, WSM_MEMORY_KIND_TEMPLATE, WSM_MEMORY_WHY_SLOW);
+    g_assert_true(wsm_source_memory_is_behind(m));
+    done(WSM_MEMORY_KIND_DISK, 1025);
+    g_assert_true(wsm_source_memory_is_behind(m));
+    done(WSM_MEMORY_KIND_DISK, 1026);
+    g_assert_false(wsm_source_memory_is_behind(m));
     tear_down();
 }
 
