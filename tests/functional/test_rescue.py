@@ -11,7 +11,7 @@ from wsm.record import encode_record
 
 from dev.rig.basics import require, run, tool, wait_until
 from dev.rig.image import MIB, Image
-from dev.rig.scene import (Scene, begin, disk_total, finish, wait_phase,
+from dev.rig.scene import (Scene, begin, disk_total, finish, query, wait_phase,
                            wait_total)
 from dev.rig.vm import DiskConfig, MachineConfig
 from tests.functional.lib.back import (BOTH, expect_kinds, record, states)
@@ -21,7 +21,8 @@ from tests.functional.lib.registry import add, test
 from tests.functional.lib.rescue import (Killed, Serving, expect_refused,
                                          expect_rescued, serve, source_killed,
                                          wait_missing)
-from tests.functional.lib.setups import Setup, multifd, nothing, with_tls
+from tests.functional.lib.setups import (Setup, caps, multifd, nothing,
+                                         with_tls)
 from tests.functional.lib.tls import NAME
 
 RAW = MachineConfig((DiskConfig('vd0'),))
@@ -169,6 +170,21 @@ def unix_destination(scene: Scene) -> None:
     destination.wait_migration('postcopy-paused')
     serve(source.images)
     expect_rescued(scene, destination)
+
+
+@test(BOTH)
+def served_without_memory(scene: Scene) -> None:
+    """With postcopy-ram all disks are there, and it says what is not known."""
+    killed = source_killed(scene, caps('postcopy-ram'))
+    said = serve(killed.source.images)
+    require(HANDED_OVER in said, said)
+    destination = killed.destination
+    wait_until(lambda: set(states(destination)) == {'current'},
+               'the images are complete')
+    wait_until(lambda: 'pages of the guest\'s memory may be missing'
+               in query(destination).get('error', ''), 'it says so')
+    require(destination.qmp.cmd('query-migrate')['status'] ==
+            'postcopy-paused', 'memory is not known to be there')
 
 
 # Refused

@@ -393,7 +393,8 @@ WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
     wsm_dest_disks_connect(&d->disks, &d->life, &d->control,
                            wsm_dest_disks_complete, d);
     wsm_dest_writer_init(&d->writer, &d->loop, &d->disks);
-    wsm_dest_stream_init(&d->stream, &d->handover, &d->life, &d->conns);
+    wsm_dest_stream_init(&d->stream, session, &d->handover, &d->life,
+                         &d->conns);
     d->sync = (WsmDestSync) {
         .loop = &d->loop,
         .session = session,

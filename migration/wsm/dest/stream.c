@@ -5,6 +5,8 @@
  */
 #include "qemu/osdep.h"
 #include "io/channel-buffer.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "migration/migration.h"
@@ -19,11 +21,13 @@
 /* The source opens a channel anew within seconds, if it can */
 #define WSM_ALONE_NS            (10 * NANOSECONDS_PER_SECOND)
 
-void wsm_dest_stream_init(WsmDestStream *stream, WsmHandover *handover,
-                          WsmDestLife *life, WsmDestConns *conns)
+void wsm_dest_stream_init(WsmDestStream *stream, WsmSession *session,
+                          WsmHandover *handover, WsmDestLife *life,
+                          WsmDestConns *conns)
 {
     *stream = (WsmDestStream) {
-        .handover = handover, .life = life, .conns = conns,
+        .session = session, .handover = handover, .life = life,
+        .conns = conns,
     };
 }
 
@@ -81,16 +85,43 @@ static void wsm_dest_end_pause(MigrationIncomingState *mis)
     }
 }
 
+/*
+ * All blocks are here, but pages of memory may not be, and nobody can say: only
+ * the source had them.  If it is gone it stays so for ever.
+ */
+static void wsm_dest_tell(WsmDestStream *stream)
+{
+    g_autoptr(Error) err = NULL;
+
+    if (stream->told || !migrate_postcopy_ram() ||
+        !wsm_handover_is_ours(stream->handover) ||
+        !wsm_life_reached(stream->life, WSM_LIFE_SECURED) ||
+        wsm_now() - stream->alone_since <= WSM_ALONE_NS) {
+        return;
+    }
+    stream->told = true;
+    error_setg(&err, "All blocks of the disks are here, and durable, but "
+               "pages of the guest's memory may be missing (capability "
+               "'postcopy-ram'), which only the source's QEMU has; if that is "
+               "gone the migration cannot complete: shut the guest down, if "
+               "it answers, and boot it anew from these images");
+    wsm_session_set_error(stream->session, err);
+    warn_report("%s", error_get_pretty(err));
+}
+
 /* The stream may break, and QEMU may begin to wait, at any time */
 static void wsm_dest_watch(void *opaque)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
     WsmDestStream *stream = opaque;
 
-    if (qatomic_read(&mis->state) == MIGRATION_STATUS_POSTCOPY_PAUSED &&
-        wsm_dest_needs_no_stream(stream)) {
-        trace_wsm_dest_end_pause();
-        wsm_dest_end_pause(mis);
+    if (qatomic_read(&mis->state) == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        if (wsm_dest_needs_no_stream(stream)) {
+            trace_wsm_dest_end_pause();
+            wsm_dest_end_pause(mis);
+        } else {
+            wsm_dest_tell(stream);
+        }
     }
     timer_mod(stream->watch,
               qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + WSM_WATCH_MS);

@@ -10,21 +10,25 @@
 #ifndef MIGRATION_WSM_DEST_STREAM_H
 #define MIGRATION_WSM_DEST_STREAM_H
 
+#include "migration/wsm/core/session.h"
 #include "migration/wsm/dest/conn.h"
 #include "migration/wsm/dest/handover.h"
 #include "migration/wsm/dest/life.h"
 
 typedef struct WsmDestStream {
-    WsmHandover *handover;      /* set in init, as are */
+    WsmSession *session;        /* set in init, as are */
+    WsmHandover *handover;
     WsmDestLife *life;
     WsmDestConns *conns;
     QEMUTimer *watch;           /* BQL: or NULL */
     int64_t alone_since;        /* BQL, ns: channel 0 is down since then */
+    bool told;                  /* BQL: the user, that it will not end alone */
 } WsmDestStream;
 
 /* Main thread */
-void wsm_dest_stream_init(WsmDestStream *stream, WsmHandover *handover,
-                          WsmDestLife *life, WsmDestConns *conns);
+void wsm_dest_stream_init(WsmDestStream *stream, WsmSession *session,
+                          WsmHandover *handover, WsmDestLife *life,
+                          WsmDestConns *conns);
 
 /* May the main stream end now, the migration being over?  Any thread. */
 bool wsm_dest_stream_may_end(WsmDestStream *stream);

@@ -49,6 +49,7 @@ void migrate_set_state(MigrationStatus *state, MigrationStatus old_state,
  * Steps
  */
 
+static WsmSession session;
 static WsmHandover handover;
 static WsmDestLife life;
 static WsmDestConns conns;
@@ -82,6 +83,7 @@ static bool is_hung_up(void)
 static void set_up(void)
 {
     ram = false;
+    wsm_session_init(&session, NULL);
     incoming.state = MIGRATION_STATUS_POSTCOPY_ACTIVE;
     incoming.have_fault_thread = false;
     qemu_sem_init(&incoming.postcopy_pause_sem_dst, 0);
@@ -89,7 +91,7 @@ static void set_up(void)
     wsm_handover_init(&handover);
     wsm_life_init(&life);
     wsm_dest_conns_init(&conns, NULL, &start, NULL, NULL);
-    wsm_dest_stream_init(&stream, &handover, &life, &conns);
+    wsm_dest_stream_init(&stream, &session, &handover, &life, &conns);
     open_stream();
 }
 
@@ -113,6 +115,7 @@ static void tear_down(void)
     wsm_dest_conns_destroy(&conns);
     wsm_life_destroy(&life);
     wsm_handover_destroy(&handover);
+    wsm_session_destroy(&session);
     qemu_sem_destroy(&incoming.postcopy_pause_sem_dst);
     qemu_sem_destroy(&incoming.postcopy_pause_sem_fault);
 }
@@ -221,6 +224,60 @@ static void test_stopped(void)
     wsm_life_enter(&life, WSM_LIFE_STOPPING);
     g_assert_true(wsm_dest_stream_may_end(&stream));
     tear_down();
+}
+
+/*
+ * All blocks are here, but memory may not be: that is told once, when nobody
+ * is there who could bring it
+ */
+static void test_tell(void)
+{
+    set_up();
+    ram = true;
+    become_ours();
+    live(WSM_LIFE_UNSECURED);
+    set_channel_0(true);
+    pause_stream();
+    wsm_dest_stream_end(&stream);
+    pass(2 * ALONE_MS);
+    set_channel_0(false);
+    pass(2 * ALONE_MS);
+    /* Not durable yet */
+    g_assert_null(session.error);
+    live(WSM_LIFE_SETTLED);
+    set_channel_0(true);
+    pass(WATCH_MS);
+    set_channel_0(false);
+    pass(ALONE_MS - WATCH_MS);
+    g_assert_null(session.error);
+    pass(2 * WATCH_MS);
+    g_assert_nonnull(strstr(session.error, "postcopy-ram"));
+    g_clear_pointer(&session.error, g_free);
+    pass(ALONE_MS);
+    g_assert_null(session.error);
+    check_paused();
+    tear_down();
+}
+
+/* Not if the stream lives, nor of a guest that is not ours */
+static void test_tell_not(void)
+{
+    for (unsigned how = 0; how < 3; how++) {
+        set_up();
+        ram = how != 0;
+        become_ours();
+        live(WSM_LIFE_SECURED);
+        if (how != 1) {
+            pause_stream();
+        }
+        if (how == 2) {
+            g_assert_true(wsm_handover_end(&handover, true));
+        }
+        wsm_dest_stream_end(&stream);
+        pass(ALONE_MS + 2 * WATCH_MS);
+        g_assert_null(session.error);
+        tear_down();
+    }
 }
 
 /*
@@ -403,6 +460,8 @@ int main(int argc, char **argv)
     module_call_init(MODULE_INIT_QOM);
     qemu_init_main_loop(&error_abort);
 
+    g_test_add_func("/wsm/stream/tell", test_tell);
+    g_test_add_func("/wsm/stream/tell-not", test_tell_not);
     g_test_add_func("/wsm/stream/may-end", test_may_end);
     g_test_add_func("/wsm/stream/stopped", test_stopped);
     g_test_add_func("/wsm/stream/hang-up", test_hang_up);
