@@ -169,7 +169,7 @@ def digests_seeds() -> Iterator[bytes]:
 
 def kept_seeds() -> Iterator[bytes]:
     for count, size in (1, 12288), (1, 12287), (2, 12288), (1025, 0):
-        yield (bytes([KEPT]) + struct.pack(">Q", size) + b"WSM-MEM\n"
+        yield (bytes([KEPT]) + struct.pack(">Q", size) + b"WSM-KEPT"
                + struct.pack(">II", 1, count) + SESSION + bytes(96)
                + struct.pack(">Q256s", 2, b"pc.ram") * min(count, 2))
 

@@ -134,8 +134,10 @@ class ChooseTest(ProgramTest):
         for data, text in (
                 (b"", "QEMU has not finished it"),
                 (bytes(64) + good[64:], "QEMU has not finished it"),
-                (good[:63], "nothing that QEMU wrote"),
-                (b"w" + good[1:], "nothing that QEMU wrote"),
+                (good[:63], "no digest and no pages that QEMU wrote"),
+                (b"w" + good[1:], "no digest and no pages"),
+                # The header of a file of kept memory
+                (b"WSM-KEPT" + good[8:], "no digest and no pages"),
                 (good[:11] + b"\2" + good[12:], "version 2 is not 1"),
                 (good[:15] + b"\2" + good[16:], "kind 2 is not 1"),
                 (good[:18] + b"\0" + good[19:], "not of this machine's"),

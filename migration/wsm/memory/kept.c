@@ -8,7 +8,7 @@
 #include "qemu/bswap.h"
 #include "migration/wsm/memory/kept.h"
 
-#define WSM_KEPT_MAGIC          "WSM-MEM\n"
+#define WSM_KEPT_MAGIC          "WSM-KEPT"
 #define WSM_KEPT_VERSION        1
 
 /* Bytes of a point's id that are those of its session, see image/points.h */
@@ -82,7 +82,7 @@ GByteArray *wsm_kept_encode(const WsmKept *kept)
     size_t size = WSM_KEPT_HEADER_SIZE + wsm_kept_table(kept);
     uint8_t *buf = g_malloc0(size), *p = buf + WSM_KEPT_HEADER_SIZE;
 
-    memcpy(buf, WSM_KEPT_MAGIC, 8);
+    memcpy(buf, WSM_KEPT_MAGIC, strlen(WSM_KEPT_MAGIC));
     stl_be_p(buf + 8, WSM_KEPT_VERSION);
     stl_be_p(buf + 12, kept->nblocks);
     memcpy(buf + 16, kept->session.data, sizeof(kept->session.data));
@@ -101,8 +101,8 @@ bool wsm_kept_decode(const uint8_t *buf, WsmKept *kept, Error **errp)
     *kept = (WsmKept) { .nblocks = ldl_be_p(buf + 12) };
     memcpy(kept->session.data, buf + 16, sizeof(kept->session.data));
     wsm_seed_decode(buf + 32, &kept->seed);
-    if (memcmp(buf, WSM_KEPT_MAGIC, 8)) {
-        error_setg(errp, "it is not the memory of a guest");
+    if (memcmp(buf, WSM_KEPT_MAGIC, strlen(WSM_KEPT_MAGIC))) {
+        error_setg(errp, "it is not the kept memory of a guest");
     } else if (version != WSM_KEPT_VERSION) {
         error_setg(errp, "version %" PRIu32 " is not %d", version,
                    WSM_KEPT_VERSION);

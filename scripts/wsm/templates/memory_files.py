@@ -50,7 +50,7 @@ def decode(data: bytes, size: int, kind: int) -> Header:
     if not any(data):
         raise BadFile("QEMU has not finished it")
     if len(data) < HEADER.size or not data.startswith(MAGIC):
-        raise BadFile("it is nothing that QEMU wrote of memory")
+        raise BadFile("it is no digest and no pages that QEMU wrote")
     _, version, found, page, reserved, count, guest = HEADER.unpack(
         data[:HEADER.size])
     if version != VERSION:

@@ -13,6 +13,7 @@
 #include "qemu/cutils.h"
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
+#include "migration/wsm/memory/digest.h"
 #include "migration/wsm/memory/digests.h"
 #include "migration/wsm/memory/kept.h"
 #include "migration/wsm/source/keep.h"
@@ -46,7 +47,7 @@ static void test_bytes(void)
     WsmKept kept = sample(), again;
     g_autoptr(GByteArray) head = wsm_kept_encode(&kept);
     static const uint8_t begin[] = {
-        'W', 'S', 'M', '-', 'M', 'E', 'M', '\n', 0, 0, 0, 1, 0, 0, 0, 2,
+        'W', 'S', 'M', '-', 'K', 'E', 'P', 'T', 0, 0, 0, 1, 0, 0, 0, 2,
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd',
         'e', 'f', 0, 0, 0, 0, 0, 0, 0, 1,
     };
@@ -96,7 +97,7 @@ static void test_bad(void)
         int more;
         const char *text;
     } bad[] = {
-        { 3, '+', 0, "it is not the memory of a guest" },
+        { 3, '+', 0, "it is not the kept memory of a guest" },
         { 11, 2, 0, "version 2 is not 1" },
         { 14, 4, 0, "1026 blocks of memory are more than 1024" },
         { 136, 0, 0, "block of memory 0: the name is empty, too long, or "
@@ -131,6 +132,26 @@ static void test_bad(void)
     g_clear_pointer(&err, error_free);
     memcpy(buf + 136, head->data + 136 + 264, 256);
     g_assert_false(decode(buf, 20480, &out, NULL));
+    wsm_kept_destroy(&kept);
+}
+
+/* What a scan of memory has written is no kept memory, nor the other way */
+static void test_scan(void)
+{
+    WsmKept kept = sample(), out;
+    g_autoptr(GByteArray) head = wsm_kept_encode(&kept);
+    uint8_t scan[WSM_KEPT_HEADER_SIZE] = {};
+    Error *err = NULL;
+
+    wsm_memory_file_encode(WSM_MEMORY_FILE_DIGEST, 8, &session, scan);
+    g_assert_false(wsm_kept_decode(scan, &out, &err));
+    g_assert_cmpstr(error_get_pretty(err), ==, "it is not the kept memory of a "
+                    "guest");
+    g_clear_pointer(&err, error_free);
+    g_assert_null(wsm_digest_decode(head->data, head->len, &err));
+    g_assert_cmpstr(error_get_pretty(err), ==, "it is no list of pages that "
+                    "this QEMU knows");
+    error_free(err);
     wsm_kept_destroy(&kept);
 }
 
@@ -391,6 +412,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/kept/bytes", test_bytes);
     g_test_add_func("/wsm/kept/guest", test_guest);
     g_test_add_func("/wsm/kept/bad", test_bad);
+    g_test_add_func("/wsm/kept/scan", test_scan);
     g_test_add_func("/wsm/kept/random", test_random);
     g_test_add_func("/wsm/kept/digests", test_digests);
     g_test_add_func("/wsm/kept/keep", test_keep);
