@@ -35,8 +35,8 @@ struct WsmScan {
     uint64_t total;             /* bytes */
 
     /* The thread */
-    WsmDigest *wanted;          /* NULL: a digest is made, */
-    WsmDigest *digest;          /* which is this */
+    WsmPrefixes *wanted;        /* NULL: a digest is made, */
+    WsmPrefixes *digest;        /* which is this */
     RateLimit limit;
     uint8_t buf[WSM_SCAN_BYTES];
 
@@ -71,10 +71,10 @@ static bool wsm_scan_page(WsmScan *s, const uint8_t *page, Error **errp)
     }
     wsm_page_hash(page, hash);
     if (s->digest) {
-        wsm_digest_add(s->digest, wsm_set_prefix(hash));
+        wsm_prefixes_add(s->digest, wsm_set_prefix(hash));
         return true;
     }
-    if (!wsm_digest_take(s->wanted, wsm_set_prefix(hash))) {
+    if (!wsm_prefixes_take(s->wanted, wsm_set_prefix(hash))) {
         return true;
     }
     stat64_add(&s->pages, 1);
@@ -119,19 +119,19 @@ static bool wsm_scan_block(WsmScan *s, const WsmScanBlock *block, Error **errp)
 /* The header comes last, so that who reads it knows that the rest is there */
 static bool wsm_scan_finish(WsmScan *s, Error **errp)
 {
-    uint8_t header[WSM_MEMORY_FILE_SIZE];
+    uint8_t header[WSM_SCAN_HEADER_SIZE];
     g_autoptr(GByteArray) prefixes = NULL;
 
     if (s->digest) {
-        stat64_add(&s->pages, wsm_digest_sort(s->digest));
-        prefixes = wsm_digest_encode(s->digest);
+        stat64_add(&s->pages, wsm_prefixes_sort(s->digest));
+        prefixes = wsm_prefixes_encode(s->digest);
         if (!wsm_scan_write(s, prefixes->data, prefixes->len, errp)) {
             return false;
         }
     }
-    wsm_memory_file_encode(s->digest ? WSM_MEMORY_FILE_DIGEST
-                                     : WSM_MEMORY_FILE_PAGES,
-                           stat64_get(&s->pages), &qemu_uuid, header);
+    wsm_scan_file_encode(s->digest ? WSM_SCAN_FILE_DIGEST
+                                   : WSM_SCAN_FILE_PAGES,
+                         stat64_get(&s->pages), &qemu_uuid, header);
     if (lseek(s->fd, 0, SEEK_SET) < 0) {
         error_setg_errno(errp, errno, "cannot write to the begin of the file");
         return false;
@@ -141,7 +141,7 @@ static bool wsm_scan_finish(WsmScan *s, Error **errp)
 
 static bool wsm_scan_all(WsmScan *s, Error **errp)
 {
-    static const uint8_t no_header[WSM_MEMORY_FILE_SIZE];
+    static const uint8_t no_header[WSM_SCAN_HEADER_SIZE];
 
     if (lseek(s->fd, 0, SEEK_SET) < 0 || ftruncate(s->fd, 0) < 0) {
         error_setg_errno(errp, errno, "cannot begin the file");
@@ -193,7 +193,7 @@ static void wsm_scan_clear_block(gpointer block)
     g_free(((WsmScanBlock *)block)->name);
 }
 
-WsmScan *wsm_scan_start(int fd, WsmDigest *wanted, uint64_t bandwidth)
+WsmScan *wsm_scan_start(int fd, WsmPrefixes *wanted, uint64_t bandwidth)
 {
     WsmScan *s = g_new0(WsmScan, 1);
 
@@ -203,7 +203,7 @@ WsmScan *wsm_scan_start(int fd, WsmDigest *wanted, uint64_t bandwidth)
     g_array_set_clear_func(s->blocks, wsm_scan_clear_block);
     wsm_ram_each(wsm_scan_add_block, s);
     s->wanted = wanted;
-    s->digest = wanted ? NULL : wsm_digest_new();
+    s->digest = wanted ? NULL : wsm_prefixes_new();
     ratelimit_init(&s->limit);
     ratelimit_set_speed(&s->limit, bandwidth, WSM_SCAN_SLICE_NS);
     s->state = WSM_SCAN_STATE_RUNNING;
@@ -227,8 +227,8 @@ void wsm_scan_free(WsmScan *s)
     wsm_scan_cancel(s);
     qemu_thread_join(&s->thread);
     g_array_unref(s->blocks);
-    wsm_digest_free(s->wanted);
-    wsm_digest_free(s->digest);
+    wsm_prefixes_free(s->wanted);
+    wsm_prefixes_free(s->digest);
     ratelimit_destroy(&s->limit);
     error_free(s->err);
     g_free(s);

@@ -9,7 +9,7 @@
 #ifndef MIGRATION_WSM_SCAN_H
 #define MIGRATION_WSM_SCAN_H
 
-#include "migration/wsm/memory/digest.h"
+#include "migration/wsm/memory/scan-file.h"
 
 typedef struct WsmScan WsmScan;
 
@@ -18,7 +18,7 @@ typedef struct WsmScan WsmScan;
  * has, which becomes the scan's as well; NULL: a digest.  @bandwidth in bytes
  * per second, 0: as fast as it can.  Main thread.
  */
-WsmScan *wsm_scan_start(int fd, WsmDigest *wanted, uint64_t bandwidth);
+WsmScan *wsm_scan_start(int fd, WsmPrefixes *wanted, uint64_t bandwidth);
 
 /* Cancel it if it runs, and wait for its end.  Main thread. */
 void wsm_scan_free(WsmScan *scan);

@@ -110,7 +110,7 @@ static bool wsm_scan_check(Wsm *w, Error **errp)
 }
 
 /* Takes @wanted, which may be NULL, in any case */
-static void wsm_scan_begin(const char *file, WsmDigest *wanted,
+static void wsm_scan_begin(const char *file, WsmPrefixes *wanted,
                            uint64_t bandwidth, Error **errp)
 {
     Wsm *w = wsm_get();
@@ -120,7 +120,7 @@ static void wsm_scan_begin(const char *file, WsmDigest *wanted,
         fd = qemu_create(file, O_WRONLY | O_NONBLOCK, 0600, errp);
     }
     if (fd < 0) {
-        wsm_digest_free(wanted);
+        wsm_prefixes_free(wanted);
         return;
     }
     wsm_scan_free(w->scan);
@@ -136,7 +136,7 @@ void qmp_wsm_digest_memory(const char *file, bool has_bandwidth,
 
 typedef struct WsmWantedLoad {
     const char *file;
-    WsmDigest *wanted;
+    WsmPrefixes *wanted;
     Error *err;
 } WsmWantedLoad;
 
@@ -144,7 +144,7 @@ static int wsm_wanted_work(void *opaque)
 {
     WsmWantedLoad *l = opaque;
 
-    l->wanted = wsm_digest_read(l->file, &l->err);
+    l->wanted = wsm_prefixes_read(l->file, &l->err);
     return 0;
 }
 

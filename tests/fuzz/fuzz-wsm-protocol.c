@@ -15,9 +15,9 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "migration/wsm/map/load.h"
-#include "migration/wsm/memory/digests.h"
 #include "migration/wsm/memory/kept.h"
 #include "migration/wsm/memory/payload.h"
+#include "migration/wsm/memory/prints.h"
 #include "migration/wsm/memory/ring.h"
 #include "migration/wsm/wire/message.h"
 #include "migration/wsm/wire/payload.h"
@@ -433,7 +433,7 @@ static void fuzz_digests(const uint8_t *data, size_t size)
 {
     g_autoptr(GByteArray) again = NULL;
     g_autofree uint8_t *buf = NULL;
-    WsmDigestsMsg digests;
+    WsmPrints digests;
     Error *err = NULL;
     WsmMsg msg;
     bool ok;
@@ -446,10 +446,10 @@ static void fuzz_digests(const uint8_t *data, size_t size)
         .bytes = (uint64_t)data[0] * WSM_PAGE_SIZE,
     };
     buf = g_memdup2(data + 1, size - 1);
-    ok = wsm_digests_decode(&msg, buf, &digests, &err);
+    ok = wsm_prints_decode(&msg, buf, &digests, &err);
     check_error(err, ok, true);
     if (ok) {
-        again = wsm_digests_encode(&digests, data[0]);
+        again = wsm_prints_encode(&digests, data[0]);
         g_assert(again->len == size - 1 && !memcmp(again->data, buf, size - 1));
     }
 }

@@ -10,7 +10,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
 #include "migration/wsm/dest/kept.h"
-#include "migration/wsm/memory/digests.h"
+#include "migration/wsm/memory/prints.h"
 #include "migration/wsm/trace.h"
 
 #define WSM_DIGESTS_NS          (2 * SCALE_MS)  /* for each message */
@@ -246,7 +246,7 @@ static int coroutine_fn wsm_kept_say_some(WsmKeptSay *say,
     size_t size = pages * WSM_PRINT_SIZE;
     g_autofree uint8_t *prints = g_malloc(size);
     g_autoptr(GByteArray) payload = NULL;
-    WsmDigestsMsg digests = { .seed = k->kept.seed, .prints = prints };
+    WsmPrints said = { .seed = k->kept.seed, .buf = prints };
     WsmMsg msg = {
         .type = WSM_MSG_DIGESTS,
         .offset = first * WSM_PAGE_SIZE,
@@ -259,8 +259,8 @@ static int coroutine_fn wsm_kept_say_some(WsmKeptSay *say,
     if (ret < 0 || buffer_is_zero(prints, size) || wsm_kept_is_over(k)) {
         return ret;
     }
-    pstrcpy(digests.name, sizeof(digests.name), b->name);
-    payload = wsm_digests_encode(&digests, pages);
+    pstrcpy(said.name, sizeof(said.name), b->name);
+    payload = wsm_prints_encode(&said, pages);
     msg.length = payload->len;
     ret = wsm_dest_conn_send(say->conn, &msg, payload->data);
     if (ret >= 0) {
@@ -275,11 +275,11 @@ static int coroutine_fn wsm_kept_say_block(WsmKeptSay *say,
 {
     int ret = 0;
 
-    for (uint64_t i = 0; i < b->pages && ret >= 0; i += WSM_DIGESTS_PAGES) {
+    for (uint64_t i = 0; i < b->pages && ret >= 0; i += WSM_PRINTS_PAGES) {
         if (wsm_kept_is_over(say->kept)) {
             return -ECANCELED;
         }
-        ret = wsm_kept_say_some(say, b, i, MIN(WSM_DIGESTS_PAGES,
+        ret = wsm_kept_say_some(say, b, i, MIN(WSM_PRINTS_PAGES,
                                                b->pages - i));
     }
     return ret;

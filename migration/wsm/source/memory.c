@@ -14,8 +14,8 @@
 #include "migration/wsm/memory/index.h"
 #include "migration/wsm/memory/kinds.h"
 #include "migration/wsm/memory/ram.h"
-#include "migration/wsm/source/digests.h"
 #include "migration/wsm/source/memory.h"
+#include "migration/wsm/source/prints.h"
 #include "migration/wsm/source/templates.h"
 #include "migration/wsm/trace.h"
 
@@ -33,7 +33,7 @@
 struct WsmSourceMemory {
     /* Set in new, never changed */
     WsmIndex *index;            /* has a lock of its own */
-    WsmDigests *digests;        /* likewise */
+    WsmSourcePrints *prints;    /* likewise */
     WsmSourceTemplates *templates;      /* likewise */
     WsmSeed seed;
     unsigned kinds;             /* bits by WsmMemoryKind: switched on */
@@ -58,7 +58,7 @@ WsmSourceMemory *wsm_source_memory_new(unsigned kinds)
     WsmSourceMemory *m = g_new0(WsmSourceMemory, 1);
 
     m->index = wsm_index_new(WSM_INDEX_BYTES);
-    m->digests = wsm_digests_new();
+    m->prints = wsm_source_prints_new();
     m->templates = wsm_source_templates_new();
     wsm_seed_init(&m->seed);
     m->kinds = kinds;
@@ -78,7 +78,7 @@ void wsm_source_memory_unref(WsmSourceMemory *m)
 {
     if (m && qatomic_fetch_dec(&m->users) == 1) {
         wsm_index_free(m->index);
-        wsm_digests_free(m->digests);
+        wsm_source_prints_free(m->prints);
         wsm_source_templates_free(m->templates);
         g_ptr_array_unref(m->blocks);
         qemu_mutex_destroy(&m->lock);
@@ -137,12 +137,12 @@ bool wsm_source_memory_sets(WsmSourceMemory *m, const uint8_t *payload,
 bool wsm_source_memory_digests(WsmSourceMemory *m, const WsmMsg *msg,
                                const uint8_t *payload, Error **errp)
 {
-    WsmDigestsMsg digests;
+    WsmPrints prints;
 
-    if (!wsm_digests_decode(msg, payload, &digests, errp)) {
+    if (!wsm_prints_decode(msg, payload, &prints, errp)) {
         return false;
     }
-    wsm_digests_put(m->digests, msg, &digests);
+    wsm_source_prints_put(m->prints, msg, &prints);
     return true;
 }
 
@@ -202,7 +202,7 @@ bool wsm_source_memory_nack(WsmSourceMemory *m, const WsmMsg *msg,
         return false;
     }
     trace_wsm_source_memory_nack(msg->disk, msg->offset, msg->bytes);
-    wsm_digests_drop(m->digests, block, msg->offset, msg->bytes);
+    wsm_source_prints_drop(m->prints, block, msg->offset, msg->bytes);
     wsm_ram_mark_dirty(block, msg->offset, msg->bytes);
     return true;
 }
@@ -319,7 +319,7 @@ static bool wsm_source_memory_is_old(WsmSourceMemory *m, const RAMBlock *block,
                                      WsmRef *ref, uint8_t *salt)
 {
     *ref = (WsmRef) { .kind = WSM_REF_IMAGE };
-    return wsm_digests_find(m->digests, block, offset, page) &&
+    return wsm_source_prints_find(m->prints, block, offset, page) &&
            wsm_source_memory_is_there(m, ref, salt);
 }
 

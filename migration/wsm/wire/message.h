@@ -117,7 +117,7 @@ typedef enum WsmMsgType {
                          * references were dealt with, of which @bytes missed
                          */
     WSM_MSG_SETS,       /* D->S  templates it can serve; payload: wire/sets.h */
-    WSM_MSG_DIGESTS,    /* D->S  of older memory; payload: memory/digests.h */
+    WSM_MSG_DIGESTS,    /* D->S  of older memory; payload: memory/prints.h */
     WSM_MSG_STOP,       /*
                          * D->S  do not refer to the kind @disk any more, as
                          * @offset says, a WsmMemoryWhy

@@ -17,7 +17,7 @@
 #include "wsm-set.h"
 #include "migration/wsm/dest/fetch.h"
 #include "migration/wsm/dest/memory.h"
-#include "migration/wsm/memory/digests.h"
+#include "migration/wsm/memory/prints.h"
 #include "migration/wsm/source/keep.h"
 
 #define BLOCKS          64
@@ -607,17 +607,17 @@ static void expect_digests(void)
 {
     uint8_t payload[1024], page[BLOCK];
     WsmMsg msg = receive(payload, sizeof(payload));
-    WsmDigestsMsg digests;
+    WsmPrints digests;
 
     g_assert_cmpint(msg.type, ==, WSM_MSG_DIGESTS);
     g_assert_cmpint(msg.offset, ==, 0);
     g_assert_cmpint(msg.bytes, ==, TEST_RAM_PAGES * BLOCK);
-    g_assert_true(wsm_digests_decode(&msg, payload, &digests, &error_abort));
+    g_assert_true(wsm_prints_decode(&msg, payload, &digests, &error_abort));
     g_assert_cmpstr(digests.name, ==, "ram");
-    g_assert_cmphex(wsm_digests_print(&digests, 0), ==, 0);
+    g_assert_cmphex(wsm_prints_at(&digests, 0), ==, 0);
     for (unsigned i = 1; i < TEST_RAM_PAGES; i++) {
         memset(page, i + 100, sizeof(page));
-        g_assert_cmphex(wsm_digests_print(&digests, i), ==,
+        g_assert_cmphex(wsm_prints_at(&digests, i), ==,
                         wsm_page_print(&digests.seed, page));
     }
 }

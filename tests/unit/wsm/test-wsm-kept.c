@@ -1,5 +1,5 @@
 /*
- * Unit tests of migration/wsm/memory/kept.c and digests.c, and of
+ * Unit tests of migration/wsm/memory/kept.c and prints.c, and of
  * migration/wsm/source/keep.c, which writes such a file
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -13,9 +13,9 @@
 #include "qemu/cutils.h"
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
-#include "migration/wsm/memory/digest.h"
-#include "migration/wsm/memory/digests.h"
 #include "migration/wsm/memory/kept.h"
+#include "migration/wsm/memory/prints.h"
+#include "migration/wsm/memory/scan-file.h"
 #include "migration/wsm/source/keep.h"
 #include "wsm-ram.h"
 #include "wsm-warnings.h"
@@ -143,12 +143,12 @@ static void test_scan(void)
     uint8_t scan[WSM_KEPT_HEADER_SIZE] = {};
     Error *err = NULL;
 
-    wsm_memory_file_encode(WSM_MEMORY_FILE_DIGEST, 8, &session, scan);
+    wsm_scan_file_encode(WSM_SCAN_FILE_DIGEST, 8, &session, scan);
     g_assert_false(wsm_kept_decode(scan, &out, &err));
     g_assert_cmpstr(error_get_pretty(err), ==, "it is not the kept memory of a "
                     "guest");
     g_clear_pointer(&err, error_free);
-    g_assert_null(wsm_digest_decode(head->data, head->len, &err));
+    g_assert_null(wsm_prefixes_decode(head->data, head->len, &err));
     g_assert_cmpstr(error_get_pretty(err), ==, "it is no list of pages that "
                     "this QEMU knows");
     error_free(err);
@@ -194,40 +194,40 @@ static void test_random(void)
 static void test_digests(void)
 {
     uint8_t prints[2 * WSM_PRINT_SIZE] = { 0, 0, 0, 0, 0, 0, 1, 2, 0xff };
-    WsmDigestsMsg d = { .name = "pc.ram", .prints = prints }, out;
+    WsmPrints d = { .name = "pc.ram", .buf = prints }, out;
     g_autoptr(GByteArray) payload = NULL;
     WsmMsg msg = { .type = WSM_MSG_DIGESTS, .bytes = 2 * WSM_PAGE_SIZE };
     Error *err = NULL;
 
     d.seed.word[7] = 0x1234;
-    payload = wsm_digests_encode(&d, 2);
+    payload = wsm_prints_encode(&d, 2);
     g_assert_cmpuint(payload->len, ==, 64 + 1 + 6 + 16);
     g_assert_cmphex(payload->data[63], ==, 0x34);
     g_assert_cmphex(payload->data[64], ==, 6);
     msg.length = payload->len;
-    g_assert_true(wsm_digests_decode(&msg, payload->data, &out, &error_abort));
+    g_assert_true(wsm_prints_decode(&msg, payload->data, &out, &error_abort));
     g_assert_cmpstr(out.name, ==, "pc.ram");
     g_assert_cmphex(out.seed.word[7], ==, 0x1234);
-    g_assert_cmphex(wsm_digests_print(&out, 0), ==, 0x102);
-    g_assert_cmphex(wsm_digests_print(&out, 1), ==, 0xff00000000000000);
+    g_assert_cmphex(wsm_prints_at(&out, 0), ==, 0x102);
+    g_assert_cmphex(wsm_prints_at(&out, 1), ==, 0xff00000000000000);
 
     payload->data[64] = 7;
-    g_assert_false(wsm_digests_decode(&msg, payload->data, &out, &err));
+    g_assert_false(wsm_prints_decode(&msg, payload->data, &out, &err));
     g_assert_cmpstr(error_get_pretty(err), ==, "DIGESTS: length 87 is not that "
                     "of a name of 7 bytes and of 2 prints");
     error_free(err);
     payload->data[64] = 6;
     payload->data[66] = 0;
-    g_assert_false(wsm_digests_decode(&msg, payload->data, &out, NULL));
+    g_assert_false(wsm_prints_decode(&msg, payload->data, &out, NULL));
     payload->data[66] = 'c';
     msg.disk = 1;
-    g_assert_false(wsm_digests_decode(&msg, payload->data, &out, NULL));
+    g_assert_false(wsm_prints_decode(&msg, payload->data, &out, NULL));
     /* No name, but the right length */
     msg.disk = 0;
     msg.bytes = WSM_PAGE_SIZE;
     msg.length = 64 + 1 + 8;
     payload->data[64] = 0;
-    g_assert_false(wsm_digests_decode(&msg, payload->data, &out, NULL));
+    g_assert_false(wsm_prints_decode(&msg, payload->data, &out, NULL));
 }
 
 /*

@@ -10,7 +10,7 @@
 #include "crypto/init.h"
 #include "qapi/error.h"
 #include "qemu/bswap.h"
-#include "migration/wsm/memory/digests.h"
+#include "migration/wsm/memory/prints.h"
 #include "migration/wsm/source/memory.h"
 #include "wsm-origin.h"
 #include "wsm-ram.h"
@@ -194,7 +194,7 @@ static void digests(const char *name, const WsmSeed *of, unsigned first,
                     unsigned count, unsigned n)
 {
     uint8_t prints[8 * WSM_PRINT_SIZE];
-    WsmDigestsMsg d = { .seed = *of, .prints = prints };
+    WsmPrints d = { .seed = *of, .buf = prints };
     WsmMsg msg = pages(WSM_MSG_DIGESTS, 0, first, count);
     g_autoptr(GByteArray) payload = NULL;
 
@@ -203,7 +203,7 @@ static void digests(const char *name, const WsmSeed *of, unsigned first,
                  n + i ? wsm_page_print(of, content(n + i)) : 0);
     }
     g_strlcpy(d.name, name, sizeof(d.name));
-    payload = wsm_digests_encode(&d, count);
+    payload = wsm_prints_encode(&d, count);
     msg.length = payload->len;
     g_assert_true(wsm_source_memory_digests(m, &msg, payload->data,
                                             &error_abort));

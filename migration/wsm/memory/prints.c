@@ -6,25 +6,25 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/bswap.h"
-#include "migration/wsm/memory/digests.h"
+#include "migration/wsm/memory/prints.h"
 
-GByteArray *wsm_digests_encode(const WsmDigestsMsg *digests, unsigned pages)
+GByteArray *wsm_prints_encode(const WsmPrints *prints, unsigned pages)
 {
     GByteArray *out = g_byte_array_new();
     uint8_t buf[WSM_SEED_SIZE + 1];
 
-    assert(pages && pages <= WSM_DIGESTS_PAGES);
-    wsm_seed_encode(&digests->seed, buf);
-    buf[WSM_SEED_SIZE] = strlen(digests->name);
+    assert(pages && pages <= WSM_PRINTS_PAGES);
+    wsm_seed_encode(&prints->seed, buf);
+    buf[WSM_SEED_SIZE] = strlen(prints->name);
     g_byte_array_append(out, buf, sizeof(buf));
-    g_byte_array_append(out, (const uint8_t *)digests->name,
-                        strlen(digests->name));
-    g_byte_array_append(out, digests->prints, pages * WSM_PRINT_SIZE);
+    g_byte_array_append(out, (const uint8_t *)prints->name,
+                        strlen(prints->name));
+    g_byte_array_append(out, prints->buf, pages * WSM_PRINT_SIZE);
     return out;
 }
 
-bool wsm_digests_decode(const WsmMsg *msg, const uint8_t *payload,
-                        WsmDigestsMsg *digests, Error **errp)
+bool wsm_prints_decode(const WsmMsg *msg, const uint8_t *payload,
+                       WsmPrints *prints, Error **errp)
 {
     uint64_t pages = msg->bytes / WSM_PAGE_SIZE;
     unsigned length = payload[WSM_SEED_SIZE];
@@ -41,19 +41,19 @@ bool wsm_digests_decode(const WsmMsg *msg, const uint8_t *payload,
                    length, pages);
         return false;
     }
-    *digests = (WsmDigestsMsg) {
-        .prints = payload + WSM_SEED_SIZE + 1 + length,
+    *prints = (WsmPrints) {
+        .buf = payload + WSM_SEED_SIZE + 1 + length,
     };
-    wsm_seed_decode(payload, &digests->seed);
-    memcpy(digests->name, payload + WSM_SEED_SIZE + 1, length);
-    if (strlen(digests->name) != length) {
+    wsm_seed_decode(payload, &prints->seed);
+    memcpy(prints->name, payload + WSM_SEED_SIZE + 1, length);
+    if (strlen(prints->name) != length) {
         error_setg(errp, "DIGESTS: the name has a NUL in it");
         return false;
     }
     return true;
 }
 
-uint64_t wsm_digests_print(const WsmDigestsMsg *digests, unsigned i)
+uint64_t wsm_prints_at(const WsmPrints *prints, unsigned i)
 {
-    return ldq_be_p(digests->prints + i * WSM_PRINT_SIZE);
+    return ldq_be_p(prints->buf + i * WSM_PRINT_SIZE);
 }

@@ -9,29 +9,29 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#ifndef MIGRATION_WSM_SOURCE_DIGESTS_H
-#define MIGRATION_WSM_SOURCE_DIGESTS_H
+#ifndef MIGRATION_WSM_SOURCE_PRINTS_H
+#define MIGRATION_WSM_SOURCE_PRINTS_H
 
-#include "migration/wsm/memory/digests.h"
+#include "migration/wsm/memory/prints.h"
 
-typedef struct WsmDigests WsmDigests;
+typedef struct WsmSourcePrints WsmSourcePrints;
 
-WsmDigests *wsm_digests_new(void);
-void wsm_digests_free(WsmDigests *d);
+WsmSourcePrints *wsm_source_prints_new(void);
+void wsm_source_prints_free(WsmSourcePrints *p);
 
 /*
  * The prints of @msg, whose payload was decoded.  What we have no memory for is
  * left out.  With another seed than before, all before it are forgotten.
  */
-void wsm_digests_put(WsmDigests *d, const WsmMsg *msg,
-                     const WsmDigestsMsg *digests);
+void wsm_source_prints_put(WsmSourcePrints *p, const WsmMsg *msg,
+                           const WsmPrints *prints);
 
 /* Is @page, the content of @block at @offset, what was there? */
-bool wsm_digests_find(WsmDigests *d, const RAMBlock *block, uint64_t offset,
-                      const void *page);
+bool wsm_source_prints_find(WsmSourcePrints *p, const RAMBlock *block,
+                            uint64_t offset, const void *page);
 
 /* It was not found: not to be looked for a second time */
-void wsm_digests_drop(WsmDigests *d, const RAMBlock *block, uint64_t offset,
-                      uint64_t bytes);
+void wsm_source_prints_drop(WsmSourcePrints *p, const RAMBlock *block,
+                            uint64_t offset, uint64_t bytes);
 
 #endif
