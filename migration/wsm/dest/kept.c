@@ -10,6 +10,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
 #include "migration/wsm/dest/kept.h"
+#include "migration/wsm/memory/file.h"
 #include "migration/wsm/memory/prints.h"
 #include "migration/wsm/trace.h"
 
@@ -34,27 +35,11 @@ typedef struct WsmKeptRead {
     uint8_t *buf;
 } WsmKeptRead;
 
-/* All of it, or -errno */
-static int wsm_kept_pread(int fd, int64_t offset, int64_t bytes, uint8_t *buf)
-{
-    while (bytes) {
-        ssize_t ret = RETRY_ON_EINTR(pread(fd, buf, bytes, offset));
-
-        if (ret <= 0) {
-            return ret < 0 ? -errno : -ENODATA;
-        }
-        offset += ret;
-        bytes -= ret;
-        buf += ret;
-    }
-    return 0;
-}
-
 static int wsm_kept_read_job(void *opaque)
 {
     WsmKeptRead *r = opaque;
 
-    return wsm_kept_pread(r->fd, r->offset, r->bytes, r->buf);
+    return wsm_file_read(r->fd, r->offset, r->buf, r->bytes);
 }
 
 /* A WsmFetchRead */
@@ -112,7 +97,7 @@ static bool wsm_kept_load(int fd, uint64_t size, WsmKept *kept, Error **errp)
 {
     uint8_t header[WSM_KEPT_HEADER_SIZE];
     g_autofree uint8_t *table = NULL;
-    int ret = wsm_kept_pread(fd, 0, sizeof(header), header);
+    int ret = wsm_file_read(fd, 0, header, sizeof(header));
 
     if (ret < 0) {
         error_setg_errno(errp, -ret, "cannot read it");
@@ -122,7 +107,7 @@ static bool wsm_kept_load(int fd, uint64_t size, WsmKept *kept, Error **errp)
         return false;
     }
     table = g_malloc(wsm_kept_table(kept));
-    ret = wsm_kept_pread(fd, sizeof(header), wsm_kept_table(kept), table);
+    ret = wsm_file_read(fd, sizeof(header), table, wsm_kept_table(kept));
     if (ret < 0) {
         error_setg_errno(errp, -ret, "cannot read it");
         return false;

@@ -7,6 +7,7 @@
 #include "qapi/error.h"
 #include "qemu/bitmap.h"
 #include "qemu/bswap.h"
+#include "migration/wsm/memory/file.h"
 #include "migration/wsm/memory/scan-file.h"
 
 #define WSM_SCAN_FILE_MAGIC     "WSM-MEM\n"
@@ -143,6 +144,7 @@ static uint8_t *wsm_prefixes_load(int fd, uint64_t max, size_t *size,
 {
     g_autofree uint8_t *buf = NULL;
     struct stat st;
+    int ret;
 
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > max) {
         error_setg(errp, "it is no regular file, or too large");
@@ -150,14 +152,10 @@ static uint8_t *wsm_prefixes_load(int fd, uint64_t max, size_t *size,
     }
     *size = st.st_size;
     buf = g_malloc(*size + 1);
-    for (size_t done = 0; done < *size; ) {
-        ssize_t n = RETRY_ON_EINTR(read(fd, buf + done, *size - done));
-
-        if (n <= 0) {
-            error_setg_errno(errp, n ? errno : ENODATA, "cannot read it");
-            return NULL;
-        }
-        done += n;
+    ret = wsm_file_read(fd, 0, buf, *size);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "cannot read it");
+        return NULL;
     }
     return g_steal_pointer(&buf);
 }

@@ -10,6 +10,7 @@
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "qemu/units.h"
+#include "migration/wsm/memory/file.h"
 #include "migration/wsm/memory/set.h"
 
 #define WSM_SET_MAGIC           "WSM-SET\n"
@@ -98,27 +99,10 @@ uint64_t wsm_set_prefix(const uint8_t *hash)
     return ldq_be_p(hash);
 }
 
-/* All of it, or -errno */
-static int wsm_set_pread(int fd, uint64_t offset, void *buf, size_t size)
-{
-    size_t done = 0;
-
-    while (done < size) {
-        ssize_t n = RETRY_ON_EINTR(pread(fd, (uint8_t *)buf + done,
-                                         size - done, offset + done));
-
-        if (n <= 0) {
-            return n ? -errno : -ENODATA;
-        }
-        done += n;
-    }
-    return 0;
-}
-
 static bool wsm_set_load(int fd, uint64_t offset, void *buf, size_t size,
                          Error **errp)
 {
-    int ret = wsm_set_pread(fd, offset, buf, size);
+    int ret = wsm_file_read(fd, offset, buf, size);
 
     if (ret < 0) {
         error_setg_errno(errp, -ret, "cannot read %zu bytes at %" PRIu64,
@@ -287,7 +271,7 @@ int wsm_set_read_hash(const WsmSet *set, uint64_t number, uint8_t *hash)
     if (set->header.kind == WSM_SET_INDEX) {
         return -ENOTSUP;
     }
-    return wsm_set_pread(set->fd, WSM_SET_HEADER_SIZE + number * WSM_HASH_SIZE,
+    return wsm_file_read(set->fd, WSM_SET_HEADER_SIZE + number * WSM_HASH_SIZE,
                          hash, WSM_HASH_SIZE);
 }
 
@@ -298,6 +282,6 @@ int wsm_set_read_pages(const WsmSet *set, uint64_t number, uint64_t n,
     if (set->header.kind != WSM_SET_PAGES) {
         return -ENOTSUP;
     }
-    return wsm_set_pread(set->fd, wsm_set_page_offset(&set->header, number),
+    return wsm_file_read(set->fd, wsm_set_page_offset(&set->header, number),
                          pages, n * WSM_PAGE_SIZE);
 }
