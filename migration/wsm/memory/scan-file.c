@@ -9,10 +9,10 @@
 #include "qemu/bswap.h"
 #include "migration/wsm/memory/file.h"
 #include "migration/wsm/memory/scan-file.h"
+#include "migration/wsm/memory/set.h"
 
 #define WSM_SCAN_FILE_MAGIC     "WSM-MEM\n"
 #define WSM_SCAN_FILE_VERSION   1
-#define WSM_PREFIX_SIZE         8       /* bytes */
 
 struct WsmPrefixes {
     GArray *value;              /* of uint64_t */

@@ -16,7 +16,6 @@
 #define WSM_SET_MAGIC           "WSM-SET\n"
 #define WSM_SET_VERSION         1
 #define WSM_SET_FIELDS          64      /* bytes of the header that are used */
-#define WSM_PREFIX_SIZE         8       /* bytes */
 #define WSM_SET_AT_ONCE         (64 * KiB)      /* bytes, whole entries */
 
 struct WsmSet {

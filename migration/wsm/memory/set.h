@@ -20,6 +20,7 @@
 #include "migration/wsm/wire/message.h"
 
 #define WSM_SET_HEADER_SIZE     4096
+#define WSM_PREFIX_SIZE         8       /* bytes */
 
 /* What a file of a set has behind its header */
 typedef enum WsmSetKind {
