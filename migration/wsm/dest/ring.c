@@ -5,11 +5,10 @@
  */
 #include "qemu/osdep.h"
 #include "block/aio-wait.h"
-#include "crypto/hash.h"
-#include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "migration/wsm/dest/ring-node.h"
 #include "migration/wsm/dest/ring.h"
+#include "migration/wsm/memory/tag.h"
 
 struct WsmDestRing {
     /* Set in new, never changed */
@@ -62,12 +61,9 @@ void wsm_dest_ring_free(WsmDestRing *ring)
 /* Is it what a node may keep by this hash? */
 static bool wsm_dest_ring_is_true(const uint8_t *hash, const void *page)
 {
-    uint8_t own[WSM_HASH_SIZE], *out = own;
-    size_t size = sizeof(own);
+    uint8_t own[WSM_HASH_SIZE];
 
-    /* As in core/hash.c, it fails only for lack of memory */
-    qcrypto_hash_bytes(QCRYPTO_HASH_ALGO_SHA256, page, WSM_PAGE_SIZE, &out,
-                       &size, &error_abort);
+    wsm_page_hash(page, own);
     return memcmp(own, hash, sizeof(own)) == 0;
 }
 
