@@ -6,7 +6,6 @@
 #include "qemu/osdep.h"
 #include "crypto/hash.h"
 #include "qapi/error.h"
-#include "qemu/atomic.h"
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "qemu/units.h"
@@ -24,8 +23,6 @@ struct WsmSet {
     char *file;
     int fd;
     uint64_t *prefix;           /* of each page; ascending */
-
-    unsigned users;             /* atomic: references to this */
 };
 
 /*
@@ -208,24 +205,17 @@ WsmSet *wsm_set_open(const char *file, Error **errp)
     set = g_new0(WsmSet, 1);
     set->fd = fd;
     set->file = g_strdup(file);
-    set->users = 1;
     if (!wsm_set_load_header(set, errp) || !wsm_set_load_list(set, errp)) {
         error_prepend(errp, "set of templates '%s': ", file);
-        wsm_set_unref(set);
+        wsm_set_free(set);
         return NULL;
     }
     return set;
 }
 
-WsmSet *wsm_set_ref(WsmSet *set)
+void wsm_set_free(WsmSet *set)
 {
-    qatomic_inc(&set->users);
-    return set;
-}
-
-void wsm_set_unref(WsmSet *set)
-{
-    if (set && qatomic_fetch_dec(&set->users) == 1) {
+    if (set) {
         qemu_close(set->fd);
         g_free(set->file);
         g_free(set->prefix);

@@ -56,10 +56,9 @@ typedef struct WsmSet WsmSet;
  * each page, and time: not in a thread that others wait for.  NULL, and @errp.
  */
 WsmSet *wsm_set_open(const char *file, Error **errp);
-WsmSet *wsm_set_ref(WsmSet *set);
-void wsm_set_unref(WsmSet *set);
+void wsm_set_free(WsmSet *set);
 
-/* Both as long as there is a reference */
+/* Both as long as @set is there */
 const WsmSetHeader *wsm_set_header(const WsmSet *set);
 const char *wsm_set_file(const WsmSet *set);
 

@@ -12,7 +12,7 @@ struct WsmTemplates {
     /* Set in open, never changed */
     unsigned n;
     struct {
-        WsmSet *set;            /* reference */
+        WsmSet *set;            /* owned */
         char *scope;
     } set[WSM_MAX_SETS];
 
@@ -76,7 +76,7 @@ void wsm_templates_unref(WsmTemplates *t)
 {
     if (t && qatomic_fetch_dec(&t->users) == 1) {
         for (unsigned i = 0; i < t->n; i++) {
-            wsm_set_unref(t->set[i].set);
+            wsm_set_free(t->set[i].set);
             g_free(t->set[i].scope);
         }
         g_free(t);
