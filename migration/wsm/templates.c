@@ -65,8 +65,7 @@ static WsmTemplateInfo *wsm_templates_info(unsigned i)
     info->scope = g_strdup(wsm_templates_scope(t, i));
     info->id = g_strdup(id->str);
     info->pages = h->count;
-    info->servable = h->kind == WSM_SET_PAGES ||
-                     (h->kind == WSM_SET_LIST && wsm_get()->ring);
+    info->servable = wsm_set_is_servable(set, wsm_get()->ring);
     return info;
 }
 

@@ -54,12 +54,12 @@ WsmDestTemplates *wsm_dest_templates_new(WsmTemplates *all, WsmRingSpec *ring,
     }
     for (unsigned i = 0; i < wsm_templates_count(all); i++) {
         WsmSet *set = wsm_templates_set(all, i);
-        WsmSetKind kind = wsm_set_header(set)->kind;
+        bool has_pages = wsm_set_header(set)->kind == WSM_SET_PAGES;
 
-        if (kind == WSM_SET_PAGES || (kind == WSM_SET_LIST && t->ring)) {
+        if (wsm_set_is_servable(set, t->ring)) {
             t->set[t->n++] = (WsmDestSet) {
                 .number = i, .set = set,
-                .ring = kind == WSM_SET_LIST ? t->ring : NULL,
+                .ring = has_pages ? NULL : t->ring,
             };
         }
     }

@@ -233,6 +233,12 @@ const char *wsm_set_file(const WsmSet *set)
     return set->file;
 }
 
+bool wsm_set_is_servable(const WsmSet *set, bool ring)
+{
+    return set->header.kind == WSM_SET_PAGES ||
+           (set->header.kind == WSM_SET_LIST && ring);
+}
+
 /*
  * What is in it
  */

@@ -62,6 +62,9 @@ void wsm_set_free(WsmSet *set);
 const WsmSetHeader *wsm_set_header(const WsmSet *set);
 const char *wsm_set_file(const WsmSet *set);
 
+/* Can its pages be got: from the file, or from a ring, if there is @ring? */
+bool wsm_set_is_servable(const WsmSet *set, bool ring);
+
 /* Is there a page whose hash begins like that?  Then @number is its number. */
 bool wsm_set_find(const WsmSet *set, uint64_t prefix, uint64_t *number);
 

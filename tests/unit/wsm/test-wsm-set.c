@@ -115,6 +115,10 @@ static void test_kinds(void)
 
         g_assert_cmpint(wsm_set_header(set)->kind, ==, kind);
         g_assert_cmpuint(wsm_set_header(set)->count, ==, COUNT);
+        g_assert_cmpint(wsm_set_is_servable(set, true), ==,
+                        kind != WSM_SET_INDEX);
+        g_assert_cmpint(wsm_set_is_servable(set, false), ==,
+                        kind == WSM_SET_PAGES);
         g_assert_cmpmem(wsm_set_header(set)->id, WSM_HASH_SIZE,
                         bytes->data + 32, WSM_HASH_SIZE);
         for (int i = 0; i < COUNT; i++) {
