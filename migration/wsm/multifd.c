@@ -84,7 +84,7 @@ static int wsm_multifd_send_setup(MultiFDSendParams *p, Error **errp)
     /* QEMU's header, ours with the references, the content */
     p->iov = g_new0(struct iovec, 3);
     p->compress_data = s;
-    if (!wsm_pack_has_zstd() ||
+    if (!(WSM_FEATURES & WSM_FEATURE_ZSTD) ||
         !wsm_option(&wsm_get()->options, WSM_OPT_MEMORY_PACK)) {
         return 0;
     }

@@ -10,8 +10,8 @@
 #include "migration/wsm/dest/check.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/kept.h"
-#include "migration/wsm/link/frame.h"
 #include "migration/wsm/state.h"
+#include "migration/wsm/wire/message.h"
 
 /* May this be set while a migration runs? */
 static bool wsm_check_live(Wsm *w, const WsmOptions *o, Error **errp)
@@ -56,7 +56,8 @@ void qmp_wsm_set_options(WsmOptions *new, Error **errp)
 {
     Wsm *w = wsm_get();
 
-    if (new->has_disk_packing && new->disk_packing && !wsm_frame_is_there()) {
+    if (new->has_disk_packing && new->disk_packing &&
+        !(WSM_FEATURES & WSM_FEATURE_PACKING)) {
         error_setg(errp, "Option 'disk-packing' needs zstd, without which this "
                    "QEMU was built; leave it off");
         return;

@@ -16,11 +16,6 @@
 
 #define WSM_FRAME_LEVEL         1
 
-bool wsm_frame_is_there(void)
-{
-    return true;
-}
-
 size_t wsm_frame_pack(const void *in, size_t size, void *out)
 {
     size_t ret = ZSTD_compress(out, size - WSM_FRAME_SAVES(size), in, size,
@@ -38,11 +33,6 @@ bool wsm_frame_unpack(const void *in, size_t size, void *out, size_t out_size)
 }
 
 #else
-
-bool wsm_frame_is_there(void)
-{
-    return false;
-}
 
 size_t wsm_frame_pack(const void *in, size_t size, void *out)
 {

@@ -1,15 +1,13 @@
 /*
  * Whole-system migration: disk data, made smaller
  *
- * Each message is one by itself, so that their order does not matter.
+ * Each message is one by itself, so that their order does not matter.  Without
+ * zstd nothing is packed, and WSM_FEATURES has no WSM_FEATURE_PACKING.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #ifndef MIGRATION_WSM_LINK_FRAME_H
 #define MIGRATION_WSM_LINK_FRAME_H
-
-/* Was QEMU built with what it takes? */
-bool wsm_frame_is_there(void);
 
 /*
  * Pack @size bytes into @out, which has as many.  Returns how many it took; 0:

@@ -18,11 +18,6 @@ struct WsmUnpacker {
     ZSTD_DStream *stream;
 };
 
-bool wsm_pack_has_zstd(void)
-{
-    return true;
-}
-
 WsmPacker *wsm_packer_new(int level, Error **errp)
 {
     ZSTD_CStream *stream = ZSTD_createCStream();
@@ -123,11 +118,6 @@ bool wsm_unpack(WsmUnpacker *unpacker, const void *in, size_t size, void *out,
 }
 
 #else
-
-bool wsm_pack_has_zstd(void)
-{
-    return false;
-}
 
 WsmPacker *wsm_packer_new(int level, Error **errp)
 {

@@ -2,7 +2,8 @@
  * Whole-system migration: pages of memory, made smaller
  *
  * One stream of zstd for each channel of multifd and direction: what it has
- * seen in one packet makes the next ones smaller.
+ * seen in one packet makes the next ones smaller.  Without zstd there are no
+ * packers, and WSM_FEATURES has no WSM_FEATURE_ZSTD.
  *
  * The thread of the channel.
  *
@@ -13,9 +14,6 @@
 
 typedef struct WsmPacker WsmPacker;
 typedef struct WsmUnpacker WsmUnpacker;
-
-/* Was QEMU built with zstd?  If not, there are no packers. */
-bool wsm_pack_has_zstd(void);
 
 /* @level as migration's multifd-zstd-level.  NULL, and @errp. */
 WsmPacker *wsm_packer_new(int level, Error **errp);
