@@ -276,8 +276,7 @@ static bool wsm_source_memory_is_there(WsmSourceMemory *m, const WsmRef *ref,
     QEMU_LOCK_GUARD(&m->lock);
     BdrvDirtyBitmap *dirty;
 
-    if (!m->work || !m->up || !m->salted ||
-        !wsm_source_memory_uses(m, wsm_ref_memory_kind(ref->kind))) {
+    if (!m->work || !m->up || !m->salted) {
         return false;
     }
     memcpy(salt, m->salt, WSM_SALT_SIZE);
@@ -319,7 +318,8 @@ static bool wsm_source_memory_is_old(WsmSourceMemory *m, const RAMBlock *block,
                                      WsmRef *ref, uint8_t *salt)
 {
     *ref = (WsmRef) { .kind = WSM_REF_IMAGE };
-    return wsm_source_prints_find(m->prints, block, offset, page) &&
+    return wsm_source_memory_uses(m, WSM_MEMORY_KIND_IMAGE) &&
+           wsm_source_prints_find(m->prints, block, offset, page) &&
            wsm_source_memory_is_there(m, ref, salt);
 }
 

@@ -253,6 +253,12 @@ static void test_image(void)
 
     wsm_source_memory_down(m);
     g_assert_cmpint(kind(0, 90), ==, 0);
+    wsm_source_memory_up(m, true);
+    g_assert_cmpint(kind(0, 90), ==, WSM_REF_IMAGE);
+    /* Nothing else ends with it */
+    wsm_source_memory_end(m, WSM_MEMORY_KIND_IMAGE, WSM_MEMORY_WHY_WRONG);
+    g_assert_cmpint(kind(0, 90), ==, 0);
+    g_assert_cmpint(kind(5, 60), ==, WSM_REF_DISK);
     test_ram_forget();
     tear_down();
 }
