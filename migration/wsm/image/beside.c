@@ -7,6 +7,7 @@
 #include "qapi/error.h"
 #include "migration/wsm/image/beside.h"
 
+#define NEW_SUFFIX      ".new"  /* not whole yet; left by a crash */
 #define MODE_MASK       0666
 
 bool wsm_beside_is_absent(int error)
@@ -48,6 +49,32 @@ int wsm_beside_create(const char *path, Error **errp)
         error_setg_errno(errp, errno, "cannot create '%s'", path);
     }
     return fd;
+}
+
+bool wsm_beside_replace(const char *path, WsmBesideFn *fill, void *opaque,
+                        Error **errp)
+{
+    g_autofree char *new_path = g_strconcat(path, NEW_SUFFIX, NULL);
+    int fd = wsm_beside_create(new_path, errp);
+    bool ok;
+
+    if (fd < 0) {
+        return false;
+    }
+    ok = fill(opaque, fd, new_path, errp);
+    if (close(fd) < 0 && ok) {
+        error_setg_errno(errp, errno, "cannot close '%s'", new_path);
+        ok = false;
+    }
+    if (ok && rename(new_path, path) < 0) {
+        error_setg_errno(errp, errno, "cannot rename '%s' to '%s'", new_path,
+                         path);
+        ok = false;
+    }
+    if (!ok) {
+        unlink(new_path);
+    }
+    return ok;
 }
 
 bool wsm_beside_stat_image(const char *image, const char *what,

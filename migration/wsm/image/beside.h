@@ -29,6 +29,18 @@ bool wsm_beside_sync_folder(int fd, const char *path, Error **errp);
  */
 int wsm_beside_create(const char *path, Error **errp);
 
+/* Write @fd, which has the name @path for now.  False, and @errp. */
+typedef bool WsmBesideFn(void *opaque, int fd, const char *path,
+                         Error **errp);
+
+/*
+ * Let @path have a new content, as a whole: @fill writes a new file, which is
+ * then renamed to it.  Whether anything is synced is up to @fill and the
+ * caller.  False, and @errp: @path is as before, and nothing else is left.
+ */
+bool wsm_beside_replace(const char *path, WsmBesideFn *fill, void *opaque,
+                        Error **errp);
+
 /* The status of @image, a regular file.  False, and @errp, if it is none. */
 bool wsm_beside_stat_image(const char *image, const char *what,
                            struct stat *st, Error **errp);

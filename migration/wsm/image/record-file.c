@@ -11,7 +11,6 @@
 #include "migration/wsm/image/record.h"
 
 #define RECORD_SUFFIX   ".wsm"
-#define NEW_SUFFIX      ".wsm.new"  /* not yet the record; left by a crash */
 
 char *wsm_record_path(const char *image)
 {
@@ -113,52 +112,37 @@ bool wsm_record_load(const char *image, WsmRecord **record, Error **errp)
     return *record != NULL;
 }
 
-static bool write_file(const char *path, const GString *text,
-                       const struct stat *image, Error **errp)
-{
-    int fd = wsm_beside_create(path, errp);
-    bool ok = false;
+typedef struct RecordText {
+    const GString *text;
+    struct stat image;
+} RecordText;
 
-    if (fd < 0) {
+/* WsmBesideFn */
+static bool write_text(void *opaque, int fd, const char *path, Error **errp)
+{
+    const RecordText *r = opaque;
+
+    if (qemu_write_full(fd, r->text->str, r->text->len) != r->text->len) {
+        error_setg_errno(errp, errno, "cannot write '%s'", path);
         return false;
     }
-    if (qemu_write_full(fd, text->str, text->len) != text->len) {
-        error_setg_errno(errp, errno, "cannot write '%s'", path);
-    } else if (wsm_beside_copy_access(fd, path, image, errp)) {
-        ok = fsync(fd) == 0;
-        if (!ok) {
-            error_setg_errno(errp, errno, "cannot sync '%s'", path);
-        }
+    if (!wsm_beside_copy_access(fd, path, &r->image, errp)) {
+        return false;
     }
-    if (close(fd) < 0 && ok) {
-        error_setg_errno(errp, errno, "cannot close '%s'", path);
-        ok = false;
+    if (fsync(fd) < 0) {
+        error_setg_errno(errp, errno, "cannot sync '%s'", path);
+        return false;
     }
-    if (!ok) {
-        unlink(path);
-    }
-    return ok;
+    return true;
 }
 
 static bool replace_file(const char *image, const char *path,
                          const GString *text, Error **errp)
 {
-    g_autofree char *new_path = g_strconcat(image, NEW_SUFFIX, NULL);
-    struct stat st;
+    RecordText r = { .text = text };
 
-    if (!wsm_beside_stat_image(image, "record", &st, errp)) {
-        return false;
-    }
-    if (!write_file(new_path, text, &st, errp)) {
-        return false;
-    }
-    if (rename(new_path, path) < 0) {
-        error_setg_errno(errp, errno, "cannot rename '%s' to '%s'",
-                         new_path, path);
-        unlink(new_path);
-        return false;
-    }
-    return true;
+    return wsm_beside_stat_image(image, "record", &r.image, errp) &&
+           wsm_beside_replace(path, write_text, &r, errp);
 }
 
 bool wsm_record_save(const char *image, WsmRecord *record, Error **errp)

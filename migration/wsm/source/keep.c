@@ -12,13 +12,13 @@
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/thread.h"
+#include "migration/wsm/image/beside.h"
 #include "migration/wsm/memory/kept.h"
 #include "migration/wsm/memory/ram.h"
 #include "migration/wsm/source/keep.h"
 #include "migration/wsm/trace.h"
 
 #define WSM_KEEP_PAGES          256     /* at a time */
-#define WSM_KEEP_NEW            ".new"  /* not whole; left by a crash */
 
 struct WsmKeep {
     /* Set in start, never changed */
@@ -121,8 +121,13 @@ static bool wsm_keep_block(WsmKeep *k, int fd, const WsmKeptBlock *b,
     return true;
 }
 
-static bool wsm_keep_all(WsmKeep *k, int fd, Error **errp)
+/*
+ * WsmBesideFn.  It is not synced: after a power cut it may have other bytes
+ * than these, and these are not found then, as the tag is not theirs.
+ */
+static bool wsm_keep_all(void *opaque, int fd, const char *path, Error **errp)
 {
+    WsmKeep *k = opaque;
     g_autoptr(GByteArray) head = wsm_kept_encode(&k->kept);
 
     if (ftruncate(fd, wsm_kept_size(&k->kept)) < 0) {
@@ -140,50 +145,6 @@ static bool wsm_keep_all(WsmKeep *k, int fd, Error **errp)
     return true;
 }
 
-/* A new file, for nobody else, never one that somebody has put there */
-static int wsm_keep_create(const char *path, Error **errp)
-{
-    int fd;
-
-    if (unlink(path) < 0 && errno != ENOENT) {
-        error_setg_errno(errp, errno, "cannot remove the old '%s'", path);
-        return -1;
-    }
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        error_setg_errno(errp, errno, "cannot create '%s'", path);
-    }
-    return fd;
-}
-
-/*
- * It is not synced: after a power cut it may have other bytes than these, and
- * these are not found then, as the tag is not theirs.
- */
-static bool wsm_keep_file(WsmKeep *k, Error **errp)
-{
-    g_autofree char *path = g_strconcat(k->file, WSM_KEEP_NEW, NULL);
-    int fd = wsm_keep_create(path, errp);
-    bool ok;
-
-    if (fd < 0) {
-        return false;
-    }
-    ok = wsm_keep_all(k, fd, errp);
-    if (close(fd) < 0 && ok) {
-        error_setg_errno(errp, errno, "cannot close '%s'", path);
-        ok = false;
-    }
-    if (ok && rename(path, k->file) < 0) {
-        error_setg_errno(errp, errno, "cannot rename '%s'", path);
-        ok = false;
-    }
-    if (!ok) {
-        unlink(path);
-    }
-    return ok;
-}
-
 static void *wsm_keep_thread(void *opaque)
 {
     Error *err = NULL;
@@ -191,7 +152,7 @@ static void *wsm_keep_thread(void *opaque)
     bool ok;
 
     rcu_register_thread();
-    ok = wsm_keep_file(k, &err);
+    ok = wsm_beside_replace(k->file, wsm_keep_all, k, &err);
     trace_wsm_keep(k->file, qatomic_read(&k->bytes), ok);
     WITH_QEMU_LOCK_GUARD(&k->lock) {
         k->state = ok ? WSM_KEEP_STATE_KEPT : WSM_KEEP_STATE_FAILED;
