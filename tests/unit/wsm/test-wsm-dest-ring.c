@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <sys/un.h>
 #include "block/aio-wait.h"
-#include "crypto/hash.h"
 #include "crypto/init.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
@@ -18,6 +17,7 @@
 #include "wsm-clock.h"
 #include "migration/wsm/dest/ring-node.h"
 #include "migration/wsm/dest/ring.h"
+#include "migration/wsm/memory/tag.h"
 
 #define NODES           3
 #define PAGES           300     /* more than two batches of one node */
@@ -88,6 +88,18 @@ static void say_page(int i, unsigned index, uint8_t c)
     say_text(i, line);
     say(i, page, sizeof(page));
     say_text(i, "\r\n");
+}
+
+/* Which node is asked next, other than @first? */
+static unsigned asked_after(unsigned first)
+{
+    unsigned i = first;
+
+    for (int n = 0; i == first || !wait_readable(fd[i], 100); n++) {
+        g_assert_cmpint(n, <, WAIT_S * 10);
+        i = (i + 1) % NODES;
+    }
+    return i;
 }
 
 /* A line, without its end; "" is the end of the connection */
@@ -262,13 +274,11 @@ static unsigned first_of(unsigned page)
 
 static void hash_page(unsigned i)
 {
-    uint8_t page[WSM_PAGE_SIZE], *out = got[i].hash;
-    size_t size = WSM_HASH_SIZE;
+    uint8_t page[WSM_PAGE_SIZE];
 
     memset(page, i, sizeof(page));
     memcpy(page, &i, sizeof(i) * (i > UINT8_MAX));
-    qcrypto_hash_bytes(QCRYPTO_HASH_ALGO_SHA256, (char *)page,
-                       sizeof(page), &out, &size, &error_abort);
+    wsm_page_hash(page, got[i].hash);
     got[i].key = g_base64_encode(got[i].hash, WSM_HASH_SIZE);
     got[i].asked = g_strdup_printf("mg %s v q O", got[i].key);
 }
@@ -351,9 +361,7 @@ static void test_replica(void)
     get(7);
     serve(first, 1, false);
     serve_end(first);
-    for (second = 0; second == first || !wait_readable(fd[second], 100);) {
-        second = (second + 1) % NODES;
-    }
+    second = asked_after(first);
     serve(second, 1, true);
     serve_end(second);
     await(1);
@@ -471,9 +479,7 @@ static void test_broken(void)
     g_free(hear(first));
     close(listening[first]);
     close(fd[first]);
-    for (second = 0; second == first || !wait_readable(fd[second], 100);) {
-        second = (second + 1) % NODES;
-    }
+    second = asked_after(first);
     serve(second, 1, true);
     serve_end(second);
     await(1);
@@ -486,6 +492,22 @@ static void test_broken(void)
         }
     }
     tear_down();
+}
+
+/*
+ * @page, the @n-th that is asked for, is the first that the only node has, over
+ * a new connection
+ */
+static void get_anew(unsigned page, unsigned n, int failed, int failures)
+{
+    get(page);
+    accept_on(0);
+    serve(0, 1, true);
+    serve_end(0);
+    await(n);
+    expect_hit(page);
+    expect_info(0, WSM_RING_NODE_STATE_UP, 1, 0, failed, failures);
+    close(fd[0]);
 }
 
 /* It does not answer: it is waited for once, and not for each page */
@@ -515,14 +537,7 @@ static void test_silent(void)
 
     /* Then it gets another chance */
     clock_pass_ms(1);
-    get(4);
-    accept_on(0);
-    serve(0, 1, true);
-    serve_end(0);
-    await(4);
-    expect_hit(4);
-    expect_info(0, WSM_RING_NODE_STATE_UP, 1, 0, 2, 1);
-    close(fd[0]);
+    get_anew(4, 4, 2, 1);
     tear_down();
 }
 
@@ -596,14 +611,7 @@ static void test_restart(void)
     close(fd[0]);
     await_state(0, WSM_RING_NODE_STATE_DOWN);
     expect_info(0, WSM_RING_NODE_STATE_DOWN, 0, 0, 0, 0);
-    get(3);
-    accept_on(0);
-    serve(0, 1, true);
-    serve_end(0);
-    await(1);
-    expect_hit(3);
-    expect_info(0, WSM_RING_NODE_STATE_UP, 1, 0, 0, 0);
-    close(fd[0]);
+    get_anew(3, 1, 0, 0);
     tear_down();
 }
 
@@ -681,9 +689,7 @@ static void repair(bool wants, bool true_page)
     get(page);
     serve(first, 1, false);
     serve_end(first);
-    for (second = 0; second == first || !wait_readable(fd[second], 100);) {
-        second = (second + 1) % NODES;
-    }
+    second = asked_after(first);
     g_free(hear(second));
     say_page(second, 0, true_page ? page : page + 1);
     serve_end(second);
