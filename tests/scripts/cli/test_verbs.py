@@ -20,6 +20,8 @@ from wsm.plan.inventory import (RESERVE, DiskUse, Host, HostState, Pool,
                                 VmUse)
 from wsm.plan.plain import to_plain
 
+from tests.scripts.typed import typed_apart
+
 MBIT = 800                      # of each host
 
 
@@ -36,15 +38,7 @@ class Folder(unittest.TestCase):
 
     def ctl(self, *words: str) -> tuple[int, str, str]:
         """Type a command; return status, output, errors."""
-        out, err = io.StringIO(), io.StringIO()
-        with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
-              mock.patch("sys.argv", ["wsmctl", "--home",
-                                      str(self.home.folder), *words])):
-            try:
-                status = console.main()
-            except SystemExit as end:
-                status = int(str(end.code))
-        return status, out.getvalue(), err.getvalue()
+        return typed_apart("--home", str(self.home.folder), *words)
 
     def moved(self, vm: str, source: str, to: str, **more: Any) -> Move:
         """Write a move that has ended into the journal."""

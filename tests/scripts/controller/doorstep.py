@@ -2,8 +2,6 @@
 """A controller that serves, with certificates, of hosts that are not there."""
 
 import asyncio
-import contextlib
-import io
 import json
 import shutil
 import ssl
@@ -11,11 +9,9 @@ import tempfile
 import threading
 import unittest
 from typing import Any, Coroutine, Optional
-from unittest import mock
-
-from wsm.cli import console
 
 from tests.scripts.certified import Certified
+from tests.scripts.typed import typed
 
 try:
     # pylint: disable=ungrouped-imports
@@ -142,19 +138,11 @@ class Served(Cluster):
 
     def ctl(self, *words: str, home: Optional[str] = None) -> tuple[int, str]:
         """Type a command; return status and all that it says."""
-        out = io.StringIO()
-        with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(out),
-              mock.patch("sys.argv", ["wsmctl", "--home", home or str(
-                  self.home.folder), *words])):
-            try:
-                status = console.main()
-            except SystemExit as end:
-                status = int(str(end.code))
-        return status, out.getvalue()
+        return typed("--home", home or str(self.home.folder), *words)
 
-    def expect(self, status: int, words: str, *typed: str) -> str:
+    def expect(self, status: int, words: str, *line: str) -> str:
         """Type a command; both ways, with and without --json."""
-        found, text = self.ctl(*typed)
+        found, text = self.ctl(*line)
         self.assertEqual(found, status, text)
         self.assertIn(words, text)
         return text

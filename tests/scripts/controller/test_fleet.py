@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of a real controller daemon with agents that are not there, by HTTPS."""
 
-import contextlib
-import io
 import shutil
 import socket
 import subprocess
@@ -10,11 +8,9 @@ import sys
 import time
 import unittest
 from typing import Any
-from unittest import mock
-
-from wsm.cli import console
 
 from tests.scripts.certified import Certified
+from tests.scripts.typed import typed
 
 try:
     # pylint: disable=ungrouped-imports
@@ -73,15 +69,7 @@ class FleetTest(Certified):
 
     def ctl(self, *words: str) -> tuple[int, str]:
         """Type a command."""
-        out = io.StringIO()
-        with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(out),
-              mock.patch("sys.argv", ["wsmctl", "--home", str(
-                  self.home.folder), *words])):
-            try:
-                status = console.main()
-            except SystemExit as end:
-                status = int(str(end.code))
-        return status, out.getvalue()
+        return typed("--home", str(self.home.folder), *words)
 
     def wait(self, condition: Any, what: str) -> None:
         """Wait for the daemon."""

@@ -1,32 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of fleets in files: made, read, and compared."""
 
-import contextlib
-import io
 import json
 import tempfile
 import unittest
 from pathlib import Path
-from unittest import mock
 
-from wsm.cli import console
 from wsm.plan.plain import BadData
 from wsm.sim import gen
 
+from tests.scripts.typed import typed
+
 SMALL = ("sim", "gen", "--hosts", "4", "--vms", "120", "--days", "0.1", "--load",
          "0.6", "--out")
-
-
-def ctl(*words: str) -> tuple[int, str]:
-    """Type a command; return status and all that it says."""
-    out = io.StringIO()
-    with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(out),
-          mock.patch("sys.argv", ["wsmctl", *words])):
-        try:
-            status = console.main()
-        except SystemExit as end:
-            status = int(str(end.code))
-    return status, out.getvalue()
 
 
 class GenTest(unittest.TestCase):
@@ -40,7 +26,7 @@ class GenTest(unittest.TestCase):
     def file(self, name: str, *words: str) -> Path:
         """Make one."""
         path = self.folder / name
-        self.assertEqual(ctl(*SMALL, str(path), *words)[0], 0)
+        self.assertEqual(typed(*SMALL, str(path), *words)[0], 0)
         return path
 
     def test_same(self) -> None:
@@ -61,13 +47,14 @@ class GenTest(unittest.TestCase):
     def test_verbs(self) -> None:
         """Compared, and measured: what the file has, whatever else is said."""
         path = str(self.file("a.xz"))
-        status, text = ctl("sim", "compare", "--load", path, "--rule", "none",
-                           "--rule", "ours", "--json")
+        status, text = typed("sim", "compare", "--load", path, "--rule", "none",
+                             "--rule", "ours", "--json")
         self.assertEqual(status, 0, text)
         self.assertEqual(sorted(json.loads(text)), ["none 1", "ours 1"])
-        self.assertEqual(text, ctl("sim", "compare", "--load", path, "--rule",
-                                   "none", "--rule", "ours", "--json")[1])
-        status, text = ctl("sim", "scale", "--load", path, "--rounds", "3")
+        self.assertEqual(text, typed("sim", "compare", "--load", path,
+                                     "--rule", "none", "--rule", "ours",
+                                     "--json")[1])
+        status, text = typed("sim", "scale", "--load", path, "--rounds", "3")
         self.assertEqual(status, 0, text)
         self.assertIn("4 hosts, 120 VMs", text)
 
@@ -90,4 +77,4 @@ class GenTest(unittest.TestCase):
             self.assertIn(words, str(caught.exception))
         (self.folder / "b.xz").write_bytes(b"no xz")
         self.assertRaises(BadData, gen.read, self.folder / "b.xz")
-        self.assertEqual(ctl("sim", "gen", "--load", "2", "--out", "x")[0], 2)
+        self.assertEqual(typed("sim", "gen", "--load", "2", "--out", "x")[0], 2)
