@@ -9,7 +9,6 @@ import base64
 import hashlib
 from collections.abc import Iterable
 
-PAGE_SIZE = 4096
 MAX_NODES, MAX_REPLICAS = 64, 3
 MASK = (1 << 64) - 1
 

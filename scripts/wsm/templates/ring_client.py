@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Optional
 
-from wsm.templates import ring
+from wsm.templates import ring, sets
 
 AT_ONCE = 128                   # pages of a batch
 TIMEOUT = 10.0                  # seconds
@@ -123,7 +123,7 @@ class Node:
                 raise BadNode("it says what is no answer: "
                               + repr(line)) from error
             if (hashlib.sha256(value).digest() == page if content
-                    else b"s%d" % ring.PAGE_SIZE in words):
+                    else b"s%d" % sets.PAGE in words):
                 found.add(page)
         return found
 
