@@ -30,9 +30,10 @@ def wanted(store: Store) -> dict[str, Drain]:
             for host, (due, begun) in found.items()}
 
 
-def put(store: Store, who: str, found: Mapping[str, Drain]) -> None:
-    """Write them; raise StoreGone, Deposed."""
-    if found != wanted(store):
+def put(store: Store, who: str, old: Mapping[str, Drain],
+        found: Mapping[str, Drain]) -> None:
+    """Write those that are @found after @old; raise StoreGone, Deposed."""
+    if found != old:
         store.set(who, SETTING, json.dumps({
             host: [each.due, each.begun]
             for host, each in sorted(found.items())}))
@@ -41,15 +42,18 @@ def put(store: Store, who: str, found: Mapping[str, Drain]) -> None:
 def want(store: Store, who: str, host: str, on: bool,
          due: float = 0.0) -> None:
     """Be told to empty a host, or not; raise StoreGone, Deposed."""
-    found = wanted(store)
-    found.pop(host, None)
-    put(store, who, {**found, host: Drain(due, not due)} if on else found)
+    old = wanted(store)
+    found = {name: each for name, each in old.items() if name != host}
+    if on:
+        found[host] = Drain(due, not due)
+    put(store, who, old, found)
 
 
 def forget(store: Store, who: str, hosts: Container[str]) -> None:
     """Only these @hosts are there: none of the others is to be emptied."""
-    put(store, who, {host: each for host, each in wanted(store).items()
-                     if host in hosts})
+    old = wanted(store)
+    put(store, who, old, {host: each for host, each in old.items()
+                          if host in hosts})
 
 
 def mark(fleet: Fleet, store: Store,
@@ -60,7 +64,8 @@ def mark(fleet: Fleet, store: Store,
     @is_time: whether one must be begun with, to be empty when it is due.  What
     has begun goes on, however little is left.
     """
-    found = wanted(store)
+    old = wanted(store)
+    found = dict(old)
     fleet.dues = {}
     for name in sorted(set(found) & set(fleet.nodes)):
         each = found[name]
@@ -72,4 +77,4 @@ def mark(fleet: Fleet, store: Store,
         node.host = dataclasses.replace(node.host, state=HostState.DRAINING)
         if each.due:
             fleet.dues = {**fleet.dues, name: each.due}
-    put(store, "controller", found)
+    put(store, "controller", old, found)

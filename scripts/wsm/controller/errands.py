@@ -10,7 +10,6 @@ from wsm.plan.fleet import Errand, Fleet
 from wsm.plan.plain import from_plain, to_plain
 
 SETTING = "errands"
-MOST = 1000
 
 
 def wanted(store: Store) -> tuple[Errand, ...]:
@@ -19,19 +18,24 @@ def wanted(store: Store) -> tuple[Errand, ...]:
                  for each in json.loads(store.setting(SETTING, "[]")))
 
 
+def replace(store: Store, who: str, old: tuple[Errand, ...], vm: str,
+            new: Errand | None) -> tuple[Errand, ...]:
+    """Let a VM's errand among the @old be @new; return all that are then."""
+    kept = [each for each in old if each.vm != vm]
+    made = (*kept, new) if new else tuple(kept)
+    if made != old:
+        with store.write() as connection:
+            connection.execute(SET.format("settings"), (SETTING, json.dumps(
+                [to_plain(each) for each in made])))
+            store.note(connection, who, "errand" if new else "errand dropped",
+                       {"vm": vm, **(to_plain(new) if new else {})})
+    return made
+
+
 def write(store: Store, who: str, vm: str, new: Errand | None) -> bool:
     """Let a VM's errand be @new; return whether that changes anything."""
     old = wanted(store)
-    kept = [each for each in old if each.vm != vm]
-    made = (*kept, new) if new else tuple(kept)
-    if made == old:
-        return False
-    with store.write() as connection:
-        connection.execute(SET.format("settings"), (SETTING, json.dumps(
-            [to_plain(each) for each in made])))
-        store.note(connection, who, "errand" if new else "errand dropped",
-                   {"vm": vm, **(to_plain(new) if new else {})})
-    return True
+    return replace(store, who, old, vm, new) != old
 
 
 def drop(store: Store, who: str, vm: str) -> bool:
@@ -41,10 +45,11 @@ def drop(store: Store, who: str, vm: str) -> bool:
 
 def left(fleet: Fleet, store: Store, name: str) -> tuple[Errand, ...]:
     """Return what is to be done yet; what is done is forgotten by @name."""
-    for each in wanted(store):
+    found = wanted(store)
+    for each in found:
         if is_done(each, fleet):
-            drop(store, name, each.vm)
-    return wanted(store)
+            found = replace(store, name, found, each.vm, None)
+    return found
 
 
 def late(fleet: Fleet) -> dict[str, str]:
