@@ -15,6 +15,7 @@
 #include "qemu/cutils.h"
 #include "qemu/keyval.h"
 #include "qobject/qdict.h"
+#include "qobject/qlist.h"
 #include "migration/wsm/state.h"
 
 static void hmp_print_size(Monitor *mon, const char *name, uint64_t bytes)
@@ -181,6 +182,22 @@ static void hmp_info_wsm(Monitor *mon, const QDict *qdict)
     }
 }
 
+/* On the command line there is no empty list: here it is "disks=" */
+static void hmp_empty_lists(QDict *options)
+{
+    static const char *const lists[] = {
+        "disks", "basis", "memory-references",
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(lists); i++) {
+        const char *text = qdict_get_try_str(options, lists[i]);
+
+        if (text && !*text) {
+            qdict_put(options, lists[i], qlist_new());
+        }
+    }
+}
+
 /* "channels=4,disks.0=vd0", as on the command line */
 static bool hmp_parse_options(const char *text, WsmOptions **options,
                               Error **errp)
@@ -192,6 +209,7 @@ static bool hmp_parse_options(const char *text, WsmOptions **options,
     if (!dict) {
         return false;
     }
+    hmp_empty_lists(dict);
     v = qobject_input_visitor_new_keyval(QOBJECT(dict));
     ok = visit_type_WsmOptions(v, NULL, options, errp);
     visit_free(v);
@@ -219,6 +237,9 @@ static void hmp_print_options(Monitor *mon)
                    o->disk_packing ? "on" : "off",
                    o->keep_memory ? "on" : "off", o->keep_memory_file,
                    o->x_push_delay, o->x_memory_pack ? "on" : "off");
+    monitor_printf(mon, "%s%s%s", o->disks ? "" : ",disks=",
+                   o->basis ? "" : ",basis=",
+                   o->memory_references ? "" : ",memory-references=");
     for (disk = o->disks; disk; disk = disk->next) {
         monitor_printf(mon, ",disks.%d=%s", i++, disk->value);
     }

@@ -131,6 +131,16 @@ def hmp_commands(scene: Scene) -> None:
                 'disks.0=vd0\n')
     shown = source.qmp.hmp('wsm_set_options').strip()
     require(not source.qmp.hmp(f'wsm_set_options {shown}'), shown)
+    # Lists that are empty are shown, and can be typed
+    for line in ('memory-references.0=disk,memory-references.1=template',
+                 'disks=', shown):
+        require(not source.qmp.hmp(f'wsm_set_options {line}'), line)
+        now = source.qmp.hmp('wsm_set_options').strip()
+        require(line in now, now)
+    require(now == shown, now)
+    expect_text(source, 'wsm_set_options disks=vd0', 'Error:', 'array')
+    expect_text(source, 'wsm_set_options disks=,disks.0=vd0', 'Error:',
+                'disks')
     expect_text(source, 'wsm_set_options channels=99', 'Error:', 'from 1 to')
     expect_text(source, 'wsm_set_options chanels=4', 'Error:', 'chanels')
     expect_text(source, 'wsm_adopt', 'Error:', 'running')
