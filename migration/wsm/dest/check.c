@@ -94,6 +94,23 @@ static bool wsm_dest_check_only_copy(const WsmDiskDesc *desc,
     return false;
 }
 
+/* What the guest has flushed here is nowhere else */
+static bool wsm_dest_check_arriving(const WsmDiskDesc *desc,
+                                    const WsmImage *image, Error **errp)
+{
+    const char *arriving = wsm_image_is_arriving(image);
+
+    if (!arriving) {
+        return true;
+    }
+    error_setg(errp, "disk '%s': the image '%s' at the destination is the disk "
+               "of a guest that came there from %s, and QEMU ended before all "
+               "of it was there: %s; " WSM_ONLY_COPY_REMEDY, desc->name,
+               image->file ?: image->name, image->peer ?: "another host",
+               arriving);
+    return false;
+}
+
 GPtrArray *wsm_dest_check_disks(WsmImages *images, GArray *all,
                                 const WsmStart *start, Error **errp)
 {
@@ -106,7 +123,9 @@ GPtrArray *wsm_dest_check_disks(WsmImages *images, GArray *all,
         if (!ours || !wsm_dest_check_disk(desc, ours, errp) ||
             !wsm_storage_check(wsm_disk_bs(ours), desc->name, start, errp) ||
             !wsm_dest_check_only_copy(desc, wsm_image_get(images, ours),
-                                      errp)) {
+                                      errp) ||
+            !wsm_dest_check_arriving(desc, wsm_image_get(images, ours),
+                                     errp)) {
             return NULL;
         }
         g_ptr_array_add(found, ours);

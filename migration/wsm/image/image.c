@@ -15,6 +15,7 @@
 #include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/image-file.h"
 #include "migration/wsm/image/image.h"
+#include "migration/wsm/image/map-file.h"
 #include "migration/wsm/image/points-store.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/image/record-attr.h"
@@ -29,6 +30,44 @@ static void wsm_image_set_problem(WsmImage *image, Error *err)
     g_free(image->problem);
     image->problem = g_strdup(error_get_pretty(err));
     error_free(err);
+}
+
+/*
+ * Its migration has not ended, says the record.  If the guest has come so far
+ * that it flushed something here, it is its disk, as far as it goes; also if
+ * the map that should say so cannot be used.
+ */
+static void wsm_image_look_at_map(WsmImage *image, const char *file,
+                                  const WsmRecord *record)
+{
+    WsmMapWanted wanted = { .size = record->disk_size, .disk = -1 };
+    WsmMapContents contents;
+    Error *err = NULL;
+
+    if (!file || qemu_uuid_parse(record->session, &wanted.session) < 0) {
+        return;
+    }
+    switch (wsm_map_file_load(file, &wanted, &contents, &err)) {
+    case WSM_MAP_COMMITTED:
+        image->arriving = g_strdup_printf("%" PRId64 " bytes of it are still "
+                                          "there", contents.missing->bytes);
+        wsm_map_contents_destroy(&contents);
+        break;
+    case WSM_MAP_VOID:
+    case WSM_MAP_DAMAGED:
+        image->arriving = g_strdup_printf("what of it is still there is not "
+                                          "known: %s", error_get_pretty(err));
+        break;
+    default:
+        break;
+    }
+    error_free(err);
+}
+
+const char *wsm_image_is_arriving(const WsmImage *image)
+{
+    GLOBAL_STATE_CODE();
+    return image->arriving;
 }
 
 /* What the record says of the image as a whole */
@@ -51,6 +90,9 @@ static void wsm_image_look(WsmImage *image, const WsmRecordStore *store)
         image->session = g_strdup(record->session);
         image->peer = g_strdup(record->peer);
         image->time = record->time;
+        if (record->state == WSM_IMAGE_STATE_INCOMPLETE) {
+            wsm_image_look_at_map(image, store->file, record);
+        }
     }
 }
 
@@ -126,6 +168,7 @@ static void wsm_image_destroy(void *opaque)
     g_free(image->session);
     g_free(image->peer);
     g_free(image->problem);
+    g_free(image->arriving);
 }
 
 WsmImage *wsm_image_ref(WsmImage *image)
@@ -147,6 +190,7 @@ void wsm_image_set_state(WsmImage *image, WsmImageState state,
 {
     GLOBAL_STATE_CODE();
     image->state = state;
+    g_clear_pointer(&image->arriving, g_free);
     g_free(image->session);
     g_free(image->peer);
     image->session = session ? qemu_uuid_unparse_strdup(session) : NULL;

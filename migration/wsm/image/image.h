@@ -36,6 +36,7 @@ typedef struct WsmImage {
     char *peer;                 /* likewise */
     int64_t time;               /* s since 1970, of @state */
     char *problem;              /* why points are not trusted, or NULL */
+    char *arriving;             /* see wsm_image_is_arriving(), or NULL */
 } WsmImage;
 
 /*
@@ -44,6 +45,13 @@ typedef struct WsmImage {
  * false and sets @errp if the node cannot be activated.
  */
 bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp);
+
+/*
+ * What of it is still at the other host, for people, if it is the disk of a
+ * guest that has come here, and blocks were missing when QEMU ended (by the map
+ * beside it): then it must not be written over.  Else NULL.
+ */
+const char *wsm_image_is_arriving(const WsmImage *image);
 
 /* Activate a node.  Returns false and sets @errp. */
 bool wsm_image_activate(BlockDriverState *bs, Error **errp);

@@ -59,6 +59,13 @@ static bool wsm_image_check(const WsmImage *image, Error **errp)
     case WSM_IMAGE_STATE_CURRENT:
         return true;
     case WSM_IMAGE_STATE_INCOMPLETE:
+        if (wsm_image_is_arriving(image)) {
+            error_setg(errp, "disk '%s': the guest came here from %s, and QEMU "
+                       "ended before all of this image was here: %s; keep "
+                       "both images, neither is whole without the other",
+                       image->name, peer, wsm_image_is_arriving(image));
+            return false;
+        }
         error_setg(errp, "disk '%s': a migration to this image%s%s began at %s "
                    "and did not end, so it is no consistent disk; migrate the "
                    "guest to it again", image->name, from, image->peer ?: "",

@@ -9,6 +9,7 @@
 #include "qapi/qapi-visit-wsm.h"
 #include "migration/migration.h"
 #include "migration/wsm/dest/check.h"
+#include "migration/wsm/image/map-file.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/image/record-file.h"
 #include "migration/wsm/image/storage.h"
@@ -184,6 +185,7 @@ static void leave(WsmImageState state)
     record->session = qemu_uuid_unparse_strdup(&session);
     record->peer = g_strdup("beta");
     record->time = 1000000000;
+    record->disk_size = DISK_SIZE;
     wsm_record_save(path[0], record, &error_abort);
 }
 
@@ -284,6 +286,69 @@ static void test_begun(void)
     }
 }
 
+/* The first two blocks of vda are missing; @broken: a byte of them is bad */
+static void write_map(unsigned session, uint64_t generation, bool is_void,
+                      bool broken)
+{
+    g_autofree uint8_t *map = g_malloc0(8 * WSM_MAP_PAGE);
+    g_autofree char *file = wsm_map_path(path[0]);
+    uint8_t *list = map + 2 * WSM_MAP_PAGE;
+    WsmMapHead head = {
+        .generation = generation, .session = uuid_of(session), .disks = 1,
+        .granularity = WSM_MAP_PAGE, .size = DISK_SIZE, .is_void = is_void,
+    };
+
+    list[1] = 2;
+    if (!is_void) {
+        head.area = 2 * WSM_MAP_PAGE;
+        head.area_bytes = 6 * WSM_MAP_PAGE;
+        head.snapshot_bytes = 2;
+        head.snapshot_crc = wsm_map_crc(list, 2);
+        head.missing = 2 * WSM_MAP_PAGE;
+    }
+    wsm_map_head_encode(&head, map + wsm_map_head_at(1));
+    wsm_map_head_encode(&head, map + wsm_map_head_at(generation));
+    list[1] ^= broken;
+    g_assert_true(g_file_set_contents(file, (char *)map, 8 * WSM_MAP_PAGE,
+                                      NULL));
+}
+
+/* What the guest has flushed there is nowhere else */
+static void check_arriving(unsigned session, uint64_t generation, bool is_void,
+                           bool broken, const char *text)
+{
+    g_autofree char *file = NULL;
+    Error *err = NULL;
+
+    set_up();
+    file = wsm_map_path(path[0]);
+    leave(WSM_IMAGE_STATE_INCOMPLETE);
+    write_map(session, generation, is_void, broken);
+    if (text) {
+        check_bad("is the disk of a guest that came there from beta");
+        check_bad(text);
+        check_bad("type wsm-adopt at the destination before migrate-incoming");
+        g_assert_false(wsm_images_check(&images, &err));
+        disks_error(g_steal_pointer(&err), text);
+    } else {
+        check_good();
+        g_assert_false(wsm_images_check(&images, &err));
+        disks_error(g_steal_pointer(&err), "migrate the guest to it again");
+    }
+    g_unlink(file);
+    tear_down();
+}
+
+static void test_arriving(void)
+{
+    check_arriving(1, 1, false, false, "8192 bytes of it are still there");
+    check_arriving(1, 1, true, false, "is not known: ");
+    check_arriving(1, 3, false, false, "is not known: ");
+    /* Of another migration; and QEMU died before it was written */
+    check_arriving(2, 1, false, false, NULL);
+    check_arriving(1, 1, false, true, NULL);
+}
+
 int main(int argc, char **argv)
 {
     int ret;
@@ -295,6 +360,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/check/size", test_size);
     g_test_add_func("/wsm/check/storage", test_storage);
     g_test_add_func("/wsm/check/leaving", test_leaving);
+    g_test_add_func("/wsm/check/arriving", test_arriving);
     g_test_add_func("/wsm/check/other-states", test_other_states);
     g_test_add_func("/wsm/check/peer-unknown", test_peer_unknown);
     g_test_add_func("/wsm/check/unknown", test_unknown);
