@@ -213,3 +213,13 @@ MAP = [
            "if (rest && hbitmap_get(m->bits, m->size - 1)) {",
            "if (false) {"),
 ]
+
+MAP += [
+    Mutant("test-wsm-check", "start-onto-arriving",
+           "no migration writes over a guest's disk that misses blocks",
+           "migration/wsm/dest/check.c", "    if (!arriving) {",
+           "    if (true) {"),
+    Mutant("test-wsm-check", "bad-map-is-no-map",
+           "nor if its map cannot be used",
+           "migration/wsm/image/image.c", "    case WSM_MAP_DAMAGED:\n", ""),
+]
