@@ -228,7 +228,7 @@ static void hmp_print_options(Monitor *mon)
                    ",switchover-timeout=%" PRId64 ",sync-points=%" PRId64
                    ",compare-bandwidth=%" PRIu64
                    ",memory-adaptive=%s,disk-packing=%s"
-                   ",keep-memory=%s,keep-memory-file=%s"
+                   ",keep-memory=%s,keep-memory-file=%s,crash-safe=%s"
                    ",x-push-delay=%" PRId64 ",x-memory-pack=%s",
                    o->channels, o->granularity, o->bandwidth, o->max_residue,
                    o->switchover_timeout, o->sync_points,
@@ -236,6 +236,7 @@ static void hmp_print_options(Monitor *mon)
                    o->memory_adaptive ? "on" : "off",
                    o->disk_packing ? "on" : "off",
                    o->keep_memory ? "on" : "off", o->keep_memory_file,
+                   OnOffAuto_str(o->crash_safe),
                    o->x_push_delay, o->x_memory_pack ? "on" : "off");
     monitor_printf(mon, "%s%s%s", o->disks ? "" : ",disks=",
                    o->basis ? "" : ",basis=",

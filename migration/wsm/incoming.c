@@ -5,6 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-wsm.h"
 #include "block/aio.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
@@ -86,8 +87,18 @@ static void wsm_incoming_taken_back(void *opaque)
     error_free(err);
 }
 
+static void wsm_incoming_maps(void *opaque, WsmCrashSafe state,
+                              const char *why)
+{
+    Wsm *w = opaque;
+    g_autofree char *session = qemu_uuid_unparse_strdup(&w->session.id);
+
+    qapi_event_send_wsm_map(session, state, why);
+}
+
 static const WsmDestOps wsm_incoming_dest_ops = {
     .taken_back = wsm_incoming_taken_back,
+    .maps = wsm_incoming_maps,
 };
 
 void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal)

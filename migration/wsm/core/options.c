@@ -35,6 +35,7 @@ void wsm_options_init(WsmOptionsStore *store)
         .has_disk_packing = true, .disk_packing = false,
         .has_keep_memory = true, .keep_memory = false,
         .keep_memory_file = g_strdup(""),
+        .has_crash_safe = true, .crash_safe = ON_OFF_AUTO_OFF,
     };
 }
 
@@ -84,6 +85,8 @@ int64_t wsm_option(WsmOptionsStore *store, WsmOption option)
         return o->memory_adaptive;
     case WSM_OPT_DISK_PACKING:
         return o->disk_packing;
+    case WSM_OPT_CRASH_SAFE:
+        return o->crash_safe;
     case WSM_OPT_KEEP_MEMORY:
         return o->keep_memory;
     }
@@ -175,6 +178,7 @@ void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
                                             : o->disk_packing;
     o->memory_adaptive = new->has_memory_adaptive ? new->memory_adaptive
                                                   : o->memory_adaptive;
+    o->crash_safe = new->has_crash_safe ? new->crash_safe : o->crash_safe;
     o->keep_memory = new->has_keep_memory ? new->keep_memory : o->keep_memory;
     if (new->keep_memory_file) {
         g_free(o->keep_memory_file);

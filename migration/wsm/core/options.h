@@ -24,6 +24,7 @@ typedef enum WsmOption {
     WSM_OPT_MEMORY_ADAPTIVE,    /* 0 or 1 */
     WSM_OPT_KEEP_MEMORY,        /* likewise */
     WSM_OPT_DISK_PACKING,       /* likewise */
+    WSM_OPT_CRASH_SAFE,         /* OnOffAuto */
 } WsmOption;
 
 typedef struct WsmOptionsStore {

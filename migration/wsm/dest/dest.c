@@ -15,6 +15,7 @@
 #include "migration/wsm/dest/check.h"
 #include "migration/wsm/dest/dest.h"
 #include "migration/wsm/dest/images.h"
+#include "migration/wsm/dest/map.h"
 #include "migration/wsm/dest/points.h"
 #include "migration/wsm/dest/sync.h"
 #include "migration/wsm/dest/write.h"
@@ -44,6 +45,7 @@ struct WsmDest {
     WsmDestConns conns;
     WsmDestControl control;
     WsmDestDisks disks;
+    WsmDestMaps maps;
     WsmDestWriter writer;
     WsmDestStream stream;
     WsmDestSync sync;
@@ -207,6 +209,7 @@ static void wsm_dest_go_bh(void *opaque)
         return;
     }
     wsm_session_set_downtime(d->session, wsm_now() - d->frozen_at);
+    wsm_dest_maps_go(&d->maps);
     wsm_handover_run(&d->handover);
     wsm_session_advance(d->session, WSM_PHASE_FREEZE, WSM_PHASE_POSTCOPY);
     wsm_dest_complete_bh(d);
@@ -392,6 +395,7 @@ WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
                         wsm_peer_of_channel(qemu_file_get_ioc(f)));
     wsm_dest_disks_connect(&d->disks, &d->life, &d->control,
                            wsm_dest_disks_complete, d);
+    wsm_dest_maps_init(&d->maps, &d->disks, &d->loop, ops->maps, opaque);
     wsm_dest_writer_init(&d->writer, &d->loop, &d->disks);
     wsm_dest_stream_init(&d->stream, session, &d->handover, &d->life,
                          &d->conns);
@@ -400,6 +404,7 @@ WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
         .session = session,
         .disks = &d->disks,
         .stream = &d->stream,
+        .maps = &d->maps,
         .durable = wsm_dest_durable_bh,
         .opaque = d,
     };
@@ -426,6 +431,7 @@ static bool wsm_dest_add_disk(WsmDest *d, const WsmDisk *ours, Error **errp)
     return wsm_dest_image_take(disk, bs, errp) &&
            wsm_dest_basis_choose(disk, errp) &&
            wsm_dest_points_expect(disk, errp) &&
+           wsm_dest_map_make(&d->maps, disk, errp) &&
            wsm_dest_disk_open(disk, bs, errp);
 }
 
@@ -529,6 +535,7 @@ void wsm_dest_stop(WsmDest *d)
     wsm_dest_drop_filters(d, false);
     wsm_loop_stop(&d->loop);
     wsm_loop_destroy(&d->loop);
+    wsm_dest_maps_close(&d->maps);
     if (d->kept) {
         /* When the guest runs here it is older than its memory */
         wsm_dest_kept_close(g_steal_pointer(&d->kept),
@@ -551,6 +558,7 @@ void wsm_dest_free(WsmDest *d)
     assert(wsm_life(&d->life) == WSM_LIFE_RELEASED);
     wsm_dest_memory_unref(d->memory);
     wsm_dest_writer_destroy(&d->writer);
+    wsm_dest_maps_destroy(&d->maps);
     wsm_dest_disks_destroy(&d->disks);
     wsm_dest_control_destroy(&d->control);
     wsm_dest_conns_destroy(&d->conns);
@@ -579,7 +587,8 @@ size_t wsm_dest_max_runs(WsmDest *d, unsigned disk)
 bool wsm_dest_set_missing(WsmDest *d, unsigned disk, const uint8_t *runs,
                           size_t size, Error **errp)
 {
-    return wsm_dest_disk_set_missing(&d->disks.disk[disk], runs, size, errp);
+    return wsm_dest_map_set_missing(&d->disks.disk[disk], runs, size, errp) &&
+           wsm_dest_disk_set_missing(&d->disks.disk[disk], runs, size, errp);
 }
 
 bool wsm_dest_seal(WsmDest *d, Error **errp)
@@ -637,6 +646,7 @@ void wsm_dest_info(WsmDest *d, WsmInfo *info)
 {
     info->memory = d->memory ? wsm_dest_memory_info(d->memory) : NULL;
     wsm_dest_disks_info(&d->disks, info);
+    info->crash_safe = wsm_dest_maps_info(&d->maps);
     wsm_dest_conns_info(&d->conns, info);
 }
 

@@ -28,6 +28,8 @@ typedef struct WsmDest WsmDest;
 typedef struct WsmDestOps {
     /* The source has taken the guest back: it runs on there, and never here */
     void (*taken_back)(void *opaque);
+    /* What has become of the maps of missing blocks, and why they are lost */
+    void (*maps)(void *opaque, WsmCrashSafe state, const char *why);
 } WsmDestOps;
 
 /*

@@ -58,11 +58,6 @@ static void wsm_dest_complete(void *opaque)
     }
 }
 
-static const BdrvPullOps wsm_dest_pull_ops = {
-    .pull = wsm_dest_pull,
-    .have = wsm_dest_have,
-    .complete = wsm_dest_complete,
-};
 
 /*
  * Start and end
@@ -125,8 +120,11 @@ bool wsm_dest_disk_open(WsmDestDisk *disk, BlockDriverState *bs, Error **errp)
 {
     WsmDestDisks *disks = disk->all;
 
+    disk->ops.pull = wsm_dest_pull;
+    disk->ops.have = wsm_dest_have;
+    disk->ops.complete = wsm_dest_complete;
     disk->filter = bdrv_pull_append(bs, disks->start->granularity,
-                                    &wsm_dest_pull_ops, disk, errp);
+                                    &disk->ops, disk, errp);
     if (!disk->filter) {
         error_prepend(errp, "disk '%s': destination: ",
                       disks->start->disk[disk->index].name);
@@ -246,6 +244,20 @@ int coroutine_fn wsm_dest_disks_flush(WsmDestDisks *disks)
         }
     }
     return ret;
+}
+
+int64_t wsm_dest_disks_unmarked(WsmDestDisks *disks)
+{
+    int64_t unmarked = 0;
+
+    for (unsigned i = 0; i < disks->n && wsm_life_has_filters(disks->life);
+         i++) {
+        BdrvPullStats stats;
+
+        bdrv_pull_get_stats(disks->disk[i].filter, &stats);
+        unmarked += stats.unmarked;
+    }
+    return unmarked;
 }
 
 int coroutine_fn wsm_dest_disks_checkpoint(WsmDestDisks *disks)

@@ -22,6 +22,8 @@
 
 typedef struct WsmDestDisks WsmDestDisks;
 typedef struct WsmDestTravel WsmDestTravel;
+typedef struct WsmDestMaps WsmDestMaps;
+typedef struct WsmMapLog WsmMapLog;
 
 typedef struct WsmDestDisk {
     /* Set in start, never changed */
@@ -43,6 +45,12 @@ typedef struct WsmDestDisk {
     WsmBasis *basis;
     QemuUUID basis_point;
     BdrvDirtyBitmap *own;       /* changed here since @basis_point, or data */
+
+    /* Of dest/map.h: set in start, gone in the end; NULL: no map */
+    WsmMapLog *map;
+    char *map_image;            /* the file beside which it is */
+
+    BdrvPullOps ops;            /* of @filter; set in start, never changed */
 
     /* Of dest/points.h */
     WsmDestTravel *travel;      /* the source's sync points: in the loop */
@@ -69,6 +77,7 @@ struct WsmDestDisks {
     WsmDestControl *control;
     QEMUBHFunc *complete;       /* nothing is missing any more; any thread */
     void *opaque;
+    WsmDestMaps *maps;          /* NULL: none */
 
     unsigned n;                 /* set in start, as is */
     WsmDestDisk *disk;
@@ -91,7 +100,8 @@ void wsm_dest_disks_destroy(WsmDestDisks *disks);
 WsmDestDisk *wsm_dest_disks_add(WsmDestDisks *disks, const WsmDisk *ours);
 
 /*
- * Put the filter above @bs, which is active.  What passes through it, which
+ * Put the filter above @bs, which is active, with @mark of @disk->ops, if that
+ * was set.  What passes through it, which
  * is what the guest writes, is noted from now on: not in the freeze, as that
  * takes memory in proportion to the disk.  Main thread.  False, and @errp.
  */
@@ -128,6 +138,12 @@ int coroutine_fn wsm_dest_disks_flush(WsmDestDisks *disks);
 
 /* After the seal, as long as there are filters, through these; likewise */
 int coroutine_fn wsm_dest_disks_checkpoint(WsmDestDisks *disks);
+
+/*
+ * Bytes that have arrived, but are not marked (block/pull-marks.h).  In the
+ * loop, or main thread.
+ */
+int64_t wsm_dest_disks_unmarked(WsmDestDisks *disks);
 
 /* What query-wsm tells, and what is counted for it.  Main thread. */
 void wsm_dest_disks_info(WsmDestDisks *disks, WsmInfo *info);

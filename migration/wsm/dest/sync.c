@@ -7,6 +7,7 @@
 #include "qapi/error.h"
 #include "block/thread-pool.h"
 #include "migration/wsm/dest/images.h"
+#include "migration/wsm/dest/map.h"
 #include "migration/wsm/dest/points.h"
 #include "migration/wsm/dest/sync.h"
 
@@ -47,6 +48,7 @@ static void coroutine_fn wsm_dest_remove_records_co(void *opaque)
     wsm_life_advance(sync->disks->life, WSM_LIFE_DROPPED, WSM_LIFE_SECURED);
     wsm_loop_wake(sync->loop);
     wsm_loop_main_bh(sync->loop, wsm_dest_secured_bh, sync);
+    wsm_dest_maps_remove(sync->maps);
 }
 
 void wsm_dest_remove_records(WsmDestSync *sync)

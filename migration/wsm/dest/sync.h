@@ -23,6 +23,7 @@ typedef struct WsmDestSync {
     WsmSession *session;
     WsmDestDisks *disks;
     WsmDestStream *stream;
+    WsmDestMaps *maps;
     QEMUBHFunc *durable;        /* all is: drop the filters; may come twice */
     void *opaque;
 } WsmDestSync;

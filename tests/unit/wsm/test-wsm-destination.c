@@ -18,6 +18,7 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/wsm/dest/dest.h"
+#include "migration/wsm/image/map-file.h"
 #include "migration/wsm/image/record-file.h"
 #include "migration/wsm/wire/runs.h"
 #include "wsm-disks.h"
@@ -92,7 +93,22 @@ static void count_taken_back(void *opaque)
     taken_back++;
 }
 
-static const WsmDestOps ops = { .taken_back = count_taken_back };
+static OnOffAuto crash_safe = ON_OFF_AUTO_OFF;  /* the user's wish */
+static WsmCrashSafe maps_state;
+static unsigned maps_told;
+
+static void note_maps(void *opaque, WsmCrashSafe state, const char *why)
+{
+    g_assert_true(opaque == &taken_back);
+    g_assert_cmpint(!why, ==, state == WSM_CRASH_SAFE_ON);
+    maps_state = state;
+    maps_told++;
+}
+
+static const WsmDestOps ops = {
+    .taken_back = count_taken_back,
+    .maps = note_maps,
+};
 
 static void let_run(void *opaque)
 {
@@ -167,6 +183,8 @@ static void set_up_as(uint64_t size, const char *refusal)
     disks_plug("vda", guest);
     wsm_images_init(&images);
     wsm_options_init(&options);
+    options.options->crash_safe = crash_safe;
+    maps_told = 0;
     wsm_session_init(&session, tell);
     open_stream();
 
@@ -188,6 +206,13 @@ static void set_up(void)
     set_up_as(DISK_SIZE, NULL);
 }
 
+static bool map_exists(void)
+{
+    g_autofree char *map = wsm_map_path(path);
+
+    return g_file_test(map, G_FILE_TEST_EXISTS);
+}
+
 static void tear_down(void)
 {
     wsm_dest_stop(d);
@@ -202,6 +227,7 @@ static void tear_down(void)
     disks_unplug("vda");
     blk_unref(guest);
     wsm_record_remove(path, &error_abort);
+    g_assert_false(map_exists());
     wsm_options_destroy(&options);
     wsm_session_destroy(&session);
     g_unlink(path);
@@ -715,6 +741,111 @@ static void test_stop_in_sync(void)
 }
 
 /*
+ * Maps of missing blocks
+ */
+
+/* What would be known after a crash: bytes, or -1 if no map counts */
+static int64_t map_missing(void)
+{
+    g_autoptr(WsmRecord) record = NULL;
+    WsmMapWanted wanted = { .session = start.session, .size = DISK_SIZE };
+    WsmMapContents contents;
+    int64_t missing;
+
+    if (wsm_map_file_load(path, &wanted, &contents, NULL) !=
+        WSM_MAP_COMMITTED) {
+        return -1;
+    }
+    /* Else it counts for nothing */
+    wsm_record_load(path, &record, &error_abort);
+    g_assert_nonnull(record);
+    g_assert_cmpint(record->state, ==, WSM_IMAGE_STATE_INCOMPLETE);
+    missing = contents.missing->bytes;
+    wsm_map_contents_destroy(&contents);
+    return missing;
+}
+
+static void expect_maps(WsmCrashSafe state)
+{
+    g_autoptr(WsmInfo) info = g_new0(WsmInfo, 1);
+
+    wsm_dest_info(d, info);
+    g_assert_cmpint(info->crash_safe->state, ==, state);
+}
+
+static void test_map(void)
+{
+    static const uint8_t sector[512];
+    int fd, bulk;
+
+    crash_safe = ON_OFF_AUTO_ON;
+    set_up();
+    g_assert_true(map_exists());
+    expect_maps(WSM_CRASH_SAFE_PREPARED);
+    g_assert_cmpint(map_missing(), ==, -1);
+
+    fd = hand_over(10, 3);
+    bulk = open_bulk();
+    AWAIT(maps_told);
+    g_assert_cmpint(maps_state, ==, WSM_CRASH_SAFE_ON);
+    expect_maps(WSM_CRASH_SAFE_ON);
+    g_assert_cmpint(map_missing(), ==, 3 * BLOCK);
+
+    /* What arrives is taken off it in a while */
+    send_block(bulk, 1, 10);
+    AWAIT(map_missing() == 2 * BLOCK);
+
+    /* What the guest flushes, before that ends; it did not miss it */
+    send_block(bulk, 1, 11);
+    g_assert_cmpint(blk_pwrite(guest, 11 * BLOCK + 512, 512, sector, 0), ==, 0);
+    g_assert_cmpint(blk_flush(guest), ==, 0);
+    g_assert_cmpint(map_missing(), ==, BLOCK);
+
+    /* It goes when no record says any more that it counts */
+    send_block(bulk, 1, 12);
+    g_assert_cmpint(sync_with(fd, 1, 2), ==, 0);
+    check_record(WSM_IMAGE_STATE_CURRENT);
+    AWAIT(!map_exists());
+    g_assert_cmpint(maps_told, ==, 1);
+    hang_up(fd);
+    hang_up(bulk);
+    tear_down();
+    crash_safe = ON_OFF_AUTO_OFF;
+}
+
+/* The guest's first flush waits until the map is written */
+static void test_map_first_flush(void)
+{
+    int fd, bulk;
+
+    crash_safe = ON_OFF_AUTO_ON;
+    set_up();
+    fd = hand_over(10, 2);
+    g_assert_cmpint(blk_flush(guest), ==, 0);
+    g_assert_cmpint(map_missing(), ==, 2 * BLOCK);
+    bulk = open_bulk();
+    send_block(bulk, 1, 10);
+    send_block(bulk, 1, 11);
+    AWAIT(wsm_dest_may_end(d));
+    AWAIT(!map_exists());
+    hang_up(fd);
+    hang_up(bulk);
+    tear_down();
+    crash_safe = ON_OFF_AUTO_OFF;
+}
+
+/* The guest does not come: nothing of it is left */
+static void test_map_goes(void)
+{
+    crash_safe = ON_OFF_AUTO_AUTO;
+    set_up();
+    g_assert_true(map_exists());
+    tear_down();
+    g_assert_cmpint(maps_told, ==, 0);
+    crash_safe = ON_OFF_AUTO_OFF;
+}
+
+/*
  * Not now
  */
 
@@ -1035,6 +1166,9 @@ int main(int argc, char **argv)
 
     g_test_add_func("/wsm/destination/migration", test_migration);
     g_test_add_func("/wsm/destination/alone", test_alone);
+    g_test_add_func("/wsm/destination/map", test_map);
+    g_test_add_func("/wsm/destination/map-first-flush", test_map_first_flush);
+    g_test_add_func("/wsm/destination/map-goes", test_map_goes);
     g_test_add_func("/wsm/destination/said-again", test_said_again);
     g_test_add_func("/wsm/destination/asked-again", test_asked_again);
     g_test_add_func("/wsm/destination/sync", test_sync);

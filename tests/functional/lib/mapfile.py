@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the map of missing blocks beside an image says, see docs/records.md.
+
+Written from the document alone, so that map and document are held against each
+other.  Sums are not checked: the map is whole.
+"""
+
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dev.rig.basics import require, run, tool
+from dev.rig.image import Image
+
+PAGE = 4096
+MAGIC = bytes.fromhex('57534d4d41500a1a')
+RECORD_HEAD = 48
+
+
+def map_path(image: Image) -> Path:
+    return image.path.with_name(image.path.name + '.wsm.map')
+
+
+def numbers(data: bytes) -> Iterator[int]:
+    """Unsigned LEB128."""
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7f) << shift
+        shift += 7
+        if not byte & 0x80:
+            yield value
+            value = shift = 0
+
+
+def runs(data: bytes) -> Iterator[range]:
+    """Runs of blocks."""
+    pairs = numbers(data)
+    end = 0
+    for gap in pairs:
+        first = end + gap
+        end = first + next(pairs)
+        yield range(first, end)
+
+
+def blocks(data: bytes) -> set[int]:
+    return {block for run_ in runs(data) for block in run_}
+
+
+def up(size: int) -> int:
+    return -(-size // PAGE) * PAGE
+
+
+@dataclass(frozen=True)
+class Map:
+    """A map that counts."""
+
+    granularity: int
+    missing: frozenset[int]             # blocks
+    records: int
+
+
+def head_of(data: bytes) -> bytes:
+    """Return the head that counts."""
+    heads = [data[at:at + PAGE] for at in (0, PAGE)
+             if data[at:at + len(MAGIC)] == MAGIC]
+    require(bool(heads), 'the map is not committed')
+    return max(heads, key=lambda head: head[16:24])
+
+
+def read_map(path: Path) -> Map:
+    data = path.read_bytes()
+    head = head_of(data)
+    flags, granularity, length = struct.unpack_from('>HII', head, 46)
+    area, room = struct.unpack_from('>QQ', head, 64)
+    require(not flags, 'the map is void')
+    missing = blocks(data[area:area + length])
+    require(bool(missing) or not length, 'a list of nothing')
+    at, serial = area + max(up(length), PAGE), 0
+    while at < area + room:
+        magic, _, generation, number, _, size, _ = struct.unpack_from(
+            '>4sIQQ16sII', data, at)
+        if (magic != b'WSMR' or struct.pack('>Q', generation) != head[16:24]
+                or number != serial + 1):
+            break
+        missing -= blocks(data[at + RECORD_HEAD:at + RECORD_HEAD + size])
+        at, serial = at + up(RECORD_HEAD + size), number
+    return Map(granularity, frozenset(missing), serial)
+
+
+def as_raw(image: Path, fmt: str, raw: Path) -> None:
+    run(tool('qemu-img'), 'convert', '-U', '-f', fmt, '-O', 'raw', str(image),
+        str(raw))
+
+
+def merged(found: Map, image: Path, source: Image, raw: Path) -> Image:
+    """Make the disk that a crash of the destination has left.
+
+    IMAGE is a copy of the destination's, in the format of the source's.
+    """
+    as_raw(image, source.fmt, raw)
+    theirs = raw.with_suffix('.source')
+    as_raw(source.path, source.fmt, theirs)
+    with open(raw, 'rb+') as disk, open(theirs, 'rb') as old:
+        for block in found.missing:
+            old.seek(block * found.granularity)
+            disk.seek(block * found.granularity)
+            disk.write(old.read(found.granularity))
+    theirs.unlink()
+    return Image(raw, 'raw', source.size)
+
+
+def crash_copy(image: Image, folder: Path) -> tuple[Path, Path]:
+    """Copy an image and its map, as they are, for who was stopped."""
+    copies = folder / f'crash-{image.path.name}', folder / 'crash.map'
+    shutil.copyfile(image.path, copies[0])
+    shutil.copyfile(map_path(image), copies[1])
+    return copies

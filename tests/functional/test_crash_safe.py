@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Maps of missing blocks at the destination: option crash-safe."""
+
+from dev.rig.basics import require, wait_until
+from dev.rig.scene import Scene, begin, disk_total, finish, query, wait_phase
+from dev.rig.vm import Vm
+from tests.functional.lib.mapfile import (crash_copy, map_path, merged,
+                                          read_map)
+from tests.functional.lib.moves import (LOAD, SLOW_DISK, end, expect_moved,
+                                        loaded_source, move)
+from tests.functional.lib.registry import test
+
+LONG_POSTCOPY = {'x_push_delay': 200, 'max_residue': 30000}
+
+
+def maps_are_written(destination: Vm) -> bool:
+    return str(query(destination)['crash-safe']['state']) == 'on'
+
+
+def in_postcopy(scene: Scene) -> tuple[Vm, Vm]:
+    """Post-copy, and the maps are written."""
+    source = loaded_source(scene)
+    destination = scene.destination()
+    destination.qmp.cmd('wsm-set-options', crash_safe='on')
+    begin(source, scene.uri(destination), **{**SLOW_DISK, **LONG_POSTCOPY})
+    wait_phase(destination, 'postcopy')
+    wait_until(lambda: maps_are_written(destination), 'the maps are written')
+    return source, destination
+
+
+@test()
+def map_tells_what_is_missing(scene: Scene) -> None:
+    """Map, image and the source's image make the disk that the guest flushed.
+
+    The guest flushes and is idle.  What a crash would leave then is compared
+    with the disk at the end of the migration, byte by byte.
+    """
+    source, destination = in_postcopy(scene)
+    scene.guest.wait_progress(writes=200)
+    scene.guest.stop()
+    scene.guest.command('flush')
+    destination.freeze(True)
+    image, copy = crash_copy(destination.images[0], scene.folder)
+    destination.freeze(False)
+    found = read_map(copy)
+    require(len(found.missing) > 0, 'nothing was missing')
+    require(found.records > 0, 'no flush of the guest has marked anything')
+    crashed = merged(found, image, source.images[0], scene.folder / 'crash.raw')
+
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
+    finish(source, destination)
+    require(not map_path(destination.images[0]).exists(), 'the map is there')
+    expect_moved(scene, source, destination)
+    end(source, destination)
+    crashed.compare(destination.images[0])
+
+
+@test()
+def map_after_destination_killed(scene: Scene) -> None:
+    """The destination dies: what is left says what is missing."""
+    source, destination = in_postcopy(scene)
+    scene.guest.wait_progress(writes=100)
+    require(disk_total(destination, 'missing') > 0, 'nothing is missing')
+    destination.kill()
+    source.wait_migration('postcopy-paused')
+    require(bool(read_map(map_path(destination.images[0])).missing),
+            'the map says that nothing is missing')
+
+
+@test()
+def map_goes_with_the_migration(scene: Scene) -> None:
+    """Automatic: there is a map until the end, and none after it."""
+    source = loaded_source(scene, **LOAD)
+    destination = scene.destination()
+    destination.qmp.cmd('wsm-set-options', crash_safe='auto')
+    move(scene, source, destination)
+    require(not map_path(destination.images[0]).exists(), 'the map is there')
+    require(query(destination)['crash-safe']['unmarked'] == 0,
+            'something is not marked')
+    end(source, destination)
