@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Read a disk from an NBD server, and learn where it has data.
 
-As much of https://github.com/NetworkBlockDevice/nbd, doc/proto.md, as
-qemu-nbd needs to serve a disk to one reader.
+As much of the protocol (doc/proto.md of the NBD project) as qemu-nbd needs to
+serve a disk to one reader.
 """
 
 import socket
