@@ -25,8 +25,9 @@ from dev.common import Failure
 from dev.qemu import Variant
 from tests.mutants.memory_mutants import MEMORY
 from tests.mutants.mutants import MAP, Mutant
+from tests.mutants.pull_mutants import PULL
 
-MUTANTS = [*MAP, *MEMORY]
+MUTANTS = [*MAP, *MEMORY, *PULL]
 SECONDS = 300
 
 
@@ -100,6 +101,7 @@ def find(mutant: Mutant, test: Test) -> bool:
         words = [str(new) if word == old else word for word in command
                  if not re.fullmatch(r"-M\w*|.*\.d", word)]
         words[words.index("-c") + 1] = str(copy)
+        words += ["-iquote", str(source.parent)]    # trace.h of its folder
         if "-MQ" in command:
             words.remove(str(new))              # the target of the -M options
         subprocess.run(words, check=True, cwd=test.variant.dir)
