@@ -30,7 +30,8 @@ def referenced(cluster: Cluster, host: str, kind: str) -> int:
 @test(MachineConfig((DiskConfig(size=32 * MIB),)))
 def wsmctl_memory(scene: Scene) -> None:
     """A VM whose description says so: by its disk, and back by its memory."""
-    with Cluster(scene, mbit=160) as cluster:
+    # On a link that is slow beside any host, so that references are worth it
+    with Cluster(scene, mbit=60) as cluster:
         source = cluster.guest()
         fill_half(scene)
         scene.guest.keep(0, 0, IN_MEMORY)
