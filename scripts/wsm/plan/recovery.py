@@ -212,8 +212,10 @@ def blocks_lost(seen: Observed) -> Step:
     return Step((Do.HAND_OVER, Do.WAIT), Owner.DESTINATION,
                 f"the source has ended, and {seen.destination.missing} bytes "
                 "of the disks are only in its images. The guest runs at the "
-                "destination until it reads one of them. 'wsmctl recover VM' "
-                "says what can be done", wait=60.0, alarm=True, person=True)
+                "destination until it reads one of them. 'wsm-serve' of all "
+                "of these images, at their host, gives it the rest; 'wsmctl "
+                "recover VM' says what else can be done",
+                wait=60.0, alarm=True, person=True)
 
 
 def memory_lost(seen: Observed) -> Step:
