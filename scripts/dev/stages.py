@@ -33,6 +33,7 @@ FUZZ = ROOT / "tests/fuzz/run"
 MUTANTS = ROOT / "tests/mutants/run"
 TSAN_SUPPRESSIONS = ROOT / "scripts/dev/tsan.supp"
 UNIT_TIMEOUT = 300
+SCRIPTS_TIMEOUT = 900            # all of them in one run
 SANITIZER_TIMEOUT = "600"
 # What they measure is memory, and sanitizers take a lot of it
 MEASURING = ("memory-bound", "many-migrations")
@@ -82,7 +83,7 @@ def static_checks(run: Run) -> None:
     checks.run_checks(run.results, checks.CHECKS, run.selected)
     if run.selected("check:scripts"):
         run_plain(run.results, "check:scripts",
-                  [str(ROOT / "tests/scripts/run")], run.seconds(UNIT_TIMEOUT))
+                  [str(ROOT / "tests/scripts/run")], run.seconds(SCRIPTS_TIMEOUT))
     if any(run.selected(f"check:{name}") for name in checks.BUILD_CHECKS):
         variant = qemu.build("patched", ["build.ninja"])
         qemu.build_files(variant, [variant.dir / name
