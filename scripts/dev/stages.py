@@ -83,7 +83,8 @@ def static_checks(run: Run) -> None:
     checks.run_checks(run.results, checks.CHECKS, run.selected)
     if run.selected("check:scripts"):
         run_plain(run.results, "check:scripts",
-                  [str(ROOT / "tests/scripts/run")], run.seconds(SCRIPTS_TIMEOUT))
+                  [str(ROOT / "tests/scripts/run")],
+                  run.seconds(SCRIPTS_TIMEOUT))
     if any(run.selected(f"check:{name}") for name in checks.BUILD_CHECKS):
         variant = qemu.build("patched", ["build.ninja"])
         qemu.build_files(variant, [variant.dir / name
