@@ -69,8 +69,6 @@ MEMORY = [
     of_memory("asks-the-dead", "a dead node is not asked", NODE,
               "if (node->over || wsm_ring_node_is_dead(node)) {",
               "if (node->over) {"),
-    of_memory("not-again", "a node that is asked is connected", NODE,
-              "        node->wanted = !QSIMPLEQ_EMPTY(&node->todo);\n", ""),
     of_memory("old-answer", "an answer is of one connection", NODE,
               "    wsm_ring_parser_init(&node->parser);\n", ""),
     of_memory("asked-too-late", "a batch is sent with its end", NODE,

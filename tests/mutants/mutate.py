@@ -101,7 +101,9 @@ def find(mutant: Mutant, test: Test) -> bool:
         words = [str(new) if word == old else word for word in command
                  if not re.fullmatch(r"-M\w*|.*\.d", word)]
         words[words.index("-c") + 1] = str(copy)
-        words += ["-iquote", str(source.parent)]    # trace.h of its folder
+        if (source.parent / "trace.h").exists():
+            # Its own; elsewhere the folder may have what others call, too
+            words += ["-iquote", str(source.parent)]
         if "-MQ" in command:
             words.remove(str(new))              # the target of the -M options
         subprocess.run(words, check=True, cwd=test.variant.dir)
