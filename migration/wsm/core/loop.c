@@ -71,7 +71,8 @@ void wsm_loop_stop(WsmLoop *loop)
     wsm_loop_quit(loop);
     /* Who counts itself after we have looked sees @quit: wsm_loop_begin() */
     smp_mb();
-    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&loop->running) > 0);
+    /* What they did is seen by who frees it */
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_load_acquire(&loop->running) > 0);
 }
 
 bool wsm_loop_is_here(const WsmLoop *loop)

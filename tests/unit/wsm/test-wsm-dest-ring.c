@@ -207,7 +207,7 @@ static void get_all(void)
 
 static void await(unsigned n)
 {
-    for (int ms = 0; qatomic_read(&ended) < n; ms++) {
+    for (int ms = 0; qatomic_load_acquire(&ended) < n; ms++) {
         g_assert_cmpint(ms, <, WAIT_S * 1000);
         g_usleep(1000);
     }
@@ -752,7 +752,7 @@ static void test_random(void)
             }
         }
         if (g_test_rand_bit()) {
-            while (qatomic_read(&ended) < n) {
+            while (qatomic_load_acquire(&ended) < n) {
                 clock_pass_ms(10);
                 g_usleep(1000);
             }
