@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of scripts/wsm-serve: its pure parts, its locks, and its reasons."""
 
+import asyncio
 import contextlib
 import fcntl
 import io
@@ -17,7 +18,8 @@ from unittest import mock
 from wsm.record import decode_record, encode_record, find_record
 from wsm.serve import serving
 from wsm.serve.claims import Refused, Session, session_of
-from wsm.serve.dialing import Address, BadAddress, parse_address
+from wsm.serve.dialing import (Address, BadAddress, hang_up,
+                               parse_address)
 from wsm.serve.extents import Extents, Todo
 from wsm.serve.handed import hand_over
 from wsm.serve.pushing import PIECE, Flight, Window, corrected
@@ -289,6 +291,39 @@ class AddressTest(unittest.TestCase):
                     "fd:3", "exec:cat"):
             with self.assertRaises(BadAddress, msg=uri):
                 parse_address(uri)
+
+
+class ClosedTransport:
+    """As asyncio's of TLS, when the other side has closed it."""
+
+    def __init__(self) -> None:
+        self.protocol: Optional[list[str]] = []
+
+    def is_closing(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """Close it once more, after which nothing else works."""
+        self.protocol = None
+
+    def abort(self) -> None:
+        """Close it at once."""
+        assert self.protocol is not None
+        self.protocol.append("abort")
+
+
+class HangUpTest(unittest.TestCase):
+    """A connection is closed, whatever state it is in."""
+
+    def test_other_side_was_first(self) -> None:
+        """One that is closed already is no error."""
+        transport = ClosedTransport()
+        writer = mock.Mock(transport=transport, close=transport.close,
+                           wait_closed=mock.AsyncMock(
+                               side_effect=ConnectionResetError))
+        asyncio.run(hang_up(writer))
+        self.assertEqual(transport.protocol, ["abort"])
 
 
 class WindowTest(unittest.TestCase):

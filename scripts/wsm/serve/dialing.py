@@ -128,7 +128,9 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
     """Close a connection, whatever state it is in."""
     try:
         with contextlib.suppress(OSError, asyncio.TimeoutError):
-            writer.close()
+            # If the other side was first, abort() fails after that (with TLS)
+            if not writer.transport.is_closing():
+                writer.close()
             await asyncio.wait_for(writer.wait_closed(), HANG_UP_SECONDS)
     finally:
         writer.transport.abort()
