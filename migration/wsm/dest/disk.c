@@ -58,7 +58,6 @@ static void wsm_dest_complete(void *opaque)
     }
 }
 
-
 /*
  * Start and end
  */
