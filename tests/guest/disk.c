@@ -226,7 +226,9 @@ static void io_failed(Disk *d, const char *op, uint64_t sector,
                err ? strerror(err) : "short transfer");
 }
 
-bool disk_write(Disk *d, uint64_t sector, uint64_t count, void *buf)
+/* @version 0: of each sector one more than the last */
+static bool write_sectors(Disk *d, uint64_t sector, uint64_t count,
+                          uint32_t version, void *buf)
 {
     uint64_t start = now_ns();
     ssize_t bytes = count * SECTOR_SIZE;
@@ -234,10 +236,10 @@ bool disk_write(Disk *d, uint64_t sector, uint64_t count, void *buf)
 
     range_lock(d, sector, count);
     for (uint64_t i = 0; i < count; i++) {
-        uint32_t version = (d->versions[sector + i] & VERSION_NUMBER) + 1;
+        uint32_t *last = &d->versions[sector + i];
 
-        d->versions[sector + i] = version;
-        sector_fill((uint64_t *)buf + i * WORDS, d->id, sector + i, version);
+        *last = version ?: (*last & VERSION_NUMBER) + 1;
+        sector_fill((uint64_t *)buf + i * WORDS, d->id, sector + i, *last);
     }
     ret = pwrite(d->fd, buf, bytes, sector * SECTOR_SIZE);
     if (ret != bytes) {
@@ -247,6 +249,17 @@ bool disk_write(Disk *d, uint64_t sector, uint64_t count, void *buf)
     raise_worst(&counters.worst_write_us, start);
     __atomic_fetch_add(&counters.writes, 1, __ATOMIC_RELAXED);
     return ret == bytes;
+}
+
+bool disk_write(Disk *d, uint64_t sector, uint64_t count, void *buf)
+{
+    return write_sectors(d, sector, count, 0, buf);
+}
+
+bool disk_write_version(Disk *d, uint64_t sector, uint64_t count,
+                        uint32_t version, void *buf)
+{
+    return write_sectors(d, sector, count, version, buf);
 }
 
 bool disk_check(Disk *d, uint64_t sector, uint64_t count, void *buf)

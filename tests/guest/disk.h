@@ -29,6 +29,7 @@
 #define VERSION_DISCARDED (1u << 31)    /* zeroes, or any earlier version */
 #define VERSION_ZEROED    (1u << 30)    /* zeroes */
 #define VERSION_NUMBER    (VERSION_ZEROED - 1)
+#define VERSION_ROUND     (1u << 28)    /* round n writes this + n */
 
 typedef struct Disk {
     /* set in disks_open(), never changed */
@@ -53,6 +54,7 @@ typedef struct Counters {
     uint64_t discards;
     uint64_t flushes;
     uint64_t errors;
+    uint64_t rounds;            /* the last that is flushed, see rounds.h */
     uint64_t worst_write_us;    /* since the last heartbeat */
     uint64_t worst_read_us;     /* since the last heartbeat */
 } Counters;
@@ -71,6 +73,8 @@ int disks_open(void);
  * buffer of the caller's own of MAX_IO_SECTORS sectors, aligned for O_DIRECT.
  */
 bool disk_write(Disk *d, uint64_t sector, uint64_t count, void *buf);
+bool disk_write_version(Disk *d, uint64_t sector, uint64_t count,
+                        uint32_t version, void *buf);
 bool disk_check(Disk *d, uint64_t sector, uint64_t count, void *buf);
 bool disk_discard(Disk *d, uint64_t sector, uint64_t count);
 bool disk_zero(Disk *d, uint64_t sector, uint64_t count, bool unmap);

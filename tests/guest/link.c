@@ -100,6 +100,7 @@ static void send_heartbeat(uint64_t sequence)
                                               __ATOMIC_RELAXED),
         .worst_read_us = __atomic_exchange_n(&counters.worst_read_us, 0,
                                              __ATOMIC_RELAXED),
+        .rounds = __atomic_load_n(&counters.rounds, __ATOMIC_ACQUIRE),
     };
     send(link_fd, &f, sizeof(f), 0);
 }

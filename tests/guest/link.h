@@ -40,6 +40,7 @@ typedef struct LinkHeartbeat {
     uint64_t errors;
     uint64_t worst_write_us;
     uint64_t worst_read_us;
+    uint64_t rounds;
 } LinkHeartbeat;
 
 /* Serves the link for ever; returns only if eth0 cannot be used. */

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "work.h"
 #include "disk.h"
+#include "rounds.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,14 +36,12 @@ typedef struct Load {
     long disk;          /* only this disk, -1: all that are writable */
     long mem;           /* MiB of RAM to fill with noise and to dirty */
     long mrate;         /* pages dirtied per second */
+    long rounds;        /* writes in each round, see rounds.h; 0: no rounds */
+    long seed;          /* of rounds */
+    long pace;          /* rounds per second */
 } Load;
 
 typedef struct Worker Worker;
-
-typedef struct Region {
-    uint64_t start;
-    uint64_t count;
-} Region;
 
 struct Worker {
     pthread_t thread;
@@ -210,6 +209,16 @@ static void *memory_run(void *opaque)
     return NULL;
 }
 
+static void *rounds_run(void *opaque)
+{
+    Worker *w = opaque;
+
+    while (worker_pace(w) &&
+           rounds_next(w->load.seed, w->load.rounds, regions, w->buf)) {
+    }
+    return NULL;
+}
+
 static void memory_fill(Worker *w, long mib)
 {
     if (!memory) {
@@ -256,6 +265,8 @@ static bool parse_load(const char *words, Load *load)
         { "zero", &load->zero },       { "disk", &load->disk },
         { "rblocks", &load->rblocks },
         { "mem", &load->mem },         { "mrate", &load->mrate },
+        { "rounds", &load->rounds },   { "seed", &load->seed },
+        { "pace", &load->pace },
     };
     char name[32];
     long value;
@@ -305,6 +316,9 @@ static void work_start(const char *words, char *answer, size_t size)
     }
     if (load.mem) {
         worker_add(&load, load.mrate, memory_run);
+    }
+    if (load.rounds) {
+        worker_add(&load, load.pace, rounds_run);
     }
     snprintf(answer, size, "ok");
 }

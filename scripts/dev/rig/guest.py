@@ -23,7 +23,7 @@ from dev.rig.basics import TIMEOUT, TestFailure, require, wait_until
 ETHERTYPE = 0x88b5
 HEADER = struct.Struct('<6s6s2sII')
 ETHERTYPE_BYTES = struct.pack('>H', ETHERTYPE)
-BEAT = struct.Struct('<9Q')
+BEAT = struct.Struct('<10Q')
 HEARTBEAT, COMMAND, ANSWER = 1, 2, 3
 OUR_MAC = bytes.fromhex('525400ffff01')
 BROADCAST = b'\xff' * 6
@@ -44,6 +44,7 @@ class Beat:
     errors: int
     worst_write_us: int     # since the beat before
     worst_read_us: int
+    rounds: int = 0         # the last that is flushed, see tests/guest/rounds.h
 
 
 class Request:
@@ -185,6 +186,11 @@ class Guest:
         with self._changed:
             return [beat for beat in self._beats if beat.time >= since]
 
+    def rounds(self) -> int:
+        """The last round of which the guest has said that it is flushed."""
+        with self._changed:
+            return max((beat.rounds for beat in self._beats), default=0)
+
     def last_beat(self) -> Beat:
         with self._changed:
             require(self._changed.wait_for(lambda: self._beats, TIMEOUT),
@@ -201,6 +207,12 @@ class Guest:
             if not self._changed.wait_for(matches, TIMEOUT):
                 raise TestFailure(f'timeout: {what}')
             return self._beats[-1]
+
+    def wait_rounds(self, more: int) -> None:
+        """Wait until the guest has flushed so many more rounds."""
+        number = self.rounds() + more
+        self.wait_beat(lambda beat: beat.rounds >= number,
+                       f'the guest does not flush round {number}')
 
     def wait_progress(self, writes: int = 0, beats: int = 1) -> Beat:
         """Wait until the guest lived on and wrote that many times more."""
