@@ -34,7 +34,7 @@ bool wsm_may_run(Error **errp)
     /* A guest that comes in is let run by whoever sends it, ... */
     if (runstate_check(RUN_STATE_INMIGRATE) ||
         /* ... and then runs here, although its images are not complete */
-        (w->dest &&
+        (w->dest && !w->rejoin &&
          wsm_session_phase(&w->session) == WSM_PHASE_POSTCOPY)) {
         return true;
     }

@@ -26,7 +26,7 @@
 
 bool wsm_incoming_accept(QIOChannelSocket *sioc)
 {
-    if (!migrate_whole_system()) {
+    if (!migrate_whole_system() && !wsm_get()->rejoin) {
         return wsm_listen_wonder(&wsm_get()->listen, sioc);
     }
     wsm_listen_accept(&wsm_get()->listen, sioc);
@@ -101,6 +101,11 @@ static const WsmDestOps wsm_incoming_dest_ops = {
     .maps = wsm_incoming_maps,
 };
 
+const WsmDestOps *wsm_incoming_ops(void)
+{
+    return &wsm_incoming_dest_ops;
+}
+
 void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal)
 {
     QIONetListener *listener =
@@ -118,6 +123,18 @@ void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal)
     if (listener) {
         wsm_listen_serve(&w->listen, listener);
     }
+}
+
+void wsm_incoming_release(Wsm *w)
+{
+    WsmDest *d = w->dest;
+
+    GLOBAL_STATE_CODE();
+    wsm_dest_stop(d);
+    wsm_remember(w);
+    wsm_listen_set_taker(&w->listen, NULL, NULL);
+    w->dest = NULL;
+    wsm_dest_free(d);
 }
 
 void wsm_incoming_schedule_run(QEMUBHFunc *cb, void *opaque)

@@ -203,12 +203,8 @@ static void wsm_load_cleanup_bh(void *opaque)
     if (!d || wsm_dest_defer(d, wsm_load_cleanup_bh, w)) {
         return;
     }
-    wsm_dest_stop(d);
-    wsm_remember(w);
-    wsm_listen_set_taker(&w->listen, NULL, NULL);
     wsm_multifd_set_incoming(NULL);
-    w->dest = NULL;
-    wsm_dest_free(d);
+    wsm_incoming_release(w);
     wsm_incoming_unfollow(w);
 }
 

@@ -21,6 +21,8 @@
 #include "migration/wsm/source/keep.h"
 #include "migration/wsm/source/source.h"
 
+typedef struct WsmRejoin WsmRejoin;
+
 /*
  * One per QEMU.  Lives as long as QEMU; the parts of a migration are made
  * when it starts and freed when it is over, only @last remains.
@@ -34,6 +36,7 @@ typedef struct Wsm {
     WsmImages images;
     WsmSource *source;          /* NULL unless a migration from here runs */
     WsmDest *dest;              /* NULL unless a migration to here runs */
+    WsmRejoin *rejoin;          /* @dest is of a crash: rejoin.c; or NULL */
     bool connecting;            /* the main stream may yet be connected */
     WsmInfo *last;              /* final state of the last migration */
     WsmKeep *keep;              /* the memory of the guest that left, or NULL */
@@ -76,6 +79,12 @@ void wsm_hmp_init(void);
  * Wsm.dest.  Main thread, not in a coroutine.
  */
 void wsm_incoming_begin(Wsm *w, WsmStart *start, const char *refusal);
+
+/* incoming.c: what a WsmDest tells us of; for wsm_get() */
+const WsmDestOps *wsm_incoming_ops(void);
+
+/* incoming.c: Wsm.dest is over, and may be stopped: it goes.  Main thread. */
+void wsm_incoming_release(Wsm *w);
 
 /* incoming.c: it is over; the capability is as it was before.  BQL. */
 void wsm_incoming_unfollow(Wsm *w);

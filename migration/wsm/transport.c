@@ -105,6 +105,22 @@ static bool wsm_is_incoming(void)
            MIGRATION_STATUS_POSTCOPY_PAUSED;
 }
 
+SocketAddress *wsm_transport_place(const char *uri, Error **errp)
+{
+    g_autoptr(MigrationChannel) channel = NULL;
+
+    GLOBAL_STATE_CODE();
+    if (!migrate_uri_parse(uri, &channel, errp)) {
+        return NULL;
+    }
+    if (!wsm_is_network(channel->addr)) {
+        error_setg(errp, "block channels come to 'tcp:', 'unix:' or 'vsock:', "
+                   "not '%s:'", wsm_transport_name(channel->addr));
+        return NULL;
+    }
+    return QAPI_CLONE(SocketAddress, &channel->addr->u.socket);
+}
+
 bool wsm_transport_check(const MigrationAddress *addr, Error **errp)
 {
     if (!migrate_whole_system()) {

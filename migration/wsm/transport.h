@@ -18,4 +18,10 @@
 SocketAddress *wsm_transport_target(const MigrationAddress *addr,
                                     Error **errp);
 
+/*
+ * Where @uri says to listen; a new object.  Returns NULL and sets @errp if that
+ * is no place that connections can come to.
+ */
+SocketAddress *wsm_transport_place(const char *uri, Error **errp);
+
 #endif

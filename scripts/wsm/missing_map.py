@@ -18,7 +18,7 @@ PAGE = 4096
 MAGIC = b"WSMMAP\n\x1a"
 VERSION = 1
 VOID = 1
-HEAD = struct.Struct(">8sIIQ16sHHHHIIQQQIIQ16s")
+HEAD = struct.Struct(">8sIIQ16sHHHHIIQQQIIQ16sHHI")
 TEXTS = struct.Struct(">H512sH512s")
 TEXTS_AT = 160
 RECORD_MAGIC = b"WSMR"
@@ -115,11 +115,11 @@ def decode_head(page: bytes, index: int) -> Optional[Head]:
         return None
     (_magic, version, _sum, generation, session, disk, disks, channels, flags,
      granularity, list_bytes, size, area, area_bytes, list_sum, reserved,
-     missing, boot) = HEAD.unpack_from(page)
+     missing, boot, _protocol, reserved2, _features) = HEAD.unpack_from(page)
     if version != VERSION:
         raise BadMap(f"version {version} is not {VERSION}")
     texts = page[TEXTS_AT:TEXTS_AT + TEXTS.size]
-    if (flags & ~VOID or reserved or any(page[HEAD.size:TEXTS_AT])
+    if (flags & ~VOID or reserved or reserved2 or any(page[HEAD.size:TEXTS_AT])
             or any(page[TEXTS_AT + len(texts):])
             or any(length > 512 for length in TEXTS.unpack(texts)[::2])):
         raise BadMap("its head has what is not known")

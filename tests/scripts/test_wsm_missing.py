@@ -24,10 +24,10 @@ PAGE = 4096
 LIST = bytes([2, 3, 4, 1])
 # As C writes it: tests/unit/wsm/test-wsm-map.c has the same bytes
 HEAD = bytes.fromhex(
-    "57534d4d41500a1a 00000001 f90d755c 0000000000000001"
+    "57534d4d41500a1a 00000001 4529e95f 0000000000000001"
     "30313233343536373839616263646566 0001 0002 0003 0000 00001000 00000004"
     "000000000000a000 0000000000002000 0000000000014000 a1cf4aea 00000000"
-    "0000000000004000")
+    "0000000000004000 00000000000000000000000000000000 0004 0000 00000102")
 PATH = b"/machine/peripheral/vd0"
 RECORD = bytes.fromhex(
     "57534d52 d0749bb7 0000000000000001 0000000000000001"
@@ -168,7 +168,8 @@ class MapTest(unittest.TestCase):
                 (24, b"1", Other, f"and the image of {SESSION}"),
                 (63, b"\1", Other, "it is of a disk of 40961 bytes"),
                 (96, b"\1", Other, "was started again since"),
-                (112, b"\1", BadMap, "what is not known"),
+                (115, b"\1", BadMap, "what is not known"),
+                (120, b"\1", BadMap, "what is not known"),
                 (1188, b"\1", BadMap, "what is not known"),
                 (46, b"\0\2", BadMap, "what is not known"),
                 (46, b"\0\1", Void, "could not write it any more"),

@@ -372,11 +372,11 @@ void wsm_dest_refuse(WsmDest *d, const char *reason)
  * Start and stop
  */
 
-WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
-                      WsmImages *images, WsmStart *start,
-                      const WsmDestOps *ops, void *opaque)
+/* @peer, which may be NULL, is taken */
+static WsmDest *wsm_dest_create(WsmSession *session, WsmOptionsStore *options,
+                                WsmImages *images, WsmStart *start, char *peer,
+                                const WsmDestOps *ops, void *opaque)
 {
-    QEMUFile *f = migration_incoming_get_current()->from_src_file;
     WsmDest *d = g_new0(WsmDest, 1);
 
     GLOBAL_STATE_CODE();
@@ -391,8 +391,7 @@ WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
     wsm_handover_init(&d->handover);
     wsm_dest_conns_init(&d->conns, &d->loop, &d->start, &wsm_dest_conn_ops, d);
     wsm_dest_control_init(&d->control, &d->loop, &d->conns);
-    wsm_dest_disks_init(&d->disks, options, images, &d->start,
-                        wsm_peer_of_channel(qemu_file_get_ioc(f)));
+    wsm_dest_disks_init(&d->disks, options, images, &d->start, peer);
     wsm_dest_disks_connect(&d->disks, &d->life, &d->control,
                            wsm_dest_disks_complete, d);
     wsm_dest_maps_init(&d->maps, &d->disks, &d->loop, ops->maps, opaque);
@@ -414,6 +413,17 @@ WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
     }
     wsm_session_begin(session, WSM_ROLE_DESTINATION, &d->start.session);
     return d;
+}
+
+WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
+                      WsmImages *images, WsmStart *start,
+                      const WsmDestOps *ops, void *opaque)
+{
+    QEMUFile *f = migration_incoming_get_current()->from_src_file;
+
+    return wsm_dest_create(session, options, images, start,
+                           wsm_peer_of_channel(qemu_file_get_ioc(f)), ops,
+                           opaque);
 }
 
 static bool wsm_dest_add_disk(WsmDest *d, const WsmDisk *ours, Error **errp)
@@ -506,6 +516,58 @@ void wsm_dest_start(WsmDest *d, const char *refusal)
     }
     wsm_dest_control_start(&d->control);
     wsm_life_enter(&d->life, WSM_LIFE_OPEN);
+}
+
+/*
+ * After a crash
+ */
+
+WsmDest *wsm_dest_new_rejoined(WsmSession *session, WsmOptionsStore *options,
+                               WsmImages *images, WsmLeft *left,
+                               const WsmDestOps *ops, void *opaque)
+{
+    return wsm_dest_create(session, options, images, &left->start,
+                           g_steal_pointer(&left->peer), ops, opaque);
+}
+
+static bool wsm_dest_rejoin_disk(WsmDest *d, WsmLeftDisk *left, Error **errp)
+{
+    WsmDestDisk *disk = wsm_dest_disks_add(&d->disks, left->ours);
+    BlockDriverState *bs = wsm_disk_bs(left->ours);
+
+    wsm_dest_image_look(disk, left->ours);
+    if (!wsm_image_activate(bs, errp) ||
+        !wsm_dest_image_join(disk, bs, errp)) {
+        return false;
+    }
+    wsm_dest_map_reopen(&d->maps, disk, left);
+    if (!wsm_dest_disk_open(disk, bs, errp)) {
+        return false;
+    }
+    wsm_dest_map_tell_missing(disk);
+    return true;
+}
+
+bool wsm_dest_rejoin(WsmDest *d, WsmLeft *left, QEMUBHFunc *over, Error **errp)
+{
+    bool ok = wsm_loop_init(&d->loop, "wsm-dest", errp);
+
+    for (unsigned i = 0; ok && i < left->disks->len; i++) {
+        ok = wsm_dest_rejoin_disk(d, g_ptr_array_index(left->disks, i), errp);
+    }
+    wsm_dest_control_start(&d->control);
+    wsm_life_enter(&d->life, WSM_LIFE_OPEN);
+    if (!ok || !wsm_dest_disks_seal(&d->disks, errp) ||
+        !wsm_dest_maps_renew(&d->maps, errp)) {
+        wsm_session_enter(d->session, WSM_PHASE_FAILED);
+        wsm_dest_stop(d);
+        return false;
+    }
+    wsm_handover_came_before(&d->handover);
+    wsm_dest_stream_is_none(&d->stream, over, d->opaque);
+    wsm_dest_maps_go(&d->maps);
+    wsm_session_enter(d->session, WSM_PHASE_POSTCOPY);
+    return true;
 }
 
 bool wsm_dest_is_needed(WsmDest *d)

@@ -18,6 +18,7 @@
 #include "migration/wsm/core/options.h"
 #include "migration/wsm/core/session.h"
 #include "migration/wsm/dest/memory.h"
+#include "migration/wsm/dest/rejoin.h"
 #include "migration/wsm/image/images.h"
 #include "migration/wsm/policy/expect.h"
 #include "migration/wsm/wire/message.h"
@@ -46,6 +47,18 @@ WsmDest *wsm_dest_new(WsmSession *session, WsmOptionsStore *options,
  * disk is looked at.
  */
 void wsm_dest_start(WsmDest *d, const char *refusal);
+
+/*
+ * Instead of these two: the guest came in the life of another QEMU, which left
+ * @left (dest/rejoin.h).  @over(@opaque) is called, once, when nothing is
+ * missing any more and the source was told so, or is gone: stop it then.  When
+ * this returns false and sets @errp, the images are as they were; free it.
+ */
+WsmDest *wsm_dest_new_rejoined(WsmSession *session, WsmOptionsStore *options,
+                               WsmImages *images, WsmLeft *left,
+                               const WsmDestOps *ops, void *opaque);
+bool wsm_dest_rejoin(WsmDest *d, WsmLeft *left, QEMUBHFunc *over,
+                     Error **errp);
 
 /* Why there is no guest, or NULL */
 const char *wsm_dest_refusal(WsmDest *d);

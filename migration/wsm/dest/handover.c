@@ -66,6 +66,14 @@ bool wsm_handover_loaded(WsmHandover *h, bool sealed, QEMUBHFunc *run,
     return true;
 }
 
+void wsm_handover_came_before(WsmHandover *h)
+{
+    QEMU_LOCK_GUARD(&h->lock);
+    wsm_handover_enter(h, WSM_GUEST_READY);
+    wsm_handover_enter(h, WSM_GUEST_OURS);
+    wsm_handover_enter(h, WSM_GUEST_RUNS);
+}
+
 bool wsm_handover_says_ready(WsmHandover *h)
 {
     QEMU_LOCK_GUARD(&h->lock);
@@ -90,7 +98,7 @@ bool wsm_handover_expects(WsmHandover *h, const WsmMsg *msg, WsmPhase phase)
         return !msg->epoch || wsm_handover_ours(h);
     default:
         /* A bulk channel can be faster than the GO on channel 0 */
-        return !msg->epoch || h->run;
+        return !msg->epoch || h->run || wsm_handover_ours(h);
     }
 }
 

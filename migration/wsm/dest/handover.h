@@ -9,8 +9,8 @@
  *      `-------> `----> lost
  *
  * The laws: the guest runs at most once, and only after a GO that came after
- * our READY; a guest that is lost never runs here, and one that is ours is
- * never lost.
+ * our READY, be it in a QEMU that has died since; a guest that is lost never
+ * runs here, and one that is ours is never lost.
  *
  * Decisions only: what follows from them is up to the caller.  Any thread.
  *
@@ -53,6 +53,12 @@ bool wsm_guest_legal(WsmGuest from, WsmGuest to);
  */
 bool wsm_handover_loaded(WsmHandover *h, bool sealed, QEMUBHFunc *run,
                          void *opaque, Error **errp);
+
+/*
+ * The guest came to these disks in the life of another QEMU: nothing is said
+ * about it any more.  Before anything has come.
+ */
+void wsm_handover_came_before(WsmHandover *h);
 
 /* Is READY to be said, perhaps again? */
 bool wsm_handover_says_ready(WsmHandover *h);

@@ -29,6 +29,19 @@ bool wsm_dest_image_take(WsmDestDisk *disk, BlockDriverState *bs, Error **errp)
     return wsm_image_take(disk->image, bs, errp);
 }
 
+bool wsm_dest_image_join(WsmDestDisk *disk, BlockDriverState *bs, Error **errp)
+{
+    if (!wsm_dest_image_take(disk, bs, errp)) {
+        return false;
+    }
+    disk->rejoined = true;
+    disk->image->joined = true;
+    /* Since when the guest wrote is not known any more */
+    wsm_points_clear(bs);
+    disk->no_points = true;
+    return true;
+}
+
 void wsm_dest_images_mark_incomplete(WsmDestDisks *disks)
 {
     for (unsigned i = 0; i < disks->n; i++) {
@@ -143,10 +156,22 @@ static void wsm_dest_end_image(WsmDestDisk *disk, WsmPhase phase)
     }
 }
 
+/* Record and map say what it is; they are as they were, or better */
+static bool wsm_dest_is_still_arriving(WsmDestDisk *disk)
+{
+    return disk->rejoined &&
+           !wsm_life_reached(disk->all->life, WSM_LIFE_SECURING);
+}
+
 void wsm_dest_image_leave(WsmDestDisk *disk, WsmPhase phase)
 {
+    if (disk->rejoined && disk->image) {
+        disk->image->joined = false;
+    }
     if (disk->bs) {
-        wsm_dest_end_image(disk, phase);
+        if (!wsm_dest_is_still_arriving(disk)) {
+            wsm_dest_end_image(disk, phase);
+        }
         bdrv_unref(g_steal_pointer(&disk->bs));
     }
     g_clear_pointer(&disk->image, wsm_image_unref);

@@ -20,6 +20,13 @@ void wsm_dest_image_look(WsmDestDisk *disk, const WsmDisk *ours);
 bool wsm_dest_image_take(WsmDestDisk *disk, BlockDriverState *bs,
                          Error **errp);
 
+/*
+ * The same for an image that was left in post-copy (dest/rejoin.h): the guest
+ * may run from it as long as it is not left again.
+ */
+bool wsm_dest_image_join(WsmDestDisk *disk, BlockDriverState *bs,
+                         Error **errp);
+
 /* From now on no guest may run from the images */
 void wsm_dest_images_mark_incomplete(WsmDestDisks *disks);
 

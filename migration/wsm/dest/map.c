@@ -9,6 +9,7 @@
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "block/block_int-common.h"
+#include "block/aio-wait.h"
 #include "block/thread-pool.h"
 #include "migration/wsm/dest/map.h"
 #include "migration/wsm/image/map-file.h"
@@ -191,6 +192,8 @@ static WsmMapHead wsm_dest_map_head(const WsmDestDisk *disk)
         .disk = disk->index,
         .disks = start->ndisks,
         .channels = start->channels,
+        .protocol = start->version,
+        .features = start->features,
         .granularity = start->granularity,
         .size = disk->size,
     };
@@ -225,6 +228,60 @@ static bool wsm_dest_map_create(WsmDestDisk *disk, Error **errp)
     disk->map = wsm_map_log_new(blk, &head);
     disk->map_image = g_strdup(image);
     blk_unref(blk);
+    return true;
+}
+
+void wsm_dest_map_reopen(WsmDestMaps *maps, WsmDestDisk *disk,
+                         WsmLeftDisk *left)
+{
+    GLOBAL_STATE_CODE();
+    disk->map = wsm_map_log_reopen(left->blk, &left->map);
+    disk->map_image = g_strdup(left->image);
+    disk->ops.mark = wsm_dest_mark;
+    maps->state = WSM_CRASH_SAFE_PREPARED;
+    maps->went = true;
+}
+
+void wsm_dest_map_tell_missing(WsmDestDisk *disk)
+{
+    const WsmMissing *missing = wsm_map_log_peek(disk->map);
+    int64_t offset = 0, bytes = 0;
+
+    while (wsm_missing_next(missing, offset + bytes, &offset, &bytes)) {
+        bdrv_pull_set_missing(disk->filter, offset, bytes);
+    }
+}
+
+typedef struct WsmDestRenew {
+    WsmDestDisk *disk;
+    int ret;
+    bool done;
+} WsmDestRenew;
+
+static void coroutine_fn wsm_dest_map_renew_co(void *opaque)
+{
+    WsmDestRenew *renew = opaque;
+
+    renew->ret = wsm_map_log_commit(renew->disk->map);
+    renew->done = true;
+    aio_wait_kick();
+}
+
+bool wsm_dest_maps_renew(WsmDestMaps *maps, Error **errp)
+{
+    GLOBAL_STATE_CODE();
+    for (unsigned i = 0; i < maps->disks->n; i++) {
+        WsmDestRenew renew = { .disk = &maps->disks->disk[i] };
+
+        aio_co_enter(qemu_get_aio_context(),
+                     qemu_coroutine_create(wsm_dest_map_renew_co, &renew));
+        AIO_WAIT_WHILE(NULL, !renew.done);
+        if (renew.ret < 0) {
+            error_setg_errno(errp, -renew.ret, "cannot write the map of disk "
+                             "'%s'", renew.disk->name);
+            return false;
+        }
+    }
     return true;
 }
 

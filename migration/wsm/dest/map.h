@@ -19,6 +19,7 @@
 #define MIGRATION_WSM_DEST_MAP_H
 
 #include "migration/wsm/dest/disk.h"
+#include "migration/wsm/dest/rejoin.h"
 
 /* They are @state now, with the reason if they are lost, else NULL */
 typedef void WsmDestMapsTell(void *opaque, WsmCrashSafe state, const char *why);
@@ -49,6 +50,24 @@ void wsm_dest_maps_destroy(WsmDestMaps *maps);
  * if there need not, the user is told.  Main thread.
  */
 bool wsm_dest_map_make(WsmDestMaps *maps, WsmDestDisk *disk, Error **errp);
+
+/*
+ * The same for a map that was left by another QEMU: it is @left's, which has it
+ * no more after this.
+ */
+void wsm_dest_map_reopen(WsmDestMaps *maps, WsmDestDisk *disk,
+                         WsmLeftDisk *left);
+
+/* @disk misses what its map says, instead of wsm_dest_disk_set_missing() */
+void wsm_dest_map_tell_missing(WsmDestDisk *disk);
+
+/*
+ * No map that was left is written on: each gets a new generation, which is
+ * durable when this returns true.  If it is not, false and @errp: the one
+ * before or the new one counts.  Before wsm_dest_maps_go().  Main thread; it
+ * polls.
+ */
+bool wsm_dest_maps_renew(WsmDestMaps *maps, Error **errp);
 
 /* The freeze: as wsm_dest_disk_set_missing(), which is to be called as well */
 bool wsm_dest_map_set_missing(WsmDestDisk *disk, const uint8_t *runs,

@@ -42,8 +42,14 @@ bool coroutine_fn wsm_dest_on_point(WsmDestDisks *disks, WsmDestConn *conn,
     g_autofree uint8_t *payload = g_malloc(msg->length);
     WsmPointMsg pm;
 
-    if (!wsm_channel_recv_payload(&conn->c, payload, msg->length, errp) ||
-        !wsm_point_decode(msg, payload, &disks->start->disk[msg->disk], &pm,
+    if (!wsm_channel_recv_payload(&conn->c, payload, msg->length, errp)) {
+        return false;
+    }
+    if (disk->rejoined) {
+        /* It told the rest of them to the QEMU before this one */
+        return true;
+    }
+    if (!wsm_point_decode(msg, payload, &disks->start->disk[msg->disk], &pm,
                           errp)) {
         return false;
     }
@@ -97,8 +103,8 @@ static void wsm_dest_add_point(WsmDestDisk *disk)
 
 void wsm_dest_points_drop_filter(WsmDestDisk *disk, bool complete)
 {
-    complete &= disk->written && wsm_option(disk->all->options,
-                                            WSM_OPT_SYNC_POINTS);
+    complete &= disk->written && !disk->no_points &&
+                wsm_option(disk->all->options, WSM_OPT_SYNC_POINTS);
     /* So that no write of the guest is between the two bitmaps */
     if (complete) {
         bdrv_drained_begin(disk->bs);

@@ -31,12 +31,20 @@ void wsm_dest_stream_init(WsmDestStream *stream, WsmSession *session,
     };
 }
 
+void wsm_dest_stream_is_none(WsmDestStream *stream, QEMUBHFunc *over,
+                             void *opaque)
+{
+    GLOBAL_STATE_CODE();
+    stream->over = over;
+    stream->opaque = opaque;
+}
+
 bool wsm_dest_stream_may_end(WsmDestStream *stream)
 {
     return wsm_handover_may_end(stream->handover,
                                 wsm_life_reached(stream->life,
                                                  WSM_LIFE_SECURED),
-                                migrate_postcopy_ram());
+                                !stream->over && migrate_postcopy_ram());
 }
 
 /* Main thread: is there nothing any more that the main stream could bring? */
@@ -115,7 +123,12 @@ static void wsm_dest_watch(void *opaque)
     MigrationIncomingState *mis = migration_incoming_get_current();
     WsmDestStream *stream = opaque;
 
-    if (qatomic_read(&mis->state) == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+    if (stream->over) {
+        if (wsm_dest_needs_no_stream(stream)) {
+            stream->over(stream->opaque);
+            return;
+        }
+    } else if (qatomic_read(&mis->state) == MIGRATION_STATUS_POSTCOPY_PAUSED) {
         if (wsm_dest_needs_no_stream(stream)) {
             trace_wsm_dest_end_pause();
             wsm_dest_end_pause(mis);

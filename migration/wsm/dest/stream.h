@@ -23,12 +23,23 @@ typedef struct WsmDestStream {
     QEMUTimer *watch;           /* BQL: or NULL */
     int64_t alone_since;        /* BQL, ns: channel 0 is down since then */
     bool told;                  /* BQL: the user, that it will not end alone */
+
+    /* There is no main stream: all is over; BQL, set before the end */
+    QEMUBHFunc *over;
+    void *opaque;
 } WsmDestStream;
 
 /* Main thread */
 void wsm_dest_stream_init(WsmDestStream *stream, WsmSession *session,
                           WsmHandover *handover, WsmDestLife *life,
                           WsmDestConns *conns);
+
+/*
+ * There is none, as it broke in the life of another QEMU: @over(@opaque) will
+ * be called once when it would not be needed any more.  Main thread.
+ */
+void wsm_dest_stream_is_none(WsmDestStream *stream, QEMUBHFunc *over,
+                             void *opaque);
 
 /* May the main stream end now, the migration being over?  Any thread. */
 bool wsm_dest_stream_may_end(WsmDestStream *stream);

@@ -35,7 +35,8 @@ static void wsm_image_set_problem(WsmImage *image, Error *err)
 /*
  * Its migration has not ended, says the record.  If the guest has come so far
  * that it flushed something here, it is its disk, as far as it goes; also if
- * the map that should say so cannot be used.
+ * the map that should say so cannot be used.  If nothing is missing only the
+ * record was still to go.
  */
 static void wsm_image_look_at_map(WsmImage *image, const char *file,
                                   const WsmRecord *record)
@@ -47,11 +48,17 @@ static void wsm_image_look_at_map(WsmImage *image, const char *file,
     if (!file || qemu_uuid_parse(record->session, &wanted.session) < 0) {
         return;
     }
-    switch (wsm_map_file_load(file, &wanted, &contents, &err)) {
+    image->map = wsm_map_file_load(file, &wanted, &contents, &err);
+    switch (image->map) {
     case WSM_MAP_COMMITTED:
-        image->arriving = g_strdup_printf("%" PRId64 " bytes of it are still "
-                                          "there", contents.missing->bytes);
+        image->missing = contents.missing->bytes;
         wsm_map_contents_destroy(&contents);
+        if (!image->missing) {
+            image->state = WSM_IMAGE_STATE_CURRENT;
+            break;
+        }
+        image->arriving = g_strdup_printf("%" PRId64 " bytes of it are still "
+                                          "there", image->missing);
         break;
     case WSM_MAP_VOID:
     case WSM_MAP_DAMAGED:
@@ -132,6 +139,7 @@ static WsmImage *wsm_image_new(const WsmDisk *disk, BlockDriverState *bs)
     image->path = g_strdup(disk->path);
     image->name = g_strdup(disk->name);
     image->node = g_strdup(bdrv_get_node_name(bs));
+    image->missing = -1;
     return image;
 }
 
@@ -185,12 +193,20 @@ void wsm_image_unref(WsmImage *image)
     }
 }
 
+/* What it said is known otherwise from now on */
+static void wsm_image_forget_map(WsmImage *image)
+{
+    g_clear_pointer(&image->arriving, g_free);
+    image->map = WSM_MAP_NONE;
+    image->missing = -1;
+}
+
 void wsm_image_set_state(WsmImage *image, WsmImageState state,
                          const QemuUUID *session, const char *peer)
 {
     GLOBAL_STATE_CODE();
     image->state = state;
-    g_clear_pointer(&image->arriving, g_free);
+    wsm_image_forget_map(image);
     g_free(image->session);
     g_free(image->peer);
     image->session = session ? qemu_uuid_unparse_strdup(session) : NULL;
@@ -397,8 +413,14 @@ void wsm_image_mark(WsmImage *image, BlockDriverState *bs)
         if (!wsm_record_store_save(store, record, &err)) {
             wsm_image_warn(image, err);
         }
-    } else if (!wsm_record_store_remove(store, &err)) {
+        return;
+    }
+    wsm_image_forget_map(image);
+    if (!wsm_record_store_remove(store, &err)) {
         wsm_image_warn_current(image->name, err);
+    } else if (!wsm_map_file_remove(image->file, &err)) {
+        /* Without a record nobody believes it */
+        error_free(err);
     }
 }
 

@@ -21,6 +21,7 @@
 #include "qemu/uuid.h"
 #include "migration/wsm/image/guest-disk.h"
 #include "migration/wsm/image/record-store.h"
+#include "migration/wsm/map/load.h"
 
 typedef struct WsmImage {
     char *path;                 /* of the guest device, as in WsmDisk */
@@ -37,6 +38,9 @@ typedef struct WsmImage {
     int64_t time;               /* s since 1970, of @state */
     char *problem;              /* why points are not trusted, or NULL */
     char *arriving;             /* see wsm_image_is_arriving(), or NULL */
+    WsmMapState map;            /* the map beside it, if its record has one */
+    int64_t missing;            /* bytes, by the map; or -1 */
+    bool joined;                /* its guest is here, what misses is coming */
 } WsmImage;
 
 /*

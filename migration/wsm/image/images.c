@@ -55,15 +55,21 @@ static bool wsm_image_check(const WsmImage *image, Error **errp)
     const char *peer = image->peer ?: "another host";
     const char *from = image->peer ? " from " : "";
 
+    if (image->joined) {
+        return true;
+    }
     switch (image->state) {
     case WSM_IMAGE_STATE_CURRENT:
         return true;
     case WSM_IMAGE_STATE_INCOMPLETE:
         if (wsm_image_is_arriving(image)) {
             error_setg(errp, "disk '%s': the guest came here from %s, and QEMU "
-                       "ended before all of this image was here: %s; keep "
-                       "both images, neither is whole without the other",
-                       image->name, peer, wsm_image_is_arriving(image));
+                       "ended before all of this image was here: %s; %s",
+                       image->name, peer, wsm_image_is_arriving(image),
+                       image->map == WSM_MAP_COMMITTED
+                       ? "serve the image that is there with wsm-serve, fetch "
+                         "them with wsm-rejoin, and then cont"
+                       : "keep both images");
             return false;
         }
         error_setg(errp, "disk '%s': a migration to this image%s%s began at %s "
@@ -191,7 +197,10 @@ static WsmImageInfo *wsm_image_info(WsmImage *image, BlockDriverState *bs)
 
     info->name = g_strdup(image->name);
     info->file = g_strdup(image->file);
-    info->state = image->state;
+    info->state = wsm_image_is_arriving(image) ? WSM_IMAGE_STATE_ARRIVING
+                                               : image->state;
+    info->has_missing = image->missing > 0;
+    info->missing = image->missing;
     if (image->session && *image->session) {
         info->session = g_strdup(image->session);
         info->has_time = true;

@@ -104,6 +104,16 @@ static bool check_sum(const char *text, size_t size, Error **errp)
 }
 
 /* What the types in qapi/wsm.json do not say */
+static bool check_state(const WsmRecord *record, Error **errp)
+{
+    if (record->state == WSM_IMAGE_STATE_ARRIVING) {
+        error_setg(errp, "state '%s' is for a map to tell",
+                   WsmImageState_str(record->state));
+        return false;
+    }
+    return true;
+}
+
 static bool check_points(const WsmRecord *record, Error **errp)
 {
     const WsmRecordPointList *each;
@@ -146,7 +156,7 @@ static WsmRecord *decode_body(const char *body, size_t size, Error **errp)
     visit_type_WsmRecord(v, NULL, &record, errp);
     visit_free(v);
     qobject_unref(object);
-    if (!record || !check_points(record, errp)) {
+    if (!record || !check_state(record, errp) || !check_points(record, errp)) {
         return NULL;
     }
     return g_steal_pointer(&record);

@@ -81,6 +81,12 @@ void wsm_listen_set_taker(WsmListen *l, WsmListenTaker *take, void *opaque)
     }
 }
 
+void wsm_listen_only_channels(WsmListen *l, bool only)
+{
+    GLOBAL_STATE_CODE();
+    l->only_channels = only;
+}
+
 static QCryptoTLSCreds *wsm_listen_tls_creds(Error **errp)
 {
     const char *id = migrate_tls_creds();
@@ -226,11 +232,14 @@ static void wsm_listen_migration_bh(void *opaque)
     object_unref(OBJECT(ioc));
 }
 
-static bool wsm_is_migration(const uint8_t *buf)
+static bool wsm_is_migration(const WsmListen *l, const uint8_t *buf)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
     uint32_t magic = ldl_be_p(buf);
 
+    if (l->only_channels) {
+        return false;
+    }
     if (migrate_tls()) {
         return buf[0] == WSM_TLS_HANDSHAKE;
     }
@@ -320,7 +329,7 @@ static void coroutine_fn wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
     if (v->displaced) {
         return;
     }
-    if (wsm_is_migration(buf)) {
+    if (wsm_is_migration(v->listen, buf)) {
         /* QEMU's loading is for the main loop, and not begun in a coroutine */
         qio_channel_set_follow_coroutine_ctx(QIO_CHANNEL(v->sioc), false);
         aio_bh_schedule_oneshot(qemu_get_aio_context(),
@@ -328,7 +337,8 @@ static void coroutine_fn wsm_visitor_sort(WsmVisitor *v, const uint8_t *buf)
                                 object_ref(OBJECT(v->sioc)));
     } else {
         warn_report("A connection to the migration port was closed: it began "
-                    "with 0x%08x, which is no migration%s", ldl_be_p(buf),
+                    "with 0x%08x, which is no %s%s", ldl_be_p(buf),
+                    v->listen->only_channels ? "block channel" : "migration",
                     migrate_tls() ? " with TLS" : "");
     }
 }

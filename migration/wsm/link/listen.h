@@ -56,6 +56,7 @@ typedef struct WsmListen {
     /* For wsm_listen_wonder() */
     bool begun;                 /* the first connection has come */
     WsmListenNews news;
+    bool only_channels;         /* block channels: no migration comes here */
     QTAILQ_HEAD(, WsmVisitor) undecided;
     unsigned nundecided;
 
@@ -87,6 +88,9 @@ void wsm_listen_decide(WsmListen *l, bool ours);
  * NULL they wait, the oldest of too many go.
  */
 void wsm_listen_set_taker(WsmListen *l, WsmListenTaker *take, void *opaque);
+
+/* From now on all but block channels are closed, or not any more */
+void wsm_listen_only_channels(WsmListen *l, bool only);
 
 /*
  * Accept connections also while the main thread waits for disk requests.  Ends

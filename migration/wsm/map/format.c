@@ -35,6 +35,9 @@ enum {
     HEAD_SNAPSHOT_CRC = 80,
     HEAD_MISSING = 88,
     HEAD_BOOT = 96,
+    HEAD_PROTOCOL = 112,
+    HEAD_FEATURES = 116,
+    HEAD_FEATURES_END = 120,
     HEAD_PATH = 160,
     HEAD_NAME = HEAD_PATH + 2 + WSM_MAX_PATH,
     HEAD_END = HEAD_NAME + 2 + WSM_MAX_PATH,
@@ -119,6 +122,8 @@ void wsm_map_head_encode(const WsmMapHead *head, uint8_t *buf)
     stl_be_p(buf + HEAD_SNAPSHOT_CRC, head->snapshot_crc);
     stq_be_p(buf + HEAD_MISSING, head->missing);
     memcpy(buf + HEAD_BOOT, head->boot.data, sizeof(head->boot.data));
+    stw_be_p(buf + HEAD_PROTOCOL, head->protocol);
+    stl_be_p(buf + HEAD_FEATURES, head->features);
     put_text(buf + HEAD_PATH, head->path);
     put_text(buf + HEAD_NAME, head->name);
     stl_be_p(buf + HEAD_CRC, crc_without(buf, WSM_MAP_PAGE, HEAD_CRC));
@@ -139,6 +144,8 @@ static bool get_head(const uint8_t *buf, WsmMapHead *head)
         .snapshot_bytes = ldl_be_p(buf + HEAD_SNAPSHOT),
         .snapshot_crc = ldl_be_p(buf + HEAD_SNAPSHOT_CRC),
         .missing = ldq_be_p(buf + HEAD_MISSING),
+        .protocol = lduw_be_p(buf + HEAD_PROTOCOL),
+        .features = ldl_be_p(buf + HEAD_FEATURES),
     };
     memcpy(head->session.data, buf + HEAD_SESSION, sizeof(head->session.data));
     memcpy(head->boot.data, buf + HEAD_BOOT, sizeof(head->boot.data));
@@ -152,7 +159,9 @@ static bool reserved_is_zero(const uint8_t *buf)
     return !(lduw_be_p(buf + HEAD_FLAGS) & ~FLAG_VOID) &&
            buffer_is_zero(buf + HEAD_SNAPSHOT_CRC + 4,
                           HEAD_MISSING - HEAD_SNAPSHOT_CRC - 4) &&
-           buffer_is_zero(buf + HEAD_BOOT + 16, HEAD_PATH - HEAD_BOOT - 16) &&
+           !lduw_be_p(buf + HEAD_PROTOCOL + 2) &&
+           buffer_is_zero(buf + HEAD_FEATURES_END,
+                          HEAD_PATH - HEAD_FEATURES_END) &&
            buffer_is_zero(buf + HEAD_END, WSM_MAP_PAGE - HEAD_END);
 }
 
@@ -171,6 +180,7 @@ static bool check_disk(const WsmMapHead *head, Error **errp)
         return false;
     }
     if (head->disk >= head->disks || head->disks > WSM_MAX_DISKS ||
+        head->channels < WSM_MIN_CHANNELS ||
         head->channels > WSM_MAX_CHANNELS) {
         error_setg(errp, "disk %u of %u with %u channels is not allowed",
                    head->disk, head->disks, head->channels);

@@ -30,7 +30,9 @@ typedef struct WsmMapHead {
     uint64_t generation;        /* from 1 */
     QemuUUID session;           /* of the migration */
     unsigned disk, disks;       /* number of this disk, and how many */
-    unsigned channels;          /* of the session */
+    unsigned channels;          /* of the session, as are */
+    uint16_t protocol;          /* the source's version, see WsmStart, and */
+    uint32_t features;          /* what it can do */
     bool is_void;               /* do not use it; there is no area */
     uint32_t granularity;       /* bytes of a block */
     int64_t size;               /* bytes of the disk */

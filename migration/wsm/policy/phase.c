@@ -17,7 +17,9 @@
  */
 static const uint32_t followers[WSM_PHASE__MAX] = {
     [WSM_PHASE_NONE]         = BIT(WSM_PHASE_SETUP),
-    [WSM_PHASE_SETUP]        = BIT(WSM_PHASE_DISK_PRECOPY) | GIVEN_UP,
+    [WSM_PHASE_SETUP]        = BIT(WSM_PHASE_DISK_PRECOPY) | GIVEN_UP |
+                               /* After a crash, see dest/rejoin.h */
+                               BIT(WSM_PHASE_POSTCOPY),
     [WSM_PHASE_DISK_PRECOPY] = BIT(WSM_PHASE_RAM_PRECOPY) | GIVEN_UP,
     [WSM_PHASE_RAM_PRECOPY]  = BIT(WSM_PHASE_FREEZE) | GIVEN_UP,
     [WSM_PHASE_FREEZE]       = BIT(WSM_PHASE_POSTCOPY) | GIVEN_UP,

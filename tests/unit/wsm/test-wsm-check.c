@@ -286,15 +286,19 @@ static void test_begun(void)
     }
 }
 
-/* The first two blocks of vda are missing; @broken: a byte of them is bad */
+/*
+ * The first two blocks of vda are missing, or none if @broken is negative; if
+ * it is positive, a byte of them is bad.
+ */
 static void write_map(unsigned session, uint64_t generation, bool is_void,
-                      bool broken)
+                      int broken)
 {
     g_autofree uint8_t *map = g_malloc0(8 * WSM_MAP_PAGE);
     g_autofree char *file = wsm_map_path(path[0]);
     uint8_t *list = map + 2 * WSM_MAP_PAGE;
     WsmMapHead head = {
         .generation = generation, .session = uuid_of(session), .disks = 1,
+        .channels = 2,
         .granularity = WSM_MAP_PAGE, .size = DISK_SIZE, .is_void = is_void,
     };
 
@@ -306,11 +310,33 @@ static void write_map(unsigned session, uint64_t generation, bool is_void,
         head.snapshot_crc = wsm_map_crc(list, 2);
         head.missing = 2 * WSM_MAP_PAGE;
     }
+    if (broken < 0) {
+        head.snapshot_bytes = head.snapshot_crc = head.missing = 0;
+        broken = 0;
+    }
     wsm_map_head_encode(&head, map + wsm_map_head_at(1));
     wsm_map_head_encode(&head, map + wsm_map_head_at(generation));
     list[1] ^= broken;
     g_assert_true(g_file_set_contents(file, (char *)map, 8 * WSM_MAP_PAGE,
                                       NULL));
+}
+
+/* QEMU died when only the record was still to go */
+static void test_all_here(void)
+{
+    g_autofree char *file = NULL, *record = NULL;
+
+    set_up();
+    file = wsm_map_path(path[0]);
+    record = wsm_record_path(path[0]);
+    leave(WSM_IMAGE_STATE_INCOMPLETE);
+    write_map(1, 1, false, -1);
+    check_good();
+    g_assert_true(g_file_test(file, G_FILE_TEST_EXISTS));
+    g_assert_true(wsm_images_check(&images, &error_abort));
+    g_assert_false(g_file_test(file, G_FILE_TEST_EXISTS));
+    g_assert_false(g_file_test(record, G_FILE_TEST_EXISTS));
+    tear_down();
 }
 
 /* What the guest has flushed there is nowhere else */
@@ -361,6 +387,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/check/storage", test_storage);
     g_test_add_func("/wsm/check/leaving", test_leaving);
     g_test_add_func("/wsm/check/arriving", test_arriving);
+    g_test_add_func("/wsm/check/all-here", test_all_here);
     g_test_add_func("/wsm/check/other-states", test_other_states);
     g_test_add_func("/wsm/check/peer-unknown", test_peer_unknown);
     g_test_add_func("/wsm/check/unknown", test_unknown);

@@ -30,6 +30,7 @@ static WsmMapHead head_of(int64_t size)
 {
     WsmMapHead head = {
         .session = session, .disk = 1, .disks = 2, .channels = 3,
+        .protocol = 4, .features = 0x102,
         .granularity = GRANULARITY, .size = size,
         .path = "/machine/peripheral/vd0", .name = "vd0",
     };
@@ -783,7 +784,7 @@ static GByteArray *sample(void)
 
 static const uint8_t sample_head[] = {
     'W', 'S', 'M', 'M', 'A', 'P', '\n', 0x1a, 0, 0, 0, 1,
-    0xf9, 0x0d, 0x75, 0x5c,                             /* sum */
+    0x45, 0x29, 0xe9, 0x5f,                             /* sum */
     0, 0, 0, 0, 0, 0, 0, 1,
     '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e',
     'f', 0, 1, 0, 2, 0, 3, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 4,
@@ -791,6 +792,8 @@ static const uint8_t sample_head[] = {
     0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 1, 0x40, 0,   /* area */
     0xa1, 0xcf, 0x4a, 0xea, 0, 0, 0, 0,
     0, 0, 0, 0, 0, 0, 0x40, 0,                          /* missing */
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,     /* boot */
+    0, 4, 0, 0, 0, 0, 1, 2,                             /* protocol */
 };
 
 static const uint8_t sample_record[] = {
@@ -810,7 +813,7 @@ static void test_bytes(void)
     g_assert_true(buffer_is_zero(image->data, PAGE));
     g_assert_cmpmem(head, sizeof(sample_head), sample_head,
                     sizeof(sample_head));
-    g_assert_true(buffer_is_zero(head + 96, 160 - 96));
+    g_assert_true(buffer_is_zero(head + 120, 160 - 120));
     g_assert_cmpmem(head + 160, 26, "\0\x17/machine/peripheral/vd0", 26);
     g_assert_cmpmem(head + 674, 6, "\0\3vd0", 6);
     g_assert_true(buffer_is_zero(head + 680, PAGE - 680));
@@ -885,7 +888,10 @@ static void test_forged_heads(void)
         { 88, 128, WSM_MAP_DAMAGED, NULL },
         { 96, 1, WSM_MAP_OTHER, "the image was not flushed to its disk (cache "
           "mode 'unsafe'), and the host was started again since" },
-        { 112, 1, WSM_MAP_DAMAGED, "its head has what is not known" },
+        { 45, 1, WSM_MAP_DAMAGED,
+          "disk 1 of 2 with 1 channels is not allowed" },
+        { 115, 1, WSM_MAP_DAMAGED, "its head has what is not known" },
+        { 120, 1, WSM_MAP_DAMAGED, "its head has what is not known" },
         { 161, 22, WSM_MAP_DAMAGED, "its head has what is not known" },
         { 160, 3, WSM_MAP_DAMAGED, "its head has what is not known" },
         { 170, 0, WSM_MAP_DAMAGED, "its head has what is not known" },

@@ -14,7 +14,7 @@
 static const char matrix[WSM_PHASE__MAX][WSM_PHASE__MAX + 1] = {
     /* nsdrfpcFC */
     "-s-------",    /* none */
-    "--d----FC",    /* setup */
+    "--d--p-FC",    /* setup: p after a crash */
     "---r---FC",    /* disk-precopy */
     "----f--FC",    /* ram-precopy */
     "-----p-FC",    /* freeze */

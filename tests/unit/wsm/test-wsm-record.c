@@ -222,10 +222,25 @@ static void test_round_trip(void)
     check_round_trip(small);
     check_round_trip(full);
     check_round_trip(leaving);
-    for (int state = 0; state < WSM_IMAGE_STATE__MAX; state++) {
+    for (int state = 0; state < WSM_IMAGE_STATE_ARRIVING; state++) {
         small->state = state;
         check_round_trip(small);
     }
+}
+
+/* That is told by a map */
+static void test_arriving(void)
+{
+    g_autoptr(WsmRecord) record = small_record();
+    g_autoptr(GString) text = NULL;
+    Error *err = NULL;
+
+    record->state = WSM_IMAGE_STATE_ARRIVING;
+    text = wsm_record_encode(record);
+    g_assert_null(wsm_record_decode(text->str, text->len, &err));
+    g_assert_cmpstr(error_get_pretty(err), ==, "no usable wsm record: state "
+                    "'arriving' is for a map to tell");
+    error_free(err);
 }
 
 static void check_bytes(WsmRecord *record, const char *head, const char *body)
@@ -912,6 +927,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/wsm/record/round-trip", test_round_trip);
+    g_test_add_func("/wsm/record/arriving", test_arriving);
     g_test_add_func("/wsm/record/bytes", test_bytes);
     g_test_add_func("/wsm/record/torn", test_torn);
     g_test_add_func("/wsm/record/longer", test_longer);
