@@ -89,14 +89,14 @@ def run_test(test: Test, options: argparse.Namespace, wsm: bool) -> Result:
     return result
 
 
-def write_junit(path: Path, results: list[Result]) -> None:
+def write_junit(path: Path, results: list[Result], name: str) -> None:
     suite = ElementTree.Element(
-        'testsuite', name='functional', tests=str(len(results)),
+        'testsuite', name=name, tests=str(len(results)),
         failures=str(sum(bool(r.failure) for r in results)),
         skipped=str(sum(bool(r.skipped) for r in results)))
     for result in results:
         case = ElementTree.SubElement(
-            suite, 'testcase', classname='functional',
+            suite, 'testcase', classname=name,
             name=result.test.name, time=f'{result.seconds:.1f}')
         if result.failure:
             ElementTree.SubElement(case, 'failure').text = result.failure
@@ -105,8 +105,8 @@ def write_junit(path: Path, results: list[Result]) -> None:
     ElementTree.ElementTree(suite).write(path, 'utf-8', True)
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='functional tests')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which tests, and what becomes of them."""
     parser.add_argument('--list', action='store_true',
                         help='print the tests and what each is about')
     parser.add_argument('--only', metavar='PATTERN', action='append',
@@ -116,7 +116,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--junit', metavar='FILE', type=Path)
     parser.add_argument('--keep', action='store_true',
                         help='keep the files of tests that fail')
-    return parser.parse_args()
 
 
 def chosen(patterns: Optional[list[str]]) -> list[Test]:
@@ -125,12 +124,10 @@ def chosen(patterns: Optional[list[str]]) -> list[Test]:
                                    for pattern in patterns)]
 
 
-def main() -> int:
-    options = parse_arguments()
+def run_chosen(options: argparse.Namespace, suite: str) -> int:
+    """Run the tests that are registered; return the exit status."""
     # So that what is running is cleaned up also when we are told to end
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    for path in sorted(HERE.glob('test_*.py')):
-        importlib.import_module(f'{__package__}.{path.stem}')
     tests = chosen(options.only)
     if options.list:
         for test in tests:
@@ -151,9 +148,18 @@ def main() -> int:
         if result.failure:
             print('    ' + result.failure.replace('\n', '\n    '), flush=True)
     if options.junit:
-        write_junit(options.junit, results)
+        write_junit(options.junit, results, suite)
     failed = sum(bool(result.failure) for result in results)
     skipped = sum(bool(result.skipped) for result in results)
     print(f'{len(results) - failed - skipped} passed, {failed} failed, '
           f'{skipped} skipped')
     return 1 if failed else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description='functional tests')
+    add_arguments(parser)
+    options = parser.parse_args()
+    for path in sorted(HERE.glob('test_*.py')):
+        importlib.import_module(f'{__package__}.{path.stem}')
+    return run_chosen(options, 'functional')

@@ -7,6 +7,7 @@ from dev.rig.basics import require
 from dev.rig.image import MIB
 from dev.rig.scene import Scene
 from dev.rig.vm import DiskConfig, MachineConfig
+from tests.crash import matrix
 from tests.crash.images import contents, expect_flushed
 from tests.crash.load import begin_rounds
 from tests.crash.flushed import Rounds, judge
@@ -33,3 +34,12 @@ def rounds_are_as_told(scene: Scene) -> None:
     require(judge(plan, verdict.flushed + 2, disks).wrong, 'a lost round')
     require(judge(replace(plan, seed=6), heard, disks).wrong, 'another seed')
     require(judge(plan, heard, disks[::-1]).wrong, 'exchanged disks')
+
+
+# Some of the matrix, of each death
+matrix.load(prefix='crash.', names=(
+    'source.ready.raw', 'source.go-sent.iothread',
+    'source.checkpoint.writethrough', 'destination.go-sent.multifd',
+    'destination.record-removal.tls', 'both.before-commit.two-disks',
+    'both.pull.qcow2', 'source-then-destination.have.direct',
+    'destination-twice.guest-works.qcow2'))

@@ -21,6 +21,17 @@ def preloaded(name: str, folder: Path) -> Path:
     return library
 
 
+def preloading(config: MachineConfig, library: Path, variable: str,
+               value: Path) -> MachineConfig:
+    """Return a machine with one more library, and what that shall know."""
+    environment = dict(config.environment)
+    loaded = environment.get('LD_PRELOAD', '').split(':')
+    environment['LD_PRELOAD'] = ':'.join(dict.fromkeys(
+        [*filter(None, loaded), str(library)]))
+    environment[variable] = str(value)
+    return replace(config, environment=tuple(environment.items()))
+
+
 class FlushGate:
     """Open at first; while it is shut, flushes of raw images wait.
 
@@ -30,12 +41,11 @@ class FlushGate:
     def __init__(self, folder: Path, sync: bool = False) -> None:
         self._variable = 'WSM_HOLD_SYNC' if sync else 'WSM_HOLD_FLUSH'
         self._library = preloaded('hold_flush', folder)
-        self._file = folder / 'hold-flush'
+        self._base = folder / self._variable.lower()
+        self._file = self._base
 
     def machine(self, config: MachineConfig) -> MachineConfig:
-        return replace(config, environment=(
-            ('LD_PRELOAD', str(self._library)),
-            (self._variable, str(self._file))))
+        return preloading(config, self._library, self._variable, self._base)
 
     def shut(self) -> None:
         self._file.touch()
@@ -45,7 +55,17 @@ class FlushGate:
 
     def held(self) -> bool:
         """Whether a flush has waited."""
-        return self._file.with_suffix('.held').exists()
+        return Path(f'{self._file}.held').exists()
+
+
+class UnlinkGate(FlushGate):
+    """The same for the removal of records, or of maps."""
+
+    def __init__(self, folder: Path, maps: bool = False) -> None:
+        super().__init__(folder)
+        self._variable = 'WSM_HOLD_UNLINK'
+        self._base = folder / self._variable.lower()
+        self._file = self._base.with_suffix('.map' if maps else '.wsm')
 
 
 class ReadGate:
@@ -58,9 +78,7 @@ class ReadGate:
         self._base = folder / 'hold-read'
 
     def machine(self, config: MachineConfig) -> MachineConfig:
-        return replace(config, environment=(
-            ('LD_PRELOAD', str(self._library)),
-            ('WSM_HOLD_READ', str(self._base))))
+        return preloading(config, self._library, 'WSM_HOLD_READ', self._base)
 
     def _file(self, how: str) -> Path:
         return self._base.with_suffix(f'.{how}')
@@ -86,9 +104,7 @@ class SendGate:
 
     def machine(self, config: MachineConfig) -> MachineConfig:
         """A machine whose messages can be held."""
-        return replace(config, environment=(
-            ('LD_PRELOAD', str(self._library)),
-            ('WSM_HOLD_SEND', str(self._base))))
+        return preloading(config, self._library, 'WSM_HOLD_SEND', self._base)
 
     def program(self, binary: Path) -> Path:
         """A program that starts such a machine."""

@@ -1,8 +1,11 @@
 /*
- * For LD_PRELOAD: fdatasync() and fsync() that wait while a file is there
+ * For LD_PRELOAD: fdatasync(), fsync() and unlink() that wait while a file is
+ * there
  *
  * $WSM_HOLD_FLUSH names that for fdatasync(), $WSM_HOLD_SYNC that for fsync().
- * Whoever waits makes "<file>.held" first.
+ * unlink() of a file IMAGE.wsm or IMAGE.wsm.map waits while there is
+ * "$WSM_HOLD_UNLINK.wsm" or "$WSM_HOLD_UNLINK.map".  Whoever waits makes
+ * "<file>.held" first.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -10,6 +13,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -38,4 +42,17 @@ int fsync(int fd)
 {
     wait_at(getenv("WSM_HOLD_SYNC"));
     return syscall(SYS_fsync, fd);
+}
+
+int unlink(const char *path)
+{
+    const char *base = getenv("WSM_HOLD_UNLINK");
+    const char *dot = strrchr(path, '.');
+    char gate[4096];
+
+    if (base && dot) {
+        snprintf(gate, sizeof(gate), "%s%s", base, dot);
+        wait_at(gate);
+    }
+    return unlinkat(AT_FDCWD, path, 0);
 }

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run the tests of crash safety.
+
+The tested QEMU is build/qemu-system-x86_64, or that named by $WSM_QEMU.
+"""
+
+import argparse
+
+from tests.crash import matrix
+from tests.functional.runner import add_arguments, run_chosen
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description='tests of crash safety')
+    parser.add_argument('--seed', type=int, default=0, metavar='N',
+                        help='what the guest writes (%(default)s)')
+    add_arguments(parser)
+    options = parser.parse_args()
+    matrix.load(options.seed)
+    return run_chosen(options, 'crash')

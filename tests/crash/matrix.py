@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The matrix: who dies x when x with which disks and which migration."""
+
+import zlib
+from typing import Callable, Collection, Iterator
+
+from dev.rig.basics import TestFailure
+from dev.rig.scene import Scene
+from tests.crash.moments import AFTER_GO, BEFORE_GO, Moment
+from tests.crash.setting import VARIANTS, Setting, Variant
+from tests.crash.ways_out import WayOut
+from tests.functional.lib.registry import add
+
+Death = Callable[[Setting, WayOut], None]
+DEATHS: dict[str, Death] = {}
+# Of each moment and death so many variants, each in its turn
+EACH = 2
+
+
+def death(function: Death) -> Death:
+    """Decorator: who dies, and the way out."""
+    DEATHS[function.__name__.replace('_', '-')] = function
+    return function
+
+
+@death
+def source(setting: Setting, way: WayOut) -> None:
+    """The source dies."""
+    setting.source.kill()
+    setting.let_go(lost=setting.seed % 2 == 0)
+    way.source_dead()
+
+
+@death
+def destination(setting: Setting, way: WayOut) -> None:
+    """The destination dies."""
+    setting.destination.kill()
+    setting.let_go(lost=setting.seed % 2 == 0)
+    way.destination_dead()
+
+
+@death
+def both(setting: Setting, way: WayOut) -> None:
+    """Both die."""
+    setting.source.kill()
+    setting.destination.kill()
+    setting.let_go(lost=setting.seed % 2 == 0)
+    way.both_dead()
+
+
+@death
+def source_then_destination(setting: Setting, way: WayOut) -> None:
+    """The source dies, and the destination when it is served."""
+    setting.source.kill()
+    setting.let_go(lost=setting.seed % 2 == 0)
+    way.serve_and_kill()
+
+
+@death
+def destination_twice(setting: Setting, way: WayOut) -> None:
+    """The destination dies, and again when it has rejoined."""
+    setting.destination.kill()
+    setting.let_go(lost=setting.seed % 2 == 0)
+    way.twice = True
+    way.destination_dead()
+
+
+def case(moment: Moment, died: Death, variant: Variant,
+         seed: int) -> Callable[[Scene], None]:
+    """Play one case."""
+    def function(scene: Scene) -> None:
+        setting = Setting(scene, variant, seed)
+        moment(setting)
+        way = WayOut(setting)
+        try:
+            died(setting, way)
+        except TestFailure as error:
+            raise TestFailure(f'{error}\n(seed {seed}; the way out: '
+                              f'{", ".join(way.taken) or "none yet"})'
+                              ) from error
+    what = (moment.__doc__ or '').rstrip('.'), died.__doc__
+    function.__doc__ = ': '.join(filter(None, what))
+    return function
+
+
+def combinations() -> Iterator[tuple[str, Moment, Death, Variant]]:
+    """Each moment with each death; variants take turns."""
+    names = list(VARIANTS)
+    moments = {**BEFORE_GO, **AFTER_GO}
+    for place, (when, moment) in enumerate(moments.items()):
+        for number, (who, died) in enumerate(DEATHS.items()):
+            if died is destination_twice and when in BEFORE_GO:
+                continue        # there is nothing to rejoin
+            for turn in range(EACH):
+                name = names[(place * 4 + number * 2 + turn) % len(names)]
+                yield (f'{who}.{when}.{name}', moment, died, VARIANTS[name])
+
+
+def load(seed: int = 0, prefix: str = '',
+         names: Collection[str] = ()) -> None:
+    """Register all cases, or those of these names."""
+    for name, moment, died, variant in combinations():
+        if not names or name in names:
+            add(prefix + name, case(moment, died, variant, seed + zlib.crc32(
+                name.encode()) % 1000000), variant.config)
