@@ -26,8 +26,9 @@ from dev.qemu import Variant
 from tests.mutants.memory_mutants import MEMORY
 from tests.mutants.mutants import MAP, Mutant
 from tests.mutants.pull_mutants import PULL
+from tests.mutants.rejoin_mutants import REJOIN
 
-MUTANTS = [*MAP, *MEMORY, *PULL]
+MUTANTS = [*MAP, *MEMORY, *PULL, *REJOIN]
 SECONDS = 300
 
 
