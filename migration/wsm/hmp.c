@@ -186,7 +186,7 @@ static void hmp_info_wsm(Monitor *mon, const QDict *qdict)
 static void hmp_empty_lists(QDict *options)
 {
     static const char *const lists[] = {
-        "disks", "basis", "memory-references",
+        "disks", "basis", "memory-references", "maps",
     };
 
     for (int i = 0; i < ARRAY_SIZE(lists); i++) {
@@ -238,9 +238,10 @@ static void hmp_print_options(Monitor *mon)
                    o->keep_memory ? "on" : "off", o->keep_memory_file,
                    OnOffAuto_str(o->crash_safe),
                    o->x_push_delay, o->x_memory_pack ? "on" : "off");
-    monitor_printf(mon, "%s%s%s", o->disks ? "" : ",disks=",
+    monitor_printf(mon, "%s%s%s%s", o->disks ? "" : ",disks=",
                    o->basis ? "" : ",basis=",
-                   o->memory_references ? "" : ",memory-references=");
+                   o->memory_references ? "" : ",memory-references=",
+                   o->maps ? "" : ",maps=");
     for (disk = o->disks; disk; disk = disk->next) {
         monitor_printf(mon, ",disks.%d=%s", i++, disk->value);
     }
@@ -254,6 +255,12 @@ static void hmp_print_options(Monitor *mon)
     for (const WsmMemoryKindList *l = o->memory_references; l; l = l->next) {
         monitor_printf(mon, ",memory-references.%d=%s", i++,
                        WsmMemoryKind_str(l->value));
+    }
+    i = 0;
+    for (const WsmMapNodeList *l = o->maps; l; l = l->next) {
+        monitor_printf(mon, ",maps.%d.disk=%s,maps.%d.node=%s", i,
+                       l->value->disk, i, l->value->node);
+        i++;
     }
     monitor_printf(mon, "\n");
 }

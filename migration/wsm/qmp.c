@@ -9,6 +9,7 @@
 #include "system/runstate.h"
 #include "migration/wsm/dest/check.h"
 #include "migration/wsm/image/guest-disk.h"
+#include "migration/wsm/image/map-node.h"
 #include "migration/wsm/kept.h"
 #include "migration/wsm/state.h"
 #include "migration/wsm/wire/message.h"
@@ -23,6 +24,11 @@ static bool wsm_check_live(Wsm *w, const WsmOptions *o, Error **errp)
                        o->has_disk_packing ? "disk-packing" :
                        o->has_basis ? "basis" : NULL;
 
+    if (w->dest && o->has_maps) {
+        error_setg(errp, "Option 'maps' cannot be set while a migration to "
+                   "here runs");
+        return false;
+    }
     if (w->source && name) {
         error_setg(errp, "Option '%s' cannot be set while a migration runs",
                    name);
@@ -45,6 +51,9 @@ static bool wsm_check_disks(const WsmOptions *o, Error **errp)
                        "guest device", l->value->disk);
             return false;
         }
+    }
+    if (o->has_maps && !wsm_map_nodes_check(all, o->maps, errp)) {
+        return false;
     }
     selected = wsm_disk_select(all, o->has_disks ? o->disks : NULL, &excluded,
                                errp);
@@ -69,6 +78,9 @@ void qmp_wsm_set_options(WsmOptions *new, Error **errp)
     }
     if (new->has_sync_points && !w->source && !w->dest) {
         wsm_images_limit_points(&w->images, new->sync_points);
+    }
+    if (new->has_maps) {
+        wsm_images_set_maps(&w->images, new->maps);
     }
 
     wsm_options_set(&w->options, new);

@@ -16,7 +16,7 @@ ATTRIBUTE = "user.wsm"
 # There is none, or who asks may not know, as QEMU has it
 NO_ATTRIBUTE = (errno.ENODATA, errno.ENOTSUP, errno.EACCES)
 MAGIC = b"wsm-record "
-# The second one has "handover"
+# The second one has "handover" or "map-node"
 VERSIONS = (b"1", b"2")
 MAX_BYTES = 63 << 20        # WSM_RECORD_MAX_BYTES
 STATES = ("current", "incomplete", "leaving", "handed-over")
@@ -36,7 +36,8 @@ HANDOVER_MEMBERS = {"disk": (int, True), "disks": (int, True),
 RECORD_MEMBERS = {"state": (str, True), "session": (str, True),
                   "time": (int, True), "peer": (str, False),
                   "disk-size": (int, True), "stamp": (dict, False),
-                  "points": (list, True), "handover": (dict, False)}
+                  "points": (list, True), "handover": (dict, False),
+                  "map-node": (str, False)}
 
 
 class BadRecord(Exception):
@@ -107,7 +108,7 @@ def decode_record(data: bytes) -> dict[str, Any]:
 def encode_record(record: Mapping[str, Any]) -> bytes:
     """Return what a file or attribute has of a record."""
     body = json.dumps(record, indent=4).encode() + b"\n"
-    version = VERSIONS["handover" in record]
+    version = VERSIONS["handover" in record or "map-node" in record]
     return b"%s%s %s\n%s" % (MAGIC, version,
                              hashlib.sha256(body).hexdigest().encode(), body)
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Maps of missing blocks at the destination: option crash-safe."""
 
+from typing import Optional
+
 from dev.rig.basics import require, wait_until
 from dev.rig.scene import Scene, begin, disk_total, finish, query, wait_phase
 from dev.rig.vm import Vm
@@ -17,15 +19,16 @@ def maps_are_written(destination: Vm) -> bool:
     return str(query(destination)['crash-safe']['state']) == 'on'
 
 
-def in_postcopy(scene: Scene) -> tuple[Vm, Vm]:
+def in_postcopy(scene: Scene, destination: Optional[Vm] = None
+                ) -> tuple[Vm, Vm]:
     """Post-copy, and the maps are written."""
     source = loaded_source(scene)
-    destination = scene.destination()
-    destination.qmp.cmd('wsm-set-options', crash_safe='on')
-    begin(source, scene.uri(destination), **{**SLOW_DISK, **LONG_POSTCOPY})
-    wait_phase(destination, 'postcopy')
-    wait_until(lambda: maps_are_written(destination), 'the maps are written')
-    return source, destination
+    there = destination or scene.destination()
+    there.qmp.cmd('wsm-set-options', crash_safe='on')
+    begin(source, scene.uri(there), **{**SLOW_DISK, **LONG_POSTCOPY})
+    wait_phase(there, 'postcopy')
+    wait_until(lambda: maps_are_written(there), 'the maps are written')
+    return source, there
 
 
 @test()

@@ -371,6 +371,8 @@ def guide_complete(_scene: Scene) -> None:
               'Several disks', 'TLS', 'Stop it', 'When something',
               # The same commands, with more hosts: templates*, ring*
               'Several guests', 'A ring',
+              # Needs a block node of one's own: map-node-*
+              'A map on a block node',
               # A program of its own: served-*
               'The source was killed')
     left = [title for title in guide.read() if not title.startswith(walked)]

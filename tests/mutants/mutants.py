@@ -85,6 +85,22 @@ MAP = [
     of_map("snapshot-reaches-over", "nor does it reach over that", LOG,
            "log->head.area - AREA_BEGIN >= least)",
            "log->head.area - AREA_BEGIN >= 1)"),
+    of_map("erase-without-void", "a map that is being erased is not believed",
+           LOG, "if (!best.generation) {", "if (true) {"),
+    of_map("erase-heads-first", "nor one whose list is there without records",
+           LOG, """\
+        ret = zero_range(blk, AREA_BEGIN, size);
+    }
+    return ret < 0 ? ret : zero_range(blk, 0, AREA_BEGIN);
+""", """\
+        ret = zero_range(blk, 0, AREA_BEGIN);
+    }
+    return ret < 0 ? ret : zero_range(blk, AREA_BEGIN, size);
+"""),
+    of_map("any-path", "a map is of one device", LOAD,
+           "wanted->path && strcmp(head->path, wanted->path)", "false"),
+    of_map("session-of-nobody", "a record is one, whosever it is", LOAD,
+           "    session = qemu_uuid_is_null(session) ? NULL : session;\n", ""),
     of_map("same-serial", "each record has a serial number of its own", LOG,
            ".serial = log->serial + 1,", ".serial = 1,"),
     of_map("same-place", "and a place of its own", LOG,
@@ -124,11 +140,11 @@ MAP = [
     }
 """),
     of_map("void-over-durable", "until it is void what was durable stays", LOG, """\
-    head.generation++;
-    head.is_void = true;
+    head->generation++;
+    head->is_void = true;
 """, """\
-    head.generation += 2;
-    head.is_void = true;
+    head->generation += 2;
+    head->is_void = true;
 """),
     of_map("two-at-once", "a mark begins when the one before is durable", LOG, """\
     g_autoptr(GByteArray) runs = g_byte_array_new();

@@ -36,6 +36,7 @@ void wsm_options_init(WsmOptionsStore *store)
         .has_keep_memory = true, .keep_memory = false,
         .keep_memory_file = g_strdup(""),
         .has_crash_safe = true, .crash_safe = ON_OFF_AUTO_OFF,
+        .has_maps = true, .maps = NULL,
     };
 }
 
@@ -179,6 +180,10 @@ void wsm_options_set(WsmOptionsStore *store, WsmOptions *new)
     o->memory_adaptive = new->has_memory_adaptive ? new->memory_adaptive
                                                   : o->memory_adaptive;
     o->crash_safe = new->has_crash_safe ? new->crash_safe : o->crash_safe;
+    if (new->has_maps) {
+        qapi_free_WsmMapNodeList(o->maps);
+        o->maps = g_steal_pointer(&new->maps);
+    }
     o->keep_memory = new->has_keep_memory ? new->keep_memory : o->keep_memory;
     if (new->keep_memory_file) {
         g_free(o->keep_memory_file);

@@ -30,7 +30,7 @@ typedef enum WsmOption {
 typedef struct WsmOptionsStore {
     QemuMutex lock;
     /*
-     * All members are present; @lock.  'disks', 'basis' and
+     * All members are present; @lock.  'disks', 'basis', 'maps' and
      * 'keep-memory-file' change in the main thread with the BQL only, which
      * may read them without @lock.
      */

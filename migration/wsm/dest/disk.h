@@ -48,7 +48,7 @@ typedef struct WsmDestDisk {
 
     /* Of dest/map.h: set in start, gone in the end; NULL: no map */
     WsmMapLog *map;
-    char *map_image;            /* the file beside which it is */
+    WsmMapPlace *map_place;
     bool rejoined;              /* it came before this QEMU: dest/rejoin.h */
 
     BdrvPullOps ops;            /* of @filter; set in start, never changed */

@@ -87,12 +87,18 @@ static void wsm_dest_maps_fail(WsmDestMaps *maps, const WsmDestDisk *disk,
     qemu_co_enter_all(&maps->waiting, &maps->lock);
 }
 
-/* In a thread: @opaque is a WsmDestDisk */
+/* In a thread: @opaque is the name of an image */
 static int wsm_dest_map_unlink(void *opaque)
 {
-    WsmDestDisk *disk = opaque;
+    return wsm_map_file_remove(opaque, NULL) ? 0 : -EIO;
+}
 
-    return wsm_map_file_remove(disk->map_image, NULL) ? 0 : -EIO;
+/* Nobody shall find anything.  0 or -errno. */
+static int coroutine_fn wsm_dest_map_remove(WsmDestDisk *disk)
+{
+    return disk->map_place->file
+           ? thread_pool_submit_co(wsm_dest_map_unlink, disk->map_place->file)
+           : wsm_map_log_erase(disk->map);
 }
 
 /*
@@ -105,10 +111,7 @@ static int coroutine_fn wsm_dest_maps_void(WsmDestMaps *maps)
         WsmDestDisk *disk = &maps->disks->disk[i];
         int ret = wsm_map_log_void(disk->map);
 
-        if (ret < 0) {
-            ret = thread_pool_submit_co(wsm_dest_map_unlink, disk);
-        }
-        if (ret < 0) {
+        if (ret < 0 && wsm_dest_map_remove(disk) < 0) {
             return ret;
         }
     }
@@ -198,35 +201,35 @@ static WsmMapHead wsm_dest_map_head(const WsmDestDisk *disk)
         .size = disk->size,
     };
 
-    pstrcpy(head.path, sizeof(head.path), start->disk[disk->index].path);
+    /* Ours: by that it is known when the image can have no record */
+    pstrcpy(head.path, sizeof(head.path), disk->path);
     pstrcpy(head.name, sizeof(head.name), start->disk[disk->index].name);
     return head;
 }
 
 static bool wsm_dest_map_create(WsmDestDisk *disk, Error **errp)
 {
-    const char *image = disk->image->file;
+    g_autoptr(WsmMapPlace) place = wsm_image_map_place(disk->image, errp);
     WsmMapHead head = wsm_dest_map_head(disk);
     BlockBackend *blk;
 
-    if (!image) {
-        error_setg(errp, "its image is no regular file");
+    if (!place) {
         return false;
     }
     if (disk->bs->open_flags & BDRV_O_NO_FLUSH) {
         error_setg(errp, "its image is open with cache.no-flush=on");
         return false;
     }
-    if (!wsm_map_file_create(image, errp)) {
+    if (!wsm_map_place_create(place, disk->path, disk->size, errp)) {
         return false;
     }
-    blk = wsm_map_file_open(image, errp);
+    blk = wsm_map_place_open(place, errp);
     if (!blk) {
-        wsm_map_file_remove(image, NULL);
+        wsm_map_place_remove(place, NULL);
         return false;
     }
     disk->map = wsm_map_log_new(blk, &head);
-    disk->map_image = g_strdup(image);
+    disk->map_place = g_steal_pointer(&place);
     blk_unref(blk);
     return true;
 }
@@ -236,7 +239,7 @@ void wsm_dest_map_reopen(WsmDestMaps *maps, WsmDestDisk *disk,
 {
     GLOBAL_STATE_CODE();
     disk->map = wsm_map_log_reopen(left->blk, &left->map);
-    disk->map_image = g_strdup(left->image);
+    disk->map_place = g_steal_pointer(&left->place);
     disk->ops.mark = wsm_dest_mark;
     maps->state = WSM_CRASH_SAFE_PREPARED;
     maps->went = true;
@@ -285,17 +288,18 @@ bool wsm_dest_maps_renew(WsmDestMaps *maps, Error **errp)
     return true;
 }
 
-/* The file goes, too, unless @keep.  Nobody uses it any more.  BQL. */
+/* A file goes, too, unless @keep.  Nobody uses it any more.  BQL. */
 static void wsm_dest_map_close(WsmDestDisk *disk, bool keep)
 {
     Error *err = NULL;
 
     if (disk->map) {
         wsm_map_log_free(g_steal_pointer(&disk->map));
-        if (!keep && !wsm_map_file_remove(disk->map_image, &err)) {
+        if (!keep && disk->map_place->file &&
+            !wsm_map_place_remove(disk->map_place, &err)) {
             warn_report_err(err);
         }
-        g_clear_pointer(&disk->map_image, g_free);
+        g_clear_pointer(&disk->map_place, wsm_map_place_free);
     }
 }
 
@@ -380,12 +384,17 @@ void wsm_dest_maps_go(WsmDestMaps *maps)
 
 void coroutine_fn wsm_dest_maps_remove(WsmDestMaps *maps)
 {
+    bool lost = wsm_dest_maps_state(maps) == WSM_CRASH_SAFE_LOST;
+
     for (unsigned i = 0; i < maps->disks->n; i++) {
         WsmDestDisk *disk = &maps->disks->disk[i];
 
-        if (disk->map) {
-            /* If it stays, nobody believes it: there is no record with it */
-            thread_pool_submit_co(wsm_dest_map_unlink, disk);
+        /*
+         * If it stays, nobody believes it: there is no record with it, or, on a
+         * node, it says itself that nothing is missing, unless it is void.
+         */
+        if (disk->map && (disk->map_place->file || lost)) {
+            wsm_dest_map_remove(disk);
         }
     }
 }

@@ -7,7 +7,6 @@
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "migration/wsm/dest/rejoin.h"
-#include "migration/wsm/image/map-file.h"
 
 static void wsm_left_disk_free(void *opaque)
 {
@@ -15,7 +14,7 @@ static void wsm_left_disk_free(void *opaque)
 
     wsm_map_contents_destroy(&disk->map);
     blk_unref(disk->blk);
-    g_free(disk->image);
+    wsm_map_place_free(disk->place);
     g_free(disk);
 }
 
@@ -36,8 +35,10 @@ void wsm_left_free(WsmLeft *left)
 static WsmLeftDisk *wsm_left_open(const WsmImage *image, const WsmDisk *ours,
                                   Error **errp)
 {
-    WsmMapWanted wanted = { .size = blk_getlength(ours->blk), .disk = -1 };
-    BlockBackend *blk = wsm_map_file_open(image->file, errp);
+    WsmMapWanted wanted = {
+        .size = blk_getlength(ours->blk), .disk = -1, .boot = wsm_map_boot(),
+    };
+    BlockBackend *blk = wsm_map_place_open(image->map_place, errp);
     WsmLeftDisk *disk;
 
     if (!blk) {
@@ -46,7 +47,7 @@ static WsmLeftDisk *wsm_left_open(const WsmImage *image, const WsmDisk *ours,
     disk = g_new0(WsmLeftDisk, 1);
     disk->ours = ours;
     disk->blk = blk;
-    disk->image = g_strdup(image->file);
+    disk->place = wsm_map_place_copy(image->map_place);
     qemu_uuid_parse(image->session, &wanted.session);
     if (wsm_map_log_load(blk, &wanted, &disk->map, errp) != WSM_MAP_COMMITTED) {
         wsm_left_disk_free(disk);

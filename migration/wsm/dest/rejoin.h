@@ -19,8 +19,8 @@
 /* A disk of that migration */
 typedef struct WsmLeftDisk {
     const WsmDisk *ours;
-    char *image;                /* the file beside which its map is */
-    BlockBackend *blk;          /* the map; nobody else can write it */
+    WsmMapPlace *place;         /* where its map is, and */
+    BlockBackend *blk;          /* nobody else can write it */
     WsmMapContents map;
 } WsmLeftDisk;
 

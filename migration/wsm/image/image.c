@@ -33,25 +33,26 @@ static void wsm_image_set_problem(WsmImage *image, Error *err)
 }
 
 /*
- * Its migration has not ended, says the record.  If the guest has come so far
- * that it flushed something here, it is its disk, as far as it goes; also if
- * the map that should say so cannot be used.  If nothing is missing only the
- * record was still to go.
+ * Its migration has not ended, if it is that of the map.  If the guest has come
+ * so far that it flushed something here, it is its disk, as far as it goes;
+ * also if the map that should say so cannot be used.  If nothing is missing
+ * only the record was still to go.  Takes @place.
  */
-static void wsm_image_look_at_map(WsmImage *image, const char *file,
-                                  const WsmRecord *record)
+static void wsm_image_look_at_map(WsmImage *image, WsmMapPlace *place,
+                                  const WsmMapWanted *wanted)
 {
-    WsmMapWanted wanted = { .size = record->disk_size, .disk = -1 };
+    g_autoptr(WsmMapPlace) map = place;
     WsmMapContents contents;
     Error *err = NULL;
 
-    if (!file || qemu_uuid_parse(record->session, &wanted.session) < 0) {
-        return;
-    }
-    image->map = wsm_map_file_load(file, &wanted, &contents, &err);
+    image->map = wsm_map_place_load(map, wanted, &contents, &err);
     switch (image->map) {
     case WSM_MAP_COMMITTED:
+        image->map_place = g_steal_pointer(&map);
         image->missing = contents.missing->bytes;
+        if (!image->session) {
+            image->session = qemu_uuid_unparse_strdup(&contents.head.session);
+        }
         wsm_map_contents_destroy(&contents);
         if (!image->missing) {
             image->state = WSM_IMAGE_STATE_CURRENT;
@@ -64,11 +65,65 @@ static void wsm_image_look_at_map(WsmImage *image, const char *file,
     case WSM_MAP_DAMAGED:
         image->arriving = g_strdup_printf("what of it is still there is not "
                                           "known: %s", error_get_pretty(err));
+        image->map_place = g_steal_pointer(&map);
         break;
     default:
         break;
     }
     error_free(err);
+}
+
+static void wsm_image_look_by_record(WsmImage *image, const char *file,
+                                     const WsmRecord *record)
+{
+    WsmMapWanted wanted = { .size = record->disk_size, .disk = -1 };
+    WsmMapPlace *place;
+
+    if (record->map_node && !image->map_node) {
+        image->arriving = g_strdup_printf("what of it is still there is not "
+                                          "known until option 'maps' of "
+                                          "wsm-set-options names the block "
+                                          "node with its map, which was '%s'",
+                                          record->map_node);
+        return;
+    }
+    image->map_is_there = record->map_node;
+    place = wsm_map_place_new(file, record->map_node ? image->map_node : NULL);
+    if (place && qemu_uuid_parse(record->session, &wanted.session) == 0) {
+        wsm_image_look_at_map(image, place, &wanted);
+    } else {
+        wsm_map_place_free(place);
+    }
+}
+
+/* There can be no record; a map on a node counts by itself */
+static void wsm_image_look_without_record(WsmImage *image,
+                                          BlockDriverState *bs)
+{
+    WsmMapWanted wanted = {
+        .size = bdrv_getlength(bs), .disk = -1, .path = image->path,
+    };
+
+    if (image->map_node && wanted.size > 0) {
+        wsm_image_look_at_map(image, wsm_map_place_new(NULL, image->map_node),
+                              &wanted);
+    }
+    if (image->arriving) {
+        image->state = WSM_IMAGE_STATE_INCOMPLETE;
+        image->map_is_there = true;
+    }
+}
+
+WsmMapPlace *wsm_image_map_place(const WsmImage *image, Error **errp)
+{
+    WsmMapPlace *place = wsm_map_place_new(image->file, image->map_node);
+
+    GLOBAL_STATE_CODE();
+    if (!place) {
+        error_setg(errp, "its image is no regular file; name a block node for "
+                   "its map in option 'maps' of wsm-set-options there");
+    }
+    return place;
 }
 
 const char *wsm_image_is_arriving(const WsmImage *image)
@@ -78,15 +133,13 @@ const char *wsm_image_is_arriving(const WsmImage *image)
 }
 
 /* What the record says of the image as a whole */
-static void wsm_image_look(WsmImage *image, const WsmRecordStore *store)
+static void wsm_image_look(WsmImage *image, BlockDriverState *bs,
+                           const WsmRecordStore *store)
 {
     g_autoptr(WsmRecord) record = NULL;
     Error *err = NULL;
 
-    if (!store) {
-        return;
-    }
-    if (!wsm_record_store_load(store, &record, &err)) {
+    if (store && !wsm_record_store_load(store, &record, &err)) {
         /* It may have said anything */
         image->state = WSM_IMAGE_STATE_LEAVING;
         wsm_image_set_problem(image, err);
@@ -98,8 +151,10 @@ static void wsm_image_look(WsmImage *image, const WsmRecordStore *store)
         image->peer = g_strdup(record->peer);
         image->time = record->time;
         if (record->state == WSM_IMAGE_STATE_INCOMPLETE) {
-            wsm_image_look_at_map(image, store->file, record);
+            wsm_image_look_by_record(image, store->file, record);
         }
+    } else if (image->no_record) {
+        wsm_image_look_without_record(image, bs);
     }
 }
 
@@ -143,13 +198,15 @@ static WsmImage *wsm_image_new(const WsmDisk *disk, BlockDriverState *bs)
     return image;
 }
 
-WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk)
+WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk,
+                          const char *map_node)
 {
     BlockDriverState *bs = wsm_disk_bs(disk);
     WsmImage *now = wsm_image_new(disk, bs);
     g_autoptr(WsmRecordStore) store = wsm_image_store(now, bs);
 
     GLOBAL_STATE_CODE();
+    now->map_node = g_strdup(map_node);
     if (image && !strcmp(image->node, now->node) &&
         image->device == now->device && image->inode == now->inode) {
         /* It may have been renamed */
@@ -157,10 +214,12 @@ WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk)
         image->file = g_steal_pointer(&now->file);
         g_free(image->no_record);
         image->no_record = g_steal_pointer(&now->no_record);
+        g_free(image->map_node);
+        image->map_node = g_steal_pointer(&now->map_node);
         wsm_image_unref(now);
         return NULL;
     }
-    wsm_image_look(now, store);
+    wsm_image_look(now, bs, store);
     return now;
 }
 
@@ -177,6 +236,8 @@ static void wsm_image_destroy(void *opaque)
     g_free(image->peer);
     g_free(image->problem);
     g_free(image->arriving);
+    wsm_map_place_free(image->map_place);
+    g_free(image->map_node);
 }
 
 WsmImage *wsm_image_ref(WsmImage *image)
@@ -197,6 +258,7 @@ void wsm_image_unref(WsmImage *image)
 static void wsm_image_forget_map(WsmImage *image)
 {
     g_clear_pointer(&image->arriving, g_free);
+    g_clear_pointer(&image->map_place, wsm_map_place_free);
     image->map = WSM_MAP_NONE;
     image->missing = -1;
 }
@@ -207,6 +269,7 @@ void wsm_image_set_state(WsmImage *image, WsmImageState state,
     GLOBAL_STATE_CODE();
     image->state = state;
     wsm_image_forget_map(image);
+    image->map_is_there = false;
     g_free(image->session);
     g_free(image->peer);
     image->session = session ? qemu_uuid_unparse_strdup(session) : NULL;
@@ -366,6 +429,9 @@ WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
     record->peer = g_strdup(peer);
     record->time = g_get_real_time() / G_USEC_PER_SEC;
     record->disk_size = MAX(bdrv_getlength(bs), 0);
+    if (state == WSM_IMAGE_STATE_INCOMPLETE && image->map_is_there) {
+        record->map_node = g_strdup(image->map_node);
+    }
     return record;
 }
 
@@ -418,7 +484,7 @@ void wsm_image_mark(WsmImage *image, BlockDriverState *bs)
     wsm_image_forget_map(image);
     if (!wsm_record_store_remove(store, &err)) {
         wsm_image_warn_current(image->name, err);
-    } else if (!wsm_map_file_remove(image->file, &err)) {
+    } else if (image->file && !wsm_map_file_remove(image->file, &err)) {
         /* Without a record nobody believes it */
         error_free(err);
     }

@@ -20,6 +20,7 @@
 #include "qapi/qapi-types-wsm.h"
 #include "qemu/uuid.h"
 #include "migration/wsm/image/guest-disk.h"
+#include "migration/wsm/image/map-place.h"
 #include "migration/wsm/image/record-store.h"
 #include "migration/wsm/map/load.h"
 
@@ -38,8 +39,11 @@ typedef struct WsmImage {
     int64_t time;               /* s since 1970, of @state */
     char *problem;              /* why points are not trusted, or NULL */
     char *arriving;             /* see wsm_image_is_arriving(), or NULL */
-    WsmMapState map;            /* the map beside it, if its record has one */
+    WsmMapState map;            /* of @state, if there is any */
     int64_t missing;            /* bytes, by the map; or -1 */
+    WsmMapPlace *map_place;     /* where that map is, or NULL */
+    char *map_node;             /* the user wants new maps there, or NULL */
+    bool map_is_there;          /* that of @state is on @map_node */
     bool joined;                /* its guest is here, what misses is coming */
 } WsmImage;
 
@@ -56,6 +60,12 @@ bool wsm_image_take(WsmImage *image, BlockDriverState *bs, Error **errp);
  * beside it): then it must not be written over.  Else NULL.
  */
 const char *wsm_image_is_arriving(const WsmImage *image);
+
+/*
+ * Where a new map is to be made; for that which is there see @map_place.  NULL
+ * and @errp if there can be none.
+ */
+WsmMapPlace *wsm_image_map_place(const WsmImage *image, Error **errp);
 
 /* Activate a node.  Returns false and sets @errp. */
 bool wsm_image_activate(BlockDriverState *bs, Error **errp);
@@ -110,11 +120,13 @@ void wsm_image_mark(WsmImage *image, BlockDriverState *bs);
 void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate);
 
 /*
- * Look at @disk anew: is @image, what was known of it or NULL, still what is
+ * Look at @disk, whose maps the user wants on @map_node unless that is NULL,
+ * anew: is @image, what was known of it or NULL, still what is
  * known?  Else a new one is made, and the record is looked at, but nothing is
  * changed.  Returns a reference, or NULL for @image.
  */
-WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk);
+WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk,
+                          const char *map_node);
 
 WsmImage *wsm_image_ref(WsmImage *image);
 void wsm_image_unref(WsmImage *image);

@@ -4,13 +4,16 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-wsm.h"
 #include "block/block.h"
 #include "block/block_int.h"
 #include "block/graph-lock.h"
 #include "qemu/main-loop.h"
 #include "migration/wsm/image/image-below.h"
 #include "migration/wsm/image/images.h"
+#include "migration/wsm/image/map-node.h"
 #include "migration/wsm/image/points.h"
 
 void wsm_images_init(WsmImages *images)
@@ -18,6 +21,7 @@ void wsm_images_init(WsmImages *images)
     GLOBAL_STATE_CODE();
     images->list = g_ptr_array_new_with_free_func((GDestroyNotify)
                                                   wsm_image_unref);
+    images->maps = NULL;
 }
 
 static WsmImage *wsm_image_find(WsmImages *images, const char *path)
@@ -35,7 +39,8 @@ static WsmImage *wsm_image_find(WsmImages *images, const char *path)
 WsmImage *wsm_image_get(WsmImages *images, const WsmDisk *disk)
 {
     WsmImage *image = wsm_image_find(images, disk->path);
-    WsmImage *now = wsm_image_renew(image, disk);
+    WsmImage *now = wsm_image_renew(image, disk,
+                                    wsm_map_node_of(images->maps, disk));
 
     GLOBAL_STATE_CODE();
     if (!now) {
@@ -46,6 +51,20 @@ WsmImage *wsm_image_get(WsmImages *images, const WsmDisk *disk)
     }
     g_ptr_array_add(images->list, now);
     return now;
+}
+
+void wsm_images_set_maps(WsmImages *images, const WsmMapNodeList *maps)
+{
+    GLOBAL_STATE_CODE();
+    qapi_free_WsmMapNodeList(images->maps);
+    images->maps = QAPI_CLONE(WsmMapNodeList, (WsmMapNodeList *)maps);
+    for (int i = images->list->len - 1; i >= 0; i--) {
+        const WsmImage *image = g_ptr_array_index(images->list, i);
+
+        if (!image->taken) {
+            g_ptr_array_remove_index(images->list, i);
+        }
+    }
 }
 
 static bool wsm_image_check(const WsmImage *image, Error **errp)
@@ -235,6 +254,7 @@ static bool wsm_image_adopt(WsmImages *images, const WsmDisk *disk,
 {
     BlockDriverState *bs = wsm_disk_bs(disk);
     WsmImage *image = wsm_image_get(images, disk);
+    g_autoptr(WsmMapPlace) map = NULL;
 
     if (!wsm_image_take(image, bs, errp) ||
         !wsm_image_below_adopt(disk, errp)) {
@@ -244,9 +264,11 @@ static bool wsm_image_adopt(WsmImages *images, const WsmDisk *disk,
         /* It does not descend from the guest that was to come here */
         wsm_points_clear(bs);
     }
+    map = g_steal_pointer(&image->map_place);
     wsm_image_set_state(image, WSM_IMAGE_STATE_CURRENT, NULL, NULL);
     wsm_image_mark(image, bs);
-    return true;
+    /* Where there is no record the map counts */
+    return !map || !map->node || wsm_map_place_remove(map, errp);
 }
 
 bool wsm_images_adopt(WsmImages *images, GPtrArray *disks, Error **errp)

@@ -13,6 +13,7 @@
 /* What is known of them; one per QEMU */
 typedef struct WsmImages {
     GPtrArray *list;            /* of WsmImage */
+    WsmMapNodeList *maps;       /* where the user wants maps of some disks */
 } WsmImages;
 
 void wsm_images_init(WsmImages *images);
@@ -23,6 +24,12 @@ void wsm_images_init(WsmImages *images);
  * the medium may have changed.
  */
 WsmImage *wsm_image_get(WsmImages *images, const WsmDisk *disk);
+
+/*
+ * The user says where maps of some disks are to be, or are: copied.  Images
+ * that were not yet taken are looked at again.
+ */
+void wsm_images_set_maps(WsmImages *images, const WsmMapNodeList *maps);
 
 /* The guest is about to run: false and @errp if a disk is not current */
 bool wsm_images_check(WsmImages *images, Error **errp);

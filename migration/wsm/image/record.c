@@ -16,12 +16,12 @@
 
 #define MAGIC               "wsm-record "
 #define VERSION             "1"
-#define HANDOVER_VERSION    "2"     /* has a "handover" */
+#define NEW_VERSION         "2"     /* has a "handover" or "map-node" */
 #define SUM_LENGTH          64      /* SHA-256 in hexadecimal */
 #define MAX_VERSION_DIGITS  9
 
 /* "wsm-record 1 SHA256\n", or with the other version */
-QEMU_BUILD_BUG_ON(sizeof(VERSION) != sizeof(HANDOVER_VERSION));
+QEMU_BUILD_BUG_ON(sizeof(VERSION) != sizeof(NEW_VERSION));
 #define VERSION_OFFSET      (sizeof(MAGIC) - 1)
 #define SUM_OFFSET          (sizeof(MAGIC VERSION " ") - 1)
 #define HEAD_LENGTH         (SUM_OFFSET + SUM_LENGTH + 1)
@@ -37,8 +37,9 @@ GString *wsm_record_encode(WsmRecord *record)
     g_autoptr(GString) body = NULL;
     g_autofree char *sum = NULL;
     /* The oldest that can say it: an older QEMU reads what it can */
-    GString *text = g_string_new(record->handover ? MAGIC HANDOVER_VERSION " "
-                                                  : MAGIC VERSION " ");
+    bool is_new = record->handover || record->map_node;
+    GString *text = g_string_new(is_new ? MAGIC NEW_VERSION " "
+                                        : MAGIC VERSION " ");
     QObject *object;
     Visitor *v = qobject_output_visitor_new(&object);
 
@@ -77,9 +78,9 @@ static bool check_version(const char *text, size_t size, Error **errp)
         return false;
     }
     if (length != strlen(VERSION) ||
-        (*begin != *VERSION && *begin != *HANDOVER_VERSION)) {
+        (*begin != *VERSION && *begin != *NEW_VERSION)) {
         error_setg(errp, "it has version %.*s, but this QEMU reads only "
-                   "versions " VERSION " and " HANDOVER_VERSION, (int)length,
+                   "versions " VERSION " and " NEW_VERSION, (int)length,
                    begin);
         return false;
     }

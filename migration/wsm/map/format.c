@@ -103,6 +103,11 @@ static bool get_text(const uint8_t *buf, char *text)
     return true;
 }
 
+bool wsm_map_head_begins(const uint8_t *buf)
+{
+    return !memcmp(buf, MAP_MAGIC, 8);
+}
+
 void wsm_map_head_encode(const WsmMapHead *head, uint8_t *buf)
 {
     memset(buf, 0, WSM_MAP_PAGE);
@@ -246,7 +251,7 @@ WsmMapPage wsm_map_head_decode(const uint8_t *buf, unsigned index,
     if (buffer_is_zero(buf, WSM_MAP_PAGE)) {
         return WSM_MAP_PAGE_EMPTY;
     }
-    if (memcmp(buf, MAP_MAGIC, 8) || ldl_be_p(buf + HEAD_CRC) !=
+    if (!wsm_map_head_begins(buf) || ldl_be_p(buf + HEAD_CRC) !=
         crc_without(buf, WSM_MAP_PAGE, HEAD_CRC)) {
         return WSM_MAP_PAGE_TORN;
     }
@@ -301,8 +306,8 @@ bool wsm_map_record_begins(const uint8_t *buf, const QemuUUID *session,
         .runs = ldl_be_p(buf + RECORD_RUNS),
     };
     return !memcmp(buf, RECORD_MAGIC, 4) &&
-           !memcmp(buf + RECORD_SESSION, session->data,
-                   sizeof(session->data)) &&
+           (!session || !memcmp(buf + RECORD_SESSION, session->data,
+                                sizeof(session->data))) &&
            !ldl_be_p(buf + RECORD_RESERVED) && record->runs <= max;
 }
 

@@ -61,6 +61,9 @@ static inline int64_t wsm_map_head_at(uint64_t generation)
     return generation % WSM_MAP_HEADS * WSM_MAP_PAGE;
 }
 
+/* Do these WSM_MAP_PAGE bytes look like a head, be it torn? */
+bool wsm_map_head_begins(const uint8_t *buf);
+
 /* @buf has WSM_MAP_PAGE bytes */
 void wsm_map_head_encode(const WsmMapHead *head, uint8_t *buf);
 
@@ -91,8 +94,8 @@ void wsm_map_record_encode(const WsmMapRecord *record, const QemuUUID *session,
                            uint8_t *buf);
 
 /*
- * Could a record of @session begin with the WSM_MAP_RECORD_SIZE bytes @buf,
- * with no more than @max bytes of runs?  Then @record is set.
+ * Could a record of @session (NULL: any) begin with the WSM_MAP_RECORD_SIZE
+ * bytes @buf, with no more than @max bytes of runs?  Then @record is set.
  */
 bool wsm_map_record_begins(const uint8_t *buf, const QemuUUID *session,
                            int64_t max, WsmMapRecord *record);

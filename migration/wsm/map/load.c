@@ -92,15 +92,19 @@ static bool check_wanted(const WsmMapHead *head, const WsmMapWanted *wanted,
     g_autofree char *is = qemu_uuid_unparse_strdup(&head->session);
     g_autofree char *want = qemu_uuid_unparse_strdup(&wanted->session);
 
-    if (!qemu_uuid_is_equal(&head->session, &wanted->session)) {
+    if (!qemu_uuid_is_null(&wanted->session) &&
+        !qemu_uuid_is_equal(&head->session, &wanted->session)) {
         error_setg(errp, "it is of migration %s, and the image of %s", is,
                    want);
-    } else if (head->size != wanted->size) {
+    } else if (wanted->size && head->size != wanted->size) {
         error_setg(errp, "it is of a disk of %" PRId64 " bytes, and the image "
                    "has %" PRId64, head->size, wanted->size);
     } else if (wanted->disk >= 0 && head->disk != wanted->disk) {
         error_setg(errp, "it is of disk %u, and the image of disk %d",
                    head->disk, wanted->disk);
+    } else if (wanted->path && strcmp(head->path, wanted->path)) {
+        error_setg(errp, "it is of disk '%s', and not of '%s'", head->path,
+                   wanted->path);
     } else if (!qemu_uuid_is_null(&head->boot) &&
                !qemu_uuid_is_equal(&head->boot, &wanted->boot)) {
         error_setg(errp, "the image was not flushed to its disk (cache mode "
@@ -262,6 +266,7 @@ static bool take_snapshot(WsmMapLoad *l, const uint8_t *runs,
 static WsmMapState judge_uncommitted(WsmMapLoad *l, const QemuUUID *session,
                                      Error **errp)
 {
+    session = qemu_uuid_is_null(session) ? NULL : session;
     /* Generation 1 is in page 1, so page 0 was not written */
     if (l->page[0] != WSM_MAP_PAGE_EMPTY) {
         error_setg(errp, "its heads are damaged");

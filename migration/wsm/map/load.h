@@ -26,9 +26,10 @@ typedef struct WsmMapReader {
 
 /* What it must be of */
 typedef struct WsmMapWanted {
-    QemuUUID session;
-    int64_t size;               /* bytes of the disk */
+    QemuUUID session;           /* null: any, there is no record of it */
+    int64_t size;               /* bytes of the disk; 0: any */
     int disk;                   /* its number; -1: any */
+    const char *path;           /* of its device here; NULL: any */
     QemuUUID boot;              /* of the kernel that runs */
 } WsmMapWanted;
 

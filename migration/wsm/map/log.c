@@ -10,6 +10,7 @@
 #include "migration/wsm/trace.h"
 
 #define AREA_BEGIN      ((int64_t)WSM_MAP_HEADS * WSM_MAP_PAGE)
+#define ZERO_PIECE      (1 * MiB)       /* bytes that are written at a time */
 #define AREA_SPARE      (16 * WSM_MAP_PAGE)     /* behind twice the snapshot */
 
 struct WsmMapLog {
@@ -321,6 +322,15 @@ int coroutine_fn wsm_map_log_mark(WsmMapLog *log, const WsmMapRange *range,
     return fail(log, "mark", mark_locked(log, runs));
 }
 
+/* Of what counts, that which is to count instead */
+static void make_void(WsmMapHead *head)
+{
+    head->generation++;
+    head->is_void = true;
+    head->area = head->area_bytes = head->missing = 0;
+    head->snapshot_bytes = head->snapshot_crc = 0;
+}
+
 /*
  * Where the next generation would go: if it was tried, that is what must not be
  * believed, and what is durable stays until this is.
@@ -332,12 +342,77 @@ int coroutine_fn wsm_map_log_void(WsmMapLog *log)
 
     QEMU_LOCK_GUARD(&log->lock);
     head = log->head;
-    head.generation++;
-    head.is_void = true;
-    head.area = head.area_bytes = head.missing = 0;
-    head.snapshot_bytes = head.snapshot_crc = 0;
+    make_void(&head);
     ret = write_head(log, &head);
     trace_wsm_map_void(log->head.name, head.generation, ret);
     log->error = log->error ?: -ECANCELED;
     return ret;
+}
+
+/*
+ * Erase
+ */
+
+static int coroutine_mixed_fn zero_range(BlockBackend *blk, int64_t from,
+                                         int64_t to)
+{
+    g_autofree uint8_t *zero = g_malloc0(ZERO_PIECE);
+    int64_t n;
+    int ret = 0;
+
+    /* Written, so that later only the content has to be synced */
+    for (int64_t pos = from; ret >= 0 && pos < to; pos += n) {
+        n = MIN(ZERO_PIECE, to - pos);
+        ret = blk_pwrite(blk, pos, n, zero, 0);
+    }
+    return ret < 0 ? ret : blk_flush(blk);
+}
+
+/* The void head that follows on what is there, so far as there is anything */
+static int coroutine_mixed_fn write_void(BlockBackend *blk)
+{
+    g_autofree uint8_t *buf = g_malloc(WSM_MAP_PAGE);
+    WsmMapHead head, best = {};
+    int ret;
+
+    for (unsigned i = 0; i < WSM_MAP_HEADS; i++) {
+        ret = blk_pread(blk, i * WSM_MAP_PAGE, WSM_MAP_PAGE, buf, 0);
+        if (ret < 0) {
+            return ret;
+        }
+        if (wsm_map_head_decode(buf, i, &head, NULL) == WSM_MAP_PAGE_HEAD &&
+            head.generation > best.generation) {
+            best = head;
+        }
+    }
+    if (!best.generation) {
+        return 0;
+    }
+    make_void(&best);
+    wsm_map_head_encode(&best, buf);
+    ret = blk_pwrite(blk, wsm_map_head_at(best.generation), WSM_MAP_PAGE, buf,
+                     0);
+    return ret < 0 ? ret : blk_flush(blk);
+}
+
+/*
+ * Void first: with some records gone it would say that more is missing.  The
+ * heads last: as long as there is one, who looks sees that it was a map.
+ */
+int coroutine_mixed_fn wsm_map_erase(BlockBackend *blk)
+{
+    int64_t size = blk_getlength(blk);
+    int ret = size < 0 ? size : write_void(blk);
+
+    if (ret >= 0) {
+        ret = zero_range(blk, AREA_BEGIN, size);
+    }
+    return ret < 0 ? ret : zero_range(blk, 0, AREA_BEGIN);
+}
+
+int coroutine_fn wsm_map_log_erase(WsmMapLog *log)
+{
+    QEMU_LOCK_GUARD(&log->lock);
+    log->error = -ECANCELED;
+    return wsm_map_erase(log->blk);
 }

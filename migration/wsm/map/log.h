@@ -68,6 +68,16 @@ int coroutine_fn wsm_map_log_mark(WsmMapLog *log, const WsmMapRange *range,
 /* Nobody shall believe the map any more.  0 or -errno. */
 int coroutine_fn wsm_map_log_void(WsmMapLog *log);
 
+/*
+ * Nothing is left of the map, nor of what was there before: @blk is full of
+ * zeroes, durably.  A power cut leaves it as it was, or what nobody believes.
+ * 0 or -errno.  In a coroutine or with the BQL; nothing else uses @blk.
+ */
+int coroutine_mixed_fn wsm_map_erase(BlockBackend *blk);
+
+/* The same for one in use, which cannot be used then */
+int coroutine_fn wsm_map_log_erase(WsmMapLog *log);
+
 /* Bytes that are missing durably.  Any thread. */
 int64_t wsm_map_log_missing(const WsmMapLog *log);
 

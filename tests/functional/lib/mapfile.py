@@ -111,9 +111,15 @@ def merged(found: Map, image: Path, source: Image, raw: Path) -> Image:
     return Image(raw, 'raw', source.size)
 
 
+def crash_copy_of(image: Image, folder: Path) -> Path:
+    """Copy an image, as it is, for who was stopped."""
+    copy = folder / f'crash-{image.path.name}'
+    shutil.copyfile(image.path, copy)
+    return copy
+
+
 def crash_copy(image: Image, folder: Path) -> tuple[Path, Path]:
-    """Copy an image and its map, as they are, for who was stopped."""
-    copies = folder / f'crash-{image.path.name}', folder / 'crash.map'
-    shutil.copyfile(image.path, copies[0])
-    shutil.copyfile(map_path(image), copies[1])
-    return copies
+    """Copy an image and its map, likewise."""
+    copy = folder / 'crash.map'
+    shutil.copyfile(map_path(image), copy)
+    return crash_copy_of(image, folder), copy

@@ -673,6 +673,73 @@ static void test_void_fails(void)
     g_assert_cmpint(n, >, 3 + 2 * 39 + 2);
 }
 
+/* A power cut while it is erased: never a list that was true earlier */
+static void erase_cut(void *opaque)
+{
+    History *h = opaque;
+
+    for (int i = 0; i < 50; i++) {
+        g_autoptr(GByteArray) image = cut_power(h->disk, h->rand, h->garbage);
+        WsmMapWanted wanted = wanted_of(h->size);
+        WsmMapContents out;
+        WsmMapState state;
+
+        /* Who looks sees that it was a map, or nothing but zeroes and heads */
+        g_assert_true(wsm_map_head_begins(image->data) ||
+                      wsm_map_head_begins(image->data + PAGE) ||
+                      buffer_is_zero(image->data + 2 * PAGE,
+                                     image->len - 2 * PAGE));
+        /* There may be no record that tells of which migration it is */
+        wanted.session = i % 2 ? session : (QemuUUID) {};
+        state = load(image, &wanted, &out, NULL);
+        g_assert_true(state != WSM_MAP_COMMITTED ||
+                      shadow_is(&h->after, state, out.missing));
+        wsm_map_contents_destroy(&out);
+    }
+}
+
+static void check_erase(unsigned blocks, bool garbage)
+{
+    History h;
+
+    error_history(&h, blocks);
+    h.garbage = garbage;
+    g_assert_cmpint(scripted_run(&h), ==, 0);
+    h.disk->hook = erase_cut;
+    if (blocks % 2) {
+        g_assert_cmpint(run(h.log, wsm_map_log_erase), ==, 0);
+        g_assert_cmpint(mark_block(h.log, 3), ==, -ECANCELED);
+    } else {
+        g_assert_cmpint(wsm_map_erase(h.blk), ==, 0);
+    }
+    g_assert_true(buffer_is_zero(h.disk->durable->data,
+                                 h.disk->durable->len));
+    h.disk->hook = NULL;
+    history_end(&h);
+}
+
+static void test_erase(void)
+{
+    for (int i = 0; i < 8; i++) {
+        check_erase(100 + i, i & 2);
+    }
+}
+
+static void test_erase_fails(void)
+{
+    for (unsigned n = 1; n < 6; n++) {
+        History h;
+
+        error_history(&h, 100);
+        g_assert_cmpint(scripted_run(&h), ==, 0);
+        h.disk->fail_at = h.disk->ops + n;
+        h.disk->hook = erase_cut;
+        g_assert_cmpint(wsm_map_erase(h.blk), ==, -EIO);
+        h.disk->hook = NULL;
+        history_end(&h);
+    }
+}
+
 /* It has room for one generation only */
 static void test_cannot_grow(void)
 {
@@ -1131,6 +1198,29 @@ static void test_read_error(void)
     g_assert_cmpuint(n, >, 8);
 }
 
+/* Without a record it is known by the device's path alone */
+static void test_any(void)
+{
+    g_autoptr(GByteArray) image = second();
+    WsmMapWanted wanted = { .disk = -1, .path = "/machine/peripheral/vd0" };
+    WsmMapContents out;
+    Error *err = NULL;
+
+    g_assert_cmpint(load(image, &wanted, &out, &error_abort), ==,
+                    WSM_MAP_COMMITTED);
+    g_assert_true(qemu_uuid_is_equal(&out.head.session, &session));
+    wsm_map_contents_destroy(&out);
+    wanted.path = "/machine/peripheral/vd1";
+    g_assert_cmpint(load(image, &wanted, &out, &err), ==, WSM_MAP_OTHER);
+    g_assert_cmpstr(error_get_pretty(err), ==, "it is of disk "
+                    "'/machine/peripheral/vd0', and not of "
+                    "'/machine/peripheral/vd1'");
+    error_free(err);
+    /* Its head is gone, and not what followed on it */
+    memset(image->data, 0, 2 * PAGE);
+    g_assert_cmpint(load(image, &wanted, &out, NULL), ==, WSM_MAP_DAMAGED);
+}
+
 /*
  * The file
  */
@@ -1292,6 +1382,9 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/map/killed", test_killed);
     g_test_add_func("/wsm/map/list-grows", test_list_grows);
     g_test_add_func("/wsm/map/void-fails", test_void_fails);
+    g_test_add_func("/wsm/map/erase", test_erase);
+    g_test_add_func("/wsm/map/erase-fails", test_erase_fails);
+    g_test_add_func("/wsm/map/any", test_any);
     g_test_add_data_func("/wsm/map/histories", GINT_TO_POINTER(false),
                          test_histories);
     g_test_add_data_func("/wsm/map/histories-garbage", GINT_TO_POINTER(true),

@@ -204,7 +204,7 @@ static void test_found(void)
     disk = g_ptr_array_index(left->disks, 0);
     g_assert_true(disk->ours->blk == blk[0]);
     g_assert_nonnull(disk->blk);
-    g_assert_cmpstr(disk->image, ==, path[0]);
+    g_assert_cmpstr(disk->place->file, ==, path[0]);
     g_assert_cmpint(disk->map.missing->bytes, ==, 4 * BLOCK);
     g_assert_cmpstr(left->peer, ==, "alpha");
     g_clear_pointer(&left, wsm_left_free);

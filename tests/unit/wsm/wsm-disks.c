@@ -123,6 +123,23 @@ GArray *wsm_disk_list(void)
     return all;
 }
 
+bool wsm_disk_is_called(const WsmDisk *disk, const char *name)
+{
+    return !strcmp(name, disk->name) || !strcmp(name, disk->path);
+}
+
+WsmDisk *wsm_disk_called(GArray *all, const char *name)
+{
+    for (unsigned i = 0; i < all->len; i++) {
+        WsmDisk *disk = &g_array_index(all, WsmDisk, i);
+
+        if (wsm_disk_is_called(disk, name)) {
+            return disk;
+        }
+    }
+    return NULL;
+}
+
 BlockDriverState *wsm_disk_bs(const WsmDisk *disk)
 {
     return bdrv_skip_implicit_filters(blk_bs(disk->blk));

@@ -66,11 +66,6 @@ BlockExportInfoList *qmp_query_block_exports(Error **errp)
 
 /* Instead of image/guest-disk.c, beside wsm-disks.c */
 
-bool wsm_disk_is_called(const WsmDisk *disk, const char *name)
-{
-    return !strcmp(name, disk->name) || !strcmp(name, disk->path);
-}
-
 static bool is_wanted(const WsmDisk *disk, strList *wanted)
 {
     bool found = !wanted;
