@@ -468,6 +468,14 @@ void bdrv_pull_set_error(BlockDriverState *filter, int ret)
     pull_state_set_error(filter->opaque, ret);
 }
 
+bool bdrv_pull_next_missing(BlockDriverState *filter, int64_t offset,
+                            int64_t bytes, int64_t *area_offset,
+                            int64_t *area_bytes)
+{
+    return pull_state_next_missing(filter->opaque, offset, bytes, area_offset,
+                                   area_bytes);
+}
+
 void bdrv_pull_get_stats(BlockDriverState *filter, BdrvPullStats *stats)
 {
     pull_state_get_stats(filter->opaque, stats);

@@ -394,6 +394,14 @@ void pull_state_count_dropped(PullState *s, int64_t bytes)
     s->stats.dropped += bytes;
 }
 
+bool pull_state_next_missing(PullState *s, int64_t offset, int64_t bytes,
+                             int64_t *area_offset, int64_t *area_bytes)
+{
+    IO_CODE();
+    QEMU_LOCK_GUARD(&s->lock);
+    return pull_map_next(&s->map, offset, bytes, area_offset, area_bytes);
+}
+
 void pull_state_get_stats(PullState *s, BdrvPullStats *stats)
 {
     BlockReq *req;

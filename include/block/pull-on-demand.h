@@ -203,6 +203,15 @@ void bdrv_pull_repeat(BlockDriverState *filter);
  */
 void bdrv_pull_set_error(BlockDriverState *filter, int ret);
 
+/*
+ * Find the first part of a range (of whole blocks) that is missing.  If there
+ * is none, return false and leave *@area_offset and *@area_bytes alone.  Any
+ * thread.
+ */
+bool bdrv_pull_next_missing(BlockDriverState *filter, int64_t offset,
+                            int64_t bytes, int64_t *area_offset,
+                            int64_t *area_bytes);
+
 /* Any thread.  The figures fit together. */
 void bdrv_pull_get_stats(BlockDriverState *filter, BdrvPullStats *stats);
 

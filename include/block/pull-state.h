@@ -156,6 +156,8 @@ int pull_state_seal(PullState *s);
 void pull_state_arm(PullState *s);
 void pull_state_repeat(PullState *s);
 void pull_state_set_error(PullState *s, int ret);
+bool pull_state_next_missing(PullState *s, int64_t offset, int64_t bytes,
+                             int64_t *area_offset, int64_t *area_bytes);
 void pull_state_get_stats(PullState *s, BdrvPullStats *stats);
 
 #endif /* PULL_STATE_H */

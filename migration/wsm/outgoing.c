@@ -196,7 +196,8 @@ bool wsm_outgoing_completes(WsmMigrationEnd *end)
 {
     WsmSource *s = wsm_get()->source;
 
-    if (!s || migrate_postcopy_ram() || !wsm_source_wait_all_there(s, 0)) {
+    if (!s || (migrate_postcopy_ram() && !wsm_source_is_anew(s)) ||
+        !wsm_source_wait_all_there(s, 0)) {
         return false;
     }
     end(migrate_get_current());

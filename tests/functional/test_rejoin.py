@@ -7,12 +7,12 @@ from dev.rig.basics import require
 from dev.rig.image import MIB
 from dev.rig.scene import Scene, disk_total, wait_phase
 from dev.rig.vm import DiskConfig, MachineConfig
-from tests.functional.lib.back import BOTH
+from tests.functional.lib.back import BOTH, states
 from tests.functional.lib.registry import add, test
 from tests.functional.lib.rejoin import (destination_killed, expect_whole,
                                          rejoin, served)
 from tests.functional.lib.rescue import wait_missing
-from tests.functional.lib.setups import Setup, nothing
+from tests.functional.lib.setups import Setup, caps, nothing
 
 RAW = MachineConfig((DiskConfig('vd0'),))
 QCOW2 = MachineConfig((DiskConfig('vd0', fmt='qcow2'),))
@@ -26,10 +26,11 @@ def killed_and_rejoined(setup: Setup = nothing, **options: Any) -> Any:
     def function(scene: Scene) -> None:
         crashed = destination_killed(scene, setup, **options)
         vm = rejoin(scene, crashed)
-        require(disk_total(vm, 'missing') > 0, 'nothing is missing')
+        missing = disk_total(vm, 'missing')
+        require(missing > 0, 'nothing is missing')
         with served(crashed) as serving:
             serving.wait(0)
-        expect_whole(vm, crashed)
+        expect_whole(vm, crashed, missing)
     return function
 
 
@@ -40,6 +41,34 @@ def add_rejoined(name: str, config: MachineConfig, setup: Setup = nothing,
     add(f'rejoined-{name}', function, config)
 
 
+def source_lives(setup: Setup = nothing, new_port: bool = False) -> Any:
+    def function(scene: Scene) -> None:
+        crashed = destination_killed(scene, setup)
+        source = crashed.source
+        source.wait_migration('postcopy-paused')
+        uri = 'tcp:127.0.0.1:4456' if new_port else crashed.uri
+        vm = rejoin(scene, crashed, uri=uri)
+        require(disk_total(vm, 'missing') > 0, 'nothing is missing')
+        source.qmp.cmd('wsm-set-options', x_push_delay=0)
+        if new_port:
+            source.qmp.cmd('migrate', uri=uri, resume=True)
+        source.wait_migration('completed')
+        require(set(states(source)) == {'handed-over'}, f'{states(source)}')
+        expect_whole(vm, crashed)
+    return function
+
+
+def add_living(name: str, config: MachineConfig, setup: Setup = nothing,
+               new_port: bool = False) -> None:
+    function = source_lives(setup, new_port)
+    function.__doc__ = f'The source lives, and comes by itself: {name}.'
+    add(f'source-comes-back-{name}', function, config)
+
+
+add_living('raw', RAW)
+add_living('two-disks', BOTH)
+add_living('postcopy-ram', RAW, caps('postcopy-ram'))
+add_living('elsewhere', RAW, new_port=True)
 add_rejoined('raw', RAW)
 add_rejoined('qcow2', QCOW2)
 add_rejoined('two-disks', BOTH)

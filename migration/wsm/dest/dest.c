@@ -15,6 +15,7 @@
 #include "migration/wsm/dest/check.h"
 #include "migration/wsm/dest/dest.h"
 #include "migration/wsm/dest/images.h"
+#include "migration/wsm/dest/lack.h"
 #include "migration/wsm/dest/map.h"
 #include "migration/wsm/dest/points.h"
 #include "migration/wsm/dest/sync.h"
@@ -236,6 +237,22 @@ static void wsm_dest_repeat_bh(void *opaque)
     wsm_dest_disks_repeat(opaque);
 }
 
+/* A source comes, or comes back, when the guest is ours: what does it miss? */
+static int coroutine_fn wsm_dest_say_state(WsmDest *d, WsmDestConn *conn)
+{
+    WsmMsg anew = { .type = WSM_MSG_ANEW, .epoch = 1 };
+    int ret = 0;
+
+    if (!wsm_handover_is_ours(&d->handover) ||
+        !(wsm_features_in_use(&d->start) & WSM_FEATURE_LACK)) {
+        return 0;
+    }
+    if (d->stream.over) {
+        ret = wsm_dest_conn_send(conn, &anew, NULL);
+    }
+    return ret < 0 ? ret : wsm_dest_say_lack(&d->disks, conn);
+}
+
 /* The urgent channel is up: say again what may have been lost with it */
 static bool coroutine_fn wsm_dest_channel_up(void *opaque, WsmDestConn *conn)
 {
@@ -249,7 +266,8 @@ static bool coroutine_fn wsm_dest_channel_up(void *opaque, WsmDestConn *conn)
         wsm_dest_basis_say(&d->disks, conn) < 0) {
         return false;
     }
-    if (d->memory && wsm_dest_memory_up(d->memory, conn) < 0) {
+    if ((d->memory && wsm_dest_memory_up(d->memory, conn) < 0) ||
+        wsm_dest_say_state(d, conn) < 0) {
         return false;
     }
     wsm_session_advance(d->session, WSM_PHASE_SETUP, WSM_PHASE_DISK_PRECOPY);

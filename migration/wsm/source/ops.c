@@ -13,6 +13,7 @@
 #include "qapi/error.h"
 #include "migration/migration.h"
 #include "migration/wsm/source/basis.h"
+#include "migration/wsm/source/lack.h"
 #include "migration/wsm/source/ops.h"
 #include "migration/wsm/source/points.h"
 #include "migration/wsm/source/send.h"
@@ -122,6 +123,10 @@ static void wsm_source_not_synced(WsmSource *s, uint64_t bytes)
     if (!wsm_work_is_push(s->work)) {
         wsm_set_flush_error(&err, bytes);
         wsm_fail(&s->milestones, err);
+        return;
+    }
+    if (wsm_source_may_lack(s)) {
+        /* LACK says what, and when that is sent there is another SYNC */
         return;
     }
     error_setg(&err, "the destination lacks %" PRIu64 " bytes that were sent; "
@@ -296,6 +301,17 @@ static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
     case WSM_MSG_HAVE:
         if (wsm_work_is_push(s->work)) {
             wsm_work_have(s->work, msg->disk, msg->offset, msg->bytes);
+            return true;
+        }
+        break;
+    case WSM_MSG_LACK:
+        if (wsm_work_is_push(s->work) && wsm_source_may_lack(s)) {
+            return wsm_source_on_lack(c, msg, errp);
+        }
+        break;
+    case WSM_MSG_ANEW:
+        if (wsm_source_may_lack(s)) {
+            qatomic_set(&s->anew, true);
             return true;
         }
         break;

@@ -178,6 +178,7 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     qemu_uuid_generate(&s->start.session);
     s->nchannels = s->start.channels =
         1 + wsm_option(options, WSM_OPT_CHANNELS);
+    s->start.features = WSM_FEATURE_LACK;
     kinds = wsm_option(options, WSM_OPT_MEMORY_REFERENCES);
     if (kinds) {
         s->start.features = WSM_FEATURES & ~WSM_FEATURE_PACKING;
@@ -288,6 +289,11 @@ Error *wsm_source_why(WsmSource *s, const Error *seen, bool closed)
         return wsm_source_unanswered(s, seen);
     }
     return seen ? error_copy(seen) : NULL;
+}
+
+bool wsm_source_is_anew(WsmSource *s)
+{
+    return qatomic_read(&s->anew);
 }
 
 void wsm_source_free(WsmSource *s)

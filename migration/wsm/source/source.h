@@ -57,6 +57,7 @@ struct WsmSource {
     unsigned nagreed;           /* disks of which the basis is known */
     bool opened;                /* atomic: channels were asked for, */
     bool answered;              /* atomic: and one of them was welcome */
+    bool anew;                  /* atomic: the guest needs no memory of ours */
     WsmBuffers buffers;         /* for what is read */
     RateLimit limit;            /* has a lock of its own */
     RateLimit compare_limit;    /* likewise */
@@ -112,6 +113,12 @@ void wsm_source_stop(WsmSource *s);
 Error *wsm_source_why(WsmSource *s, const Error *seen, bool closed);
 
 void wsm_source_free(WsmSource *s);
+
+/*
+ * Had the guest to boot once more at the destination, so that it needs no
+ * memory of ours?  Any thread.
+ */
+bool wsm_source_is_anew(WsmSource *s);
 
 void wsm_source_info(WsmSource *s, WsmInfo *info);
 

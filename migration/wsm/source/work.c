@@ -8,8 +8,9 @@
 #include "qemu/cutils.h"
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
-#include "migration/wsm/core/hash.h"
+#include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/policy/window.h"
+#include "migration/wsm/source/differ.h"
 #include "migration/wsm/source/work.h"
 #include "migration/wsm/trace.h"
 #include "migration/wsm/wire/message.h"
@@ -280,35 +281,16 @@ void wsm_req_put_back(WsmReq *req)
     wsm_req_end(req);
 }
 
-typedef struct WsmDiff {
-    WsmReq *req;
-    int64_t differ;             /* bytes */
-} WsmDiff;
-
-static void wsm_req_differs(void *opaque, size_t first, size_t count)
-{
-    WsmDiff *diff = opaque;
-    WsmReq *req = diff->req;
-    int64_t granularity = req->work->granularity;
-    int64_t offset = first * granularity;
-    int64_t end = MIN(offset + count * granularity, req->bytes);
-
-    bdrv_set_dirty_bitmap(wsm_req_disk(req)->dirty, req->offset + offset,
-                          end - offset);
-    diff->differ += end - offset;
-}
-
 /* Both sides have hashed the range: what differs is sent next */
 static void wsm_req_compare(WsmReq *req)
 {
     WsmWork *work = req->work;
-    WsmDiff diff = { .req = req };
+    int64_t differ = wsm_differ(wsm_req_disk(req)->dirty, req->offset,
+                                req->bytes, work->granularity, req->mine,
+                                req->theirs);
 
-    wsm_hash_diff(req->mine, req->theirs,
-                  DIV_ROUND_UP(req->bytes, work->granularity),
-                  wsm_req_differs, &diff);
-    work->ops->compared(work->opaque, req, diff.differ);
-    if (diff.differ) {
+    work->ops->compared(work->opaque, req, differ);
+    if (differ) {
         wsm_work_send_next(wsm_req_disk(req), req->offset);
     }
 }
@@ -702,6 +684,31 @@ void wsm_work_have(WsmWork *work, unsigned disk, int64_t offset, int64_t bytes)
     assert(wsm_work_is_push(work));
     bdrv_reset_dirty_bitmap(wsm_work_disk(work, disk)->dirty, offset, bytes);
     wsm_work_check_pass(work);
+}
+
+bool wsm_work_lacks(WsmWork *work, unsigned disk, int64_t offset, int64_t bytes,
+                    const uint8_t *runs, size_t size, Error **errp)
+{
+    BdrvDirtyBitmap *dirty = wsm_work_disk(work, disk)->dirty;
+    bool ok = wsm_bitmap_from_runs(dirty, offset, bytes, runs, size,
+                                   work->granularity, errp);
+    WsmReq *req;
+
+    wsm_work_assert_here(work);
+    assert(wsm_work_is_push(work));
+    for (unsigned i = 0; i < work->nlanes; i++) {
+        QTAILQ_FOREACH(req, &work->lane[i].reqs, next) {
+            if (req->disk == disk) {
+                /* It arrives, or is put back */
+                bdrv_reset_dirty_bitmap(dirty, req->offset, req->bytes);
+            }
+        }
+    }
+    if (bdrv_get_dirty_count(dirty)) {
+        work->pass = WSM_PASS_PUSH;
+        wsm_work_rewind(work);
+    }
+    return ok;
 }
 
 /*

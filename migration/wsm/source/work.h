@@ -179,6 +179,15 @@ WsmReq *wsm_work_take(WsmWork *work, unsigned lane);
 WsmReq *wsm_work_pull(WsmWork *work, unsigned lane, unsigned disk,
                       int64_t *offset, int64_t end);
 
+/*
+ * The destination lacks these blocks (@runs: wire/runs.h, of the range), even
+ * if it had acknowledged them: they are to be sent, or on their way.  In push.
+ * Returns false and sets @errp if these are no runs of the range; some may
+ * count then.
+ */
+bool wsm_work_lacks(WsmWork *work, unsigned disk, int64_t offset, int64_t bytes,
+                    const uint8_t *runs, size_t size, Error **errp);
+
 /* The guest has overwritten the range at the destination */
 void wsm_work_have(WsmWork *work, unsigned disk, int64_t offset,
                    int64_t bytes);

@@ -160,6 +160,13 @@ static const WsmMsgRule rules[WSM_MSG__MAX] = {
     [WSM_MSG_STOP] = {
         .name = "STOP", .flags = ON_URGENT | EPOCH_0 | HAS_MEMORY | HAS_WHY,
     },
+    [WSM_MSG_LACK] = {
+        .name = "LACK", .flags = ON_URGENT | EPOCH_1 | HAS_RANGE,
+        .max_length = WSM_MAX_RUNS, .max_bytes = WSM_MAX_DISK_SIZE,
+    },
+    [WSM_MSG_ANEW] = {
+        .name = "ANEW", .flags = ON_URGENT | EPOCH_1,
+    },
 };
 
 static const WsmMsgRule *find_rule(uint16_t type)

@@ -22,13 +22,15 @@
 #define WSM_FEATURE_IMAGE       (1u << 2)       /* also to older memory */
 #define WSM_FEATURE_TEMPLATE    (1u << 3)       /* also to sets of templates */
 #define WSM_FEATURE_PACKING     (1u << 4)       /* DATA made smaller */
+#define WSM_FEATURE_LACK        (1u << 5)       /* D can say what it lacks */
 #ifdef CONFIG_ZSTD
 #define WSM_FEATURES            /* known here */ \
     (WSM_FEATURE_MEMORY | WSM_FEATURE_ZSTD | WSM_FEATURE_IMAGE | \
-     WSM_FEATURE_TEMPLATE | WSM_FEATURE_PACKING)
+     WSM_FEATURE_TEMPLATE | WSM_FEATURE_PACKING | WSM_FEATURE_LACK)
 #else
 #define WSM_FEATURES \
-    (WSM_FEATURE_MEMORY | WSM_FEATURE_IMAGE | WSM_FEATURE_TEMPLATE)
+    (WSM_FEATURE_MEMORY | WSM_FEATURE_IMAGE | WSM_FEATURE_TEMPLATE | \
+     WSM_FEATURE_LACK)
 #endif
 
 /* What a block channel sends first, in clear, even if TLS follows */
@@ -122,6 +124,8 @@ typedef enum WsmMsgType {
                          * D->S  do not refer to the kind @disk any more, as
                          * @offset says, a WsmMemoryWhy
                          */
+    WSM_MSG_LACK,       /* D->S  missing blocks of this range; payload: runs */
+    WSM_MSG_ANEW,       /* D->S  the guest booted anew, it needs no memory */
     WSM_MSG__MAX
 } WsmMsgType;
 

@@ -104,6 +104,13 @@ class Todo:
         self.take(*first)
         return first
 
+    def lacks(self, begin: int, end: int,
+              ranges: list[tuple[int, int]]) -> None:
+        """Of a range, only these are to be sent, whatever is on its way."""
+        self.forget(begin, end)
+        for first, last in ranges:
+            self.fresh.add(first, last)
+
     def arrived(self, begin: int, end: int) -> None:
         """A range that was on its way is at the destination."""
         self.away -= end - begin

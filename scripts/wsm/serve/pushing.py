@@ -13,8 +13,8 @@ from wsm.serve.claims import Session
 from wsm.serve.dialing import Dialler, hang_up
 from wsm.serve.extents import Todo
 from wsm.serve.reading import Disk
-from wsm.serve.speech import (HEADER, MAX_ZERO, BadMessage, Kind, Message,
-                              all_changed, decode_head, hello)
+from wsm.serve.speech import (HEADER, LACKS, MAX_ZERO, BadMessage, Kind,
+                              Message, all_changed, decode_head, hello, runs)
 
 PIECE = 128 << 10               # bytes of data in a message
 URGENT_LIMIT = 8 << 20          # in flight on channel 0, as for the source
@@ -96,8 +96,8 @@ async def receive_message(reader: asyncio.StreamReader) -> Message:
 
 
 async def greet(session: Session, number: int, reader: asyncio.StreamReader,
-                writer: asyncio.StreamWriter) -> None:
-    """Say HELLO; return when the channel is welcome."""
+                writer: asyncio.StreamWriter) -> int:
+    """Say HELLO; return the features in use when the channel is welcome."""
     writer.write(hello(session.id, session.version, number, session.channels,
                        session.features).encode())
     await writer.drain()
@@ -106,6 +106,7 @@ async def greet(session: Session, number: int, reader: asyncio.StreamReader,
         raise Refusal(f"the destination refuses: {answer.text()}")
     if answer.kind != Kind.WELCOME:
         raise BadMessage(f"a message of type {answer.kind} instead of WELCOME")
+    return int.from_bytes(answer.payload, "big")
 
 
 def corrected(session: Session, refusal: str) -> Optional[Session]:
@@ -152,6 +153,7 @@ class Server:
         self.extents: list[tuple[int, int, bool]] = [(0, 0, False)
                                                      for _ in disks]
         self.pulled = self.sent = 0
+        self.unsaid = 0                     # disks of which LACK is to come
         self.asked_end = False              # SYNC was sent
         self.secured = False                # and answered
         self.serial = 0
@@ -277,7 +279,7 @@ class Server:
         """Send what is left, as long as the channel lives."""
         while True:
             changed = self.changed
-            if (self.wanted or not self.channels[0].writer or
+            if (self.wanted or self.unsaid or not self.channels[0].writer or
                     self.window.load >= self.window.size or
                     not await self._push_once(channel)):
                 await changed.wait()
@@ -290,7 +292,7 @@ class Server:
                 disk, begin, end = self.wanted.popleft()
                 await self._answer_pull(channel, disk, begin, end)
             elif not self.left() and self.session.told and \
-                    not self.asked_end:
+                    not self.asked_end and not self.unsaid:
                 await self._ask_end(channel)
             else:
                 await changed.wait()
@@ -363,6 +365,9 @@ class Server:
         elif message.kind == Kind.HAVE:
             self._check_range(message)
             self.todo[message.disk].forget(begin, end)
+        elif message.kind == Kind.LACK:
+            self._check_range(message)
+            self._hear_lack(message)
         elif message.kind == Kind.SYNC_ACK:
             self._hear_end(message)
         elif message.kind == Kind.READY:
@@ -373,6 +378,20 @@ class Server:
         elif message.kind == Kind.GIVE_UP:
             raise Failed(f"the destination gives up: {message.text()}")
         self._wake()
+
+    def _hear_lack(self, message: Message) -> None:
+        """The destination says what it misses of a range of a disk."""
+        block = self.session.granularity
+        size = self.disks[message.disk].size
+        begin, end = message.offset, message.offset + message.count
+        missing = runs(message.payload, -(-message.count // block))
+        self.todo[message.disk].lacks(
+            begin, end, [(begin + first * block,
+                          min(begin + last * block, size))
+                         for first, last in missing])
+        if end == size:
+            self.unsaid = max(self.unsaid - 1, 0)
+            self.asked_end = False
 
     def _hear_end(self, message: Message) -> None:
         if message.offset != self.serial:
@@ -428,10 +447,12 @@ class Server:
         """Open a channel and use it; returns by an exception."""
         reader, writer = await self.dialler.open()
         try:
-            await greet(self.session, channel.number, reader, writer)
+            features = await greet(self.session, channel.number, reader,
+                                   writer)
             self.trouble = ""
             if channel.number == 0:
                 self.greeted = True
+                self.unsaid = len(self.disks) if features & LACKS else 0
                 self.say("the destination is there")
             await self._use(channel, reader, writer)
         finally:

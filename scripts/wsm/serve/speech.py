@@ -13,6 +13,8 @@ AFTER_FREEZE = 1                # the epoch
 HEADER = struct.Struct(">IHHIIQQ")
 HELLO = struct.Struct(">16sHBBI")
 MAX_PAYLOAD = 1024              # of what a destination says after the freeze
+MAX_RUNS = 1 << 20              # but of LACK
+LACKS = 1 << 5                  # feature: the destination says LACK
 MAX_ZERO = 64 << 20
 
 
@@ -33,6 +35,8 @@ class Kind(enum.IntEnum):
     HAVE = 14
     POINT = 19
     GIVE_UP = 20
+    LACK = 29
+    ANEW = 30
 
 
 class BadMessage(Exception):
@@ -84,10 +88,11 @@ def decode_head(data: bytes) -> Head:
     if magic != MAGIC:
         raise BadMessage(f"its magic is {magic:08x}, not {MAGIC:08x}")
     head = Head(*fields)
-    if head.length > MAX_PAYLOAD:
+    most = MAX_RUNS if head.kind == Kind.LACK else MAX_PAYLOAD
+    if head.length > most:
         raise BadMessage(f"a message of type {head.kind} has "
                          f"{head.length} bytes of payload, at most "
-                         f"{MAX_PAYLOAD} are allowed")
+                         f"{most} are allowed")
     return head
 
 
@@ -107,6 +112,29 @@ def leb128(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def runs(data: bytes, blocks: int) -> list[tuple[int, int]]:
+    """Return runs of blocks, first and end of each; raise BadMessage."""
+    numbers, value, shift = [], 0, 0
+    for byte in data:
+        value |= (byte & 0x7f) << shift
+        shift += 7
+        if not byte & 0x80:
+            numbers.append(value)
+            value = shift = 0
+        elif shift > 63:
+            raise BadMessage("a list of runs has a number that is too long")
+    found, end = [], 0
+    for gap, count in zip(numbers[::2], numbers[1::2]):
+        found.append((end + gap, end + gap + count))
+        end += gap + count
+        if not count or end > blocks:
+            break
+    if shift or len(numbers) % 2 or end > blocks or \
+            any(first == last for first, last in found):
+        raise BadMessage(f"a list of runs is not within {blocks} blocks")
+    return found
 
 
 def all_changed(disk: int, size: int, granularity: int,

@@ -25,6 +25,7 @@ class Crashed:
     source: Vm
     images: list[Image]
     expected: list[Image]
+    uri: str                            # where the destination was
 
 
 def maps_are_written(destination: Vm) -> bool:
@@ -58,28 +59,33 @@ def destination_killed(scene: Scene, setup: Setup = nothing,
                        **options: Any) -> Crashed:
     """The guest has written and flushed at the destination; it dies."""
     source, destination = in_postcopy(scene, setup, **options)
+    uri = scene.uri(destination)
     scene.guest.wait_progress(writes=100)
     scene.guest.stop()
     scene.guest.command('flush')
     require(disk_total(destination, 'missing') > 0, 'nothing is missing')
     destination.kill()
     expected = crashed_disks(scene, source, destination)
-    return Crashed(source, destination.images, expected)
+    return Crashed(source, destination.images, expected, uri)
 
 
 def rejoin(scene: Scene, crashed: Crashed, name: str = 'destination-2',
-           uri: str = 'tcp:127.0.0.1:4455') -> Vm:
-    """A new QEMU has the images, and listens."""
+           uri: str = '') -> Vm:
+    """A new QEMU has the images, and listens where the one before did."""
     vm = scene.reopen(name, crashed.images, paused=True)
     require(set(states(vm)) <= {'arriving', 'current'} and
             'arriving' in states(vm), f'{states(vm)}')
-    vm.qmp.cmd('wsm-rejoin', uri=uri)
+    vm.qmp.cmd('wsm-rejoin', uri=uri or crashed.uri)
     return vm
 
 
-def expect_whole(vm: Vm, crashed: Crashed) -> None:
-    """Nothing is missing, for good; the guest has not run yet."""
+def expect_whole(vm: Vm, crashed: Crashed, sent: int = 0) -> None:
+    """Nothing is missing, for good; the guest has not run yet.
+
+    If SENT is not 0, no more bytes have been sent.
+    """
     wait_phase(vm, 'completed')
+    require(not sent or disk_total(vm, 'sent') <= sent, 'sent in vain')
     require(disk_total(vm, 'missing') == 0, 'something is missing')
     require(set(states(vm)) == {'current'}, f'{states(vm)}')
     for image in vm.images:
@@ -90,9 +96,8 @@ def expect_whole(vm: Vm, crashed: Crashed) -> None:
         expected.compare(image)
 
 
-def served(crashed: Crashed, *options: str,
-           uri: str = 'tcp:127.0.0.1:4455') -> Serving:
+def served(crashed: Crashed, *options: str) -> Serving:
     """The source's QEMU is gone, and its images are served."""
     if crashed.source.alive():
         crashed.source.kill()
-    return Serving(crashed.source.images, '--to', uri, *options)
+    return Serving(crashed.source.images, *options)

@@ -215,6 +215,15 @@ static const Sample samples[] = {
       { .type = WSM_MSG_STOP, .disk = 1, .offset = 2 },
       "57534d31 001c 0001 00000000 00000000 0000000000000002 0000000000000000"
     },
+    { 29, "LACK", false, false, 'u', "1", "r", 0, 1048576, LAST_DISK_END,
+      { .type = WSM_MSG_LACK, .disk = 1, .epoch = 1, .length = 3,
+        .bytes = 0xa00200 },
+      "57534d31 001d 0001 00000001 00000003 0000000000000000 0000000000a00200"
+    },
+    { 30, "ANEW", false, false, 'u', "1", "", 0, 0, 0,
+      { .type = WSM_MSG_ANEW, .epoch = 1 },
+      "57534d31 001e 0000 00000001 00000000 0000000000000000 0000000000000000"
+    },
 };
 
 /* A peer and a channel from which such a message may come */
@@ -1230,9 +1239,9 @@ static void test_start_newer(void)
 }
 
 #ifdef CONFIG_ZSTD
-#define FEATURES "0x1f"
+#define FEATURES "0x3f"
 #else
-#define FEATURES "0xd"
+#define FEATURES "0x2d"
 #endif
 
 static void test_start_bad_features(void)

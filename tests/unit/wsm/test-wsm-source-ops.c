@@ -422,6 +422,47 @@ static void test_have(void)
     tear_down();
 }
 
+static void say_lack(const uint8_t *runs, size_t size)
+{
+    WsmMsg msg = range_msg(WSM_MSG_LACK, 0, BLOCKS);
+
+    msg.epoch = 1;
+    msg.length = size;
+    peer_send(fd[0], &msg, runs);
+}
+
+/* All was acknowledged, but by one that has died */
+static void test_lack(void)
+{
+    static const uint8_t runs[] = { 3, 2, 1, 1 }, bad[] = { BLOCKS, 1 };
+    WsmMsg anew = { .type = WSM_MSG_ANEW, .epoch = 1 };
+
+    set_up();
+    leave_blocks(0, 0);
+    origin_set(&o, x_push_delay, 60 * 60 * 1000);
+    freeze();
+    hear(0, WSM_MSG_SYNC);
+    say_lack(runs, sizeof(runs));
+    g_assert_true(peer_has_ended(fd[0]));
+    origin_expect_error(&o, "LACK in phase 'postcopy'");
+
+    reconnect(0);
+    hear(0, WSM_MSG_GO);
+    hear(0, WSM_MSG_SYNC);
+    say(0, anew);
+    say_lack(runs, sizeof(runs));
+    settle();
+    g_assert_true(wsm_source_is_anew(o.s));
+    for (unsigned b = 0; b < BLOCKS; b++) {
+        g_assert_true(origin_is_dirty(&o, 0, b) ==
+                      (b == 3 || b == 4 || b == 6));
+    }
+    say_lack(bad, sizeof(bad));
+    g_assert_true(peer_has_ended(fd[0]));
+    origin_expect_error(&o, "list of runs");
+    tear_down();
+}
+
 static void test_give_up(void)
 {
     WsmMsg msg = { .type = WSM_MSG_GIVE_UP };
@@ -636,6 +677,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/source-ops/too-early", test_too_early);
     g_test_add_func("/wsm/source-ops/too-late", test_too_late);
     g_test_add_func("/wsm/source-ops/have", test_have);
+    g_test_add_func("/wsm/source-ops/lack", test_lack);
     g_test_add_func("/wsm/source-ops/give-up", test_give_up);
     g_test_add_func("/wsm/source-ops/sync", test_sync);
     g_test_add_func("/wsm/source-ops/flush-error", test_flush_error);

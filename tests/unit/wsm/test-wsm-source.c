@@ -165,7 +165,7 @@ static void test_start(void)
     s = &o.s->start;
     g_assert_cmpint(s->version, ==, WSM_PROTOCOL_VERSION);
     g_assert_cmpint(s->oldest, ==, WSM_PROTOCOL_OLDEST);
-    g_assert_cmpint(s->features, ==, 0);
+    g_assert_cmpint(s->features, ==, WSM_FEATURE_LACK);
     g_assert_cmpint(s->required, ==, 0);
     g_assert_cmpint(s->channels, ==, 4);
     g_assert_cmpint(o.s->nchannels, ==, 4);

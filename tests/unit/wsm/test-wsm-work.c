@@ -19,6 +19,7 @@
 #include "migration/wsm/core/hash.h"
 #include "migration/wsm/source/work.h"
 #include "migration/wsm/wire/message.h"
+#include "migration/wsm/wire/runs.h"
 
 #define BLOCK           (64 * KiB)
 #define DISKS           2
@@ -60,13 +61,14 @@ typedef struct Model {
     bool compare[DISKS][MOST_BLOCKS];
     bool written[DISKS][MOST_BLOCKS];   /* by the guest, in this pass */
     bool missing[DISKS][MOST_BLOCKS];   /* at the destination, frozen */
+    bool residue[DISKS][MOST_BLOCKS];   /* the same, at the freeze */
     bool frozen, over, calm;
     uint32_t last_version;
     GPtrArray *jobs;            /* of Task */
     bool up[LANES], idle[LANES];
     unsigned connection[LANES];
     GQueue wire[LANES], back[LANES];    /* of Mail */
-    unsigned compared, passes, pulled;
+    unsigned compared, passes, pulled, returns;
 } Model;
 
 static Model m;
@@ -609,6 +611,58 @@ static void come_up(unsigned lane)
     wsm_work_lane_up(m.work, lane);
 }
 
+static bool has_job(unsigned disk, unsigned block)
+{
+    for (unsigned i = 0; i < m.jobs->len; i++) {
+        Task *job = g_ptr_array_index(m.jobs, i);
+
+        if (job->disk == disk && block - job->first < job->blocks) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void lack(unsigned d)
+{
+    g_autoptr(GByteArray) runs = g_byte_array_new();
+    WsmRunsEncoder e;
+
+    wsm_runs_encode_init(&e, runs);
+    for (unsigned b = 0; b < blocks_of(d); b++) {
+        if (m.missing[d][b]) {
+            wsm_runs_encode(&e, b, 1);
+            m.dirty[d][b] |= !has_job(d, b);
+        }
+    }
+    g_assert_true(wsm_work_lacks(m.work, d, 0, m.size[d], runs->data, runs->len,
+                                 &error_abort));
+}
+
+/* The destination dies: what was not durable there is missing again */
+static void come_back(void)
+{
+    for (unsigned lane = 0; lane < LANES; lane++) {
+        if (m.up[lane]) {
+            go_down(lane);
+        }
+        g_queue_clear_full(&m.wire[lane], mail_free);
+    }
+    for (unsigned d = 0; d < DISKS; d++) {
+        for (unsigned b = 0; b < blocks_of(d); b++) {
+            if (m.residue[d][b] && one_in(4)) {
+                m.missing[d][b] = true;
+                m.dst[d][b] = UINT32_MAX;
+            }
+        }
+    }
+    come_up(0);
+    for (unsigned d = 0; d < DISKS; d++) {
+        lack(d);
+    }
+    m.returns++;
+}
+
 /*
  * All of it
  */
@@ -623,6 +677,8 @@ static void step(void)
             guest_writes();
         } else if (m.frozen && !m.calm && one_in(4)) {
             have();
+        } else if (m.frozen && !m.calm && one_in(20)) {
+            come_back();
         }
         break;
     case 1:
@@ -771,6 +827,7 @@ static void freeze(void)
 {
     for (unsigned d = 0; d < DISKS; d++) {
         memcpy(m.missing[d], m.dirty[d], sizeof(m.missing[d]));
+        memcpy(m.residue[d], m.dirty[d], sizeof(m.residue[d]));
     }
     /* What is still on its way is dropped there */
     m.frozen = true;
@@ -802,6 +859,14 @@ static void run_migration(Build *build)
     if (m.passes == passes) {
         run_until_over();
     }
+    if (one_in(2)) {
+        /* All was said to be there */
+        come_back();
+        check();
+        if (wsm_work_pass(m.work) == WSM_PASS_PUSH) {
+            run_until_over();
+        }
+    }
     g_assert_cmpint(wsm_work_pass(m.work), ==, WSM_PASS_PUSHED);
     g_assert_cmpint(wsm_work_all_dirty(m.work), ==, 0);
     wsm_work_stop(m.work);
@@ -810,9 +875,13 @@ static void run_migration(Build *build)
 
 static void test_full(void)
 {
+    unsigned returned = 0;
+
     for (int i = 0; i < 40; i++) {
         run_migration(NULL);
+        returned += m.returns > 0;
     }
+    g_assert_cmpuint(returned, >, 10);
 }
 
 static void test_point(void)
