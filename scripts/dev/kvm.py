@@ -109,11 +109,10 @@ def make_initramfs(target: Path, options: list[str]) -> None:
     with open(target, "wb") as out:
         initramfs = Initramfs(out)
         initramfs.add_below(TREE)
-        for name in ("scripts/dev", "scripts/wsm", "tests/functional",
-                     "tests/guest", "build/guest/firmware"):
-            initramfs.add_below(ROOT / name, f"wsm/{name}/")
-        for name in ("tests/__init__.py", "tests/start.py"):
-            initramfs.add(ROOT / name, f"wsm/{name}")
+        # scripts/qemu is a link
+        for name in ("scripts/dev", "scripts/qemu", "scripts/wsm", "tests",
+                     "build/guest/firmware"):
+            initramfs.add_below((ROOT / name).resolve(), f"wsm/{name}/")
         for name in ("vmlinuz", "initrd.img"):
             initramfs.add(GUEST / name, f"wsm/build/guest/{name}")
         for name in qemu.PROGRAMS:
