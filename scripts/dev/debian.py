@@ -20,9 +20,9 @@ SUITE = "trixie"
 # by name is from one of these, or essential: scripts/test has no other PATH.
 PACKAGES = """
     bison build-essential ccache flex git iproute2 ipxe-qemu libaio-dev
-    libcap-ng-dev libfdt-dev libglib2.0-dev libgnutls28-dev libpixman-1-dev
-    libslirp-dev liburing-dev libzstd-dev memcached mmdebstrap mount
-    ninja-build openssl pkg-config postgresql python3-aiohttp python3-distlib
+    libcap-ng-dev libfdt-dev libfuse3-dev libglib2.0-dev libgnutls28-dev
+    libpixman-1-dev libslirp-dev liburing-dev libzstd-dev memcached mmdebstrap
+    mount ninja-build openssl pkg-config postgresql python3-aiohttp python3-distlib
     python3-prometheus-client python3-psycopg python3-venv quilt seabios socat
     xz-utils zlib1g-dev
 """.split()

@@ -14,7 +14,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description='tests of crash safety')
     parser.add_argument('--seed', type=int, default=0, metavar='N',
                         help='what the guest writes (%(default)s)')
+    parser.add_argument('--cuts', type=int, metavar='N',
+                        help='cut the power at so many points, by default at '
+                             'all')
     add_arguments(parser)
     options = parser.parse_args()
     matrix.load(options.seed)
+    matrix.load_power_cuts(options.seed, count=options.cuts)
     return run_chosen(options, 'crash')

@@ -6,6 +6,7 @@ crash may leave what round r + 1 writes or what was there before it, in each
 sector, and all else must be as it was after round r.
 """
 
+import functools
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -69,8 +70,9 @@ def name(version: int) -> str:
     return f'version {version}' if version else 'zeroes'
 
 
+@functools.lru_cache(maxsize=8)
 def history(plan: Rounds, last: int) -> list['array[int]']:
-    """The version of each sector of each disk after a round."""
+    """The version of each sector of each disk after a round; not to change."""
     disks = [array('q', bytes(8 * sectors)) for sectors in plan.sectors]
     for disk, count in zip(disks, plan.filled):
         disk[:count] = array('q', [1]) * count

@@ -2,12 +2,14 @@
 """The matrix: who dies x when x with which disks and which migration."""
 
 import zlib
-from typing import Callable, Collection, Iterator
+from typing import Callable, Collection, Iterator, Optional
 
-from dev.rig.basics import TestFailure
+from dev.rig.basics import TestFailure, require
 from dev.rig.scene import Scene
+from tests.crash.cuts import cut_everywhere, migrate
 from tests.crash.moments import AFTER_GO, BEFORE_GO, Moment
-from tests.crash.setting import VARIANTS, Setting, Variant
+from tests.crash.whose import OWNERS
+from tests.crash.setting import CUT_VARIANTS, VARIANTS, Setting, Variant
 from tests.crash.ways_out import WayOut
 from tests.functional.lib.registry import add
 
@@ -15,6 +17,9 @@ Death = Callable[[Setting, WayOut], None]
 DEATHS: dict[str, Death] = {}
 # Of each moment and death so many variants, each in its turn
 EACH = 2
+# What is not synced, so that the power cuts must find it
+LIE_CUTS = 100
+LIES = {'image': '.raw', 'map': '.wsm.map', 'record': '/b'}
 
 
 def death(function: Death) -> Death:
@@ -94,6 +99,45 @@ def combinations() -> Iterator[tuple[str, Moment, Death, Variant]]:
             for turn in range(EACH):
                 name = names[(place * 4 + number * 2 + turn) % len(names)]
                 yield (f'{who}.{when}.{name}', moment, died, VARIANTS[name])
+
+
+def power_cut(variant: Variant, seed: int,
+              count: Optional[int]) -> Callable[[Scene], None]:
+    """Cut the power at so many points, or everywhere."""
+    def function(scene: Scene) -> None:
+        moved = migrate(scene, variant, seed)
+        whose = cut_everywhere(moved, seed, scene.folder / 'cut', count)
+        require(len(whose) == len(OWNERS), f'not all happened: {whose}')
+        print(f'# {whose.total()} cuts; whose disk it was: {dict(whose)}',
+              flush=True)
+    where = 'each entry of the log' if count is None else f'{count} points'
+    function.__doc__ = f'Power cuts at {where}.'
+    return function
+
+
+def lie(skipped: str, seed: int) -> Callable[[Scene], None]:
+    """The destination does not sync what it must."""
+    def function(scene: Scene) -> None:
+        moved = migrate(scene, CUT_VARIANTS['raw'], seed, skipped)
+        try:
+            cut_everywhere(moved, seed, scene.folder / 'cut', LIE_CUTS)
+        except TestFailure as error:
+            print(f'# {str(error).splitlines()[0]}', flush=True)
+        else:
+            raise TestFailure('no cut has shown it')
+    function.__doc__ = f'Power cuts show that "{skipped}" was not synced.'
+    return function
+
+
+def load_power_cuts(seed: int = 0, prefix: str = '',
+                    count: Optional[int] = None) -> None:
+    """Register those."""
+    for name, variant in CUT_VARIANTS.items():
+        add(f'{prefix}power-cut.{name}', power_cut(variant, seed, count),
+            variant.config)
+    for what, skipped in LIES.items():
+        add(f'{prefix}power-cut-lie.{what}', lie(skipped, seed),
+            CUT_VARIANTS['raw'].config)
 
 
 def load(seed: int = 0, prefix: str = '',

@@ -2,7 +2,8 @@
 """What a case of the matrix is played with: hosts, guest, and what can stop."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 from dev.rig.basics import wait_until
 from dev.rig.image import MIB
@@ -11,24 +12,23 @@ from dev.rig.vm import DiskConfig, MachineConfig
 from dev.rig.wire import Type
 from tests.crash.flushed import Rounds
 from tests.crash.load import begin_rounds
-from tests.crash.sectors import SECTOR
-from tests.functional.lib.hold import FlushGate, SendGate, UnlinkGate
+from tests.functional.lib.hold import (FlushGate, SendGate, UnlinkGate,
+                                       preloaded, preloading)
 from tests.functional.lib.rejoin import maps_are_written
 from tests.functional.lib.setups import Setup, caps, multifd, nothing, with_tls
 from tests.functional.lib.tls import NAME
 
+HERE = Path(__file__).parent
 SIZE = 16 * MIB
-# Half of what rounds write to was filled before, so the rest is holes first
-FILLED, REGION = SIZE // 2 // SECTOR, SIZE // 4 * 3 // SECTOR
 WRITES, PACE = 8, 100
-LONG_POSTCOPY: dict[str, Any] = {'bandwidth': 16 * MIB, 'x_push_delay': 100,
+LONG_POSTCOPY: dict[str, Any] = {'bandwidth': 16 * MIB, 'x_push_delay': 1000,
                                  'max_residue': 30000}
 
 
-def disks(*formats: str, **options: Any) -> MachineConfig:
+def disks(*formats: str, size: int = SIZE, **options: Any) -> MachineConfig:
     """A machine with small disks."""
     return MachineConfig(tuple(
-        DiskConfig(f'vd{number}', fmt=fmt, size=SIZE, **options)
+        DiskConfig(f'vd{number}', fmt=fmt, size=size, **options)
         for number, fmt in enumerate(formats)))
 
 
@@ -54,6 +54,13 @@ VARIANTS = {
                             memory=False),
     'direct': Variant(disks('raw', 'qcow2', cache='none')),
     'writethrough': Variant(disks('qcow2', extra=(('write-cache', 'off'),))),
+}
+
+# Of power cuts: disks that are judged fast
+CUT_VARIANTS = {
+    'raw': Variant(disks('raw', size=4 * MIB)),
+    'qcow2': Variant(disks('qcow2', size=4 * MIB)),
+    'two-disks': Variant(disks('raw', 'qcow2', size=4 * MIB)),
 }
 
 
@@ -85,6 +92,8 @@ class Setting:
     scene: Scene
     variant: Variant
     seed: int
+    folders: Optional[tuple[Path, Path]] = None     # of images
+    skipped: str = ''       # the destination does not sync files named so
     shut: list[FlushGate] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -93,15 +102,24 @@ class Setting:
         if self.variant.tls:
             config = self.sends.machine(config)
         scene.config = config
+        if self.folders:
+            scene.image_folder = self.folders[0]
         self.source = scene.source()
-        self.plan = Rounds(self.seed, WRITES, tuple(scene.guest.sectors()),
-                           (FILLED,) * len(config.disks),
-                           ((0, REGION),) * len(config.disks))
+        sectors = tuple(scene.guest.sectors())
+        # A third of what rounds write to are holes first
+        self.plan = Rounds(self.seed, WRITES, sectors,
+                           tuple(count // 2 for count in sectors),
+                           tuple((0, count // 4 * 3) for count in sectors))
         begin_rounds(scene.guest, self.plan, PACE)
         scene.guest.start(readers=1, rrate=20)
         self.gates = Gates.of(scene)
-        for gate in self.gates.all():
+        for gate in self.gates.all() if not self.skipped else ():
             config = gate.machine(config)
+        if self.skipped:
+            library = preloaded('skip_sync', scene.folder, HERE)
+            config = preloading(config, library, 'WSM_SKIP_SYNC', self.skipped)
+        if self.folders:
+            scene.image_folder = self.folders[1]
         self.destination = scene.destination('defer', config=config,
                                              crash_safe='on')
         self.variant.setup(scene, self.source, self.destination)

@@ -6,45 +6,24 @@ the disks must have all that was flushed, and no stale copy may run.
 """
 
 import contextlib
-import json
 import socket
-import subprocess
-import sys
-from typing import Any, Iterator
+from typing import Iterator
 
-from dev.common import ROOT
-from dev.rig.basics import require, tool, wait_until
+from dev.rig.basics import require, wait_until
 from dev.rig.image import Image
 from dev.rig.qmp import QmpClosed
 from dev.rig.scene import disk_total, query, wait_phase
 from dev.rig.vm import Vm
 from tests.crash.flushed import Verdict
 from tests.crash.images import expect_flushed
+from tests.crash.whose import DESTINATION, SOURCE, owner, words
 from tests.crash.setting import Setting
 from tests.functional.lib.back import record, states
 from tests.functional.lib.mapfile import map_path, merged, read_map
 from tests.functional.lib.rescue import Serving, wait_missing
 from tests.functional.lib.tls import use_x509
 
-INFO = ROOT / 'scripts/wsm-info'
 ROUNDS = 5              # that the guest shall do where it lives on
-
-
-def facts(images: list[Image]) -> list[dict[str, Any]]:
-    """What wsm-info says of images."""
-    done = subprocess.run(
-        [sys.executable, str(INFO), '--json', '--qemu-img', tool('qemu-img'),
-         *(str(image.path) for image in images)],
-        check=False, capture_output=True, text=True)
-    require(done.returncode in (0, 1), f'wsm-info: {done.stdout}{done.stderr}')
-    found: list[dict[str, Any]] = json.loads(done.stdout)['images']
-    require(len(found) == len(images), f'wsm-info: {done.stdout}')
-    return found
-
-
-def words(images: list[Image]) -> list[str]:
-    """The state of each image."""
-    return [str(each['state']) for each in facts(images)]
 
 
 def quit_anyhow(vm: Vm) -> None:
@@ -104,9 +83,9 @@ class WayOut:
         self.taken.append('at the source')
         self.judge(self.source.images)
         found = words(self.source.images)
-        require(set(found) in ({'current'}, {'leaving'}), f'source: {found}')
+        require(set(found) <= {'current', 'leaving'}, f'source: {found}')
         self.expect_stale(self.destination.images)
-        self.run(self.source.images, adopt=found[0] == 'leaving')
+        self.run(self.source.images, adopt='leaving' in found)
 
     def at_destination(self) -> None:
         """The destination's are."""
@@ -226,14 +205,13 @@ class WayOut:
 
     def both_dead(self) -> None:
         """Images tell."""
-        source, destination = (words(vm.images) for vm
-                               in (self.source, self.destination))
-        if set(source) == {'current'} or 'incomplete' in destination:
+        destination = words(self.destination.images)
+        whose = owner(words(self.source.images), destination)
+        if whose == SOURCE:
             self.at_source()
-        elif set(destination) == {'current'}:
+        elif whose == DESTINATION:
             self.at_destination()
         else:
-            require(set(source) == {'leaving'}, f'{source}')
             self.arriving(destination)
 
     # A killed destination

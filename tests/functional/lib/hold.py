@@ -12,17 +12,17 @@ from dev.rig.wire import Type
 HERE = Path(__file__).parent
 
 
-def preloaded(name: str, folder: Path) -> Path:
-    """Compile NAME.c of this folder to be preloaded."""
+def preloaded(name: str, folder: Path, where: Path = HERE) -> Path:
+    """Compile NAME.c to be preloaded."""
     library = folder / f'{name}.so'
     if not library.exists():
         run('gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', str(library),
-            str(HERE / f'{name}.c'))
+            str(where / f'{name}.c'))
     return library
 
 
 def preloading(config: MachineConfig, library: Path, variable: str,
-               value: Path) -> MachineConfig:
+               value: object) -> MachineConfig:
     """Return a machine with one more library, and what that shall know."""
     environment = dict(config.environment)
     loaded = environment.get('LD_PRELOAD', '').split(':')

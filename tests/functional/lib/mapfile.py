@@ -94,6 +94,16 @@ def as_raw(image: Path, fmt: str, raw: Path) -> None:
         str(raw))
 
 
+def filled(found: Map, ours: bytes, theirs: bytes) -> bytes:
+    """The disk of the destination, with what it misses from the source's."""
+    disk = bytearray(ours)
+    for block in found.missing:
+        place = slice(block * found.granularity,
+                      (block + 1) * found.granularity)
+        disk[place] = theirs[place]
+    return bytes(disk)
+
+
 def merged(found: Map, image: Path, source: Image, raw: Path) -> Image:
     """Make the disk that a crash of the destination has left.
 
@@ -102,11 +112,7 @@ def merged(found: Map, image: Path, source: Image, raw: Path) -> Image:
     as_raw(image, source.fmt, raw)
     theirs = raw.with_suffix('.source')
     as_raw(source.path, source.fmt, theirs)
-    with open(raw, 'rb+') as disk, open(theirs, 'rb') as old:
-        for block in found.missing:
-            old.seek(block * found.granularity)
-            disk.seek(block * found.granularity)
-            disk.write(old.read(found.granularity))
+    raw.write_bytes(filled(found, raw.read_bytes(), theirs.read_bytes()))
     theirs.unlink()
     return Image(raw, 'raw', source.size)
 
