@@ -2,6 +2,8 @@
 """A source that is killed in post-copy: wsm-serve gives the rest."""
 
 import json
+import os
+import shutil
 import time
 import uuid
 from dataclasses import replace
@@ -188,6 +190,25 @@ def served_without_memory(scene: Scene) -> None:
 
 
 # Refused
+
+@test(RAW)
+def source_image_changed(scene: Scene) -> None:
+    """Somebody has written to the image, or put another one there."""
+    killed = source_killed(scene, stamped=True)
+    image = killed.source.images[0]
+    before = image.path.stat()
+    os.utime(image.path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    expect_refused(killed.source.images, 'its mtime was')
+    # As after a power cut
+    os.utime(image.path, ns=(before.st_atime_ns, before.st_mtime_ns - 1))
+    copy = image.path.with_suffix('.copy')
+    shutil.copy2(image.path, copy)
+    os.replace(copy, image.path)
+    expect_refused(killed.source.images, 'its inode was')
+    require(disk_total(killed.destination, 'missing') > 0, 'it was served')
+    serve(killed.source.images, '--changed-ok')
+    expect_rescued(scene, killed.destination, killed.source)
+
 
 @test(BOTH)
 def living_source(scene: Scene) -> None:

@@ -517,12 +517,11 @@ static WsmRecordPointList *wsm_image_put_points(BlockDriverState *bs)
     return list;
 }
 
-/* The stamp; synced, so that it is the same after a power cut */
-static bool wsm_image_stamp(BlockDriverState *bs, WsmFileStamp *stamp,
-                            Error **errp)
+bool wsm_image_stamp(BlockDriverState *bs, WsmFileStamp *stamp, Error **errp)
 {
     BlockDriverState *node = wsm_image_file_node(bs, errp);
 
+    GLOBAL_STATE_CODE();
     if (node && fsync(bdrv_raw_fd(node)) < 0) {
         error_setg_errno(errp, errno, "cannot sync '%s'", node->filename);
         return false;

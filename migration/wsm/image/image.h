@@ -94,6 +94,13 @@ WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
                             const char *peer);
 
 /*
+ * What tells later whether the image of @bs was written to; synced, so that it
+ * is the same after a power cut.  It may wait some 50 ms, see
+ * wsm_record_stamp().  Returns false and sets @errp.
+ */
+bool wsm_image_stamp(BlockDriverState *bs, WsmFileStamp *stamp, Error **errp);
+
+/*
  * A migration begins that makes a stale copy of @image, or an incomplete one:
  * if there can be no record of that, say so, once.
  */

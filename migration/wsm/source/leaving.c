@@ -74,3 +74,31 @@ void wsm_source_redirect_leaving(WsmSource *s)
         wsm_source_save_leaving(&s->disk[i]);
     }
 }
+
+/* Whoever serves them after a crash can tell whether somebody wrote to them */
+static bool wsm_source_stamp_disk(WsmSourceDisk *d)
+{
+    g_autoptr(WsmFileStamp) stamp = g_new0(WsmFileStamp, 1);
+
+    if (!d->store || !wsm_image_stamp(d->bs_points, stamp, NULL)) {
+        return false;
+    }
+    qapi_free_WsmFileStamp(d->leaving->stamp);
+    d->leaving->stamp = g_steal_pointer(&stamp);
+    return true;
+}
+
+void wsm_source_stamp_leaving(void *opaque)
+{
+    WsmSource *s = opaque;
+
+    GLOBAL_STATE_CODE();
+    if (s->stopped || wsm_session_phase(s->session) != WSM_PHASE_POSTCOPY) {
+        return;
+    }
+    for (unsigned i = 0; i < s->ndisks; i++) {
+        if (wsm_source_stamp_disk(&s->disk[i])) {
+            wsm_source_save_leaving(&s->disk[i]);
+        }
+    }
+}

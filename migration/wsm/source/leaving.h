@@ -30,4 +30,11 @@ int wsm_source_mark_leaving(void *opaque);
  */
 void wsm_source_redirect_leaving(WsmSource *s);
 
+/*
+ * The guest is gone: the records get the stamps of the images, of which the
+ * destination needs what is in them.  A bottom half in the main thread, as it
+ * takes its time; @opaque is the WsmSource.
+ */
+void wsm_source_stamp_leaving(void *opaque);
+
 #endif

@@ -334,6 +334,7 @@ static void wsm_source_decide(WsmSource *s)
     wsm_session_set_downtime(s->session, ns);
     wsm_session_enter(s->session, WSM_PHASE_POSTCOPY);
     wsm_loop_bh(&s->loop, wsm_source_go_bh, s);
+    wsm_loop_main_bh(&s->loop, wsm_source_stamp_leaving, s);
 }
 
 /*

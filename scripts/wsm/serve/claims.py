@@ -37,6 +37,7 @@ class Claim:
     size: int
     format: Optional[str]       # None: an old record, it does not say
     points: Optional[int]       # likewise
+    stamp: Optional[Mapping[str, int]] = None   # since the guest has left
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,27 @@ def check_same(images: Sequence[str], values: Sequence[Any],
                           f"that of {images[0]}, {values[0]}")
 
 
+def check_stamp(claim: Claim, size: int, inode: int, mtime: int) -> None:
+    """
+    Refuse an image that was written to, or put there, since the guest left it.
+
+    After a power cut its time may be older.  The time of the inode tells
+    nothing, and the number of a device can be another after a reboot.
+    """
+    if claim.stamp is None:
+        return
+    for name, now, good in (
+            ("size", size, size == claim.stamp["size"]),
+            ("inode", inode, inode == claim.stamp["inode"]),
+            ("mtime", mtime, mtime <= claim.stamp["mtime"])):
+        if not good:
+            raise Refused(
+                f"{claim.image}: it was changed or replaced since the guest "
+                f"has left it: its {name} was {claim.stamp[name]} and is "
+                f"{now}, so it may not be what the destination lacks; if you "
+                "know that it is, say so with --changed-ok")
+
+
 def check_numbers(claims: Sequence[Claim], disks: int) -> None:
     """Refuse unless each disk of the session is there, once."""
     known: dict[int, Claim] = {}
@@ -162,7 +184,7 @@ def session_of(images: Sequence[str],
                        f"'{name}'")
     claims = [Claim(image, record["handover"]["disk"], record["disk-size"],
                     record["handover"]["format"],
-                    record["handover"]["points"])
+                    record["handover"]["points"], record.get("stamp"))
               for image, record in zip(images, good)]
     check_numbers(claims, told[0]["disks"])
     first = told[0]

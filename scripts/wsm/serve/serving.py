@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from wsm.record import BadRecord, find_record
-from wsm.serve.claims import FORMATS, Refused, Session, session_of
+from wsm.serve.claims import (FORMATS, Refused, Session, check_stamp,
+                              session_of)
 from wsm.serve.dialing import (Address, BadAddress, Dialler, make_tls,
                                parse_address)
 from wsm.serve.handed import hand_over
@@ -151,6 +152,9 @@ def arguments(given: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--only-disk", action="store_true",
                         help="the guest has no other disk; only for a record "
                              "of an older QEMU, which does not say so")
+    parser.add_argument("--changed-ok", action="store_true",
+                        help="serve images that were copied to here, or "
+                             "whose time is later than that of the handover")
     parser.add_argument("--format", choices=FORMATS,
                         help="format of the image; likewise")
     return parser.parse_args(given)
@@ -168,6 +172,11 @@ def find_session(args: argparse.Namespace) -> Session:
             raise Refused(f"{image}: {error}") from error
     session = session_of(args.images, records, args.only_disk,
                          args.to is not None)
+    for claim in session.claims:
+        status = Path(claim.image).stat()
+        if not args.changed_ok:
+            check_stamp(claim, status.st_size, status.st_ino,
+                        status.st_mtime_ns)
     if session.tls and not args.tls_creds:
         raise Refused("the migration used TLS; name the folder of this host's "
                       "certificates with --tls-creds")

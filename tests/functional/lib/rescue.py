@@ -28,9 +28,16 @@ class Killed:
     relay: Relay
 
 
-def source_killed(scene: Scene, setup: Setup = nothing,
+def is_stamped(image: Image) -> bool:
+    return '"stamp"' in record(image).read_text('utf-8')
+
+
+def source_killed(scene: Scene, setup: Setup = nothing, stamped: bool = False,
                   **options: Any) -> Killed:
-    """The guest runs at the destination, and waits for what is missing."""
+    """The guest runs at the destination, and waits for what is missing.
+
+    With STAMPED the source's records tell if somebody writes to the images.
+    """
     source = loaded_source(scene, **{**LOAD, 'rate': 0})
     destination = scene.destination('defer')
     setup(scene, source, destination)
@@ -39,6 +46,8 @@ def source_killed(scene: Scene, setup: Setup = nothing,
     begin(source, relay.uri, **LONG_POSTCOPY, **options)
     wait_phase(destination, 'postcopy')
     require(disk_total(destination, 'missing') > 0, 'nothing is missing')
+    if stamped:
+        wait_until(lambda: all(map(is_stamped, source.images)), 'stamps')
     source.kill()
     destination.wait_migration('postcopy-paused')
     require(disk_total(destination, 'missing') > 0, 'nothing is missing')
