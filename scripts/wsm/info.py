@@ -49,8 +49,11 @@ STATES = {
     "arriving": (
         "arriving: it is the guest's disk, but some blocks of it are still at "
         "the other host",
-        "it is of no use without them, and that image of none without this "
-        "one: keep both, with their records and the map"),
+        "keep it and the image there, with their records and the map: each is "
+        "of no use without the other. Serve that one with 'wsm-serve' there. "
+        "Here either start QEMU (-S, without -incoming) and give it the "
+        "commands 'wsm-rejoin' and 'cont', or fetch what is missing first, "
+        "with 'wsm-finish'"),
     "leaving": (
         "leaving: its guest was about to be handed over when QEMU ended",
         "ask the other host's QEMU with 'query-wsm'. If the guest runs there "

@@ -48,8 +48,8 @@ $install --allow-downgrades $(
 """
 # Our programs and manual pages; the agent starts with its host
 TOOLS = """
-for each in wsm-info.1 wsm-serve.1 virsh-wsm.1 wsm-templates.1 wsmctl.1 \
-    wsm-agent.8 wsm-controller.8; do
+for each in wsm-finish.1 wsm-info.1 wsm-serve.1 virsh-wsm.1 \
+    wsm-templates.1 wsmctl.1 wsm-agent.8 wsm-controller.8; do
     ${each%.*} --help >/dev/null
     test -s /usr/share/man/man${each#*.}/$each.gz
 done

@@ -2,9 +2,11 @@
 """A destination that is killed in post-copy, and wsm-rejoin for its images."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
-from dev.rig.basics import require, wait_until
+from dev.common import ROOT
+from dev.rig.basics import QEMU, require, wait_until
 from dev.rig.image import Image
 from dev.rig.scene import (Scene, begin, disk_total, query, wait_phase)
 from dev.rig.vm import Vm
@@ -12,8 +14,11 @@ from tests.functional.lib.back import record, states
 from tests.functional.lib.mapfile import (crash_copy, map_path, merged,
                                           read_map)
 from tests.functional.lib.moves import LOAD, loaded_source
-from tests.functional.lib.rescue import LONG_POSTCOPY, Serving
+from tests.functional.lib.rescue import LONG_POSTCOPY, Running, Serving
 from tests.functional.lib.setups import Setup, nothing
+from tests.functional.lib.tls import NAME, use_x509
+
+TOOL = ROOT / 'scripts/wsm-finish'
 
 
 @dataclass
@@ -26,6 +31,11 @@ class Crashed:
     images: list[Image]
     expected: list[Image]
     uri: str                            # where the destination was
+    tls: Optional[Path] = None          # certificates of both sides
+
+    def tls_options(self) -> list[str]:
+        """Of wsm-serve and wsm-finish."""
+        return ['--tls-creds', str(self.tls)] if self.tls else []
 
 
 def maps_are_written(destination: Vm) -> bool:
@@ -66,17 +76,42 @@ def destination_killed(scene: Scene, setup: Setup = nothing,
     require(disk_total(destination, 'missing') > 0, 'nothing is missing')
     destination.kill()
     expected = crashed_disks(scene, source, destination)
-    return Crashed(source, destination.images, expected, uri)
+    tls = scene.folder / 'tls'
+    return Crashed(source, destination.images, expected, uri,
+                   tls if tls.exists() else None)
+
+
+def reopen(scene: Scene, crashed: Crashed, name: str = 'destination-2') -> Vm:
+    """A new QEMU has the images."""
+    vm = scene.reopen(name, crashed.images, paused=True)
+    require(set(states(vm)) <= {'arriving', 'current'} and
+            'arriving' in states(vm), f'{states(vm)}')
+    if crashed.tls:
+        use_x509(vm, crashed.tls, 'server')
+    return vm
 
 
 def rejoin(scene: Scene, crashed: Crashed, name: str = 'destination-2',
            uri: str = '') -> Vm:
     """A new QEMU has the images, and listens where the one before did."""
-    vm = scene.reopen(name, crashed.images, paused=True)
-    require(set(states(vm)) <= {'arriving', 'current'} and
-            'arriving' in states(vm), f'{states(vm)}')
+    vm = reopen(scene, crashed, name)
     vm.qmp.cmd('wsm-rejoin', uri=uri or crashed.uri)
     return vm
+
+
+def expect_no_rest(crashed: Crashed) -> None:
+    """No record, no map."""
+    for image in crashed.images:
+        require(not record(image).exists(), f'a record of {image.path}')
+        require(not map_path(image).exists(), f'a map of {image.path}')
+
+
+def expect_same(crashed: Crashed) -> None:
+    """The disks are what they must be, and nobody has them open."""
+    for image, expected in zip(crashed.images, crashed.expected):
+        require(not image.is_locked(), f'{image.path} is in use')
+        image.check()
+        expected.compare(image)
 
 
 def expect_whole(vm: Vm, crashed: Crashed, sent: int = 0) -> None:
@@ -88,16 +123,29 @@ def expect_whole(vm: Vm, crashed: Crashed, sent: int = 0) -> None:
     require(not sent or disk_total(vm, 'sent') <= sent, 'sent in vain')
     require(disk_total(vm, 'missing') == 0, 'something is missing')
     require(set(states(vm)) == {'current'}, f'{states(vm)}')
-    for image in vm.images:
-        require(not record(image).exists(), f'a record of {image.path}')
-        require(not map_path(image).exists(), f'a map of {image.path}')
+    expect_no_rest(crashed)
     vm.quit()
-    for image, expected in zip(crashed.images, crashed.expected):
-        expected.compare(image)
+    expect_same(crashed)
 
 
-def served(crashed: Crashed, *options: str) -> Serving:
+def served(crashed: Crashed, *options: str, uri: str = '') -> Serving:
     """The source's QEMU is gone, and its images are served."""
     if crashed.source.alive():
         crashed.source.kill()
-    return Serving(crashed.source.images, *options)
+    tls = crashed.tls_options()
+    if tls:
+        tls += ['--tls-hostname', NAME]
+    where = ['--to', uri] if uri else []
+    return Serving(crashed.source.images, *where, *tls, *options)
+
+
+class Finishing(Running):
+    """wsm-finish of the images of a destination."""
+
+    def __init__(self, crashed: Crashed, *options: str, uri: str = '',
+                 images: Optional[list[Image]] = None) -> None:
+        chosen = crashed.images if images is None else images
+        super().__init__(str(TOOL), '--qemu', str(QEMU),
+                         '--listen', uri or crashed.uri,
+                         *crashed.tls_options(), *options,
+                         *(str(image.path) for image in chosen))

@@ -4,7 +4,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Self
 
 from dev.common import ROOT
 from dev.rig.basics import TIMEOUT, TestFailure, require, tool, wait_until
@@ -54,26 +54,24 @@ def source_killed(scene: Scene, setup: Setup = nothing, stamped: bool = False,
     return Killed(source, destination, relay)
 
 
-class Serving:
-    """wsm-serve, as a user starts it; use it as a context."""
+class Running:
+    """A program that a user has started; use it as a context."""
 
-    def __init__(self, images: list[Image], *options: str) -> None:
+    def __init__(self, *argv: str) -> None:
         # pylint: disable-next=consider-using-with
         self.process = subprocess.Popen(
-            [sys.executable, str(TOOL), '--qemu-nbd', tool('qemu-nbd'),
-             *options, *(str(image.path) for image in images)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True)
+            [sys.executable, *argv], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.said = ''
 
-    def __enter__(self) -> 'Serving':
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
 
     def kill(self) -> None:
-        """As if it were the source's QEMU, once more."""
+        """As if the host lost power."""
         self.process.kill()
         self.process.wait()
         if self.process.stdout:
@@ -85,11 +83,18 @@ class Serving:
             self.said = self.process.communicate(timeout=TIMEOUT)[0]
         except subprocess.TimeoutExpired as error:
             self.kill()
-            raise TestFailure(f'wsm-serve does not end: {error.output}'
-                              ) from error
+            raise TestFailure(f'it does not end: {error.output!r}') from error
         require(self.process.returncode == status,
                 f'status {self.process.returncode}: {self.said}')
         return self.said
+
+
+class Serving(Running):
+    """wsm-serve of the images of a source."""
+
+    def __init__(self, images: list[Image], *options: str) -> None:
+        super().__init__(str(TOOL), '--qemu-nbd', tool('qemu-nbd'), *options,
+                         *(str(image.path) for image in images))
 
 
 def serve(images: list[Image], *options: str) -> str:
