@@ -273,7 +273,7 @@ def choose(pages: list[bytes]) -> Optional[Head]:
 
 
 def check_of(head: Head, session: str, size: int) -> None:
-    """Raise Other if it is not of this migration and disk."""
+    """Raise Other if it is not of this migration and disk, or BadMap."""
     if head.session != uuid.UUID(session).bytes:
         raise Other(f"it is of migration {uuid.UUID(bytes=head.session)}, and "
                     f"the image of {session}")
@@ -281,8 +281,8 @@ def check_of(head: Head, session: str, size: int) -> None:
         raise Other(f"it is of a disk of {head.size} bytes, and the image has "
                     f"{size}")
     if any(head.boot) and head.boot != this_boot():
-        raise Other("the image was not flushed to its disk (cache mode "
-                    "'unsafe'), and the host was started again since")
+        raise BadMap("the image was not flushed to its disk (cache mode "
+                     "'unsafe'), and the host was started again since")
 
 
 def this_boot() -> bytes:

@@ -4,12 +4,14 @@
 from dev.rig.basics import require, wait_until
 from dev.rig.qmp import QmpClosed
 from dev.rig.scene import Scene, begin, disk_total, finish, query, wait_phase
-from dev.rig.vm import Vm
+from dev.rig.vm import DiskConfig, MachineConfig, Vm
 from tests.functional.lib.hold import FlushGate
 from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, end,
                                         expect_moved, hold_ram_phase,
                                         loaded_source, release_ram_phase)
 from tests.functional.lib.registry import test
+from tests.functional.lib.rejoin import (Crashed, crashed_disks, expect_whole,
+                                         in_postcopy, rejoin, served)
 
 LONG_POSTCOPY = {'x_push_delay': 200, 'max_residue': 30000}
 
@@ -121,3 +123,41 @@ def destination_quits_in_last_flush(scene: Scene) -> None:
     source.wait_migration('completed')
     require(query(source)['phase'] == 'completed', 'not completed')
     source.quit()
+
+
+def left_behind(scene: Scene) -> Crashed:
+    """The source is gone, and the user ends the destination."""
+    source, destination = in_postcopy(scene)
+    scene.guest.wait_progress(writes=100)
+    scene.guest.stop()
+    uri = scene.uri(destination)
+    source.kill()
+    try:
+        destination.qmp.cmd('quit')
+    except QmpClosed:
+        pass
+    require(destination.wait_exit() == 0, destination.stderr())
+    text = destination.stderr()
+    for word in ('still on their way', 'cannot be reached', 'wsm-rejoin',
+                 'wsm-serve'):
+        require(word in text, f'no "{word}": {text}')
+    expected = crashed_disks(scene, source, destination)
+    return Crashed(source, destination.images, expected, uri)
+
+
+@test(MachineConfig((DiskConfig('vd0', iothread='io0'),
+                     DiskConfig('vd1', fmt='qcow2')), iothreads=('io0',)))
+def destination_quits_without_source(scene: Scene) -> None:
+    """With maps it need not wait for ever: another QEMU goes on.
+
+    All that the guest has written is there, flushed or not, and all that had
+    arrived is marked.
+    """
+    crashed = left_behind(scene)
+    for image in crashed.images:
+        require(not image.is_locked(), f'{image.path} is still locked')
+        image.check()
+    vm = rejoin(scene, crashed)
+    with served(crashed) as serving:
+        serving.wait(0)
+    expect_whole(vm, crashed)

@@ -26,7 +26,6 @@ from tests.functional.lib.rejoin import Crashed, expect_whole, served
 from tests.functional.test_crash_safe import in_postcopy
 
 TWO = MachineConfig((DiskConfig('vd0'), DiskConfig('vd1')))
-URI = 'tcp:127.0.0.1:4455'
 
 
 def set_maps(vm: Vm, *maps: Json, crash_safe: str = 'on') -> None:
@@ -180,6 +179,7 @@ def crash(scene: Scene, node: MapNode,
     scene.guest.stop()
     scene.guest.command('flush')
     require(disk_total(destination, 'missing') > 0, 'nothing is missing')
+    uri = scene.uri(destination)
     destination.kill()
     found = [read_map(node.raw())]
     found += [read_map(map_path(image)) for image in destination.images[1:]]
@@ -189,7 +189,7 @@ def crash(scene: Scene, node: MapNode,
                scene.folder / f'{ours.path.name}.expected')
         for map_, ours, theirs in zip(found, destination.images,
                                       source.images)]
-    return Crashed(source, destination.images, expected, URI)
+    return Crashed(source, destination.images, expected, uri)
 
 
 def expect_no_start(scene: Scene, images: list[Image], *maps: MapNode) -> None:
@@ -240,9 +240,9 @@ def rejoin(scene: Scene, crashed: Crashed, node: MapNode) -> None:
     """It goes on, with the same map."""
     vm = reopened(scene, 'rejoin', crashed.images, node)
     set_maps(vm, node.of('vd0'))
-    vm.qmp.cmd('wsm-rejoin', uri=URI)
+    vm.qmp.cmd('wsm-rejoin', uri=crashed.uri)
     vm.qmp.expect_error('wsm-set-options', 'cannot be set while', maps=[])
-    with served(crashed, uri=URI) as serving:
+    with served(crashed) as serving:
         serving.wait(0)
     expect_whole(vm, crashed)
     require(not read_map(node.raw()).missing, 'something is missing yet')
@@ -257,7 +257,7 @@ def map_node_after_crash(scene: Scene) -> None:
     vm = reopened(scene, 'again', crashed.images, node)
     expect_refused(vm, "'map0'", "option 'maps'")
     vm.qmp.expect_error('wsm-rejoin', "'map0'", "option 'maps'",
-                        uri=URI)
+                        uri='tcp:127.0.0.1:0')
     refused(vm, [node.of('vd1')], 'map of another disk', 'peripheral/vd0')
     set_maps(vm, node.of('vd0'))
     expect_arriving(vm, node)

@@ -167,7 +167,7 @@ class MapTest(unittest.TestCase):
                 (23, b"\3", BadMap, "but not the one before"),
                 (24, b"1", Other, f"and the image of {SESSION}"),
                 (63, b"\1", Other, "it is of a disk of 40961 bytes"),
-                (96, b"\1", Other, "was started again since"),
+                (96, b"\1", BadMap, "was started again since"),
                 (115, b"\1", BadMap, "what is not known"),
                 (120, b"\1", BadMap, "what is not known"),
                 (1188, b"\1", BadMap, "what is not known"),

@@ -55,6 +55,7 @@ struct WsmDest {
     GArray *deferred;           /* of WsmDeferred */
     int64_t frozen_at;          /* ns */
     WsmDeferred run;            /* lets the guest run; memory is missing yet */
+    bool left;                  /* QEMU ends, and blocks are missing */
 };
 
 /*
@@ -558,8 +559,8 @@ static bool wsm_dest_rejoin_disk(WsmDest *d, WsmLeftDisk *left, Error **errp)
         !wsm_dest_image_join(disk, bs, errp)) {
         return false;
     }
-    wsm_dest_map_reopen(&d->maps, disk, left);
-    if (!wsm_dest_disk_open(disk, bs, errp)) {
+    if (!wsm_dest_map_reopen(&d->maps, disk, left, errp) ||
+        !wsm_dest_disk_open(disk, bs, errp)) {
         return false;
     }
     wsm_dest_map_tell_missing(disk);
@@ -596,6 +597,44 @@ bool wsm_dest_is_needed(WsmDest *d)
            now != WSM_LIFE_UNSECURED;
 }
 
+bool wsm_dest_may_leave(WsmDest *d)
+{
+    return wsm_dest_maps_hold(&d->maps) && !wsm_dest_conns_is_up(&d->conns, 0);
+}
+
+void wsm_dest_leave(WsmDest *d)
+{
+    GLOBAL_STATE_CODE();
+    d->left = true;
+    for (unsigned i = 0; wsm_life_has_filters(&d->life) && i < d->disks.n;
+         i++) {
+        bdrv_pull_set_error(d->disks.disk[i].filter, -EIO);
+    }
+}
+
+typedef struct WsmDestCheckpoint {
+    WsmDest *d;
+    bool done;
+} WsmDestCheckpoint;
+
+static void coroutine_fn wsm_dest_checkpoint_co(void *opaque)
+{
+    WsmDestCheckpoint *c = opaque;
+
+    wsm_dest_disks_checkpoint(&c->d->disks);
+    qatomic_set(&c->done, true);
+    aio_wait_kick();
+}
+
+void wsm_dest_checkpoint(WsmDest *d)
+{
+    WsmDestCheckpoint c = { .d = d };
+
+    GLOBAL_STATE_CODE();
+    wsm_loop_start(&d->loop, wsm_dest_checkpoint_co, &c);
+    AIO_WAIT_WHILE(NULL, !qatomic_read(&c.done));
+}
+
 void wsm_dest_stop(WsmDest *d)
 {
     WsmPhase phase = wsm_session_reached(d->session);
@@ -605,7 +644,7 @@ void wsm_dest_stop(WsmDest *d)
         return;
     }
     /* A guest that runs must not see blocks that are not there yet */
-    assert(!wsm_dest_is_in_use(d));
+    assert(!wsm_dest_is_in_use(d) || d->left);
     wsm_life_enter(&d->life, WSM_LIFE_STOPPING);
     wsm_dest_stream_stop(&d->stream);
     if (d->memory) {

@@ -72,6 +72,21 @@ bool wsm_dest_take_channel(void *opaque, QIOChannel *ioc);
 /* Would blocks be lost, or not durable, without this QEMU? */
 bool wsm_dest_is_needed(WsmDest *d);
 
+/*
+ * May it end all the same, as another QEMU can go on with these images?  The
+ * maps say what is missing, and the source cannot be reached now.
+ */
+bool wsm_dest_may_leave(WsmDest *d);
+
+/*
+ * The guest's processors stand still for good: what waits for a missing block
+ * fails, so that the guest can be stopped.
+ */
+void wsm_dest_leave(WsmDest *d);
+
+/* It is stopped: what has arrived need not be fetched again.  It polls. */
+void wsm_dest_checkpoint(WsmDest *d);
+
 /* Ends all coroutines, drops the filters.  Callable twice. */
 void wsm_dest_stop(WsmDest *d);
 void wsm_dest_free(WsmDest *d);

@@ -12,6 +12,7 @@
 #include "block/aio-wait.h"
 #include "block/thread-pool.h"
 #include "migration/wsm/dest/map.h"
+#include "migration/wsm/image/image-file.h"
 #include "migration/wsm/image/map-file.h"
 #include "migration/wsm/map/log.h"
 #include "migration/wsm/wire/start.h"
@@ -40,6 +41,12 @@ static WsmCrashSafe wsm_dest_maps_state(WsmDestMaps *maps)
 {
     QEMU_LOCK_GUARD(&maps->lock);
     return maps->state;
+}
+
+bool wsm_dest_maps_hold(WsmDestMaps *maps)
+{
+    QEMU_LOCK_GUARD(&maps->lock);
+    return maps->state == WSM_CRASH_SAFE_ON && !maps->why;
 }
 
 /*
@@ -207,6 +214,27 @@ static WsmMapHead wsm_dest_map_head(const WsmDestDisk *disk)
     return head;
 }
 
+/*
+ * If flushes of the image, or of the map in @blk, write nothing to their disk
+ * (cache mode 'unsafe'), all is in the host's memory: a map of that is good as
+ * long as the kernel runs.  False, and @errp, if this one has no name.
+ */
+static bool wsm_dest_map_set_boot(const WsmDestDisk *disk, BlockBackend *blk,
+                                  WsmMapHead *head, Error **errp)
+{
+    head->boot = (QemuUUID) {};
+    if (wsm_image_is_flushed(disk->bs) && wsm_image_is_flushed(blk_bs(blk))) {
+        return true;
+    }
+    head->boot = wsm_map_boot();
+    if (qemu_uuid_is_null(&head->boot)) {
+        error_setg(errp, "it is open with cache.no-flush=on, and this host "
+                   "does not tell which kernel runs");
+        return false;
+    }
+    return true;
+}
+
 static bool wsm_dest_map_create(WsmDestDisk *disk, Error **errp)
 {
     g_autoptr(WsmMapPlace) place = wsm_image_map_place(disk->image, errp);
@@ -216,15 +244,12 @@ static bool wsm_dest_map_create(WsmDestDisk *disk, Error **errp)
     if (!place) {
         return false;
     }
-    if (disk->bs->open_flags & BDRV_O_NO_FLUSH) {
-        error_setg(errp, "its image is open with cache.no-flush=on");
-        return false;
-    }
     if (!wsm_map_place_create(place, disk->path, disk->size, errp)) {
         return false;
     }
     blk = wsm_map_place_open(place, errp);
-    if (!blk) {
+    if (!blk || !wsm_dest_map_set_boot(disk, blk, &head, errp)) {
+        blk_unref(blk);
         wsm_map_place_remove(place, NULL);
         return false;
     }
@@ -234,15 +259,32 @@ static bool wsm_dest_map_create(WsmDestDisk *disk, Error **errp)
     return true;
 }
 
-void wsm_dest_map_reopen(WsmDestMaps *maps, WsmDestDisk *disk,
-                         WsmLeftDisk *left)
+bool wsm_dest_map_reopen(WsmDestMaps *maps, WsmDestDisk *disk,
+                         WsmLeftDisk *left, Error **errp)
 {
+    WsmMapHead *head = &left->map.head;
+    bool was_flushed = qemu_uuid_is_null(&head->boot);
+
     GLOBAL_STATE_CODE();
+    if (!wsm_dest_map_set_boot(disk, left->blk, head, errp)) {
+        error_prepend(errp, "disk '%s': no map can be kept: ", disk->name);
+        return false;
+    }
+    if (!was_flushed && qemu_uuid_is_null(&head->boot)) {
+        int ret = bdrv_flush(disk->bs);
+
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "disk '%s': cannot flush what was "
+                             "written in cache mode 'unsafe'", disk->name);
+            return false;
+        }
+    }
     disk->map = wsm_map_log_reopen(left->blk, &left->map);
     disk->map_place = g_steal_pointer(&left->place);
     disk->ops.mark = wsm_dest_mark;
     maps->state = WSM_CRASH_SAFE_PREPARED;
     maps->went = true;
+    return true;
 }
 
 void wsm_dest_map_tell_missing(WsmDestDisk *disk)

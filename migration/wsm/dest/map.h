@@ -53,10 +53,10 @@ bool wsm_dest_map_make(WsmDestMaps *maps, WsmDestDisk *disk, Error **errp);
 
 /*
  * The same for a map that was left by another QEMU: it is @left's, which has it
- * no more after this.
+ * no more after this.  False, and @errp.
  */
-void wsm_dest_map_reopen(WsmDestMaps *maps, WsmDestDisk *disk,
-                         WsmLeftDisk *left);
+bool wsm_dest_map_reopen(WsmDestMaps *maps, WsmDestDisk *disk,
+                         WsmLeftDisk *left, Error **errp);
 
 /* @disk misses what its map says, instead of wsm_dest_disk_set_missing() */
 void wsm_dest_map_tell_missing(WsmDestDisk *disk);
@@ -78,6 +78,9 @@ bool wsm_dest_map_set_missing(WsmDestDisk *disk, const uint8_t *runs,
  * before the maps are written.  Main thread.
  */
 void wsm_dest_maps_go(WsmDestMaps *maps);
+
+/* If QEMU ended now, would they say what is missing?  Any thread. */
+bool wsm_dest_maps_hold(WsmDestMaps *maps);
 
 /* No record says that anything is missing.  In the loop. */
 void coroutine_fn wsm_dest_maps_remove(WsmDestMaps *maps);

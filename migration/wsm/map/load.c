@@ -105,14 +105,23 @@ static bool check_wanted(const WsmMapHead *head, const WsmMapWanted *wanted,
     } else if (wanted->path && strcmp(head->path, wanted->path)) {
         error_setg(errp, "it is of disk '%s', and not of '%s'", head->path,
                    wanted->path);
-    } else if (!qemu_uuid_is_null(&head->boot) &&
-               !qemu_uuid_is_equal(&head->boot, &wanted->boot)) {
-        error_setg(errp, "the image was not flushed to its disk (cache mode "
-                   "'unsafe'), and the host was started again since");
     } else {
         return true;
     }
     return false;
+}
+
+/* Neither the image nor the map may be as they were */
+static bool check_boot(const WsmMapHead *head, const WsmMapWanted *wanted,
+                       Error **errp)
+{
+    if (!qemu_uuid_is_null(&head->boot) &&
+        !qemu_uuid_is_equal(&head->boot, &wanted->boot)) {
+        error_setg(errp, "the image was not flushed to its disk (cache mode "
+                   "'unsafe'), and the host was started again since");
+        return false;
+    }
+    return true;
 }
 
 /*
@@ -314,7 +323,7 @@ static WsmMapState load(WsmMapLoad *l, const WsmMapWanted *wanted,
     if (!check_wanted(l->best, wanted, errp)) {
         return WSM_MAP_OTHER;
     }
-    if (!check_other(l, errp)) {
+    if (!check_boot(l->best, wanted, errp) || !check_other(l, errp)) {
         return WSM_MAP_DAMAGED;
     }
     if (l->best->is_void) {

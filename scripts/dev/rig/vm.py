@@ -28,7 +28,8 @@ class DiskConfig:
     id: str = 'vd0'
     fmt: str = 'raw'
     size: int = 64 * MIB
-    cache: str = 'writeback'            # or 'none'
+    cache: str = 'writeback'            # or 'none', 'unsafe'
+    write_cache: str = 'on'             # of virtio-blk; 'off': writethrough
     discard: str = 'unmap'
     device: str = 'virtio-blk-pci'
     iothread: str = ''                  # id of an IOThread
@@ -84,12 +85,13 @@ class Vm:
                     **self._protocol(image),
                     'node-name': f'{node}-file', 'discard': disk.discard,
                     'read-only': disk.read_only, **dict(disk.layer)},
-                'cache': {'direct': disk.cache == 'none'}})]
+                'cache': {'direct': disk.cache == 'none',
+                          'no-flush': disk.cache == 'unsafe'}})]
             device: Json = {'driver': disk.device, 'drive': node}
             if not disk.anonymous:
                 device['id'] = disk.id
             if disk.device.startswith('virtio-blk'):
-                device['write-cache'] = 'on'
+                device['write-cache'] = disk.write_cache
             if disk.iothread:
                 device['iothread'] = disk.iothread
             if disk.iothread_mapping:

@@ -953,8 +953,8 @@ static void test_forged_heads(void)
         { 94, 0x30, WSM_MAP_DAMAGED, "its list has 16384 bytes missing, and "
           "its head says 12288" },
         { 88, 128, WSM_MAP_DAMAGED, NULL },
-        { 96, 1, WSM_MAP_OTHER, "the image was not flushed to its disk (cache "
-          "mode 'unsafe'), and the host was started again since" },
+        { 96, 1, WSM_MAP_DAMAGED, "the image was not flushed to its disk "
+          "(cache mode 'unsafe'), and the host was started again since" },
         { 45, 1, WSM_MAP_DAMAGED,
           "disk 1 of 2 with 1 channels is not allowed" },
         { 115, 1, WSM_MAP_DAMAGED, "its head has what is not known" },
