@@ -205,7 +205,8 @@ class Image:
         """
         Find out whether an incomplete image is the guest's disk.
 
-        It is if it has a map that counts, also if that map cannot be used.
+        It is if it has a map that counts, also if that map cannot be used.  If
+        nothing is missing, QEMU ended just before it removed the record.
         """
         facts: dict[str, Any] = {"file": str(path)}
         try:
@@ -214,7 +215,8 @@ class Image:
             if self.missing is None:
                 return
             facts |= {"state": "good", "missing": self.missing.bytes}
-            self.facts["state"] = "arriving"
+            self.facts["state"] = ("arriving" if self.missing.bytes
+                                   else "current")
         except Uncommitted as error:
             facts |= {"state": "not-yet", "reason": str(error)}
         except Other as error:

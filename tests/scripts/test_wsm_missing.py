@@ -238,6 +238,16 @@ class MapTest(unittest.TestCase):
         self.assertEqual(self.facts("--missing")["missing"][2],
                          {"offset": 36864, "bytes": 4096})
 
+    def test_info_of_the_end(self) -> None:
+        """All was there, and durable; only the record was still to go."""
+        for number, block in enumerate((2, 4), 2):
+            self.put((2 + number) * PAGE, record(1, number,
+                                                 bytes([block, 1])))
+        self.assertEqual(self.facts()["state"], "arriving")
+        self.put(6 * PAGE, record(1, 4, bytes([9, 1])))
+        self.assertEqual(self.facts()["state"], "current")
+        self.assertEqual(self.info()[0], 0)
+
     def test_info_of_bad_maps(self) -> None:
         """One that cannot be used is no reason to remove the image."""
         self.data[2 * PAGE] ^= 1
