@@ -8,8 +8,11 @@ import io
 import json
 import os
 import random
+import socket
 import struct
 import tempfile
+import threading
+import time
 import unittest
 from pathlib import Path
 from typing import Any, Optional
@@ -33,6 +36,7 @@ HANDOVER = {"disk": 0, "disks": 1, "format": "raw", "points": 2,
             "granularity": 4096, "channels": 3, "version": 4, "features": 5,
             "uri": "tcp:beta:4444", "tls": False}
 ROUNDS = 2000
+TUNNEL_SECONDS = 15.0
 SPACE = 40
 
 
@@ -326,6 +330,25 @@ class HangUpTest(unittest.TestCase):
         self.assertEqual(transport.protocol, ["abort"])
 
 
+class EndTest(unittest.TestCase):
+    """Tasks end."""
+
+    def test_cancelled_twice(self) -> None:
+        """One that swallows it, as wait_for() may, ends all the same."""
+        async def stubborn() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            await asyncio.sleep(60)
+
+        async def run() -> None:
+            tasks = [asyncio.create_task(stubborn())]
+            await asyncio.sleep(0)
+            await asyncio.wait_for(serving.end_all(tasks), 10)
+            self.assertTrue(tasks[0].cancelled())
+
+        asyncio.run(run())
+
+
 class WindowTest(unittest.TestCase):
     """What may be in flight."""
 
@@ -457,6 +480,31 @@ class ImageTest(unittest.TestCase):
         self.assertIn("no connection", self.main(
             "--timeout", "0.3", "--to", f"unix:{self.folder}/nobody"))
         self.assertEqual(self.record.read_bytes(), before)
+
+    @mock.patch("wsm.serve.pushing.BACKOFF", (0.01, 0.02))
+    def test_unreachable_behind_a_tunnel(self) -> None:
+        """Somebody answers each time, and hangs up."""
+        place = self.folder / "tunnel"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(place))
+            listener.listen()
+            listener.settimeout(0.1)
+            ended = threading.Event()
+            given_up = time.monotonic() + TUNNEL_SECONDS
+
+            def answer() -> None:
+                while not ended.is_set() and time.monotonic() < given_up:
+                    with contextlib.suppress(socket.timeout):
+                        listener.accept()[0].close()
+                listener.close()
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            said = self.main("--timeout", "0.5", "--to", f"unix:{place}")
+            self.assertTrue(thread.is_alive(), "it ended with the tunnel")
+            ended.set()
+            thread.join()
+            self.assertIn("no connection", said)
 
     def test_hand_over(self) -> None:
         """The record says so, with the mode that it had."""

@@ -417,7 +417,6 @@ class Server:
             # The destination says all of it again
             self.wanted.clear()
             self.asked_end = False
-            self.seen = time.monotonic()
         self._wake()
 
     async def _use(self, channel: Channel, reader: asyncio.StreamReader,
@@ -439,6 +438,8 @@ class Server:
                 task.result()
         finally:
             channel.writer = None
+            if channel.number == 0:
+                self.seen = time.monotonic()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -91,6 +91,20 @@ async def watch(server: Server, timeout: Optional[float]) -> None:
                          "QEMU, or wsm-info of its images")
 
 
+async def end_all(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """
+    Cancel tasks, and wait until they have ended.
+
+    wait_for() of Python before 3.12 may swallow that once, if what it waits
+    for comes at the same moment; then a channel would be kept up for ever.
+    """
+    while not all(task.done() for task in tasks):
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=LOOK_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def serve(session: Session, disks: list[Disk], dialler: Dialler,
                 timeout: Optional[float]) -> None:
     """Serve until the destination has everything; raise Failed."""
@@ -106,9 +120,7 @@ async def serve(session: Session, disks: list[Disk], dialler: Dialler,
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(tasks)
     say(f"sent {server.sent // MIB} MiB, {server.pulled // MIB} MiB of the "
         "disks because the guest waited")
 
