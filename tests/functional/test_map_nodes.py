@@ -10,7 +10,8 @@ from typing import Optional
 from dev.rig.basics import require
 from dev.rig.image import MIB, Image
 from dev.rig.qmp import Json
-from dev.rig.scene import Scene, begin, disk_total, finish, query
+from dev.rig.scene import (WSM, Scene, begin, disk_total, enable, finish,
+                           query)
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
 from tests.functional.lib.back import (expect_refused, has_ended, record,
                                        states)
@@ -236,6 +237,15 @@ def expect_arriving(vm: Vm, node: MapNode) -> None:
     require(query(vm)['images'][0]['missing'] == missing, 'missing')
 
 
+def expect_not_sent(vm: Vm) -> None:
+    """What misses blocks is not migrated, with a guest that is paused."""
+    enable(vm)
+    vm.qmp.expect_error('migrate', "disk 'vd0'", 'wsm-rejoin',
+                        uri='tcp:127.0.0.1:9')
+    require(query(vm)['role'] == 'none', 'a migration began')
+    vm.set_caps(WSM, on=False)
+
+
 def rejoin(scene: Scene, crashed: Crashed, node: MapNode) -> None:
     """It goes on, with the same map."""
     vm = reopened(scene, 'rejoin', crashed.images, node)
@@ -261,6 +271,7 @@ def map_node_after_crash(scene: Scene) -> None:
     refused(vm, [node.of('vd1')], 'map of another disk', 'peripheral/vd0')
     set_maps(vm, node.of('vd0'))
     expect_arriving(vm, node)
+    expect_not_sent(vm)
     vm.quit()
     expect_no_start(scene, crashed.images)
     expect_no_start(scene, crashed.images, node)
