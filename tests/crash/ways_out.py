@@ -20,6 +20,7 @@ from tests.crash.whose import DESTINATION, SOURCE, owner, words
 from tests.crash.setting import Setting
 from tests.functional.lib.back import record, states
 from tests.functional.lib.mapfile import map_path, merged, read_map
+from tests.functional.lib.rejoin import Crashed, Finishing
 from tests.functional.lib.rescue import Serving, wait_missing
 from tests.functional.lib.tls import use_x509
 
@@ -226,7 +227,11 @@ class WayOut:
                 wait_missing(vm, disk_total(vm, 'missing'))
                 vm.kill()
             self.judge_merged(words(self.destination.images))
-        if 'arriving' in words(self.destination.images):
+        if 'arriving' not in words(self.destination.images):
+            pass
+        elif self.setting.seed % 3 == 1:
+            self.finish()
+        else:
             with self.rejoined() as vm, self.serve() as serving:
                 if self.setting.seed % 3 == 0:
                     self.boot(vm)
@@ -262,6 +267,17 @@ class WayOut:
             yield vm
         finally:
             vm.kill()
+
+    def finish(self) -> None:
+        """The rest of the disks comes without a guest."""
+        self.taken.append('wsm-finish')
+        tls = self.scene.folder / 'tls' if self.setting.variant.tls else None
+        self.setting.relay.target_port = port = free_port()
+        crashed = Crashed(self.source, self.destination.images, [],
+                          f'tcp:127.0.0.1:{port}', tls)
+        with Finishing(crashed) as finishing, self.serve() as serving:
+            serving.wait(0)
+            finishing.wait(0)
 
     def boot(self, vm: Vm) -> None:
         """The guest boots while blocks are missing."""
