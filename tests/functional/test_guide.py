@@ -373,7 +373,7 @@ def guide_complete(_scene: Scene) -> None:
               'Several guests', 'A ring',
               # Needs a block node of one's own: map-node-*
               'A map on a block node',
-              # A program of its own: served-*
-              'The source was killed')
+              # Programs of their own: served-*, rejoined-*, finished-*
+              'The source was killed', 'The destination was killed')
     left = [title for title in guide.read() if not title.startswith(walked)]
     require(not left, f'{left}')

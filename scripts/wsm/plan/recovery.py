@@ -239,7 +239,9 @@ def both_dead(seen: Observed) -> Step:
             return Step((Do.FINISH, Do.CLOSE), Owner.DESTINATION,
                         "the guest was the destination's and has ended there")
         return person("the guest was the destination's and has ended there "
-                      "before all blocks had come")
+                      "before all blocks had come. The rest is in the "
+                      "source's images: 'wsm-serve' of all of these gives it "
+                      "to 'wsm-finish' of the destination's. Keep both")
     if seen.stage < Stage.PERFORMED:
         return Step((Do.KEEP, Do.CLEAN, Do.CLOSE), Owner.SOURCE,
                     "the guest has ended at the source before it moved")
