@@ -285,7 +285,7 @@ static void hmp_wsm_adopt(Monitor *mon, const QDict *qdict)
     strList *disks = text ? hmp_split_at_comma(text) : NULL;
     Error *err = NULL;
 
-    qmp_wsm_adopt(text != NULL, disks, &err);
+    qmp_wsm_adopt(text != NULL, disks, false, 0, &err);
     qapi_free_strList(disks);
     hmp_handle_error(mon, err);
 }

@@ -101,7 +101,8 @@ WsmInfo *qmp_query_wsm(Error **errp)
     return info;
 }
 
-void qmp_wsm_adopt(bool has_disks, strList *disks, Error **errp)
+void qmp_wsm_adopt(bool has_disks, strList *disks, bool has_missing,
+                   WsmAdoptMissing missing, Error **errp)
 {
     g_autoptr(GArray) all = wsm_disk_list();
     g_autoptr(GPtrArray) selected = NULL;
@@ -127,7 +128,10 @@ void qmp_wsm_adopt(bool has_disks, strList *disks, Error **errp)
     }
     selected = wsm_disk_select(all, has_disks ? disks : NULL, &excluded, errp);
     qapi_free_WsmExcludedDiskList(excluded);
-    if (selected && wsm_images_adopt(&w->images, selected, errp)) {
+    if (selected &&
+        wsm_images_adopt(&w->images, selected,
+                         has_missing ? missing : WSM_ADOPT_MISSING_REFUSE,
+                         errp)) {
         wsm_kept_forget(w, selected);
     }
 }

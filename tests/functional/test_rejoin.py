@@ -11,7 +11,7 @@ from dev.rig.image import MIB
 from dev.rig.scene import Scene, disk_total, wait_phase
 from dev.rig.vm import DiskConfig, MachineConfig, Vm
 from tests.functional.lib.back import BOTH, record, states
-from tests.functional.lib.mapfile import map_path
+from tests.functional.lib.mapfile import Map, map_path, read_map
 from tests.functional.lib.registry import add, test
 from tests.functional.lib.rejoin import (destination_killed, expect_whole,
                                          rejoin, reopen, served)
@@ -153,6 +153,43 @@ def rejoined_renamed(scene: Scene) -> None:
     with served(crashed) as serving:
         serving.wait(0)
     expect_whole(vm, crashed)
+
+
+def runs_of(found: Map) -> list[tuple[int, int]]:
+    """What is missing, in bytes, as the list of lost blocks has it."""
+    result: list[tuple[int, int]] = []
+    for block in sorted(found.missing):
+        offset, size = block * found.granularity, found.granularity
+        if result and sum(result[-1]) == offset:
+            offset, size = result[-1][0], result[-1][1] + size
+            result.pop()
+        result.append((offset, size))
+    return result
+
+
+@test(RAW)
+def source_lost_for_good(scene: Scene) -> None:
+    """The missing blocks become zeroes, and a list says which they are."""
+    crashed = destination_killed(scene)
+    image = crashed.images[0].path
+    lost = runs_of(read_map(map_path(crashed.images[0])))
+    content = bytearray(image.read_bytes())
+    require(any(any(content[at:at + size]) for at, size in lost),
+            'zeroes are missing')
+    vm = scene.reopen('destination-2', crashed.images, paused=True)
+    vm.qmp.expect_error('wsm-adopt', 'bytes of it are still there',
+                        'wsm-serve there and wsm-rejoin here')
+    require(set(states(vm)) == {'arriving'}, f'{states(vm)}')
+    vm.qmp.cmd('wsm-adopt', missing='zero')
+    require(set(states(vm)) == {'current'}, f'{states(vm)}')
+    vm.quit()
+    for offset, size in lost:
+        content[offset:offset + size] = bytes(size)
+    require(image.read_bytes() == content, 'the disk')
+    lines = image.with_name(f'{image.name}.wsm.lost').read_text('utf-8')
+    require([tuple(map(int, line.split())) for line in lines.splitlines()]
+            == lost, 'the list')
+    scene.reopen('destination-3', crashed.images).wait_running()
 
 
 # Refused

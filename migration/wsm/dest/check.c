@@ -105,7 +105,9 @@ static bool wsm_dest_check_arriving(const WsmDiskDesc *desc,
     }
     error_setg(errp, "disk '%s': the image '%s' at the destination is the disk "
                "of a guest that came there from %s, and QEMU ended before all "
-               "of it was there: %s; " WSM_ONLY_COPY_REMEDY, desc->name,
+               "of it was there: %s; if it is not needed any more, type "
+               "wsm-adopt with 'missing': 'stale' at the destination before "
+               "migrate-incoming, or else give it another image", desc->name,
                image->file ?: image->name, image->peer ?: "another host",
                arriving);
     return false;

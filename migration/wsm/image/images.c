@@ -15,6 +15,7 @@
 #include "migration/wsm/image/images.h"
 #include "migration/wsm/image/map-node.h"
 #include "migration/wsm/image/points.h"
+#include "migration/wsm/image/salvage.h"
 
 void wsm_images_init(WsmImages *images)
 {
@@ -249,8 +250,36 @@ WsmImageInfoList *wsm_images_info(WsmImages *images)
     return list;
 }
 
+/* May it be, if blocks are missing? */
+static bool wsm_image_check_adopt(const WsmImage *image,
+                                  WsmAdoptMissing missing, Error **errp)
+{
+    const char *arriving = wsm_image_is_arriving(image);
+    const char *peer = image->peer ?: "another host";
+
+    if (!arriving || missing == WSM_ADOPT_MISSING_STALE) {
+        return true;
+    }
+    if (image->map != WSM_MAP_COMMITTED) {
+        error_setg(errp, "disk '%s': the guest came here from %s, and %s; if "
+                   "that host's disk is lost, too, 'missing': 'stale' takes "
+                   "the image as it is, in which old content is among the new",
+                   image->name, peer, arriving);
+        return false;
+    }
+    if (missing == WSM_ADOPT_MISSING_REFUSE) {
+        error_setg(errp, "disk '%s': the guest came here from %s, and %s: "
+                   "fetch them with wsm-serve there and wsm-rejoin here; only "
+                   "if that host's disk is lost for good, 'missing': 'zero' "
+                   "writes zeroes there and lists them beside the image",
+                   image->name, peer, arriving);
+        return false;
+    }
+    return true;
+}
+
 static bool wsm_image_adopt(WsmImages *images, const WsmDisk *disk,
-                            Error **errp)
+                            WsmAdoptMissing missing, Error **errp)
 {
     BlockDriverState *bs = wsm_disk_bs(disk);
     WsmImage *image = wsm_image_get(images, disk);
@@ -258,6 +287,10 @@ static bool wsm_image_adopt(WsmImages *images, const WsmDisk *disk,
 
     if (!wsm_image_take(image, bs, errp) ||
         !wsm_image_below_adopt(disk, errp)) {
+        return false;
+    }
+    if (image->arriving && missing == WSM_ADOPT_MISSING_ZERO &&
+        !wsm_salvage_zero(image, disk->blk, errp)) {
         return false;
     }
     if (image->state == WSM_IMAGE_STATE_INCOMPLETE) {
@@ -271,11 +304,20 @@ static bool wsm_image_adopt(WsmImages *images, const WsmDisk *disk,
     return !map || !map->node || wsm_map_place_remove(map, errp);
 }
 
-bool wsm_images_adopt(WsmImages *images, GPtrArray *disks, Error **errp)
+bool wsm_images_adopt(WsmImages *images, GPtrArray *disks,
+                      WsmAdoptMissing missing, Error **errp)
 {
     GLOBAL_STATE_CODE();
     for (unsigned i = 0; i < disks->len; i++) {
-        if (!wsm_image_adopt(images, g_ptr_array_index(disks, i), errp)) {
+        if (!wsm_image_check_adopt(wsm_image_get(images,
+                                                 g_ptr_array_index(disks, i)),
+                                   missing, errp)) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < disks->len; i++) {
+        if (!wsm_image_adopt(images, g_ptr_array_index(disks, i), missing,
+                             errp)) {
             return false;
         }
     }

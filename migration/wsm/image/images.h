@@ -44,10 +44,12 @@ void wsm_images_close(WsmImages *images);
 void wsm_images_limit_points(WsmImages *images, unsigned max);
 
 /*
- * The user says that the images of @disks, of WsmDisk *, are current.  Returns
- * false and sets @errp at the first that cannot be.
+ * The user says that the images of @disks, of WsmDisk *, are current, and what
+ * is to become of blocks that are at another host only.  Returns false and sets
+ * @errp at the first that cannot be.
  */
-bool wsm_images_adopt(WsmImages *images, GPtrArray *disks, Error **errp);
+bool wsm_images_adopt(WsmImages *images, GPtrArray *disks,
+                      WsmAdoptMissing missing, Error **errp);
 
 /* What query-wsm tells */
 WsmImageInfoList *wsm_images_info(WsmImages *images);

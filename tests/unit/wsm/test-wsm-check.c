@@ -270,7 +270,8 @@ static void test_unknown(void)
 
     all = wsm_disk_list();
     g_ptr_array_add(adopted, &g_array_index(all, WsmDisk, 0));
-    wsm_images_adopt(&images, adopted, &error_abort);
+    wsm_images_adopt(&images, adopted, WSM_ADOPT_MISSING_REFUSE,
+                     &error_abort);
     check_good();
     tear_down();
 }
@@ -353,7 +354,8 @@ static void check_arriving(unsigned session, uint64_t generation, bool is_void,
     if (text) {
         check_bad("is the disk of a guest that came there from beta");
         check_bad(text);
-        check_bad("type wsm-adopt at the destination before migrate-incoming");
+        check_bad("type wsm-adopt with 'missing': 'stale' at the destination "
+                  "before migrate-incoming");
         g_assert_false(wsm_images_check(&images, &err));
         disks_error(g_steal_pointer(&err), text);
     } else {

@@ -387,7 +387,8 @@ static void adopt(Test *t)
     for (unsigned i = 0; i < all->len; i++) {
         g_ptr_array_add(disks, &g_array_index(all, WsmDisk, i));
     }
-    wsm_images_adopt(&t->images, disks, &error_abort);
+    wsm_images_adopt(&t->images, disks, WSM_ADOPT_MISSING_REFUSE,
+                     &error_abort);
 }
 
 static void check_state(WsmImageState state, const char *text,
