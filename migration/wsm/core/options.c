@@ -35,7 +35,7 @@ void wsm_options_init(WsmOptionsStore *store)
         .has_disk_packing = true, .disk_packing = false,
         .has_keep_memory = true, .keep_memory = false,
         .keep_memory_file = g_strdup(""),
-        .has_crash_safe = true, .crash_safe = ON_OFF_AUTO_OFF,
+        .has_crash_safe = true, .crash_safe = ON_OFF_AUTO_AUTO,
         .has_maps = true, .maps = NULL,
     };
 }
