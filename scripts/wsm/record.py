@@ -16,7 +16,8 @@ ATTRIBUTE = "user.wsm"
 # There is none, or who asks may not know, as QEMU has it
 NO_ATTRIBUTE = (errno.ENODATA, errno.ENOTSUP, errno.EACCES)
 MAGIC = b"wsm-record "
-# The second one has "handover" or "map-node"
+# The second one has one of them
+NEWER = ("handover", "map-node", "map-disk")
 VERSIONS = (b"1", b"2")
 MAX_BYTES = 63 << 20        # WSM_RECORD_MAX_BYTES
 STATES = ("current", "incomplete", "leaving", "handed-over")
@@ -37,7 +38,7 @@ RECORD_MEMBERS = {"state": (str, True), "session": (str, True),
                   "time": (int, True), "peer": (str, False),
                   "disk-size": (int, True), "stamp": (dict, False),
                   "points": (list, True), "handover": (dict, False),
-                  "map-node": (str, False)}
+                  "map-node": (str, False), "map-disk": (int, False)}
 
 
 class BadRecord(Exception):
@@ -108,7 +109,7 @@ def decode_record(data: bytes) -> dict[str, Any]:
 def encode_record(record: Mapping[str, Any]) -> bytes:
     """Return what a file or attribute has of a record."""
     body = json.dumps(record, indent=4).encode() + b"\n"
-    version = VERSIONS["handover" in record or "map-node" in record]
+    version = VERSIONS[any(name in record for name in NEWER)]
     return b"%s%s %s\n%s" % (MAGIC, version,
                              hashlib.sha256(body).hexdigest().encode(), body)
 

@@ -301,3 +301,27 @@ def rejoin_of_running_guest(scene: Scene) -> None:
     vm.qmp.cmd('stop')
     refuse(vm, 'tcp:127.0.0.1:0', 'there is nothing to rejoin')
     vm.qmp.cmd('cont')
+
+
+@test(MachineConfig((DiskConfig('vd0'), DiskConfig('vd1'))))
+def rejoin_exchanged_maps(scene: Scene) -> None:
+    """The maps of two disks of one size are exchanged: no block is believed."""
+    crashed = destination_killed(scene)
+    maps = [map_path(image) for image in crashed.images]
+    aside = maps[0].with_suffix('.aside')
+    maps[0].rename(aside)
+    maps[1].rename(maps[0])
+    aside.rename(maps[1])
+    vm = scene.reopen('destination-2', crashed.images, paused=True)
+    vm.qmp.expect_error('wsm-rejoin', 'it is of disk 1, and the image of disk',
+                        uri=crashed.uri)
+    vm.qmp.expect_error('cont', 'is not known')
+    require(set(states(vm)) == {'arriving'}, f'{states(vm)}')
+    vm.quit()
+    maps[0].rename(aside)
+    maps[1].rename(maps[0])
+    aside.rename(maps[1])
+    vm = rejoin(scene, crashed, 'destination-3')
+    with served(crashed) as serving:
+        serving.wait(0)
+    expect_whole(vm, crashed)

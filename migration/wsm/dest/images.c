@@ -50,6 +50,7 @@ void wsm_dest_images_mark_incomplete(WsmDestDisks *disks)
         wsm_image_set_state(disk->image, WSM_IMAGE_STATE_INCOMPLETE,
                             &disks->start->session, disks->peer);
         disk->image->map_is_there = disk->map && disk->map_place->node;
+        disk->image->map_disk = disk->map ? disk->index : -1;
         wsm_image_tell(disk->image);
         wsm_image_mark(disk->image, disk->bs);
     }

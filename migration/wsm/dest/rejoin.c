@@ -36,7 +36,8 @@ static WsmLeftDisk *wsm_left_open(const WsmImage *image, const WsmDisk *ours,
                                   Error **errp)
 {
     WsmMapWanted wanted = {
-        .size = blk_getlength(ours->blk), .disk = -1, .boot = wsm_map_boot(),
+        .size = blk_getlength(ours->blk), .disk = image->map_disk,
+        .boot = wsm_map_boot(),
     };
     BlockBackend *blk = wsm_map_place_open(image->map_place, errp);
     WsmLeftDisk *disk;

@@ -61,6 +61,14 @@ static void wsm_image_look_at_map(WsmImage *image, WsmMapPlace *place,
         image->arriving = g_strdup_printf("%" PRId64 " bytes of it are still "
                                           "there", image->missing);
         break;
+    case WSM_MAP_NONE:
+        /* It goes after the record */
+        if (image->map_disk >= 0) {
+            image->arriving = g_strdup("what of it is still there is not "
+                                       "known: the map that was beside it is "
+                                       "gone");
+        }
+        break;
     case WSM_MAP_VOID:
     case WSM_MAP_DAMAGED:
         image->arriving = g_strdup_printf("what of it is still there is not "
@@ -76,7 +84,10 @@ static void wsm_image_look_at_map(WsmImage *image, WsmMapPlace *place,
 static void wsm_image_look_by_record(WsmImage *image, const char *file,
                                      const WsmRecord *record)
 {
-    WsmMapWanted wanted = { .size = record->disk_size, .disk = -1 };
+    WsmMapWanted wanted = {
+        .size = record->disk_size,
+        .disk = record->has_map_disk ? record->map_disk : -1,
+    };
     WsmMapPlace *place;
 
     if (record->map_node && !image->map_node) {
@@ -88,6 +99,7 @@ static void wsm_image_look_by_record(WsmImage *image, const char *file,
         return;
     }
     image->map_is_there = record->map_node;
+    image->map_disk = wanted.disk;
     place = wsm_map_place_new(file, record->map_node ? image->map_node : NULL);
     if (place && qemu_uuid_parse(record->session, &wanted.session) == 0) {
         wsm_image_look_at_map(image, place, &wanted);
@@ -194,7 +206,7 @@ static WsmImage *wsm_image_new(const WsmDisk *disk, BlockDriverState *bs)
     image->path = g_strdup(disk->path);
     image->name = g_strdup(disk->name);
     image->node = g_strdup(bdrv_get_node_name(bs));
-    image->missing = -1;
+    image->missing = image->map_disk = -1;
     return image;
 }
 
@@ -270,6 +282,7 @@ void wsm_image_set_state(WsmImage *image, WsmImageState state,
     image->state = state;
     wsm_image_forget_map(image);
     image->map_is_there = false;
+    image->map_disk = -1;
     g_free(image->session);
     g_free(image->peer);
     image->session = session ? qemu_uuid_unparse_strdup(session) : NULL;
@@ -431,6 +444,10 @@ WsmRecord *wsm_image_record(WsmImage *image, BlockDriverState *bs,
     record->disk_size = MAX(bdrv_getlength(bs), 0);
     if (state == WSM_IMAGE_STATE_INCOMPLETE && image->map_is_there) {
         record->map_node = g_strdup(image->map_node);
+    }
+    if (state == WSM_IMAGE_STATE_INCOMPLETE && image->map_disk >= 0) {
+        record->has_map_disk = true;
+        record->map_disk = image->map_disk;
     }
     return record;
 }

@@ -44,6 +44,7 @@ typedef struct WsmImage {
     WsmMapPlace *map_place;     /* where that map is, or NULL */
     char *map_node;             /* the user wants new maps there, or NULL */
     bool map_is_there;          /* that of @state is on @map_node */
+    int map_disk;               /* number in that of @state; -1: no map */
     bool joined;                /* its guest is here, what misses is coming */
 } WsmImage;
 

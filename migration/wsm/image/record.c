@@ -16,7 +16,7 @@
 
 #define MAGIC               "wsm-record "
 #define VERSION             "1"
-#define NEW_VERSION         "2"     /* has a "handover" or "map-node" */
+#define NEW_VERSION         "2"     /* has a "handover", or a "map-..." */
 #define SUM_LENGTH          64      /* SHA-256 in hexadecimal */
 #define MAX_VERSION_DIGITS  9
 
@@ -37,7 +37,8 @@ GString *wsm_record_encode(WsmRecord *record)
     g_autoptr(GString) body = NULL;
     g_autofree char *sum = NULL;
     /* The oldest that can say it: an older QEMU reads what it can */
-    bool is_new = record->handover || record->map_node;
+    bool is_new = record->handover || record->map_node ||
+                  record->has_map_disk;
     GString *text = g_string_new(is_new ? MAGIC NEW_VERSION " "
                                         : MAGIC VERSION " ");
     QObject *object;

@@ -86,6 +86,13 @@ static bool check_other(const WsmMapLoad *l, Error **errp)
     return true;
 }
 
+/* It is said to be of this very migration */
+static bool is_of_session(const WsmMapHead *head, const WsmMapWanted *wanted)
+{
+    return !qemu_uuid_is_null(&wanted->session) &&
+           qemu_uuid_is_equal(&head->session, &wanted->session);
+}
+
 static bool check_wanted(const WsmMapHead *head, const WsmMapWanted *wanted,
                          Error **errp)
 {
@@ -321,7 +328,8 @@ static WsmMapState load(WsmMapLoad *l, const WsmMapWanted *wanted,
         return judge_uncommitted(l, &wanted->session, errp);
     }
     if (!check_wanted(l->best, wanted, errp)) {
-        return WSM_MAP_OTHER;
+        /* The guest came so far, but this is not the map to tell how far */
+        return is_of_session(l->best, wanted) ? WSM_MAP_DAMAGED : WSM_MAP_OTHER;
     }
     if (!check_boot(l->best, wanted, errp) || !check_other(l, errp)) {
         return WSM_MAP_DAMAGED;

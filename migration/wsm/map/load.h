@@ -38,8 +38,8 @@ typedef enum WsmMapState {
     WSM_MAP_UNCOMMITTED,        /* nothing of the guest is in the image */
     WSM_MAP_COMMITTED,          /* what is missing is known */
     WSM_MAP_VOID,               /* it could not be kept up */
-    WSM_MAP_OTHER,              /* it is of something else */
-    WSM_MAP_DAMAGED,            /* or cannot be read */
+    WSM_MAP_OTHER,              /* it is of another migration */
+    WSM_MAP_DAMAGED,            /* or of another disk, or cannot be read */
 } WsmMapState;
 
 typedef struct WsmMapContents {

@@ -918,7 +918,7 @@ static void test_forged_heads(void)
         { 24, '1', WSM_MAP_OTHER,
           "it is of migration 31313233-3435-3637-3839-616263646566, and the "
           "image of" OF_SESSION },
-        { 41, 0, WSM_MAP_OTHER, "it is of disk 0, and the image of disk 1" },
+        { 41, 0, WSM_MAP_DAMAGED, "it is of disk 0, and the image of disk 1" },
         { 43, 1, WSM_MAP_DAMAGED,
           "disk 1 of 1 with 3 channels is not allowed" },
         { 42, 2, WSM_MAP_DAMAGED,
@@ -937,8 +937,8 @@ static void test_forged_heads(void)
           "all before it" },
         { 56, 128, WSM_MAP_DAMAGED, "a disk of -9223372036854734848 bytes is "
           "not allowed" },
-        { 63, 1, WSM_MAP_OTHER, "it is of a disk of 40961 bytes, and the image "
-          "has 40960" },
+        { 63, 1, WSM_MAP_DAMAGED, "it is of a disk of 40961 bytes, and the "
+          "image has 40960" },
         { 70, 16, WSM_MAP_DAMAGED, "an area of 81920 bytes at 4096 is not "
           "allowed" },
         { 70, 33, WSM_MAP_DAMAGED, "an area of 81920 bytes at 8448 is not "
