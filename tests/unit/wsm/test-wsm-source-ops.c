@@ -444,9 +444,9 @@ static void test_lack(void)
     hear(0, WSM_MSG_SYNC);
     say_lack(runs, sizeof(runs));
     g_assert_true(peer_has_ended(fd[0]));
+    reconnect(0);
     origin_expect_error(&o, "LACK in phase 'postcopy'");
 
-    reconnect(0);
     hear(0, WSM_MSG_GO);
     hear(0, WSM_MSG_SYNC);
     say(0, anew);
@@ -459,6 +459,7 @@ static void test_lack(void)
     }
     say_lack(bad, sizeof(bad));
     g_assert_true(peer_has_ended(fd[0]));
+    reconnect(0);
     origin_expect_error(&o, "list of runs");
     tear_down();
 }
