@@ -7,12 +7,16 @@ need nothing for that, and cannot import tests.
 """
 
 import importlib
+import signal
 import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 
 if __name__ == "__main__":
+    # A shell that starts us in the background ignores Ctrl-C for us, and so for
+    # the programs at which tests press it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path[:1] = [str(TOP), str(TOP / "scripts")]
     module, *sys.argv = sys.argv[1:]
     sys.exit(importlib.import_module(module).main())
