@@ -18,8 +18,8 @@ REJOIN = [
               "        if (!wsm_left_check_other(image, errp)) {",
               "        if (!wsm_left_check_other(image, NULL) && false) {"),
     of_rejoin("size-of-record", "the disk is as long as its map's", """\
-.size = blk_getlength(ours->blk), .disk = -1,""", """\
-.size = image->missing >= 0 ? 1048576 : 0, .disk = -1,"""),
+.size = blk_getlength(ours->blk), .disk = image->map_disk,""", """\
+.size = image->missing >= 0 ? 1048576 : 0, .disk = image->map_disk,"""),
     of_rejoin("any-session", "all are of one migration",
               "!qemu_uuid_is_equal(&a->session, &b->session) ||\n        ",
               ""),

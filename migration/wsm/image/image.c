@@ -61,14 +61,6 @@ static void wsm_image_look_at_map(WsmImage *image, WsmMapPlace *place,
         image->arriving = g_strdup_printf("%" PRId64 " bytes of it are still "
                                           "there", image->missing);
         break;
-    case WSM_MAP_NONE:
-        /* It goes after the record */
-        if (image->map_disk >= 0) {
-            image->arriving = g_strdup("what of it is still there is not "
-                                       "known: the map that was beside it is "
-                                       "gone");
-        }
-        break;
     case WSM_MAP_VOID:
     case WSM_MAP_DAMAGED:
         image->arriving = g_strdup_printf("what of it is still there is not "
