@@ -247,7 +247,7 @@ def second_server(scene: Scene) -> None:
 @test(BOTH)
 def wrong_images(scene: Scene) -> None:
     """Each reason not to serve is said, and nothing is harmed."""
-    killed = source_killed(scene)
+    killed = source_killed(scene, stamped=True)
     images = killed.source.images
     raw, qcow2 = images
     expect_refused([raw], 'the session has 2 disks; name the images of all')
@@ -265,10 +265,12 @@ def wrong_images(scene: Scene) -> None:
     expect_refused(images, 'leave --tls-creds out', '--tls-creds', '/')
     expect_refused(images, 'is no address', '--to', 'beta')
     run(tool('qemu-img'), 'resize', '-q', '-f', 'raw', str(raw.path), '+1M')
-    expect_refused(images, 'resized')
+    expect_refused(images, 'its size was')
+    expect_refused(images, 'resized', '--changed-ok')
     run(tool('qemu-img'), 'resize', '-q', '--shrink', '-f', 'raw',
         str(raw.path), str(raw.size))
-    serve(images)
+    expect_refused(images, 'its mtime was')
+    serve(images, '--changed-ok')
     expect_rescued(scene, killed.destination)
 
 

@@ -14,7 +14,7 @@ from dev.rig.image import MIB
 from dev.rig.relay import BLOCK
 from dev.rig.scene import Scene, begin, wait_total
 from dev.rig.vm import Vm
-from dev.rig.wire import (HEADER, HELLO, PREAMBLE, VERSION, Message,
+from dev.rig.wire import (FEATURES, HEADER, HELLO, PREAMBLE, VERSION, Message,
                           NewerSource, Type, hello)
 from tests.functional.lib import tls
 from tests.functional.lib.moves import (SLOW_DISK, SLOW_PUSH, expect_unharmed,
@@ -113,13 +113,13 @@ def wrong_version(scene: Scene) -> None:
                 and f'destination has version {VERSION} (qemu-wsm 0.{VERSION});'
                 in text
                 and 'on both hosts' in text, f'REFUSE says: {text}')
-    for version, features in ((VERSION + 1, 0), (77, 0), (VERSION, 1)):
+    for version, features in ((VERSION + 1, 0), (77, 0), (VERSION, 0)):
         answer = Stranger(destination.listen_port(), PREAMBLE + hello(
             session, version=version, features=features)).receive_all()
         text = refusal(answer)
         require(f'the source has version {version} of the protocol and '
                 f'features 0x{features:x} here, but had version {VERSION} and '
-                'features 0x0 in START' in text, f'REFUSE says: {text}')
+                f'features 0x{FEATURES:x} in START' in text, f'REFUSE says: {text}')
     to_the_end(scene, source, destination)
 
 
@@ -330,7 +330,7 @@ fake_destination('fake-destination-features',
                  lambda data: to_block(data, Message(
                      Type.WELCOME, payload=b'\x80\0\0\1').encode()),
                  'the destination uses features 0x80000001 of the protocol, '
-                 'but the source has 0x0')
+                 f'but the source has 0x{FEATURES:x}')
 fake_destination('fake-destination-own-of-nothing',
                  'OWN although the basis said that all is sent.',
                  lambda data: welcome(data, 1, Message(Type.OWN, count=4096)),

@@ -13,6 +13,7 @@ from typing import Optional
 PREAMBLE = b'WSMB'
 MAGIC = 0x57534d31
 VERSION = 4
+FEATURES = 0x20                 # of a source without options: LACK
 HEADER = struct.Struct('>IHHIIQQ')
 HELLO = struct.Struct('>16sHBBI')
 
@@ -66,7 +67,7 @@ class Message:
 
 
 def hello(session: str, channel: int = 1, channels: int = 3,
-          version: int = VERSION, features: int = 0) -> bytes:
+          version: int = VERSION, features: int = FEATURES) -> bytes:
     payload = HELLO.pack(uuid.UUID(session).bytes, version, channel,
                          channels, features)
     return Message(Type.HELLO, payload=payload).encode()

@@ -153,6 +153,7 @@ class Server:
         self.extents: list[tuple[int, int, bool]] = [(0, 0, False)
                                                      for _ in disks]
         self.pulled = self.sent = 0
+        self.lacks = False                  # the destination says LACK
         self.unsaid = 0                     # disks of which LACK is to come
         self.asked_end = False              # SYNC was sent
         self.secured = False                # and answered
@@ -365,7 +366,7 @@ class Server:
         elif message.kind == Kind.HAVE:
             self._check_range(message)
             self.todo[message.disk].forget(begin, end)
-        elif message.kind == Kind.LACK:
+        elif message.kind == Kind.LACK and self.lacks:
             self._check_range(message)
             self._hear_lack(message)
         elif message.kind == Kind.SYNC_ACK:
@@ -453,7 +454,9 @@ class Server:
             self.trouble = ""
             if channel.number == 0:
                 self.greeted = True
-                self.unsaid = len(self.disks) if features & LACKS else 0
+                # An old record does not say in what blocks it is said
+                self.lacks = bool(features & LACKS) and self.session.told
+                self.unsaid = len(self.disks) if self.lacks else 0
                 self.say("the destination is there")
             await self._use(channel, reader, writer)
         finally:
