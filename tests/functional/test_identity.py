@@ -270,7 +270,7 @@ def only_copy(scene: Scene) -> None:
 
     # The user goes on with what has arrived, and wants to move it back
     half = scene.reopen('half', lost.images, state=state)
-    half.qmp.cmd('wsm-adopt')
+    half.qmp.cmd('wsm-adopt', missing='stale')
     half.qmp.cmd('cont')
     half.wait_running()
     half.set_params(downtime_limit=2000)
