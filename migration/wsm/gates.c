@@ -67,6 +67,17 @@ const char *wsm_others_bitmap_name(const BdrvDirtyBitmap *bitmap)
  * Snapshots
  */
 
+bool wsm_is_idle(Wsm *w, Error **errp)
+{
+    GLOBAL_STATE_CODE();
+    if (w->source || w->dest) {
+        error_setg(errp, "a whole-system migration has not ended yet; wait "
+                   "for it or cancel it");
+        return false;
+    }
+    return true;
+}
+
 /* What both sides agreed on, and what is there of it, must stay as it is */
 static bool wsm_has_ended(const char *what, Error **errp)
 {

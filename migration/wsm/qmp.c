@@ -121,9 +121,7 @@ void qmp_wsm_adopt(bool has_disks, strList *disks, bool has_missing,
                    "images, and say wsm-adopt to that", w->peer);
         return;
     }
-    if (w->source || w->dest) {
-        error_setg(errp, "a whole-system migration has not ended yet; wait "
-                   "for it or cancel it");
+    if (!wsm_is_idle(w, errp)) {
         return;
     }
     selected = wsm_disk_select(all, has_disks ? disks : NULL, &excluded, errp);

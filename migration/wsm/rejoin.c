@@ -40,9 +40,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(WsmRejoin, wsm_rejoin_free)
 
 static bool wsm_rejoin_check(Wsm *w, Error **errp)
 {
-    if (w->source || w->dest) {
-        error_setg(errp, "a whole-system migration has not ended yet; wait "
-                   "for it or cancel it");
+    if (!wsm_is_idle(w, errp)) {
         return false;
     }
     if (wsm_session_handed_over(&w->session)) {

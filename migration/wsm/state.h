@@ -65,6 +65,9 @@ typedef struct Wsm {
 Wsm *wsm_get(void);
 void wsm_set(Wsm *w);
 
+/* gates.c: does no migration run?  Else false, and @errp.  BQL. */
+bool wsm_is_idle(Wsm *w, Error **errp);
+
 /* info.c: keep the final state for query-wsm.  BQL. */
 void wsm_remember(Wsm *w);
 

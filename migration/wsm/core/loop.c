@@ -126,6 +126,34 @@ bool wsm_loop_start(WsmLoop *loop, CoroutineEntry *fn, void *opaque)
     return true;
 }
 
+typedef struct WsmLoopAwaited {
+    CoroutineEntry *fn;
+    void *opaque;
+    bool done;                  /* atomic */
+} WsmLoopAwaited;
+
+static void coroutine_fn wsm_loop_awaited_co(void *opaque)
+{
+    WsmLoopAwaited *awaited = opaque;
+
+    awaited->fn(awaited->opaque);
+    /* What it did is seen by who waits */
+    qatomic_store_release(&awaited->done, true);
+    aio_wait_kick();
+}
+
+bool wsm_loop_await(WsmLoop *loop, CoroutineEntry *fn, void *opaque)
+{
+    WsmLoopAwaited awaited = { .fn = fn, .opaque = opaque };
+
+    GLOBAL_STATE_CODE();
+    if (!wsm_loop_start(loop, wsm_loop_awaited_co, &awaited)) {
+        return false;
+    }
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_load_acquire(&awaited.done));
+    return true;
+}
+
 static bool wsm_loop_schedule(WsmLoop *loop, AioContext *ctx, QEMUBHFunc *fn,
                               void *opaque)
 {

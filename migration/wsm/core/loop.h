@@ -66,6 +66,12 @@ bool wsm_loop_bh(WsmLoop *loop, QEMUBHFunc *fn, void *opaque);
 bool wsm_loop_main_bh(WsmLoop *loop, QEMUBHFunc *fn, void *opaque);
 
 /*
+ * As wsm_loop_start(), then poll until @fn has ended.  Main thread, not in a
+ * coroutine.
+ */
+bool wsm_loop_await(WsmLoop *loop, CoroutineEntry *fn, void *opaque);
+
+/*
  * As wsm_loop_start(), but run @fn at once, until it yields for the first
  * time, and in any case.  In the loop, in something that was started here.
  */

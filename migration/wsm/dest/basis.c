@@ -8,14 +8,12 @@
 #include "block/dirty-bitmap.h"
 #include "migration/wsm/dest/basis.h"
 #include "migration/wsm/dest/data.h"
+#include "migration/wsm/dest/say-runs.h"
 #include "migration/wsm/image/bitmap-runs.h"
 #include "migration/wsm/image/points.h"
 #include "migration/wsm/policy/basis.h"
 #include "migration/wsm/trace.h"
 #include "migration/wsm/wire/payload.h"
-
-/* Blocks of a bitmap in one message; at worst a byte for each */
-#define WSM_OWN_BLOCKS          (512 * KiB)
 
 static GArray *wsm_dest_point_descs(BlockDriverState *bs)
 {
@@ -77,27 +75,14 @@ bool wsm_dest_basis_choose(WsmDestDisk *disk, Error **errp)
     return wsm_dest_find_own(disk, errp);
 }
 
-static int coroutine_fn wsm_dest_say_own(WsmDestDisk *disk, WsmDestConn *conn)
+static GByteArray *wsm_dest_own_runs(WsmDestDisk *disk, int64_t offset,
+                                     int64_t bytes)
 {
-    uint32_t granularity = disk->all->start->granularity;
-    int64_t step = WSM_OWN_BLOCKS * (int64_t)granularity;
-    int ret = 0;
+    GByteArray *runs = g_byte_array_new();
 
-    for (int64_t offset = 0; offset < disk->size && ret == 0; offset += step) {
-        g_autoptr(GByteArray) runs = g_byte_array_new();
-        WsmMsg msg = {
-            .type = WSM_MSG_OWN,
-            .disk = disk->index,
-            .offset = offset,
-            .bytes = MIN(step, disk->size - offset),
-        };
-
-        wsm_bitmap_to_runs(disk->own, msg.offset, msg.bytes, granularity,
-                           runs);
-        msg.length = runs->len;
-        ret = wsm_dest_conn_send(conn, &msg, runs->data);
-    }
-    return ret;
+    wsm_bitmap_to_runs(disk->own, offset, bytes, disk->all->start->granularity,
+                       runs);
+    return runs;
 }
 
 int coroutine_fn wsm_dest_basis_say(WsmDestDisks *disks, WsmDestConn *conn)
@@ -120,7 +105,8 @@ int coroutine_fn wsm_dest_basis_say(WsmDestDisks *disks, WsmDestConn *conn)
         msg.length = payload->len;
         ret = wsm_dest_conn_send(conn, &msg, payload->data);
         if (ret == 0 && disk->own) {
-            ret = wsm_dest_say_own(disk, conn);
+            ret = wsm_dest_say_runs(disk, conn, WSM_MSG_OWN, 0,
+                                    wsm_dest_own_runs);
         }
     }
     return ret;

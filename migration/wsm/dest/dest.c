@@ -612,27 +612,14 @@ void wsm_dest_leave(WsmDest *d)
     }
 }
 
-typedef struct WsmDestCheckpoint {
-    WsmDest *d;
-    bool done;
-} WsmDestCheckpoint;
-
 static void coroutine_fn wsm_dest_checkpoint_co(void *opaque)
 {
-    WsmDestCheckpoint *c = opaque;
-
-    wsm_dest_disks_checkpoint(&c->d->disks);
-    qatomic_set(&c->done, true);
-    aio_wait_kick();
+    wsm_dest_disks_checkpoint(opaque);
 }
 
 void wsm_dest_checkpoint(WsmDest *d)
 {
-    WsmDestCheckpoint c = { .d = d };
-
-    GLOBAL_STATE_CODE();
-    wsm_loop_start(&d->loop, wsm_dest_checkpoint_co, &c);
-    AIO_WAIT_WHILE(NULL, !qatomic_read(&c.done));
+    wsm_loop_await(&d->loop, wsm_dest_checkpoint_co, &d->disks);
 }
 
 void wsm_dest_stop(WsmDest *d)

@@ -5,10 +5,8 @@
  */
 #include "qemu/osdep.h"
 #include "migration/wsm/dest/lack.h"
+#include "migration/wsm/dest/say-runs.h"
 #include "migration/wsm/wire/runs.h"
-
-/* Blocks in one message; at worst a byte for each */
-#define WSM_LACK_BLOCKS         (512 * KiB)
 
 /* What is missing of a range; nothing when the filters are gone */
 static GByteArray *wsm_dest_lacking(WsmDestDisk *disk, int64_t offset,
@@ -29,35 +27,13 @@ static GByteArray *wsm_dest_lacking(WsmDestDisk *disk, int64_t offset,
     return runs;
 }
 
-static int coroutine_fn wsm_dest_disk_say_lack(WsmDestDisk *disk,
-                                               WsmDestConn *conn)
-{
-    int64_t step = WSM_LACK_BLOCKS * (int64_t)disk->all->start->granularity;
-    int ret = 0;
-
-    for (int64_t offset = 0; offset < disk->size && ret == 0; offset += step) {
-        g_autoptr(GByteArray) runs = NULL;
-        WsmMsg msg = {
-            .type = WSM_MSG_LACK,
-            .disk = disk->index,
-            .epoch = 1,
-            .offset = offset,
-            .bytes = MIN(step, disk->size - offset),
-        };
-
-        runs = wsm_dest_lacking(disk, msg.offset, msg.bytes);
-        msg.length = runs->len;
-        ret = wsm_dest_conn_send(conn, &msg, runs->data);
-    }
-    return ret;
-}
-
 int coroutine_fn wsm_dest_say_lack(WsmDestDisks *disks, WsmDestConn *conn)
 {
     int ret = 0;
 
     for (unsigned i = 0; i < disks->n && ret == 0; i++) {
-        ret = wsm_dest_disk_say_lack(&disks->disk[i], conn);
+        ret = wsm_dest_say_runs(&disks->disk[i], conn, WSM_MSG_LACK, 1,
+                                wsm_dest_lacking);
     }
     return ret;
 }

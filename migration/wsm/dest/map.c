@@ -9,7 +9,6 @@
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "block/block_int-common.h"
-#include "block/aio-wait.h"
 #include "block/thread-pool.h"
 #include "migration/wsm/dest/map.h"
 #include "migration/wsm/image/image-file.h"
@@ -298,36 +297,32 @@ void wsm_dest_map_tell_missing(WsmDestDisk *disk)
 }
 
 typedef struct WsmDestRenew {
-    WsmDestDisk *disk;
+    WsmDestMaps *maps;
+    const WsmDestDisk *failed;
     int ret;
-    bool done;
 } WsmDestRenew;
 
-static void coroutine_fn wsm_dest_map_renew_co(void *opaque)
+static void coroutine_fn wsm_dest_maps_renew_co(void *opaque)
 {
     WsmDestRenew *renew = opaque;
 
-    renew->ret = wsm_map_log_commit(renew->disk->map);
-    renew->done = true;
-    aio_wait_kick();
+    for (unsigned i = 0; i < renew->maps->disks->n && renew->ret >= 0; i++) {
+        renew->failed = &renew->maps->disks->disk[i];
+        renew->ret = wsm_map_log_commit(renew->failed->map);
+    }
 }
 
 bool wsm_dest_maps_renew(WsmDestMaps *maps, Error **errp)
 {
-    GLOBAL_STATE_CODE();
-    for (unsigned i = 0; i < maps->disks->n; i++) {
-        WsmDestRenew renew = { .disk = &maps->disks->disk[i] };
+    WsmDestRenew renew = { .maps = maps };
 
-        aio_co_enter(qemu_get_aio_context(),
-                     qemu_coroutine_create(wsm_dest_map_renew_co, &renew));
-        AIO_WAIT_WHILE(NULL, !renew.done);
-        if (renew.ret < 0) {
-            error_setg_errno(errp, -renew.ret, "cannot write the map of disk "
-                             "'%s'", renew.disk->name);
-            return false;
-        }
+    GLOBAL_STATE_CODE();
+    wsm_loop_await(maps->loop, wsm_dest_maps_renew_co, &renew);
+    if (renew.ret < 0) {
+        error_setg_errno(errp, -renew.ret, "cannot write the map of disk '%s'",
+                         renew.failed->name);
     }
-    return true;
+    return renew.ret >= 0;
 }
 
 /* A file goes, too, unless @keep.  Nobody uses it any more.  BQL. */

@@ -51,6 +51,20 @@ int wsm_beside_create(const char *path, Error **errp)
     return fd;
 }
 
+bool wsm_beside_write(int fd, const char *path, const void *buf, size_t size,
+                      Error **errp)
+{
+    if (qemu_write_full(fd, buf, size) != size) {
+        error_setg_errno(errp, errno, "cannot write '%s'", path);
+        return false;
+    }
+    if (fsync(fd) < 0) {
+        error_setg_errno(errp, errno, "cannot sync '%s'", path);
+        return false;
+    }
+    return true;
+}
+
 bool wsm_beside_replace(const char *path, WsmBesideFn *fill, void *opaque,
                         Error **errp)
 {

@@ -29,6 +29,10 @@ bool wsm_beside_sync_folder(int fd, const char *path, Error **errp);
  */
 int wsm_beside_create(const char *path, Error **errp);
 
+/* Write @buf to @fd, which has the name @path, durably.  False, and @errp. */
+bool wsm_beside_write(int fd, const char *path, const void *buf, size_t size,
+                      Error **errp);
+
 /* Write @fd, which has the name @path for now.  False, and @errp. */
 typedef bool WsmBesideFn(void *opaque, int fd, const char *path,
                          Error **errp);

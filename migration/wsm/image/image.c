@@ -264,7 +264,8 @@ static void wsm_image_forget_map(WsmImage *image)
     g_clear_pointer(&image->arriving, g_free);
     g_clear_pointer(&image->map_place, wsm_map_place_free);
     image->map = WSM_MAP_NONE;
-    image->missing = -1;
+    image->missing = image->map_disk = -1;
+    image->map_is_there = false;
 }
 
 void wsm_image_set_state(WsmImage *image, WsmImageState state,
@@ -273,8 +274,6 @@ void wsm_image_set_state(WsmImage *image, WsmImageState state,
     GLOBAL_STATE_CODE();
     image->state = state;
     wsm_image_forget_map(image);
-    image->map_is_there = false;
-    image->map_disk = -1;
     g_free(image->session);
     g_free(image->peer);
     image->session = session ? qemu_uuid_unparse_strdup(session) : NULL;

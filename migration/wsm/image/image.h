@@ -129,9 +129,9 @@ void wsm_image_put(WsmImage *image, BlockDriverState *bs, bool inactivate);
 
 /*
  * Look at @disk, whose maps the user wants on @map_node unless that is NULL,
- * anew: is @image, what was known of it or NULL, still what is
- * known?  Else a new one is made, and the record is looked at, but nothing is
- * changed.  Returns a reference, or NULL for @image.
+ * anew: is @image, what was known of it or NULL, still what is known?  Else a
+ * new one is made, and the record is looked at, but nothing is changed.
+ * Returns a reference, or NULL for @image.
  */
 WsmImage *wsm_image_renew(WsmImage *image, const WsmDisk *disk,
                           const char *map_node);

@@ -25,15 +25,7 @@ static bool write_zeroes(int fd, const char *path, Error **errp)
 {
     g_autofree uint8_t *zero = g_malloc0(WSM_MAP_FILE_BYTES);
 
-    if (qemu_write_full(fd, zero, WSM_MAP_FILE_BYTES) != WSM_MAP_FILE_BYTES) {
-        error_setg_errno(errp, errno, "cannot write '%s'", path);
-        return false;
-    }
-    if (fsync(fd) < 0) {
-        error_setg_errno(errp, errno, "cannot sync '%s'", path);
-        return false;
-    }
-    return true;
+    return wsm_beside_write(fd, path, zero, WSM_MAP_FILE_BYTES, errp);
 }
 
 static bool fill_new(const char *path, const struct stat *image, Error **errp)

@@ -122,18 +122,8 @@ static bool write_text(void *opaque, int fd, const char *path, Error **errp)
 {
     const RecordText *r = opaque;
 
-    if (qemu_write_full(fd, r->text->str, r->text->len) != r->text->len) {
-        error_setg_errno(errp, errno, "cannot write '%s'", path);
-        return false;
-    }
-    if (!wsm_beside_copy_access(fd, path, &r->image, errp)) {
-        return false;
-    }
-    if (fsync(fd) < 0) {
-        error_setg_errno(errp, errno, "cannot sync '%s'", path);
-        return false;
-    }
-    return true;
+    return wsm_beside_copy_access(fd, path, &r->image, errp) &&
+           wsm_beside_write(fd, path, r->text->str, r->text->len, errp);
 }
 
 static bool replace_file(const char *image, const char *path,

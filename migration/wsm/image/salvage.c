@@ -5,7 +5,6 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "migration/wsm/image/beside.h"
 #include "migration/wsm/image/salvage.h"
@@ -21,7 +20,7 @@ char *wsm_salvage_list_path(const char *image)
 static WsmMissing *wsm_salvage_missing(const WsmImage *image, int64_t size,
                                        Error **errp)
 {
-    WsmMapWanted wanted = { .size = size, .disk = -1, .boot = wsm_map_boot() };
+    WsmMapWanted wanted = { .size = size, .disk = image->map_disk };
     WsmMapContents contents;
 
     if (qemu_uuid_parse(image->session, &wanted.session) < 0 ||
@@ -39,12 +38,7 @@ static bool wsm_salvage_fill(void *opaque, int fd, const char *path,
 {
     GString *text = opaque;
 
-    if (qemu_write_full(fd, text->str, text->len) != text->len ||
-        fsync(fd) < 0) {
-        error_setg_errno(errp, errno, "cannot write '%s'", path);
-        return false;
-    }
-    return true;
+    return wsm_beside_write(fd, path, text->str, text->len, errp);
 }
 
 static bool wsm_salvage_list(const char *image, const WsmMissing *missing,

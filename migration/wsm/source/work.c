@@ -90,6 +90,7 @@ static void wsm_work_set_pass(WsmWork *work, WsmPassState to)
         [WSM_PASS_NONE] = { [WSM_PASS_SEND] = true, [WSM_PASS_PUSH] = true },
         [WSM_PASS_SEND] = { [WSM_PASS_NONE] = true },
         [WSM_PASS_PUSH] = { [WSM_PASS_PUSHED] = true },
+        [WSM_PASS_PUSHED] = { [WSM_PASS_PUSH] = true },     /* LACK */
     };
 
     assert(legal[work->pass][to] && !work->nreqs);
@@ -705,7 +706,9 @@ bool wsm_work_lacks(WsmWork *work, unsigned disk, int64_t offset, int64_t bytes,
         }
     }
     if (bdrv_get_dirty_count(dirty)) {
-        work->pass = WSM_PASS_PUSH;
+        if (work->pass == WSM_PASS_PUSHED) {
+            wsm_work_set_pass(work, WSM_PASS_PUSH);
+        }
         wsm_work_rewind(work);
     }
     return ok;

@@ -99,6 +99,17 @@ static void test_start(void)
     g_assert_cmpuint(begun, ==, 10);
 }
 
+static void test_await(void)
+{
+    set_up();
+    g_assert_true(wsm_loop_await(&loop, yield_co, &loop));
+    g_assert_cmpuint(ended, ==, 1);
+    wsm_loop_stop(&loop);
+    g_assert_false(wsm_loop_await(&loop, yield_co, &loop));
+    tear_down();
+    g_assert_cmpuint(begun, ==, 1);
+}
+
 static void count_bh(void *opaque)
 {
     g_assert_false(qemu_in_coroutine());
@@ -460,6 +471,7 @@ int main(int argc, char **argv)
     qemu_init_main_loop(&error_abort);
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/wsm/loop/start", test_start);
+    g_test_add_func("/wsm/loop/await", test_await);
     g_test_add_func("/wsm/loop/bottom-halves", test_bottom_halves);
     g_test_add_func("/wsm/loop/enter", test_enter);
     g_test_add_func("/wsm/loop/enter-late", test_enter_late);
