@@ -17,7 +17,6 @@ fetched a second time.  The exit status is 0 when nothing is missing any more,
 
 import argparse
 import os
-import shutil
 import signal
 import stat
 import sys
@@ -28,6 +27,7 @@ from typing import Any, NoReturn, Optional, Sequence
 from wsm.fetcher import Denied, Fetcher, Gone
 from wsm.info import is_in_use
 from wsm.missing_map import BadMap, Uncommitted, load_map
+from wsm.programs import find_program
 from wsm.record import BadRecord, find_record
 from wsm.serve.claims import FORMATS, Claim, Refused
 from wsm.serve.dialing import BadAddress, parse_address
@@ -35,7 +35,7 @@ from wsm.serve.pushing import Failed
 from wsm.serve.reading import QCOW2_MAGIC, look_at_format
 from wsm.serve.serving import PROGRESS_SECONDS, plain, say
 
-TREE = Path(__file__).resolve().parents[2]
+QEMU = "qemu-system-x86_64"
 LOOK_SECONDS = 0.2
 MIB = 1 << 20
 CERTIFICATES = ("ca-cert.pem", "server-cert.pem", "server-key.pem")
@@ -108,17 +108,11 @@ def find_disks(args: argparse.Namespace) -> list[tuple[str, str]]:
 
 def find_qemu(wanted: Optional[str]) -> str:
     """Return the program to do it with; raise Refused."""
-    for choice in (wanted, os.environ.get("WSM_QEMU")):
-        if choice:
-            found = shutil.which(choice)
-            if not found:
-                raise Refused(f"there is no program {choice}")
-            return found
-    built = TREE / "build/qemu-system-x86_64"
-    found = (str(built) if built.exists()
-             else shutil.which("qemu-system-x86_64"))
+    found = find_program(QEMU, wanted, "WSM_QEMU")
     if not found:
-        raise Refused("no qemu-system-x86_64 found; name it with --qemu")
+        named = wanted or os.environ.get("WSM_QEMU")
+        raise Refused(f"there is no program {named}" if named else
+                      f"no {QEMU} found; name it with --qemu")
     return found
 
 

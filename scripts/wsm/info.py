@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import stat
 import struct
 import subprocess
@@ -26,11 +25,11 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 from wsm.missing_map import BadMap, Missing, Other, Uncommitted, load_map
+from wsm.programs import find_program
 from wsm.record import (COUNTS, BadRecord, find_record, runs_bytes,
                         stamp_of)
 
 # Where scripts/build puts its qemu-img, if this lies in its repository
-TREE = Path(__file__).resolve().parents[2]
 QCOW2_MAGIC = b"QFI\xfb"
 QCOW2_SIZE_OFFSET = 24
 # Linux's open file description locks, with which QEMU marks an image that it
@@ -128,15 +127,6 @@ def qcow2_size(head: bytes) -> int:
     """Return the virtual size from the head of a qcow2 image."""
     size, = struct.unpack_from(">Q", head, QCOW2_SIZE_OFFSET)
     return int(size)
-
-
-def find_qemu_img(wanted: Optional[str]) -> Optional[str]:
-    """Return the program to ask about qcow2 images."""
-    for choice in (wanted, os.environ.get("WSM_QEMU_IMG")):
-        if choice:
-            return shutil.which(choice)
-    built = TREE / "build/qemu-img"
-    return str(built) if built.exists() else shutil.which("qemu-img")
 
 
 def run_qemu_img(program: str, image: str) -> dict[str, Any]:
@@ -388,7 +378,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the program; return its exit status."""
     args = arguments()
-    qemu_img = find_qemu_img(args.qemu_img)
+    qemu_img = find_program("qemu-img", args.qemu_img, "WSM_QEMU_IMG")
     if args.qemu_img and not qemu_img:
         print(f"there is no program {args.qemu_img}", file=sys.stderr)
         return 2

@@ -9,12 +9,13 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Callable, Optional
 
+from wsm.missing_map import BadMap, decode_runs
 from wsm.serve.claims import Session
 from wsm.serve.dialing import Dialler, hang_up
 from wsm.serve.extents import Todo
 from wsm.serve.reading import Disk
 from wsm.serve.speech import (HEADER, LACKS, MAX_ZERO, BadMessage, Kind,
-                              Message, all_changed, decode_head, hello, runs)
+                              Message, all_changed, decode_head, hello)
 
 PIECE = 128 << 10               # bytes of data in a message
 URGENT_LIMIT = 8 << 20          # in flight on channel 0, as for the source
@@ -385,11 +386,15 @@ class Server:
         block = self.session.granularity
         size = self.disks[message.disk].size
         begin, end = message.offset, message.offset + message.count
-        missing = runs(message.payload, -(-message.count // block))
+        try:
+            missing = list(decode_runs(message.payload,
+                                       -(-message.count // block)))
+        except BadMap as error:
+            raise BadMessage(f"LACK: {error}") from error
         self.todo[message.disk].lacks(
             begin, end, [(begin + first * block,
-                          min(begin + last * block, size))
-                         for first, last in missing])
+                          min(begin + (first + count) * block, size))
+                         for first, count in missing])
         if end == size:
             self.unsaid = max(self.unsaid - 1, 0)
             self.asked_end = False

@@ -256,12 +256,3 @@ def open_disks(claims: tuple[Claim, ...], format_: Optional[str],
                 raise Refused(f"{claim.image}: its record has changed just "
                               "now")
         yield disks
-
-
-def find_qemu_nbd(wanted: Optional[str], tree: Path) -> Optional[str]:
-    """Return the program that reads qcow2 images for us."""
-    for choice in (wanted, os.environ.get("WSM_QEMU_NBD")):
-        if choice:
-            return shutil.which(choice)
-    built = tree / "build/qemu-nbd"
-    return str(built) if built.exists() else shutil.which("qemu-nbd")

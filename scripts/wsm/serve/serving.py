@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+from wsm.programs import find_program
 from wsm.record import BadRecord, find_record
 from wsm.serve.claims import (FORMATS, Refused, Session, check_stamp,
                               session_of)
@@ -32,9 +33,8 @@ from wsm.serve.dialing import (Address, BadAddress, Dialler, make_tls,
                                parse_address)
 from wsm.serve.handed import hand_over
 from wsm.serve.pushing import Failed, Server, learn
-from wsm.serve.reading import Disk, find_qemu_nbd, open_disks
+from wsm.serve.reading import Disk, open_disks
 
-TREE = Path(__file__).resolve().parents[3]
 LOOK_SECONDS = 0.2
 PROGRESS_SECONDS = 5.0
 # Nobody listens any more where everything was acknowledged
@@ -230,7 +230,7 @@ def run(args: argparse.Namespace) -> None:
             tls = make_tls(args.tls_creds)
         except BadAddress as error:
             raise Refused(str(error)) from error
-    program = find_qemu_nbd(args.qemu_nbd, TREE)
+    program = find_program("qemu-nbd", args.qemu_nbd, "WSM_QEMU_NBD")
     if args.qemu_nbd and not program:
         raise Refused(f"there is no program {args.qemu_nbd}")
     with open_disks(session.claims, args.format, program) as disks:

@@ -114,29 +114,6 @@ def leb128(value: int) -> bytes:
     return bytes(out)
 
 
-def runs(data: bytes, blocks: int) -> list[tuple[int, int]]:
-    """Return runs of blocks, first and end of each; raise BadMessage."""
-    numbers, value, shift = [], 0, 0
-    for byte in data:
-        value |= (byte & 0x7f) << shift
-        shift += 7
-        if not byte & 0x80:
-            numbers.append(value)
-            value = shift = 0
-        elif shift > 63:
-            raise BadMessage("a list of runs has a number that is too long")
-    found, end = [], 0
-    for gap, count in zip(numbers[::2], numbers[1::2]):
-        found.append((end + gap, end + gap + count))
-        end += gap + count
-        if not count or end > blocks:
-            break
-    if shift or len(numbers) % 2 or end > blocks or \
-            any(first == last for first, last in found):
-        raise BadMessage(f"a list of runs is not within {blocks} blocks")
-    return found
-
-
 def all_changed(disk: int, size: int, granularity: int,
                 index: int) -> Message:
     """
