@@ -32,7 +32,7 @@ def death(function: Death) -> Death:
 def source(setting: Setting, way: WayOut) -> None:
     """The source dies."""
     setting.source.kill()
-    setting.let_go(lost=setting.seed % 2 == 0)
+    setting.let_go()
     way.source_dead()
 
 
@@ -40,7 +40,7 @@ def source(setting: Setting, way: WayOut) -> None:
 def destination(setting: Setting, way: WayOut) -> None:
     """The destination dies."""
     setting.destination.kill()
-    setting.let_go(lost=setting.seed % 2 == 0)
+    setting.let_go()
     way.destination_dead()
 
 
@@ -49,7 +49,7 @@ def both(setting: Setting, way: WayOut) -> None:
     """Both die."""
     setting.source.kill()
     setting.destination.kill()
-    setting.let_go(lost=setting.seed % 2 == 0)
+    setting.let_go()
     way.both_dead()
 
 
@@ -57,7 +57,7 @@ def both(setting: Setting, way: WayOut) -> None:
 def source_then_destination(setting: Setting, way: WayOut) -> None:
     """The source dies, and the destination when it is served."""
     setting.source.kill()
-    setting.let_go(lost=setting.seed % 2 == 0)
+    setting.let_go()
     way.serve_and_kill()
 
 
@@ -65,7 +65,7 @@ def source_then_destination(setting: Setting, way: WayOut) -> None:
 def destination_twice(setting: Setting, way: WayOut) -> None:
     """The destination dies, and again when it has rejoined."""
     setting.destination.kill()
-    setting.let_go(lost=setting.seed % 2 == 0)
+    setting.let_go()
     way.twice = True
     way.destination_dead()
 

@@ -31,9 +31,7 @@ def add(moments: dict[str, Moment]) -> Callable[[Moment], Moment]:
 @add(BEFORE_GO)
 def before_sync(setting: Setting) -> None:
     """All of the disks was sent once; it is not flushed."""
-    setting.hold(Type.SYNC)
-    setting.begin()
-    setting.wait_held(Type.SYNC)
+    setting.held_at(Type.SYNC)
 
 
 @add(BEFORE_GO)
@@ -46,9 +44,7 @@ def freeze(setting: Setting) -> None:
 @add(BEFORE_GO)
 def ready(setting: Setting) -> None:
     """The destination has loaded the guest; the source does not know."""
-    setting.hold(Type.READY)
-    setting.begin()
-    setting.wait_held(Type.READY)
+    setting.held_at(Type.READY)
 
 
 @add(BEFORE_GO)

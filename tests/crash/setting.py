@@ -182,9 +182,9 @@ class Setting:
         gate.shut()
         self.shut.append(gate)
 
-    def let_go(self, lost: bool) -> None:
-        """Nothing waits any more; with @lost, what was on its way is lost."""
-        if lost:
+    def let_go(self) -> None:
+        """Nothing waits any more; what was on its way is lost, or comes late."""
+        if self.seed % 2 == 0:
             self.relay.cut_all()
         while self.shut:
             self.shut.pop().open()
@@ -192,11 +192,15 @@ class Setting:
 
     # Phases
 
+    def held_at(self, message: Type) -> None:
+        """The migration has come to the first message of this type."""
+        self.hold(message)
+        self.begin()
+        self.wait_held(message)
+
     def held_at_go(self) -> None:
         """The destination is ready, and GO is on its way."""
-        self.hold(Type.GO)
-        self.begin()
-        self.wait_held(Type.GO)
+        self.held_at(Type.GO)
 
     def in_postcopy(self) -> None:
         """The guest runs at the destination, whose maps are committed."""

@@ -3,20 +3,15 @@
 
 from typing import Optional
 
-from dev.rig.basics import require, wait_until
-from dev.rig.scene import Scene, begin, disk_total, finish, query, wait_phase
+from dev.rig.basics import require
+from dev.rig.scene import Scene, disk_total, finish, query
 from dev.rig.vm import Vm
 from tests.functional.lib.mapfile import (crash_copy, map_path, merged,
                                           read_map)
 from tests.functional.lib.moves import (LOAD, SLOW_DISK, end, expect_moved,
                                         loaded_source, move)
 from tests.functional.lib.registry import test
-
-LONG_POSTCOPY = {'x_push_delay': 200, 'max_residue': 30000}
-
-
-def maps_are_written(destination: Vm) -> bool:
-    return str(query(destination)['crash-safe']['state']) == 'on'
+from tests.functional.lib.rejoin import begin_with_maps
 
 
 def in_postcopy(scene: Scene, destination: Optional[Vm] = None
@@ -25,9 +20,7 @@ def in_postcopy(scene: Scene, destination: Optional[Vm] = None
     source = loaded_source(scene)
     there = destination or scene.destination()
     there.qmp.cmd('wsm-set-options', crash_safe='on')
-    begin(source, scene.uri(there), **{**SLOW_DISK, **LONG_POSTCOPY})
-    wait_phase(there, 'postcopy')
-    wait_until(lambda: maps_are_written(there), 'the maps are written')
+    begin_with_maps(source, there, scene.uri(there), **SLOW_DISK)
     return source, there
 
 

@@ -10,8 +10,8 @@ from tests.functional.lib.moves import (BUSY_RAM, LOAD, SLOW_DISK, end,
                                         expect_moved, hold_ram_phase,
                                         loaded_source, release_ram_phase)
 from tests.functional.lib.registry import test
-from tests.functional.lib.rejoin import (Crashed, crashed_disks, expect_whole,
-                                         in_postcopy, rejoin, served)
+from tests.functional.lib.rejoin import (Crashed, crashed_disks, fetch_rest,
+                                         in_postcopy, rejoin)
 
 LONG_POSTCOPY = {'x_push_delay': 200, 'max_residue': 30000}
 
@@ -158,6 +158,4 @@ def destination_quits_without_source(scene: Scene) -> None:
         require(not image.is_locked(), f'{image.path} is still locked')
         image.check()
     vm = rejoin(scene, crashed)
-    with served(crashed) as serving:
-        serving.wait(0)
-    expect_whole(vm, crashed)
+    fetch_rest(vm, crashed)

@@ -4,17 +4,18 @@
 from pathlib import Path
 
 from dev.rig.basics import require
-from dev.rig.scene import Scene, begin, finish
+from dev.rig.scene import Scene, finish
 from dev.rig.vm import DiskConfig, MachineConfig
-from wsm.missing_map import crc32c
+from wsm.missing_map import crc32c, this_boot
 from tests.functional.lib import tls
-from tests.functional.lib.back import expect_refused, has_ended
+from tests.functional.lib.back import expect_refused
 from tests.functional.lib.mapfile import crash_copy, map_path, read_map
 from tests.functional.lib.moves import end, expect_moved
 from tests.functional.lib.registry import add, test
 from tests.functional.lib.rejoin import (Crashed, crashed_disks,
-                                         destination_killed, expect_whole,
-                                         in_postcopy, rejoin, served)
+                                         destination_killed,
+                                         expect_not_overwritten, fetch_rest,
+                                         in_postcopy, rejoin)
 from tests.functional.lib.setups import Setup, caps, multifd, nothing
 
 RAW = MachineConfig((DiskConfig('vd0'),))
@@ -74,11 +75,6 @@ def boot_of(image: Path) -> bytes:
     return image.read_bytes()[4096 + BOOT:4096 + BOOT + 16]
 
 
-def this_boot() -> bytes:
-    text = Path('/proc/sys/kernel/random/boot_id').read_text('ascii')
-    return bytes.fromhex(text.strip().replace('-', ''))
-
-
 def boot_anew(path: Path) -> None:
     """As if the host had been started again since."""
     data = bytearray(path.read_bytes())
@@ -99,9 +95,7 @@ def map_unsafe_rejoined(scene: Scene) -> None:
     for image in crashed.images:
         require(boot_of(map_path(image)) == this_boot(), 'another boot ID')
     vm = rejoin(scene, crashed)
-    with served(crashed) as serving:
-        serving.wait(0)
-    expect_whole(vm, crashed)
+    fetch_rest(vm, crashed)
 
 
 @test(UNSAFE)
@@ -115,21 +109,8 @@ def map_unsafe_rebooted(scene: Scene) -> None:
     vm.qmp.expect_error('wsm-rejoin', "'unsafe'", 'started again',
                         uri='tcp:127.0.0.1:0')
     vm.quit()
-    expect_not_overwritten(scene, crashed)
-
-
-def expect_not_overwritten(scene: Scene, crashed: Crashed) -> None:
-    destination = scene.destination(images=crashed.images, name='onto')
-    other = Scene(scene.config, scene.binary)
-    try:
-        source = other.source()
-        begin(source, scene.uri(destination))
-        source.wait_migration('failed')
-        text = source.migration()['error-desc']
-        require('is the disk of a guest that came there' in text, text)
-    finally:
-        other.close()
-    has_ended(destination)
+    expect_not_overwritten(scene, scene.destination(images=crashed.images,
+                                                    name='onto'))
 
 
 def go_on_as(scene: Scene, crashed: Crashed, config: MachineConfig,
@@ -153,6 +134,4 @@ def map_unsafe_changes(scene: Scene) -> None:
     go_on_as(scene, crashed, safe, bytes(16), 'safe')
     go_on_as(scene, crashed, UNSAFE, this_boot(), 'unsafe')
     vm = rejoin(scene, crashed, 'last')
-    with served(crashed) as serving:
-        serving.wait(0)
-    expect_whole(vm, crashed)
+    fetch_rest(vm, crashed)

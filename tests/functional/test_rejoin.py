@@ -14,7 +14,7 @@ from tests.functional.lib.back import BOTH, record, states
 from tests.functional.lib.mapfile import Map, map_path, read_map
 from tests.functional.lib.registry import add, test
 from tests.functional.lib.rejoin import (destination_killed, expect_whole,
-                                         rejoin, reopen, served)
+                                         fetch_rest, rejoin, reopen, served)
 from tests.functional.lib.rescue import wait_missing
 from tests.functional.lib.setups import (Setup, caps, nothing,
                                          with_tls)
@@ -40,9 +40,7 @@ def killed_and_rejoined(setup: Setup = nothing, **options: Any) -> Any:
         vm = rejoin(scene, crashed)
         missing = disk_total(vm, 'missing')
         require(missing > 0, 'nothing is missing')
-        with served(crashed) as serving:
-            serving.wait(0)
-        expect_whole(vm, crashed, missing)
+        fetch_rest(vm, crashed, missing)
     return function
 
 
@@ -102,9 +100,7 @@ def rejoined_and_killed(scene: Scene) -> None:
             wait_missing(vm, missing)
             vm.kill()
     vm = rejoin(scene, crashed, 'destination-4')
-    with served(crashed) as serving:
-        serving.wait(0)
-    expect_whole(vm, crashed)
+    fetch_rest(vm, crashed)
 
 
 @test(RAW)
@@ -133,9 +129,7 @@ def rejoined_over_unix(scene: Scene) -> None:
     crashed = destination_killed(scene)
     uri = f'unix:{scene.folder}/re join'
     vm = rejoin(scene, crashed, uri=uri)
-    with served(crashed, uri=uri) as serving:
-        serving.wait(0)
-    expect_whole(vm, crashed)
+    fetch_rest(vm, crashed, uri=uri)
 
 
 @test(BOTH)
@@ -150,9 +144,7 @@ def rejoined_renamed(scene: Scene) -> None:
         images.append(new)
     crashed.images[:] = images
     vm = rejoin(scene, crashed)
-    with served(crashed) as serving:
-        serving.wait(0)
-    expect_whole(vm, crashed)
+    fetch_rest(vm, crashed)
 
 
 def runs_of(found: Map) -> list[tuple[int, int]]:
@@ -224,9 +216,7 @@ def rejoin_refused(scene: Scene) -> None:
         vm.qmp.expect_error('block_resize', node_name=node, size=1 << 27)
     require('missing' in vm.qmp.hmp('savevm one'), 'savevm')
     vm.qmp.expect_error('wsm-adopt')
-    with served(crashed) as serving:
-        serving.wait(0)
-    expect_whole(vm, crashed)
+    fetch_rest(vm, crashed)
 
 
 @test(BOTH)
@@ -288,9 +278,7 @@ def rejoin_wrong_maps(scene: Scene) -> None:
     vm.kill()
     scene.config = config
     vm = rejoin(scene, crashed)
-    with served(crashed) as serving:
-        serving.wait(0)
-    expect_whole(vm, crashed)
+    fetch_rest(vm, crashed)
 
 
 @test(RAW)
@@ -322,6 +310,4 @@ def rejoin_exchanged_maps(scene: Scene) -> None:
     maps[1].rename(maps[0])
     aside.rename(maps[1])
     vm = rejoin(scene, crashed, 'destination-3')
-    with served(crashed) as serving:
-        serving.wait(0)
-    expect_whole(vm, crashed)
+    fetch_rest(vm, crashed)

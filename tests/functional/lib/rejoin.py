@@ -10,7 +10,7 @@ from dev.rig.basics import QEMU, require, wait_until
 from dev.rig.image import Image
 from dev.rig.scene import (Scene, begin, disk_total, query, wait_phase)
 from dev.rig.vm import Vm
-from tests.functional.lib.back import record, states
+from tests.functional.lib.back import has_ended, record, states
 from tests.functional.lib.mapfile import (crash_copy, map_path, merged,
                                           read_map)
 from tests.functional.lib.moves import LOAD, loaded_source
@@ -52,6 +52,14 @@ def crashed_disks(scene: Scene, source: Vm, destination: Vm) -> list[Image]:
     return disks
 
 
+def begin_with_maps(source: Vm, destination: Vm, uri: str,
+                    **options: Any) -> None:
+    """Post-copy, which is long, and the maps are written."""
+    begin(source, uri, **{**LONG_POSTCOPY, **options})
+    wait_phase(destination, 'postcopy')
+    wait_until(lambda: maps_are_written(destination), 'the maps are written')
+
+
 def in_postcopy(scene: Scene, setup: Setup = nothing,
                 **options: Any) -> tuple[Vm, Vm]:
     """Post-copy, and the maps are written."""
@@ -59,9 +67,7 @@ def in_postcopy(scene: Scene, setup: Setup = nothing,
     destination = scene.destination('defer', crash_safe='on')
     setup(scene, source, destination)
     destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
-    begin(source, scene.uri(destination), **{**LONG_POSTCOPY, **options})
-    wait_phase(destination, 'postcopy')
-    wait_until(lambda: maps_are_written(destination), 'the maps are written')
+    begin_with_maps(source, destination, scene.uri(destination), **options)
     return source, destination
 
 
@@ -137,6 +143,27 @@ def served(crashed: Crashed, *options: str, uri: str = '') -> Serving:
         tls += ['--tls-hostname', NAME]
     where = ['--to', uri] if uri else []
     return Serving(crashed.source.images, *where, *tls, *options)
+
+
+def fetch_rest(vm: Vm, crashed: Crashed, sent: int = 0, uri: str = '') -> None:
+    """The source's images are served until nothing is missing."""
+    with served(crashed, uri=uri) as serving:
+        serving.wait(0)
+    expect_whole(vm, crashed, sent)
+
+
+def expect_not_overwritten(scene: Scene, destination: Vm) -> None:
+    """No migration of another guest overwrites the guest's disk."""
+    other = Scene(scene.config, scene.binary)
+    try:
+        source = other.source()
+        begin(source, scene.uri(destination))
+        source.wait_migration('failed')
+        text = source.migration()['error-desc']
+        require('is the disk of a guest that came there' in text, text)
+    finally:
+        other.close()
+    has_ended(destination)
 
 
 class Finishing(Running):
