@@ -417,6 +417,16 @@ class ImageTest(unittest.TestCase):
                                             1, 0))
         return handle
 
+    def test_lets_go(self) -> None:
+        """Who was killed may need a moment until its locks are gone."""
+        theirs, ours = self.lock(201), os.open(self.image, os.O_RDONLY)
+        with mock.patch("wsm.serve.reading.time.sleep",
+                        side_effect=lambda _: os.close(theirs)) as slept:
+            lock_image("a", ours)
+        slept.assert_called_once()
+        os.close(ours)
+
+    @mock.patch("wsm.serve.reading.LET_GO_SECONDS", 0)
     def test_locks(self) -> None:
         """A QEMU that writes, or one more server, is seen."""
         for byte in (101, 103, 200, 201, 203):

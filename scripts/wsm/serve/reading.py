@@ -31,6 +31,8 @@ OURS = (DOES + READ, FORBIDS + WRITE, FORBIDS + RESIZE)
 # Whoever has one of these writes to it, or is about to, or serves it, too
 OTHERS = (DOES + WRITE, DOES + RESIZE, FORBIDS + READ, FORBIDS + WRITE,
           FORBIDS + RESIZE)
+# A process that was killed, and what it had started, let go a moment later
+LET_GO_SECONDS = 2.0
 NBD_SECONDS = 30.0
 POLL_SECONDS = 0.05
 
@@ -57,6 +59,17 @@ def ofd_lock(handle: int, command: int, kind: int, byte: int) -> bool:
     return bool(struct.unpack(FLOCK, reply)[0] != fcntl.F_UNLCK)
 
 
+def is_busy(handle: int) -> bool:
+    """Has another process the image open, for long?"""
+    until = time.monotonic() + LET_GO_SECONDS
+    while any(ofd_lock(handle, F_OFD_GETLK, fcntl.F_WRLCK, byte)
+              for byte in OTHERS):
+        if time.monotonic() > until:
+            return True
+        time.sleep(POLL_SECONDS)
+    return False
+
+
 def lock_image(image: str, handle: int) -> None:
     """
     See to it that no QEMU writes to an image as long as @handle is open, and
@@ -66,8 +79,7 @@ def lock_image(image: str, handle: int) -> None:
         # All first, so that of two at a time at least one sees the other
         for byte in OURS:
             ofd_lock(handle, F_OFD_SETLK, fcntl.F_RDLCK, byte)
-        busy = any(ofd_lock(handle, F_OFD_GETLK, fcntl.F_WRLCK, byte)
-                   for byte in OTHERS)
+        busy = is_busy(handle)
     except OSError as error:
         raise Refused(f"{image}: cannot lock it: {error}") from error
     if busy:
