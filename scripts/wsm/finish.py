@@ -26,7 +26,7 @@ from typing import Any, NoReturn, Optional, Sequence
 
 from wsm.fetcher import Denied, Fetcher, Gone
 from wsm.info import is_in_use
-from wsm.missing_map import BadMap, Uncommitted, load_map
+from wsm.missing_map import BadMap, Uncommitted, Wanted, load_map
 from wsm.programs import find_program
 from wsm.record import BadRecord, find_record
 from wsm.serve.claims import FORMATS, Claim, Refused
@@ -52,8 +52,16 @@ def check_map(image: str, record: dict[str, Any]) -> int:
     """Return how much of an image is missing; raise Refused."""
     peer = record.get("peer", "the other host")
     path = Path(f"{os.path.realpath(image)}.wsm.map")
+    if "map-node" in record:
+        raise Refused(f"{image}: its map is on the block node "
+                      f"'{record['map-node']}' of its QEMU, and not beside "
+                      "it. Start that QEMU (-S), name the node in the option "
+                      "'maps' of 'wsm-set-options', and give it the command "
+                      "'wsm-rejoin'")
     try:
-        missing = load_map(path, record["session"], record["disk-size"])
+        missing = load_map(path, Wanted(record["session"],
+                                        record["disk-size"],
+                                        record.get("map-disk")))
     except BadMap as error:
         raise Refused(f"{image}: what of it is still at {peer} is not known: "
                       f"map {path}: {error}") from error

@@ -24,7 +24,8 @@ import time
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
-from wsm.missing_map import BadMap, Missing, Other, Uncommitted, load_map
+from wsm.missing_map import (BadMap, Missing, Other, Uncommitted, Wanted,
+                             load_map)
 from wsm.programs import find_program
 from wsm.record import (COUNTS, BadRecord, find_record, runs_bytes,
                         stamp_of)
@@ -187,11 +188,26 @@ class Image:
         if record is not None:
             self.facts["record-in"] = where
         self.take_record(record, status)
-        if self.facts["state"] == "incomplete" and self.facts["session"]:
+        if record is None or self.facts["state"] != "incomplete":
+            return
+        if "map-node" in record:
+            self.point_to_node(record["map-node"])
+        elif record["session"]:
             file = os.path.realpath(self.facts["image"])
-            self.read_map(Path(f"{file}.wsm.map"))
+            self.read_map(Path(f"{file}.wsm.map"), Wanted(
+                record["session"], record["disk-size"],
+                record.get("map-disk")))
 
-    def read_map(self, path: Path) -> None:
+    def point_to_node(self, node: str) -> None:
+        """Its map is on a block node, of which only a QEMU knows."""
+        self.facts["state"] = "arriving"
+        self.facts["map"] = {"node": node, "state": "on-node"}
+        self.notes.append(
+            "how much is still at the other host is not known here: the map "
+            f"is on the block node that QEMU called '{node}'. Name that in "
+            "the option 'maps' of 'wsm-set-options'; 'query-wsm' says it then")
+
+    def read_map(self, path: Path, wanted: Wanted) -> None:
         """
         Find out whether an incomplete image is the guest's disk.
 
@@ -200,8 +216,7 @@ class Image:
         """
         facts: dict[str, Any] = {"file": str(path)}
         try:
-            self.missing = load_map(path, self.facts["session"],
-                                    self.facts["disk-size"])
+            self.missing = load_map(path, wanted)
             if self.missing is None:
                 return
             facts |= {"state": "good", "missing": self.missing.bytes}
@@ -323,6 +338,8 @@ class Image:
         facts = self.facts.get("map")
         if facts and "reason" in facts:
             yield f"    map: {facts['file']}: {facts['reason']}"
+        elif facts and "node" in facts:
+            yield f"    map: on the block node '{facts['node']}'"
         elif facts:
             yield (f"    map: {facts['file']}: {facts['missing']} bytes are "
                    "missing")

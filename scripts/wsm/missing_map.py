@@ -38,7 +38,7 @@ class Void(BadMap):
 
 
 class Other(BadMap):
-    """It is of something else."""
+    """It is of another migration."""
 
 
 class Uncommitted(Exception):
@@ -93,6 +93,15 @@ class Head:
     def of(self) -> tuple[bytes, int, int, int]:
         """Return what must be the same in each generation."""
         return self.session, self.disk, self.size, self.granularity
+
+
+@dataclass
+class Wanted:
+    """What an image's record says of its map."""
+
+    session: str
+    size: int                                   # bytes of the disk
+    disk: Optional[int] = None                  # its number; old records: None
 
 
 @dataclass
@@ -272,14 +281,18 @@ def choose(pages: list[bytes]) -> Optional[Head]:
     return best
 
 
-def check_of(head: Head, session: str, size: int) -> None:
-    """Raise Other if it is not of this migration and disk, or BadMap."""
-    if head.session != uuid.UUID(session).bytes:
+def check_of(head: Head, wanted: Wanted) -> None:
+    """Raise Other if it is not of this migration, BadMap if not of the disk."""
+    if head.session != uuid.UUID(wanted.session).bytes:
         raise Other(f"it is of migration {uuid.UUID(bytes=head.session)}, and "
-                    f"the image of {session}")
-    if head.size != size:
-        raise Other(f"it is of a disk of {head.size} bytes, and the image has "
-                    f"{size}")
+                    f"the image of {wanted.session}")
+    # The guest came so far, but this is not the map to tell how far
+    if head.size != wanted.size:
+        raise BadMap(f"it is of a disk of {head.size} bytes, and the image "
+                     f"has {wanted.size}")
+    if wanted.disk is not None and head.disk != wanted.disk:
+        raise BadMap(f"it is of disk {head.disk}, and the image of disk "
+                     f"{wanted.disk}")
     if any(head.boot) and head.boot != this_boot():
         raise BadMap("the image was not flushed to its disk (cache mode "
                      "'unsafe'), and the host was started again since")
@@ -293,7 +306,7 @@ def this_boot() -> bytes:
         return b""
 
 
-def load_open(reader: Reader, session: str, size: int) -> Missing:
+def load_open(reader: Reader, wanted: Wanted) -> Missing:
     """Return what is missing; raise BadMap or Uncommitted."""
     if reader.size < 2 * PAGE:
         raise BadMap(f"it has {reader.size} bytes, and the heads alone "
@@ -303,7 +316,7 @@ def load_open(reader: Reader, session: str, size: int) -> Missing:
     try:
         if head is None:
             raise Uncommitted
-        check_of(head, session, size)
+        check_of(head, wanted)
         if head.is_void:
             raise Void("QEMU could not write it any more while the guest ran "
                        "on")
@@ -311,24 +324,23 @@ def load_open(reader: Reader, session: str, size: int) -> Missing:
     except Uncommitted as error:
         if any(pages[0]):
             raise BadMap("its heads are damaged") from error
-        reader.check_last(uuid.UUID(session).bytes, 0, 0)
+        reader.check_last(uuid.UUID(wanted.session).bytes, 0, 0)
         raise Uncommitted("the guest has not run here: its list of missing "
                           "blocks was not yet written") from error
 
 
-def load_map(path: Path, session: str, size: int) -> Optional[Missing]:
+def load_map(path: Path, wanted: Wanted) -> Optional[Missing]:
     """
-    Return what is missing of a disk of @size bytes, by the map at @path.
+    Return what is missing of a disk, by the map at @path.
 
-    None if there is no map.  Raise BadMap or Uncommitted.  @session is that of
-    the image's record.
+    None if there is no map.  Raise BadMap or Uncommitted.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise BadMap("it is no regular file")
         with path.open("rb") as file:
-            return load_open(Reader(file, status.st_size), session, size)
+            return load_open(Reader(file, status.st_size), wanted)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

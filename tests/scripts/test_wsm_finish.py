@@ -111,11 +111,12 @@ class FinishTest(unittest.TestCase):
         data[2 * made.PAGE:2 * made.PAGE + len(runs)] = runs
         self.map.write_bytes(data)
 
-    def put_record(self, state: str = "incomplete") -> None:
+    def put_record(self, state: str = "incomplete", **more: Any) -> None:
         """Write the record."""
         Path(f"{self.image}.wsm").write_bytes(encode_record(
             {"state": state, "session": str(made.SESSION), "time": 1700000000,
-             "disk-size": made.SIZE, "points": [], "peer": "alpha:4444"}))
+             "disk-size": made.SIZE, "points": [], "peer": "alpha:4444",
+             **more}))
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Start it."""
@@ -269,8 +270,13 @@ class FinishTest(unittest.TestCase):
         self.map.write_bytes(b"?".ljust(made.PAGE, b"\0") +
                              data[made.PAGE:])
         self.refuse("wsm.map: its heads are damaged")
+        self.put_map(b"\0\1")
+        self.put_record("incomplete", **{"map-disk": made.DISK + 1})
+        self.refuse("it is of disk 1, and the image of disk 2")
         self.map.unlink()
         self.refuse("there is no map")
+        self.put_record("incomplete", **{"map-node": "lv0"})
+        self.refuse("map is on the block node 'lv0'")
         self.assertFalse((self.folder / "qemu-is").exists())
 
     def test_formats(self) -> None:

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, Optional
 
 from wsm import missing_map
-from wsm.missing_map import (BadMap, Other, Uncommitted, Void, crc32c,
+from wsm.missing_map import (BadMap, Other, Uncommitted, Void, Wanted, crc32c,
                              load_map, without)
 
 PROGRAM = Path(__file__).resolve().parents[2] / "scripts/wsm-info"
 SESSION = uuid.UUID(bytes=b"0123456789abcdef")
 SIZE = 10 * 4096
 PAGE = 4096
+DISK = 1
+WANTED = Wanted(str(SESSION), SIZE, DISK)
 LIST = bytes([2, 3, 4, 1])
 # As C writes it: tests/unit/wsm/test-wsm-map.c has the same bytes
 HEAD = bytes.fromhex(
@@ -58,6 +60,7 @@ class MapTest(unittest.TestCase):
         self.image = Path(folder.name) / "disk.raw"
         self.image.write_bytes(bytes(SIZE))
         self.path = Path(f"{self.image}.wsm.map")
+        self.more: dict[str, Any] = {"map-disk": DISK}
         self.data = bytearray(42 * PAGE)
         self.put(PAGE, HEAD)
         self.put(PAGE + 160, struct.pack(">H512sH512s", len(PATH), PATH, 3,
@@ -87,22 +90,24 @@ class MapTest(unittest.TestCase):
         self.put(23 * PAGE, record(2, 1, bytes([2, 1])))
         self.put(24 * PAGE, record(2, 2, bytes([9, 1])))
 
-    def load(self, size: int = SIZE) -> Optional[list[tuple[int, int]]]:
+    def load(self, disk: Optional[int] = DISK
+             ) -> Optional[list[tuple[int, int]]]:
         """Return what is missing."""
         self.path.write_bytes(self.data)
-        missing = load_map(self.path, str(SESSION), size)
+        missing = load_map(self.path, Wanted(str(SESSION), SIZE, disk))
         return missing.runs if missing else None
 
     def fails(self, kind: type[Exception], text: str) -> None:
         """It cannot be used."""
         with self.assertRaises(kind) as caught:
             self.load()
+        self.assertIs(type(caught.exception), kind)
         self.assertIn(text, str(caught.exception))
 
     def test_sample(self) -> None:
         """The bytes of the C test."""
         self.assertEqual(crc32c(b"123456789"), 0xe3069283)
-        self.assertIsNone(load_map(self.path, str(SESSION), SIZE))
+        self.assertIsNone(load_map(self.path, WANTED))
         self.assertEqual(self.load(), [(8192, 4096), (16384, 4096),
                                        (36864, 4096)])
         self.second()
@@ -143,7 +148,7 @@ class MapTest(unittest.TestCase):
         self.path.unlink()
         self.path.mkdir()
         with self.assertRaises(BadMap):
-            load_map(self.path, str(SESSION), SIZE)
+            load_map(self.path, WANTED)
 
     def test_uncommitted(self) -> None:
         """No head, or a torn one, or a torn list, and nothing behind it."""
@@ -166,7 +171,8 @@ class MapTest(unittest.TestCase):
                 (23, b"\2", BadMap, "generation 2 is in page 1"),
                 (23, b"\3", BadMap, "but not the one before"),
                 (24, b"1", Other, f"and the image of {SESSION}"),
-                (63, b"\1", Other, "it is of a disk of 40961 bytes"),
+                (63, b"\1", BadMap, "it is of a disk of 40961 bytes"),
+                (41, b"\0", BadMap, "it is of disk 0, and the image of disk 1"),
                 (96, b"\1", BadMap, "was started again since"),
                 (115, b"\1", BadMap, "what is not known"),
                 (120, b"\1", BadMap, "what is not known"),
@@ -180,6 +186,8 @@ class MapTest(unittest.TestCase):
             self.forge(at, data)
             self.fails(kind, text)
             self.put(0, good)
+        # Records did not always say which disk it is
+        self.assertEqual(len(self.load(None) or []), 3)
 
     def test_boot(self) -> None:
         """Without flushes it is good as long as this kernel runs."""
@@ -209,10 +217,11 @@ class MapTest(unittest.TestCase):
         """Run wsm-info."""
         body = json.dumps({"state": "incomplete", "session": str(SESSION),
                            "time": 1700000000, "disk-size": SIZE,
-                           "points": [], "peer": "alpha:4444"})
+                           "points": [], "peer": "alpha:4444", **self.more})
         digest = hashlib.sha256(body.encode()).hexdigest()
         Path(f"{self.image}.wsm").write_text(
-            f"wsm-record 1 {digest}\n{body}", encoding="utf-8")
+            f"wsm-record {1 + bool(self.more)} {digest}\n{body}",
+            encoding="utf-8")
         self.path.write_bytes(self.data)
         done = subprocess.run(
             [sys.executable, "-B", PROGRAM, *words, self.image], check=False,
@@ -263,6 +272,23 @@ class MapTest(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn("has not run here", text)
         self.put(PAGE, HEAD)
+        self.forge(24, b"0")
+        self.more = {"map-disk": 2}
+        self.assertIn("and the image of disk 2", self.info()[1])
+        self.assertEqual(self.facts()["map"]["state"], "unusable")
+        self.assertEqual(self.facts()["state"], "arriving")
+        self.more = {}
         self.forge(24, b"1")
         self.assertEqual(self.facts()["map"]["state"], "other")
         self.assertEqual(self.facts()["state"], "incomplete")
+
+    def test_info_of_a_node(self) -> None:
+        """A map that is not beside the image is not one that is not there."""
+        self.more["map-node"] = "lv0"
+        status, text = self.info()
+        self.assertEqual(status, 1)
+        self.assertIn("arriving", text)
+        self.assertIn("map: on the block node 'lv0'", text)
+        self.assertIn("option 'maps'", text)
+        self.assertEqual(self.facts()["map"], {"node": "lv0",
+                                               "state": "on-node"})
