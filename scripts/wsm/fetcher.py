@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 START_SECONDS = 60.0
 ANSWER_SECONDS = 60.0
@@ -82,7 +82,7 @@ class Fetcher:
                     stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
                     pass_fds=[theirs.fileno()], start_new_session=True,
                     preexec_fn=die_with_parent)
-            stack.callback(self.end)
+            stack.callback(self.leave)
             self.receive(time.monotonic() + START_SECONDS)  # the greeting
             self.command("qmp_capabilities")
             self.stack = stack.pop_all()
@@ -167,13 +167,20 @@ class Fetcher:
             text = text.replace(f"'{name_of(number)}'", image)
         return text
 
-    def end(self, status: Optional[int] = None) -> Optional[int]:
-        """End it, whatever it does; return its status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        return self.process.returncode if status is None else status
+    def end(self) -> int:
+        """End it when all is there; return its status."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise Gone(f"{self.program} does not end: "
+                       f"{self.said() or 'it says nothing'}") from error
+
+    def leave(self) -> None:
+        """
+        End it at once; asked to end, it would wait for what is missing.
+
+        The maps know what has come.
+        """
+        self.process.kill()
+        self.process.wait()

@@ -34,7 +34,10 @@ answers = json.load(open(folder + '/answers'))
 json.dump([os.getpid(), sys.argv], open(folder + '/qemu-is', 'w'))
 if 'dies' in answers:
     sys.exit(sys.argv[0] + ': ' + answers['dies'])
-signal.signal(signal.SIGTERM, lambda *_: os._exit(answers.get('status', 0)))
+def end(*_):
+    open(folder + '/asked-to-end', 'w')
+    os._exit(answers.get('status', 0))
+signal.signal(signal.SIGTERM, end)
 fd = re.search('socket,id=monitor,fd=([0-9]+)', ' '.join(sys.argv))[1]
 stream = socket.socket(fileno=int(fd)).makefile('rw')
 def say(what):
@@ -229,6 +232,8 @@ class FinishTest(unittest.TestCase):
         while is_alive(pid):
             self.assertLess(time.monotonic(), until)
             time.sleep(0.01)
+        # It would wait for what is missing
+        self.assertFalse((self.folder / "asked-to-end").exists())
 
     def test_ctrl_c(self) -> None:
         """By a user."""
