@@ -19,7 +19,7 @@
 
 #define WSM_SHUTDOWN_GRACE_NS   (2 * NANOSECONDS_PER_SECOND)
 /* A source that is there opens its channels again within seconds */
-#define WSM_ALONE_NS            (5 * NANOSECONDS_PER_SECOND)
+#define WSM_LEAVE_AFTER_NS      (5 * NANOSECONDS_PER_SECOND)
 #define WSM_ALONE_LOOK_MS       100
 
 static void wsm_tell_phase(WsmRole role, const QemuUUID *session,
@@ -77,7 +77,7 @@ static bool wsm_may_leave(Wsm *w, WsmAlone *alone)
     if (!w->dest || !wsm_dest_may_leave(w->dest)) {
         alone->since = wsm_now();
     }
-    return wsm_now() - alone->since > WSM_ALONE_NS;
+    return wsm_now() - alone->since > WSM_LEAVE_AFTER_NS;
 }
 
 /* False: the source is gone, and may bring the rest to another QEMU */
