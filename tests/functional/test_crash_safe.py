@@ -3,13 +3,16 @@
 
 from typing import Optional
 
-from dev.rig.basics import require
-from dev.rig.scene import Scene, disk_total, finish, query
+from dev.rig.basics import require, wait_until
+from dev.rig.scene import Scene, begin, disk_total, finish, query, wait_phase
 from dev.rig.vm import Vm
+from dev.rig.wire import Type
+from tests.functional.lib.hold import FlushGate
 from tests.functional.lib.mapfile import (crash_copy, map_path, merged,
                                           read_map)
 from tests.functional.lib.moves import (LOAD, SLOW_DISK, end, expect_moved,
-                                        loaded_source, move)
+                                        hold_ram_phase, loaded_source, move,
+                                        release_ram_phase)
 from tests.functional.lib.registry import test
 from tests.functional.lib.rejoin import begin_with_maps
 
@@ -73,4 +76,44 @@ def map_goes_with_the_migration(scene: Scene) -> None:
     require(not map_path(destination.images[0]).exists(), 'the map is there')
     require(query(destination)['crash-safe']['unmarked'] == 0,
             'something is not marked')
+    end(source, destination)
+
+
+@test()
+def map_adds_no_flush_to_the_freeze(scene: Scene) -> None:
+    """From the last one before the freeze on no flush ends at the destination.
+
+    The guest runs there nevertheless.  What it flushes then waits until the
+    map is durable.
+    """
+    gates = [FlushGate(scene.folder), FlushGate(scene.folder, sync=True)]
+    config = scene.config
+    for gate in gates:
+        config = gate.machine(config)
+    source = loaded_source(scene, **{**LOAD, 'flush': 0})
+    destination = scene.destination(config=config, crash_safe='on')
+    relay = scene.make_relay(destination)
+    relay.hold_at(Type.SYNC_ACK)
+    hold_ram_phase(source)
+    begin(source, relay.uri, x_push_delay=200, max_residue=30000, **SLOW_DISK)
+    held = relay.wait_held()    # the last flush before the freeze is over
+    require(source.status() == 'running', 'the guest is frozen already')
+    for gate in gates:
+        gate.shut()
+    relay.hold_at()
+    held.resume()
+    release_ram_phase(source)
+    wait_phase(destination, 'postcopy')
+    scene.guest.wait_progress(writes=200, beats=200)
+    wait_until(gates[0].held, 'the map is flushed')
+    flush = scene.guest.start_command('flush')
+    scene.guest.wait_progress(beats=200)
+    require(not flush.done(), 'a flush ended with no durable map')
+    for gate in gates:
+        gate.open()
+    wait_until(flush.done, 'the flush ends')
+    require(bool(read_map(map_path(destination.images[0])).missing), 'a map')
+    source.qmp.cmd('wsm-set-options', x_push_delay=0)
+    finish(source, destination)
+    expect_moved(scene, source, destination)
     end(source, destination)
