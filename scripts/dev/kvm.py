@@ -31,13 +31,20 @@ DISK_BYTES = 8 << 30
 MEMORY = "4G"
 KERNEL_LINE = "console=ttyS0 quiet panic=-1 mitigations=off"
 
-# Moves, with several disks, CPUs and threads; cuts; pulls; the way back
+TOOLS = ["wsm-finish", "wsm-info", "wsm-serve"]
+
+# Moves, with several disks, CPUs and threads; cuts; pulls; the way back; the
+# death of either side, with what a guest has flushed
 TESTS = """
     basic-raw two-disks-mixed two-cpus iothread-vq-mapping multifd
     back-and-forth postcopy-on-the-way-back
     block-channels-cut-in-precopy block-channels-cut-in-postcopy
     pull-lost link-cut-in-postcopy law-one
     postcopy-ram-idle go-delayed cancel-in-freeze
+    served-raw rejoined-guest-runs finished-raw source-comes-back-raw
+    crash.both.pull.qcow2 crash.destination.go-sent.multifd
+    crash.source-then-destination.have.direct
+    crash.destination-twice.guest-works.qcow2
 """.split()
 
 # All is some ten times slower in there, so it has a longer time-out.
@@ -113,6 +120,8 @@ def make_initramfs(target: Path, options: list[str]) -> None:
         for name in ("scripts/dev", "scripts/qemu", "scripts/wsm", "tests",
                      "build/guest/firmware"):
             initramfs.add_below((ROOT / name).resolve(), f"wsm/{name}/")
+        for name in TOOLS:
+            initramfs.add(ROOT / "scripts" / name, f"wsm/scripts/{name}")
         for name in ("vmlinuz", "initrd.img"):
             initramfs.add(GUEST / name, f"wsm/build/guest/{name}")
         for name in qemu.PROGRAMS:
