@@ -340,10 +340,13 @@ bool disk_zero(Disk *d, uint64_t sector, uint64_t count, bool unmap)
 
 bool disk_flush(Disk *d)
 {
+    uint64_t start = now_ns();
+
     if (fdatasync(d->fd) < 0) {
         io_failed(d, "flush", 0, 0, errno);
         return false;
     }
+    raise_worst(&counters.worst_flush_us, start);
     __atomic_fetch_add(&counters.flushes, 1, __ATOMIC_RELAXED);
     return true;
 }

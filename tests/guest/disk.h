@@ -57,6 +57,7 @@ typedef struct Counters {
     uint64_t rounds;            /* the last that is flushed, see rounds.h */
     uint64_t worst_write_us;    /* since the last heartbeat */
     uint64_t worst_read_us;     /* since the last heartbeat */
+    uint64_t worst_flush_us;    /* since the last heartbeat */
 } Counters;
 
 extern Disk disks[MAX_DISKS];

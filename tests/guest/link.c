@@ -101,6 +101,8 @@ static void send_heartbeat(uint64_t sequence)
         .worst_read_us = __atomic_exchange_n(&counters.worst_read_us, 0,
                                              __ATOMIC_RELAXED),
         .rounds = __atomic_load_n(&counters.rounds, __ATOMIC_ACQUIRE),
+        .worst_flush_us = __atomic_exchange_n(&counters.worst_flush_us, 0,
+                                              __ATOMIC_RELAXED),
     };
     send(link_fd, &f, sizeof(f), 0);
 }

@@ -41,6 +41,7 @@ typedef struct LinkHeartbeat {
     uint64_t worst_write_us;
     uint64_t worst_read_us;
     uint64_t rounds;
+    uint64_t worst_flush_us;
 } LinkHeartbeat;
 
 /* Serves the link for ever; returns only if eth0 cannot be used. */

@@ -23,7 +23,7 @@ from dev.rig.basics import TIMEOUT, TestFailure, require, wait_until
 ETHERTYPE = 0x88b5
 HEADER = struct.Struct('<6s6s2sII')
 ETHERTYPE_BYTES = struct.pack('>H', ETHERTYPE)
-BEAT = struct.Struct('<10Q')
+BEAT = struct.Struct('<11Q')
 HEARTBEAT, COMMAND, ANSWER = 1, 2, 3
 OUR_MAC = bytes.fromhex('525400ffff01')
 BROADCAST = b'\xff' * 6
@@ -45,6 +45,7 @@ class Beat:
     worst_write_us: int     # since the beat before
     worst_read_us: int
     rounds: int = 0         # the last that is flushed, see tests/guest/rounds.h
+    worst_flush_us: int = 0     # since the beat before
 
 
 class Request:
