@@ -6,9 +6,9 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from dev.bench import (limits, paper, paper_cost, paper_loads, plots,
-                       prediction, pull, report, report_compare, report_paper,
-                       report_prediction)
+from dev.bench import (crash_safe, limits, paper, paper_cost, paper_loads,
+                       plots, prediction, pull, report, report_compare,
+                       report_crash_safe, report_paper, report_prediction)
 from dev.bench.methods import COPY, MIRROR, SHARED, SYNC, WSM
 from dev.bench.rows import Row, field_of, number
 from dev.bench.sample import (Sample, latencies, longest_gap, percentiles,
@@ -371,3 +371,31 @@ class PredictionTest(unittest.TestCase):
             numbers={"mbit": 100, "seconds": 9.0, "expected seconds": 8.04,
                      "rate": 5 * MIB}, wsm={"kinds": ["full"]})]})
         self.assertIn("| idle 1 | 100 | 5 | full | 8.0 | 9.0 |", lines[2])
+
+class CrashSafeTest(unittest.TestCase):
+    """What the maps of missing blocks cost."""
+
+    def test_turns(self) -> None:
+        """Which is first takes turns."""
+        found = [kind for kind, _ in crash_safe.in_turns(
+            2, lambda kind: Sample(WSM, kind))]
+        self.assertEqual(found, [crash_safe.WITHOUT, crash_safe.WITH,
+                                 crash_safe.WITH, crash_safe.WITHOUT])
+
+    def test_rows(self) -> None:
+        """Pair by pair; one that failed is no pair."""
+        def samples(rates: list[float]) -> list[Json]:
+            return [sample(numbers={"rate": rate, "missing at last": MIB},
+                           rate_before=9.0, synchronised=1.0,
+                           latency={"during": {"p50": 2.0, "p99": 4.0}})
+                    for rate in rates]
+
+        broken = sample(failure="post-copy is over")
+        rows = report_crash_safe.commit_rows(
+            "s", {crash_safe.WITHOUT: samples([100, 50, 10]),
+                  crash_safe.WITH: [*samples([80, 60]), broken]}, Settings())
+        row = next(row for row in rows if "pair by pair" in row.what)
+        self.assertEqual((row.values, row.failed), ([0.8, 1.2], 1))
+        self.assertFalse(row.met())
+        row.failed = 0
+        self.assertTrue(row.met())

@@ -111,10 +111,10 @@ class DebianScene(Scene):
     vm_type = DebianVm
 
     def __init__(self, config: DebianConfig, network: Network,
-                 binary: Path = QEMU) -> None:
-        require(shutil.disk_usage(IN_MEMORY).free > 2 * DISK_BYTES,
-                f'{IN_MEMORY} has no room for two disks of the guest')
-        super().__init__(config, binary, IN_MEMORY)
+                 binary: Path = QEMU, folder: Path = IN_MEMORY) -> None:
+        require(shutil.disk_usage(folder).free > 2 * DISK_BYTES,
+                f'{folder} has no room for two disks of the guest')
+        super().__init__(config, binary, folder)
         self.files = config
         self.network = network
         self.link = network.link

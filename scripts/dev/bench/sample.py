@@ -117,15 +117,15 @@ def percentiles(values: list[float]) -> dict[str, float]:
             'max': max(values)}
 
 
-def latencies(beats: list[Beat], since: float,
-              until: float) -> dict[str, float]:
-    """Of guest writes, in milliseconds.
+def latencies(beats: list[Beat], since: float, until: float,
+              name: str = 'worst_write_us') -> dict[str, float]:
+    """Of guest writes, or others of that @name, in milliseconds.
 
     A heartbeat tells the longest write since the one before, so these are
     percentiles of the worst in each 5 ms.  At more than 200 writes a second
     this is worse than the percentiles of all writes.
     """
-    values = [beat.worst_write_us / 1000 for beat in beats
-              if since <= beat.time <= until and beat.worst_write_us]
+    values = [getattr(beat, name) / 1000 for beat in beats
+              if since <= beat.time <= until and getattr(beat, name)]
     return {name: round(value, 3)
             for name, value in percentiles(values).items()}

@@ -11,6 +11,7 @@ from dev.bench.apps import APP_SECTIONS
 from dev.bench.compare import COMPARE_SECTIONS
 from dev.bench.cost import COST_SECTIONS
 from dev.bench.cpu import CPU_SECTIONS
+from dev.bench.crash_safe import CRASH_SECTIONS
 from dev.bench.footprint import AGENT_SECTIONS
 from dev.bench.journeys import BACK_SECTIONS
 from dev.bench.memory_back import MEMORY_BACK_SECTIONS
@@ -60,6 +61,7 @@ SECTIONS: dict[str, Section] = {
     **CPU_SECTIONS,
     **PULL_SECTIONS,
     **OFF_SECTIONS,
+    **CRASH_SECTIONS,
     **SCALE_SECTIONS,
     **APP_SECTIONS,
     **PAPER_SECTIONS,

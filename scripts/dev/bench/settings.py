@@ -61,6 +61,12 @@ class Settings:
     delay_loss: float = 0.0001      # share of the frames, at scale_trip_ms
     delay_data: int = 32 * MIB
     delay_give_up: float = 45.0     # a mirror may never become ready
+    # With the maps of missing blocks and without
+    crash_data: int = 64 * MIB      # to move, for the freeze
+    crash_pairs: int = 12           # of moves
+    crash_precopy: int = 30         # seconds of the one pass
+    crash_seconds: float = 30.0     # of post-copy, with PostgreSQL
+    crash_transactions: int = 2000  # of pgbench, per second: all it can
     # Applications in a Debian guest
     app_memory: int = 320           # MiB
     app_link_mbit: int = 160
@@ -122,6 +128,8 @@ def quick() -> Settings:
                     scale_disks=(1, 4), scale_channels=(1, 4),
                     scale_memory=(256, 512), delay_trips_ms=(0, 50),
                     delay_data=16 * MIB, delay_give_up=20.0,
+                    crash_data=16 * MIB, crash_pairs=1, crash_precopy=5,
+                    crash_seconds=5.0,
                     app_link_mbit=1000, app_warm_up=3.0, app_before=3.0,
                     app_after=3.0, paper_bonnie_mib=64, paper_away=5.0,
                     paper_cost_mib=192, paper_pairs=2, memory_guests=2,

@@ -156,8 +156,12 @@ class Postgresql(Workload):
                 if len(fields) == 7 and fields[2].isdigit():
                     found.append(Request(
                         int(fields[4]) + int(fields[5]) / 1e6,
-                        int(fields[2]) / 1e6))
+                        self.microseconds(fields) / 1e6))
         return found
+
+    def microseconds(self, fields: list[str]) -> int:
+        """A line of pgbench's log: since the transaction was due."""
+        return int(fields[2])
 
     def check(self) -> None:
         values = dict(line.split() for line in self.job('balances')
