@@ -17,8 +17,12 @@ def main() -> int:
     parser.add_argument('--cuts', type=int, metavar='N',
                         help='cut the power at so many points, by default at '
                              'all')
+    parser.add_argument('--draws', type=int, default=1, metavar='N',
+                        help='draw so many times at each point what of the '
+                             'last writes is there (%(default)s)')
     add_arguments(parser)
     options = parser.parse_args()
     matrix.load(options.seed)
-    matrix.load_power_cuts(options.seed, count=options.cuts)
+    matrix.load_power_cuts(options.seed, count=options.cuts,
+                           draws=options.draws)
     return run_chosen(options, 'crash')

@@ -17,6 +17,7 @@ from tests.crash.sectors import MASK, TORN, VERSION_ROUND, Found, read
 BLOCK = 8               # sectors
 MAX_COUNT = 64
 SHOWN = 5
+STRETCH = 128           # sectors that are compared at once
 
 Write = tuple[int, int, int]                    # disk, sector, count
 
@@ -109,30 +110,49 @@ def problem(found: Found, number: int, before: int,
     return f'sector {number}: {name(before)} was flushed, it has {said}: {kind}'
 
 
-def judge(plan: Rounds, heard: int, disks: list[memoryview | bytes]) -> Verdict:
+def judge(plan: Rounds, heard: int, disks: list[bytes]) -> Verdict:
     """Compare disks with what the guest has flushed.
 
     @heard is the last round that was heard of.  If more of them have left
     something, all but the last of these had been flushed, too.
     """
-    found = [read(number, data) for number, data in enumerate(disks)]
+    return judge_found(plan, heard, look(disks))
+
+
+def look(disks: list[bytes]) -> list[Found]:
+    """What is on all disks."""
+    return [read(number, data) for number, data in enumerate(disks)]
+
+
+def judge_found(plan: Rounds, heard: int, found: list[Found]) -> Verdict:
+    """The same, of what was found on the disks."""
     last = newest(found)
     flushed = max(heard, last - 1)
     before = history(plan, flushed)
-    touched: list[set[int]] = [set() for _ in disks]
+    touched: list[set[int]] = [set() for _ in found]
     for disk, start, count in plan.of(flushed + 1):
         touched[disk].update(range(start, start + count))
     wrong = []
     for number, disk_found in enumerate(found):
-        if disk_found.versions == before[number]:
-            continue
-        for sector, version in enumerate(before[number]):
-            if disk_found.versions[sector] != version:
-                after = (VERSION_ROUND + flushed + 1
-                         if sector in touched[number] else None)
-                text = problem(disk_found, sector, version, after)
-                wrong += [f'disk {number} {text}'] * bool(text)
+        if len(disk_found.versions) != len(before[number]):
+            wrong.append(f'disk {number} has {len(disk_found.versions)} '
+                         f'sectors, not {len(before[number])}: size')
+        for sector in differing(disk_found.versions, before[number]):
+            after = (VERSION_ROUND + flushed + 1
+                     if sector in touched[number] else None)
+            text = problem(disk_found, sector, before[number][sector], after)
+            wrong += [f'disk {number} {text}'] * bool(text)
     return Verdict(flushed, last > flushed, wrong)
+
+
+def differing(some: 'array[int]', others: 'array[int]') -> Iterator[int]:
+    """The places of numbers that are not the same."""
+    size = min(len(some), len(others))
+    for start in range(0, size, STRETCH):
+        stretch = slice(start, start + STRETCH)
+        if some[stretch] != others[stretch]:
+            yield from (number for number in range(*stretch.indices(size))
+                        if some[number] != others[number])
 
 
 def summary(verdict: Verdict) -> str:

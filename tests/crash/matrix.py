@@ -101,12 +101,12 @@ def combinations() -> Iterator[tuple[str, Moment, Death, Variant]]:
                 yield (f'{who}.{when}.{name}', moment, died, VARIANTS[name])
 
 
-def power_cut(variant: Variant, seed: int,
-              count: Optional[int]) -> Callable[[Scene], None]:
+def power_cut(variant: Variant, seed: int, count: Optional[int],
+              draws: int) -> Callable[[Scene], None]:
     """Cut the power at so many points, or everywhere."""
     def function(scene: Scene) -> None:
         moved = migrate(scene, variant, seed)
-        whose = cut_everywhere(moved, seed, scene.folder / 'cut', count)
+        whose = cut_everywhere(moved, seed, scene.folder / 'cut', count, draws)
         require(len(whose) == len(OWNERS), f'not all happened: {whose}')
         print(f'# {whose.total()} cuts; whose disk it was: {dict(whose)}',
               flush=True)
@@ -115,26 +115,34 @@ def power_cut(variant: Variant, seed: int,
     return function
 
 
+def expect_found(find: Callable[[], object], *shown: str) -> None:
+    """A lie is found, and the failure says so."""
+    try:
+        find()
+    except TestFailure as error:
+        text = str(error)
+        require(all(word in text for word in shown), f'otherwise: {text}')
+        print(f'# {text.splitlines()[0]}', flush=True)
+    else:
+        raise TestFailure('no cut has shown it')
+
+
 def lie(skipped: str, seed: int) -> Callable[[Scene], None]:
     """The destination does not sync what it must."""
     def function(scene: Scene) -> None:
         moved = migrate(scene, CUT_VARIANTS['raw'], seed, skipped)
-        try:
-            cut_everywhere(moved, seed, scene.folder / 'cut', LIE_CUTS)
-        except TestFailure as error:
-            print(f'# {str(error).splitlines()[0]}', flush=True)
-        else:
-            raise TestFailure('no cut has shown it')
+        expect_found(lambda: cut_everywhere(
+            moved, seed, scene.folder / 'cut', LIE_CUTS))
     function.__doc__ = f'Power cuts show that "{skipped}" was not synced.'
     return function
 
 
 def load_power_cuts(seed: int = 0, prefix: str = '',
-                    count: Optional[int] = None) -> None:
-    """Register those."""
+                    count: Optional[int] = None, draws: int = 1) -> None:
+    """Register those that are looked at."""
     for name, variant in CUT_VARIANTS.items():
-        add(f'{prefix}power-cut.{name}', power_cut(variant, seed, count),
-            variant.config)
+        add(f'{prefix}power-cut.{name}',
+            power_cut(variant, seed, count, draws), variant.config)
     for what, skipped in LIES.items():
         add(f'{prefix}power-cut-lie.{what}', lie(skipped, seed),
             CUT_VARIANTS['raw'].config)

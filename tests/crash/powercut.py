@@ -9,7 +9,7 @@ is synced; of the changes of names since then the first few may be there.
 import enum
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -38,9 +38,11 @@ def read_log(path: Path) -> Iterator[Entry]:
     """All that came to pass."""
     data = path.read_bytes()
     at = 0
-    while at < len(data):
+    while at + ENTRY.size <= len(data):
         stamp, inode, offset, size, kind = ENTRY.unpack_from(data, at)
         at += ENTRY.size
+        if at + size > len(data):
+            break               # it is being written
         yield Entry(stamp / 1e9, inode, offset, kind.decode(),
                     data[at:at + size])
         at += size
@@ -64,28 +66,40 @@ def resize(data: bytearray, size: int) -> None:
     data.extend(bytes(size - len(data)))
 
 
-@dataclass
 class File:
     """One file."""
 
-    durable: bytearray = field(default_factory=bytearray)
-    pending: list[Entry] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.durable, self.now = bytearray(), bytearray()
+        self.pending: list[Entry] = []
+        self._known: dict[Left, bytes] = {}
+
+    def take(self, entry: Entry) -> None:
+        """A change of what is in it."""
+        change(self.now, entry)
+        self.pending.append(entry)
+        self._known.pop(Left.ALL, None)
 
     def sync(self) -> None:
         for entry in self.pending:
             change(self.durable, entry)
         self.pending.clear()
+        self._known.clear()
 
     def left(self, left: Left, chance: random.Random) -> bytes:
-        """What there is after the cut."""
-        data = bytearray(self.durable)
+        """What there is after the cut; the same object if it is the same."""
         share = chance.choice((0.1, 0.5, 0.9))
-        for entry in self.pending:
-            if left is Left.ALL:
-                change(data, entry)
-            elif left is Left.SOME:
+        if not self.pending:
+            left = Left.NOTHING
+        if left is Left.SOME:
+            data = bytearray(self.durable)
+            for entry in self.pending:
                 change_some(data, entry, share, chance)
-        return bytes(data)
+            return bytes(data)
+        if left not in self._known:
+            self._known[left] = bytes(self.now if left is Left.ALL
+                                      else self.durable)
+        return self._known[left]
 
 
 def change(data: bytearray, entry: Entry) -> None:
@@ -179,7 +193,7 @@ class Replay:
             if entry.inode in self._files:
                 self._files[entry.inode].sync()
         else:
-            self._files[entry.inode].pending.append(entry)
+            self._files[entry.inode].take(entry)
 
 
 def put(files: dict[str, bytes], where: Path) -> None:
@@ -189,3 +203,46 @@ def put(files: dict[str, bytes], where: Path) -> None:
         path.unlink()
     for name, data in files.items():
         (where / name).write_bytes(data)
+
+
+Files = dict[str, bytes]    # of a folder
+
+# What is left at source and destination; ALL is one whose process died
+LEFT = ((Left.ALL, Left.SOME), (Left.ALL, Left.NOTHING),
+        (Left.SOME, Left.SOME), (Left.SOME, Left.ALL),
+        (Left.NOTHING, Left.NOTHING), (Left.NOTHING, Left.ALL),
+        (Left.ALL, Left.ALL))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A cut, and what it leaves of both hosts' folders."""
+
+    place: int                  # of the last entry before it
+    entry: Entry
+    number: int                 # which of those at this place
+    left: tuple[Left, Left]
+    files: tuple[Files, Files]
+
+    def __str__(self) -> str:
+        return (f'cut at entry {self.place} ({self.entry.kind}), left: '
+                f'{[how.value for how in self.left]}')
+
+
+def cuts_of(log: list[Entry], where: Collection[int], seed: int,
+            draws: int = 1) -> Iterator[Cut]:
+    """What can be left of the folders /a and /b of a log, at some entries.
+
+    All of LEFT; of what is there by chance so many @draws.  The same cut is
+    always the same, whichever others there are.
+    """
+    replay = Replay('/a', '/b')
+    every = [left for left in LEFT
+             for _ in range(draws if Left.SOME in left else 1)]
+    for place, entry in enumerate(log):
+        replay.take(entry)
+        for number, left in enumerate(every) if place in where else ():
+            chance = random.Random(f'{seed} {place} {number}')
+            yield Cut(place, entry, number, left, (
+                replay.folders['/a'].left(left[0], chance),
+                replay.folders['/b'].left(left[1], chance)))

@@ -5,12 +5,14 @@ A sector says which disk, sector and version it is; the rest is noise that
 follows from these.  So whatever is found on a disk can be named.
 """
 
+import functools
 import struct
 from array import array
 from dataclasses import dataclass
 from typing import Iterator
 
 SECTOR = 512
+PART = 16 * SECTOR      # of a disk, what is looked at at once
 WORDS = SECTOR // 8
 MASK = (1 << 64) - 1
 MAGIC = 0x57534d << 40
@@ -67,14 +69,15 @@ def version_of(disk: int, number: int, first: int, second: int) -> int:
     return first & 0xffffffff if right else TORN
 
 
-def read(disk: int, data: bytes | memoryview) -> Found:
-    """Look at each sector of a disk."""
+def read_part(disk: int, first: int, data: bytes | memoryview) -> Found:
+    """Look at some sectors of a disk, from the first on."""
     words = memoryview(data).cast('Q')
     firsts = array('Q', words[0::WORDS].tobytes())
     seconds = array('Q', words[1::WORDS].tobytes())
-    versions = array('q', map(version_of, [disk] * len(firsts),
-                              range(len(firsts)), firsts, seconds))
-    seeds = array('Q', map(seed_of, firsts, range(len(firsts))))
+    numbers = range(first, first + len(firsts))
+    versions = array('q', map(version_of, [disk] * len(firsts), numbers,
+                              firsts, seconds))
+    seeds = array('Q', map(seed_of, firsts, numbers))
     for place, wanted in enumerate(noise(seeds), 2):
         got = words[place::WORDS].tobytes()
         if got != wanted:
@@ -83,5 +86,19 @@ def read(disk: int, data: bytes | memoryview) -> Found:
                 if got[at] != wanted[at]:
                     versions[number] = TORN
     return Found(versions, {
-        number: f'{firsts[number]:016x} {seconds[number]:016x}'
+        first + number: f'{firsts[number]:016x} {seconds[number]:016x}'
         for number, version in enumerate(versions) if version == TORN})
+
+
+# Who looks at a disk again and again finds most of it as it was
+known_part = functools.lru_cache(maxsize=1 << 15)(read_part)
+
+
+def read(disk: int, data: bytes) -> Found:
+    """Look at each sector of a disk."""
+    found = Found(array('q'), {})
+    for at in range(0, len(data), PART):
+        part = known_part(disk, at // SECTOR, data[at:at + PART])
+        found.versions.extend(part.versions)
+        found.torn.update(part.torn)
+    return found

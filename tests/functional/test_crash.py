@@ -43,4 +43,4 @@ matrix.load(prefix='crash.', names=(
     'destination.record-removal.tls', 'both.before-commit.two-disks',
     'both.pull.qcow2', 'source-then-destination.have.direct',
     'destination-twice.guest-works.qcow2'))
-matrix.load_power_cuts(prefix='crash.', count=60)
+matrix.load_power_cuts(prefix='crash.', count=20)

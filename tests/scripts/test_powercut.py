@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dev.rig.basics import TestFailure
 from tests.crash.whose import BOTH, DESTINATION, SOURCE, owner
-from tests.crash.powercut import ENTRY, Entry, Left, Replay, put, read_log
+from tests.crash.powercut import (ENTRY, LEFT, Cut, Entry, Left, Replay,
+                                  cuts_of, put, read_log)
 
 A, B, C = b"A" * 512, b"B" * 512, b"C" * 512
 
@@ -110,6 +111,39 @@ class PowerCutTest(unittest.TestCase):
         self.assertEqual(self.only(history, Left.ALL),
                          {"x": A + bytes(512) + C})
 
+    def test_cuts(self) -> None:
+        """All that can be left of two hosts, the same each time."""
+        log = [named("c", "/a/x", inode=5), named("d", "/a"),
+               named("c", "/b/y", inode=6), named("d", "/b"),
+               written(5, 0, A), synced(5), written(5, 0, B),
+               written(6, 0, A * 64), synced(6), written(6, 0, B * 64)]
+
+        def cuts(where: set[int], draws: int = 1) -> list[Cut]:
+            return list(cuts_of(log, where, 3, draws))
+
+        found = cuts({7, 9})
+        self.assertEqual([(cut.place, cut.left) for cut in found],
+                         [(place, left) for place in (7, 9) for left in LEFT])
+        for cut in found:
+            ours, theirs = cut.files[0]["x"], cut.files[1]["y"]
+            self.assertIn(ours, {Left.ALL: (B,), Left.NOTHING: (A,),
+                                 Left.SOME: (A, B)}[cut.left[0]])
+            before, now = ((b"", A * 64) if cut.place == 7 else
+                           (A * 64, B * 64))
+            if cut.left[1] is Left.SOME:
+                self.assertNotIn(theirs, (before, now))
+            else:
+                self.assertEqual(theirs, now if cut.left[1] is Left.ALL
+                                 else before)
+        self.assertEqual(cuts({9}), found[len(LEFT):])
+        drawn = {cut.files[1]["y"] for cut in cuts({9}, 5)
+                 if cut.left == (Left.ALL, Left.SOME)}
+        self.assertEqual(len(drawn), 5)
+        # It is known after the write that it is, and forgotten by the next
+        self.assertEqual([cut.files[1]["y"] for cut in cuts({8, 9})
+                          if cut.left == (Left.ALL, Left.ALL)],
+                         [A * 64, B * 64])
+
     def test_log(self) -> None:
         """The file that logfs.c writes."""
         with tempfile.TemporaryDirectory() as name:
@@ -119,6 +153,12 @@ class PowerCutTest(unittest.TestCase):
             self.assertEqual(list(read_log(path)),
                              [Entry(1.5, 7, 512, "w", b"abc"),
                               Entry(2, 7, 0, "s", b"")])
+            whole = path.read_bytes()
+            for size in range(len(whole) - ENTRY.size, len(whole)):
+                path.write_bytes(whole[:size])
+                self.assertEqual(len(list(read_log(path))), 1)
+            path.write_bytes(whole[:ENTRY.size + 2])
+            self.assertEqual(list(read_log(path)), [])
             put({"x": A}, Path(name) / "left")
             put({"y": B}, Path(name) / "left")
             self.assertEqual([(file.name, file.read_bytes()) for file

@@ -70,7 +70,11 @@ def head_of(data: bytes) -> bytes:
 
 
 def read_map(path: Path) -> Map:
-    data = path.read_bytes()
+    return parse_map(path.read_bytes())
+
+
+def parse_map(data: bytes) -> Map:
+    """What a map says."""
     head = head_of(data)
     flags, granularity, length = struct.unpack_from('>HII', head, 46)
     area, room = struct.unpack_from('>QQ', head, 64)
