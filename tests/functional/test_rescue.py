@@ -58,6 +58,7 @@ def killed_and_served(setup: Setup = nothing, **migration: Any) -> Any:
                if (scene.folder / 'tls').exists() else [])
         said = serve(killed.source.images, *tls)
         require(HANDED_OVER in said, said)
+        require('trying again' not in said, said)
         expect_rescued(scene, killed.destination, killed.source)
         require(scene.guest.longest_gap(begun) < LONG_GAP, 'the guest stopped')
         for image in killed.source.images:

@@ -488,6 +488,8 @@ class Server:
     def _complain(self, channel: Channel, error: Exception) -> None:
         """Say why there is no connection, once for each reason."""
         trouble = str(error) or "it does not answer"
+        if self.secured:
+            return              # that it hangs up then is as it should be
         if channel.number == 0 and trouble != self.trouble:
             self.trouble = trouble
             self.say(f"{self.dialler.address.uri}: {trouble}; trying again")
