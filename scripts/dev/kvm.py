@@ -31,6 +31,10 @@ DISK_BYTES = 8 << 30
 MEMORY = "4G"
 KERNEL_LINE = "console=ttyS0 quiet panic=-1 mitigations=off"
 
+# What tests put below QEMU; there is no compiler in there
+PRELOADED = ["tests/functional/lib/hold_flush.c",
+             "tests/functional/lib/hold_read.c",
+             "tests/functional/lib/hold_send.c"]
 TOOLS = ["wsm-finish", "wsm-info", "wsm-serve"]
 
 # Moves, with several disks, CPUs and threads; cuts; pulls; the way back; the
@@ -59,6 +63,7 @@ mount -t tmpfs run /run
 mke2fs -q -F /dev/vda && mount /dev/vda /tmp
 ip link set lo up
 cd /wsm && touch build/guest/initrd.img
+export WSM_PRELOAD=/wsm/build/preload
 WSM_ACCEL=kvm WSM_TIMEOUT=900 tests/functional/run {options}
 echo "end $?"
 echo o >/proc/sysrq-trigger
@@ -79,6 +84,14 @@ def make_tree(kernel: Path) -> None:
     modules = next(kernel.glob("lib/modules/*"))
     shutil.copytree(modules, TREE / "usr/lib/modules" / modules.name)
     run_command(roots.command(TREE, "depmod", modules.name))
+
+
+def compiled(source: Path) -> Path:
+    """Return a library made of one C file, to be preloaded."""
+    library = FOLDER / source.with_suffix(".so").name
+    run_command(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library),
+                 str(source)])
+    return library
 
 
 class Initramfs:
@@ -120,6 +133,9 @@ def make_initramfs(target: Path, options: list[str]) -> None:
         for name in ("scripts/dev", "scripts/qemu", "scripts/wsm", "tests",
                      "build/guest/firmware"):
             initramfs.add_below((ROOT / name).resolve(), f"wsm/{name}/")
+        for name in PRELOADED:
+            path = compiled(ROOT / name)
+            initramfs.add(path, f"wsm/build/preload/{path.name}")
         for name in TOOLS:
             initramfs.add(ROOT / "scripts" / name, f"wsm/scripts/{name}")
         for name in ("vmlinuz", "initrd.img"):

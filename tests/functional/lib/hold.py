@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A QEMU whose flushes, or messages, take as long as a test wants."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ HERE = Path(__file__).parent
 
 
 def preloaded(name: str, folder: Path, where: Path = HERE) -> Path:
-    """Compile NAME.c to be preloaded."""
-    library = folder / f'{name}.so'
+    """Compile NAME.c to be preloaded, unless $WSM_PRELOAD is where it is."""
+    library = Path(os.environ.get('WSM_PRELOAD', folder)) / f'{name}.so'
     if not library.exists():
         run('gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', str(library),
             str(where / f'{name}.c'))
