@@ -47,7 +47,7 @@ def is_a_folder(scene: Scene) -> tuple[Vm, str]:
     destination = scene.destination('defer')
     map_path(destination.images[-1]).mkdir()
     destination.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
-    return destination, "'vd1'" if len(scene.config.disks) == 2 else 'remove'
+    return destination, "'vd1'" if len(scene.config.disks) == 2 else 'rename'
 
 
 def full(scene: Scene) -> tuple[Vm, str]:

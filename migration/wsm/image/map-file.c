@@ -28,21 +28,12 @@ static bool write_zeroes(int fd, const char *path, Error **errp)
     return wsm_beside_write(fd, path, zero, WSM_MAP_FILE_BYTES, errp);
 }
 
-static bool fill_new(const char *path, const struct stat *image, Error **errp)
+static bool fill_new(void *opaque, int fd, const char *path, Error **errp)
 {
-    int fd = wsm_beside_create(path, errp);
-    bool ok;
+    const struct stat *image = opaque;
 
-    if (fd < 0) {
-        return false;
-    }
-    ok = wsm_beside_copy_access(fd, path, image, errp) &&
-         write_zeroes(fd, path, errp);
-    close(fd);
-    if (!ok) {
-        unlink(path);
-    }
-    return ok;
+    return wsm_beside_copy_access(fd, path, image, errp) &&
+           write_zeroes(fd, path, errp);
 }
 
 bool wsm_map_file_create(const char *image, Error **errp)
@@ -59,7 +50,8 @@ bool wsm_map_file_create(const char *image, Error **errp)
     if (folder < 0) {
         return false;
     }
-    ok = fill_new(path, &st, errp) &&
+    /* It is never there with less in it, see wsm_map_file_load() */
+    ok = wsm_beside_replace(path, fill_new, &st, errp) &&
          wsm_beside_sync_folder(folder, path, errp);
     close(folder);
     return ok;
@@ -148,7 +140,14 @@ WsmMapState wsm_map_file_load(const char *image, const WsmMapWanted *wanted,
         return *errp ? WSM_MAP_DAMAGED : WSM_MAP_NONE;
     }
     reader.opaque = &fd;
-    state = wsm_map_load(&reader, wanted, out, errp);
+    if (reader.size < WSM_MAP_FILE_BYTES) {
+        /* What is gone may have told of the guest's writes */
+        error_setg(errp, "it was cut off: it has %" PRId64 " bytes, and was "
+                   "made with %d", reader.size, (int)WSM_MAP_FILE_BYTES);
+        state = WSM_MAP_DAMAGED;
+    } else {
+        state = wsm_map_load(&reader, wanted, out, errp);
+    }
     close(fd);
     if (*errp) {
         error_prepend(errp, "'%s': ", path);

@@ -1241,6 +1241,9 @@ static void check_error(Error *err, const char *text)
 
 static void test_file(void)
 {
+    static const int cuts[] = {
+        WSM_MAP_FILE_BYTES - 1, 3 * PAGE, 2 * PAGE, 2 * PAGE - 1, 0,
+    };
     g_autofree char *image = in_folder("disk.raw");
     g_autofree char *path = wsm_map_path(image);
     WsmMapWanted wanted = wanted_of(10 * GRANULARITY);
@@ -1291,6 +1294,14 @@ static void test_file(void)
     wsm_map_log_free(log);
     blk_unref(blk);
 
+    /* Not "the guest has not run here", although nothing else is left of it */
+    for (int i = 0; i < ARRAY_SIZE(cuts); i++) {
+        g_assert_cmpint(truncate(path, cuts[i]), ==, 0);
+        g_assert_cmpint(wsm_map_file_load(image, &wanted, &out, &err), ==,
+                        WSM_MAP_DAMAGED);
+        check_error(g_steal_pointer(&err), "it was cut off");
+    }
+    g_assert_true(wsm_map_file_create(image, &error_abort));
     g_assert_true(wsm_map_file_remove(image, &error_abort));
     g_assert_cmpint(stat(path, &st), ==, -1);
     g_assert_true(wsm_map_file_remove(image, &error_abort));
