@@ -23,6 +23,7 @@ TEXTS = struct.Struct(">H512sH512s")
 TEXTS_AT = 160
 RECORD_MAGIC = b"WSMR"
 RECORD = struct.Struct(">4sIQQ16sII")
+FILE_BYTES = 4 << 20                            # of one that QEMU has made
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CRC_AT = {MAGIC: 12, RECORD_MAGIC: 4}
 
@@ -308,9 +309,9 @@ def this_boot() -> bytes:
 
 def load_open(reader: Reader, wanted: Wanted) -> Missing:
     """Return what is missing; raise BadMap or Uncommitted."""
-    if reader.size < 2 * PAGE:
-        raise BadMap(f"it has {reader.size} bytes, and the heads alone "
-                     f"{2 * PAGE}")
+    if reader.size < FILE_BYTES:
+        raise BadMap(f"it was cut off: it has {reader.size} bytes, and was "
+                     f"made with {FILE_BYTES}")
     pages = [reader.read(0, PAGE), reader.read(PAGE, PAGE)]
     head = choose(pages)
     try:

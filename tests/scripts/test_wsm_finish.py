@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 from wsm.finish import Watch, find_qemu
+from wsm.missing_map import FILE_BYTES
 from wsm.record import encode_record
 from wsm.serve.claims import Refused
 from wsm.serve.pushing import Failed
@@ -103,7 +104,7 @@ class FinishTest(unittest.TestCase):
 
     def put_map(self, runs: bytes) -> None:
         """Write the map."""
-        data = bytearray(42 * made.PAGE)
+        data = bytearray(FILE_BYTES)
         head = made.HEAD + struct.pack(">H512sH512s", len(made.PATH),
                                        made.PATH, 3, b"vd0").rjust(
                                            160 - len(made.HEAD) + 1028, b"\0")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from wsm import missing_map
-from wsm.missing_map import (BadMap, Other, Uncommitted, Void, Wanted, crc32c,
-                             load_map, without)
+from wsm.missing_map import (FILE_BYTES, BadMap, Other, Uncommitted, Void,
+                             Wanted, crc32c, load_map, without)
 
 PROGRAM = Path(__file__).resolve().parents[2] / "scripts/wsm-info"
 SESSION = uuid.UUID(bytes=b"0123456789abcdef")
@@ -62,6 +62,7 @@ class MapTest(unittest.TestCase):
         self.path = Path(f"{self.image}.wsm.map")
         self.more: dict[str, Any] = {"map-disk": DISK}
         self.data = bytearray(42 * PAGE)
+        self.bytes = FILE_BYTES                 # of the file, at least
         self.put(PAGE, HEAD)
         self.put(PAGE + 160, struct.pack(">H512sH512s", len(PATH), PATH, 3,
                                          b"vd0"))
@@ -90,10 +91,14 @@ class MapTest(unittest.TestCase):
         self.put(23 * PAGE, record(2, 1, bytes([2, 1])))
         self.put(24 * PAGE, record(2, 2, bytes([9, 1])))
 
+    def write(self) -> None:
+        """Make the file."""
+        self.path.write_bytes(self.data.ljust(self.bytes, b"\0"))
+
     def load(self, disk: Optional[int] = DISK
              ) -> Optional[list[tuple[int, int]]]:
         """Return what is missing."""
-        self.path.write_bytes(self.data)
+        self.write()
         missing = load_map(self.path, Wanted(str(SESSION), SIZE, disk))
         return missing.runs if missing else None
 
@@ -143,8 +148,11 @@ class MapTest(unittest.TestCase):
         self.data[20] ^= 1
         self.data[PAGE + 20] ^= 1
         self.fails(BadMap, "its heads are damaged")
-        del self.data[8191:]
-        self.fails(BadMap, "the heads alone")
+        self.put(0, good)
+        for self.bytes in 0, 8191, 2 * PAGE, 4 * PAGE, FILE_BYTES - 1:
+            del self.data[self.bytes:]
+            self.fails(BadMap, f"cut off: it has {self.bytes} bytes")
+            self.data = bytearray(good)
         self.path.unlink()
         self.path.mkdir()
         with self.assertRaises(BadMap):
@@ -222,7 +230,7 @@ class MapTest(unittest.TestCase):
         Path(f"{self.image}.wsm").write_text(
             f"wsm-record {1 + bool(self.more)} {digest}\n{body}",
             encoding="utf-8")
-        self.path.write_bytes(self.data)
+        self.write()
         done = subprocess.run(
             [sys.executable, "-B", PROGRAM, *words, self.image], check=False,
             capture_output=True, text=True, timeout=30)
