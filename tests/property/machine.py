@@ -160,6 +160,13 @@ class Machine(Vm):
             self.wait_exit()
             return 'failed'
 
+    def has_guest(self) -> bool:
+        """At the destination: was it handed over?"""
+        try:
+            return str(query(self)['phase']) in ('postcopy', 'completed')
+        except QmpClosed:
+            return False
+
     def wait_ended(self) -> str:
         return wait_until(self.ended, f'{self.name}: migration ends')
 

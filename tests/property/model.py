@@ -15,7 +15,22 @@ from typing import Optional
 from dev.rig.basics import require
 from tests.functional.lib.back import point_id
 
+SECTOR = 512
 WRITE_EXTRA = 2         # blocks that a write touches beyond its length
+
+
+def first_difference(have: bytes, want: bytes) -> str:
+    """Where two contents differ, or ''."""
+    if have == want:
+        return ''
+    bad = [at for at in range(0, len(want), SECTOR)
+           if have[at:at + SECTOR] != want[at:at + SECTOR]]
+    if not bad:
+        return f'it has {len(have)} bytes instead of {len(want)}'
+    at = bad[0]
+    return (f'{len(bad)} sectors differ, the first at {at} (0x{at:x}), the '
+            f'last at 0x{bad[-1]:x}: {have[at:at + 4].hex()} instead of '
+            f'{want[at:at + 4].hex()}')
 
 
 @dataclass
@@ -35,12 +50,29 @@ class ImageModel:
     state: str = 'current'          # as in its record; '': not known
     blank: bool = True              # nobody ever wrote to it
     garbled: bool = False           # its record cannot be read
+    session: str = ''               # that its record names, if that matters
+    map: str = ''                   # that of a committed map beside it, if any
+    map_is_good: bool = True        # what is missing can be known
 
     def __str__(self) -> str:
         marks = {False: '', True: '*', None: '*?'}
         points = [point.id[:8] + marks[point.rest] + '?' * (not point.sure)
                   for point in self.points]
         return f'{self.state or "?"}[{" ".join(points)}]'
+
+    @property
+    def arriving(self) -> bool:
+        """A guest's disk of which blocks are missing."""
+        return (self.state == 'incomplete' and not self.garbled
+                and self.map != '' and self.map == self.session)
+
+    def become_current(self) -> None:
+        """Record and map go."""
+        self.state, self.session, self.map = 'current', '', ''
+
+    def begin_incomplete(self, session: str) -> None:
+        """A migration to it has begun, of which no map is committed."""
+        self.state, self.session, self.map = 'incomplete', session, ''
 
     def ids(self, sure: bool = False) -> list[str]:
         return [point.id for point in self.points
@@ -84,6 +116,12 @@ class ImageModel:
             if point.rest is None:
                 point.rest, point.sure = False, False
 
+    def left(self, session: str, most: int) -> None:
+        """The guest has gone elsewhere for good."""
+        self.forget_interrupted()
+        self.points.append(Point(session))
+        self.limit(most)
+
     def broke_off(self, session: str, sure: bool, most: int,
                   source: bool) -> None:
         """A migration from (@source) or to this image ended in pre-copy."""
@@ -107,8 +145,7 @@ def moved(source: ImageModel, dest: ImageModel, session: str, most: int,
     old = source.points
     ids = source.ids()
     source.points = [copy(point) for point in old]
-    source.forget_interrupted()
-    source.points.append(Point(session))
+    source.left(session, most)
     dest.write(dest.size)
     dest.points = [point for point in dest.points if point.id not in ids]
     for point in old:
@@ -117,10 +154,10 @@ def moved(source: ImageModel, dest: ImageModel, session: str, most: int,
             travelled.rest, travelled.sure = None, False
         dest.points.append(travelled)
     dest.points.append(Point(session))
-    for image in (source, dest):
-        image.limit(most)
+    dest.limit(most)
     dest.write(written)
-    source.state, dest.state = 'handed-over', 'current'
+    source.state = 'handed-over'
+    dest.become_current()
 
 
 def check_basis(name: str, source: ImageModel, dest: ImageModel, wish: str,
@@ -161,13 +198,45 @@ class Disk:
         self.fmt = fmt
         self.size = size
         self.data = bytearray(size)
+        # Where it was written since it was flushed: what else may be there
+        # after a crash, sector by sector.  None: nobody will ask.
+        self.loose: Optional[dict[int, set[bytes]]] = None
         self.images = [ImageModel(size) for _ in range(hosts)]
 
     def point(self, session: str) -> str:
         """The id of the sync point that a migration makes for this disk."""
         return point_id(session, self.number)
 
+    def track(self, on: bool) -> None:
+        """Begin, at a flush, to follow what is not flushed; or stop it."""
+        self.loose = {} if on else None
+
+    def flushed(self) -> None:
+        """All of it is durable."""
+        if self.loose:
+            self.loose.clear()
+
+    def settle(self, content: bytes) -> str:
+        """A crash has left this.  Returns what is wrong, or ''.
+
+        What was not flushed may be there or not; now it is known.
+        """
+        loose = self.loose or {}
+        wrong = bytearray(self.data)
+        for at, allowed in loose.items():
+            if content[at:at + SECTOR] in allowed:
+                wrong[at:at + SECTOR] = content[at:at + SECTOR]
+        text = first_difference(content, bytes(wrong))
+        if not text:
+            self.data[:] = content
+            loose.clear()
+        return text
+
     def fill(self, offset: int, count: int, byte: int) -> None:
+        for at in range(offset, offset + count, SECTOR):
+            if self.loose is not None:
+                self.loose.setdefault(at, set()).add(
+                    bytes(self.data[at:at + SECTOR]))
         self.data[offset:offset + count] = bytes([byte]) * count
 
     def run_at(self, offset: int, most: int) -> int:

@@ -3,11 +3,13 @@
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dev.rig.basics import require, wait_until
 from dev.rig.qmp import QmpError
 from dev.rig.scene import query
+from tests.crash.whose import words
+from tests.property.after_crash import AfterCrash
 from tests.property.machine import Machine
 from tests.property.model import check_basis, most_sent, moved
 from tests.property.plan import Plan, draw
@@ -25,11 +27,47 @@ class Move:
     source: Machine
     dest: Machine
     session: str = ''
+    uri: str = ''
     written: list[int] = field(default_factory=list)    # in pre-copy
 
     # Beginning
 
     def begin(self) -> None:
+        """Come to disk-precopy, in which images are written to."""
+        world, plan = self.world, self.plan
+        for image in world.models(world.here):
+            image.limit(plan.points)    # which the option does at once
+        if plan.provoke and world.may_not_write(plan.target, sure=True):
+            self.expect_refused()
+            self.dest = world.launch(plan.target, incoming=True)
+        self.connect(adopt=True)
+        wait_until(lambda: (self.reached('disk-precopy')
+                            or self.source.ended()), 'disk-precopy')
+        require(self.reached('disk-precopy'), 'migration failed in setup: '
+                f'{self.source.migration()}')
+        for image in world.models(plan.target):
+            image.taken()
+
+    def expect_refused(self) -> None:
+        """The destination has images that may be all there is of a guest."""
+        world, source = self.world, self.source
+        self.connect(adopt=False)
+        end = source.wait_ended()
+        text = str(source.migration().get('error-desc'))
+        require(end == 'failed' and 'wsm-adopt' in text
+                and not self.reached('disk-precopy'),
+                f'host{self.plan.target} was written to: {end} {text}')
+        self.dest.end_as_failed()
+        self.dest.close()
+        wait_until(lambda: query(source)['phase'] in GIVEN_UP,
+                   'the source has cleaned up')
+        for disk in world.disks:
+            if disk.fmt != 'raw':
+                disk.images[self.plan.target].doubt()
+        world.count('destinations refused')
+
+    def connect(self, adopt: bool) -> None:
+        """Begin; with @adopt the destination may write to its images."""
         world, plan = self.world, self.plan
         if plan.paused:
             self.source.qmp.cmd('stop')
@@ -38,32 +76,17 @@ class Move:
                  for disk in world.disks]
         self.source.prepare(basis=basis, sync_points=plan.points,
                             **plan.options)
-        for image in world.models(world.here):
-            image.limit(plan.points)    # which the option does at once
         self.source.set_params(downtime_limit=2000)
-        # What a killed one leaves is written over later: see tests/crash for what
-        # becomes of it with maps
-        self.dest.prepare(sync_points=plan.points, crash_safe='off')
-        self.adopt_unreadable()
-        port = self.dest.listen()
+        self.dest.prepare(sync_points=plan.points)
+        if adopt and world.may_not_write(plan.target, sure=False):
+            world.make_current(self.dest, plan.target)
+            world.count('adopted before a move')
+        self.uri = f'tcp:127.0.0.1:{self.dest.listen()}'
         before = self.source.learn_session()
-        self.source.qmp.cmd('migrate', uri=f'tcp:127.0.0.1:{port}')
+        self.source.qmp.cmd('migrate', uri=self.uri)
         wait_until(lambda: self.source.learn_session() != before, 'session')
         self.session = self.source.session
         self.dest.learn_session(self.session)
-        wait_until(lambda: (self.reached('disk-precopy')
-                            or self.source.ended()), 'disk-precopy')
-        require(self.reached('disk-precopy'), 'migration failed in setup: '
-                f'{self.source.migration()}')
-        for image in world.models(plan.target):
-            image.taken()
-
-    def adopt_unreadable(self) -> None:
-        """The destination writes to no image whose record it cannot read."""
-        if any(image.garbled for image in self.world.models(self.plan.target)):
-            self.dest.qmp.cmd('wsm-adopt')
-            self.world.adopted(self.plan.target)
-            self.world.count('adopted before a move')
 
     def reached(self, phase: str) -> bool:
         return phase in self.source.phases()
@@ -90,6 +113,9 @@ class Move:
                     return
             for _ in range(self.rng.choice((1, 3))):
                 self.written.append(world.guest_writes(
+                    self.source, world.here, self.rng))
+            if self.plan.end == 'crash':
+                self.written.append(world.guest_writes_much(
                     self.source, world.here, self.rng))
             self.source.flush()
             world.count('holds in pre-copy')
@@ -173,12 +199,13 @@ class Move:
             here.broke_off(point, True, plan.points, True)
             if dest_alive:
                 there.broke_off(point, dest_sure, plan.points, False)
-                there.state = 'incomplete' if dest_sure else ''
             else:
                 # It was being written to when it was killed
                 there.write(disk.size)
                 there.forget()
-                there.state = 'incomplete'
+            there.begin_incomplete(self.session)
+            if dest_alive and not dest_sure:
+                there.state = ''
 
     def cancel(self) -> bool:
         """Returns whether the guest is still here."""
@@ -210,38 +237,15 @@ class Move:
         self.world.kill(self.dest)
         end = wait_until(self.source.ended,
                          'source notices')
-        if end == 'completed':
-            # All was there already: it is as if the guest's host crashed
-            self.arrived_and_lost()
-        elif end == 'lost':
-            self.lost_in_postcopy()
+        if end in ('completed', 'lost'):
+            self.after_crash().destination_killed()
         else:
             self.after_break(False, False)
             self.goes_on()
 
-    def arrived_and_lost(self) -> None:
-        world = self.world
-        self.tell_model(0)
-        world.end(self.source)
-        self.go_back()
-
-    def go_back(self) -> None:
-        """The guest is lost over there: the old copy is current."""
-        world = self.world
-        for image in world.models(self.plan.target):
-            image.write(image.size)
-            image.forget()
-            image.state = ''        # perhaps all was there
-        world.vm = world.adopt(world.here)
-        world.count('guests lost')
-
-    def lost_in_postcopy(self) -> None:
-        """Neither side can end the migration in good order."""
-        self.world.kill(self.source)
-        for image in self.world.models(self.world.here):
-            image.forget()
-            image.state = 'leaving'
-        self.go_back()
+    def after_crash(self) -> AfterCrash:
+        """The guest has gone over, and somebody is killed."""
+        return AfterCrash(self, self.plan.crash, self.rng)
 
     def kill_source(self) -> None:
         world = self.world
@@ -252,6 +256,9 @@ class Move:
             self.survived()
             return
         frozen = 'freeze' in phases
+        if frozen and self.dest.has_guest():
+            self.after_crash().source_killed()
+            return
         if frozen:
             world.kill(self.dest)
         else:
@@ -276,16 +283,26 @@ class Move:
             here = disk.images[world.here]
             disk.images[plan.target].doubt()
             here.doubt()            # if they were still in memory only
-            here.state = ''
+            here.session = self.session
+            here.state = words([world.image(world.here, disk)])[0]
         world.arrived(plan.target, self.dest)
         if self.dest.status() != 'running':
             self.dest.run()
         world.compare(self.dest, world.here)
 
 
-def move(world: World, rng: random.Random) -> str:
-    """A step: draw a migration and do it.  Returns what it was."""
+def move(world: World, rng: random.Random) -> None:
+    """A step: draw a migration and do it; after a crash, one more."""
     plan = draw(world, rng)
+    carry_out(world, plan, rng)
+    if plan.end == 'crash':
+        after = draw(world, rng)
+        carry_out(world, replace(after, target=world.likely, end='complete',
+                                 wish='auto'), rng)
+
+
+def carry_out(world: World, plan: Plan, rng: random.Random) -> None:
+    """Do a migration."""
     world.note(f'  host{world.here} {plan}')
     if plan.options['bandwidth']:
         world.guest_writes_much(world.vm, world.here, rng)
@@ -299,7 +316,10 @@ def move(world: World, rng: random.Random) -> str:
         this.source.qmp.cmd('wsm-set-options', bandwidth=0)
     if plan.end == 'complete':
         this.complete()
-        return plan.end
+        return
+    if plan.end == 'crash':
+        this.after_crash().begin()
+        return
     time.sleep(plan.delay)
     if plan.end == 'kill-dest':
         this.kill_dest()
@@ -307,4 +327,3 @@ def move(world: World, rng: random.Random) -> str:
         this.kill_source()
     elif not this.cancel():
         this.complete()
-    return plan.end

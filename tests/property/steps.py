@@ -114,7 +114,7 @@ def damage_record(world: World, rng: random.Random) -> None:
     if kind == 'delete':
         record.unlink(missing_ok=True)
         image.garbled = False
-        image.state = 'current'
+        image.state, image.session = 'current', ''
         if disk.fmt == 'raw':
             image.forget()
         return
@@ -133,22 +133,27 @@ def copy(world: World, rng: random.Random) -> None:
     there, disk = world.victim(rng), rng.choice(world.disks)
     here = rng.choice([host for host in range(3) if host != there])
     with_record, in_place = rng.random() < 0.5, rng.random() < 0.5
+    with_map = with_record and rng.random() < 0.5
     world.note(f'  {disk.name} from host{here} to host{there}, record '
-               f'{with_record}, in place {in_place}')
+               f'{with_record}, map {with_map}, in place {in_place}')
     if here == world.here:
         world.end(world.vm)
     _copy_file(world.image(here, disk).path, world.image(there, disk).path,
                in_place)
     old, new = disk.images[there], disk.images[here]
     disk.images[there] = replace(
-        new, points=[replace(point) for point in new.points],
-        state=old.state, garbled=old.garbled, blank=False)
+        old, points=[replace(point) for point in new.points], blank=False)
     if disk.fmt == 'raw':
         disk.images[there].forget()
     if with_record:
         _copy_record(world.record(here, disk), world.record(there, disk))
         disk.images[there].state = new.state
         disk.images[there].garbled = new.garbled
+        disk.images[there].session = new.session
+        if with_map:
+            _copy_record(world.map(here, disk), world.map(there, disk))
+            disk.images[there].map = new.map
+            disk.images[there].map_is_good = new.map_is_good
     if here == world.here:
         world.vm = world.boot(world.here)
 

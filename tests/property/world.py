@@ -6,29 +6,16 @@ from pathlib import Path
 
 from dev.rig.basics import TestFailure, require, run, tool
 from dev.rig.image import MIB, Image
+from tests.functional.lib.mapfile import map_path
 from tests.property.machine import Machine
-from tests.property.model import WRITE_EXTRA, Disk, ImageModel
+from tests.property.model import (SECTOR, WRITE_EXTRA, Disk, ImageModel,
+                                  first_difference)
 
 HOSTS = 3
-SECTOR = 512
 CLUSTER = 65536                 # of qcow2, so that discards reach all of it
 RAW_SIZES = (8 * MIB + 3 * SECTOR, 12 * MIB + SECTOR, 10 * MIB + 4096)
 QCOW2_SIZES = (8 * MIB + 3 * SECTOR, 16 * MIB, 9 * MIB + 7 * SECTOR)
 GRAINS = (4096, 65536, 1 * MIB)
-
-
-def first_difference(have: bytes, want: bytes) -> str:
-    """Where two contents differ, or ''."""
-    if have == want:
-        return ''
-    bad = [at for at in range(0, len(want), SECTOR)
-           if have[at:at + SECTOR] != want[at:at + SECTOR]]
-    if not bad:
-        return f'it has {len(have)} bytes instead of {len(want)}'
-    at = bad[0]
-    return (f'{len(bad)} sectors differ, the first at {at} (0x{at:x}), the '
-            f'last at 0x{bad[-1]:x}: {have[at:at + 4].hex()} instead of '
-            f'{want[at:at + 4].hex()}')
 
 
 class World:
@@ -46,6 +33,7 @@ class World:
         self.likely = 0         # where the guest shall go next
         self.history: list[str] = []
         self.counts: dict[str, int] = {}
+        self.maps: dict[int, bytes] = {}        # of disks, left by a crash
         self._machines: list[Machine] = []
         for host in range(HOSTS):
             (folder / f'host{host}').mkdir()
@@ -78,6 +66,9 @@ class World:
     def record(self, host: int, disk: Disk) -> Path:
         path = self.image(host, disk).path
         return path.with_name(path.name + '.wsm')
+
+    def map(self, host: int, disk: Disk) -> Path:
+        return map_path(self.image(host, disk))
 
     def models(self, host: int) -> list[ImageModel]:
         return [disk.images[host] for disk in self.disks]
@@ -117,6 +108,30 @@ class World:
     def taken(self, host: int) -> None:
         for image in self.models(host):
             image.taken()
+            image.map = ''      # if one is left, it goes
+
+    def may_not_write(self, host: int, sure: bool) -> bool:
+        """Do images there keep a migration from writing to them?
+
+        One that is leaving does not if the source descends from that handover,
+        by its sync points.  If it may have that one: not unless @sure.
+        """
+        return any(image.arriving or image.garbled
+                   or image.state == 'leaving' and disk.point(image.session)
+                   not in disk.images[self.here].ids(sure=not sure)
+                   for disk in self.disks for image in [disk.images[host]])
+
+    def make_current(self, machine: Machine, host: int) -> None:
+        """Type wsm-adopt, which must be told to give up what is missing."""
+        arriving = [image for image in self.models(host) if image.arriving]
+        if not arriving:
+            machine.qmp.cmd('wsm-adopt')
+        else:
+            good = all(image.map_is_good for image in arriving)
+            machine.qmp.expect_error('wsm-adopt', 'came here from')
+            machine.qmp.cmd('wsm-adopt', missing='zero' if good else 'stale')
+            self.count('adopted with blocks missing')
+        self.adopted(host)
 
     def adopt(self, host: int) -> Machine:
         """A QEMU on images that are stale, made current again."""
@@ -130,9 +145,10 @@ class World:
             else:
                 require(not text, f'host{host}: cont was refused: {text}')
         if machine.status() != 'running':
-            machine.qmp.cmd('wsm-adopt')
+            self.make_current(machine, host)
             machine.run()
-        self.adopted(host)
+        else:
+            self.adopted(host)
         return machine
 
     def adopted(self, host: int) -> None:
@@ -144,7 +160,7 @@ class World:
                 image.forget()
             elif not image.state:
                 image.doubt()
-            image.state = 'current'
+            image.become_current()
 
     def end(self, machine: Machine) -> None:
         """End it in good order."""
@@ -196,13 +212,17 @@ class World:
         return offset, min(count, disk.size - offset)
 
     def guest_writes_much(self, vm: Machine, host: int,
-                          rng: random.Random) -> None:
-        """So that a slow migration has something to do for seconds."""
+                          rng: random.Random) -> int:
+        """So that a slow migration has something to do for seconds.
+
+        Returns how many bytes may be in blocks that it touches.
+        """
         for disk in self.disks:
             byte, offset = rng.randrange(1, 256), rng.randrange(7) * MIB
             vm.io(disk.name, f'write -q -P {byte} {offset} {MIB}')
             disk.fill(offset, MIB, byte)
             disk.images[host].write(MIB + WRITE_EXTRA * self.grain)
+        return len(self.disks) * (MIB + WRITE_EXTRA * self.grain)
 
     def guest_reads(self, vm: Machine, rng: random.Random) -> None:
         """Through QEMU, as the guest would; must be what the model says."""
@@ -225,6 +245,7 @@ class World:
             if text:
                 raise TestFailure(f'host{host}, {disk.name}: {text}')
             self.count('bytes compared', disk.size)
+            disk.track(False)
         if was_running:
             vm.run()
 

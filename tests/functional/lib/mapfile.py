@@ -2,7 +2,7 @@
 """What the map of missing blocks beside an image says, see docs/records.md.
 
 Written from the document alone, so that map and document are held against each
-other.  Sums are not checked: the map is whole.
+other.  Only records' sums are checked: all else is whole.
 """
 
 import shutil
@@ -13,10 +13,12 @@ from pathlib import Path
 
 from dev.rig.basics import require, run, tool
 from dev.rig.image import Image
+from wsm.missing_map import crc32c
 
 PAGE = 4096
 MAGIC = bytes.fromhex('57534d4d41500a1a')
-RECORD_HEAD = 48
+RECORD = '>4sIQQ16sII'
+RECORD_HEAD = struct.calcsize(RECORD)
 
 
 def map_path(image: Image) -> Path:
@@ -69,28 +71,66 @@ def head_of(data: bytes) -> bytes:
     return max(heads, key=lambda head: head[16:24])
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where what counts is in a map."""
+
+    generation: int
+    session: bytes
+    snapshot: slice
+    records: list[slice]                # with their heads
+    end: int                            # where the next record goes
+    area_end: int
+
+    @property
+    def head(self) -> slice:
+        at = self.generation % 2 * PAGE
+        return slice(at, at + PAGE)
+
+
+def has_sum(record: bytes) -> bool:
+    """Is it whole, as far as its sum tells?"""
+    return (int.from_bytes(record[4:8], 'big')
+            == crc32c(record[:4] + bytes(4) + record[8:]))
+
+
+def layout(data: bytes) -> Layout:
+    """Find the parts of a map that counts."""
+    head = head_of(data)
+    generation, session = struct.unpack_from('>Q16s', head, 16)
+    length, = struct.unpack_from('>I', head, 52)
+    area, room = struct.unpack_from('>QQ', head, 64)
+    at = area + max(up(length), PAGE)
+    records: list[slice] = []
+    while at < area + room:
+        magic, _, whose, number, _, size, _ = struct.unpack_from(
+            RECORD, data, at)
+        end = at + RECORD_HEAD + size
+        if (magic != b'WSMR' or whose != generation
+                or number != len(records) + 1
+                or not has_sum(data[at:end])):
+            break
+        records.append(slice(at, end))
+        at += up(RECORD_HEAD + size)
+    return Layout(generation, session, slice(area, area + length), records, at,
+                  area + room)
+
+
 def read_map(path: Path) -> Map:
     return parse_map(path.read_bytes())
 
 
 def parse_map(data: bytes) -> Map:
     """What a map says."""
-    head = head_of(data)
-    flags, granularity, length = struct.unpack_from('>HII', head, 46)
-    area, room = struct.unpack_from('>QQ', head, 64)
+    flags, granularity = struct.unpack_from('>HI', head_of(data), 46)
     require(not flags, 'the map is void')
-    missing = blocks(data[area:area + length])
-    require(bool(missing) or not length, 'a list of nothing')
-    at, serial = area + max(up(length), PAGE), 0
-    while at < area + room:
-        magic, _, generation, number, _, size, _ = struct.unpack_from(
-            '>4sIQQ16sII', data, at)
-        if (magic != b'WSMR' or struct.pack('>Q', generation) != head[16:24]
-                or number != serial + 1):
-            break
-        missing -= blocks(data[at + RECORD_HEAD:at + RECORD_HEAD + size])
-        at, serial = at + up(RECORD_HEAD + size), number
-    return Map(granularity, frozenset(missing), serial)
+    found = layout(data)
+    listed = data[found.snapshot]
+    missing = blocks(listed)
+    require(bool(missing) or not listed, 'a list of nothing')
+    for each in found.records:
+        missing -= blocks(data[each.start + RECORD_HEAD:each.stop])
+    return Map(granularity, frozenset(missing), len(found.records))
 
 
 def as_raw(image: Path, fmt: str, raw: Path) -> None:
