@@ -20,9 +20,13 @@ def main() -> int:
     parser.add_argument('--draws', type=int, default=1, metavar='N',
                         help='draw so many times at each point what of the '
                              'last writes is there (%(default)s)')
+    parser.add_argument('--ends', type=int, default=matrix.ENDS, metavar='N',
+                        help='bring so many cuts of each kind to an end '
+                             '(%(default)s)')
     add_arguments(parser)
     options = parser.parse_args()
     matrix.load(options.seed)
     matrix.load_power_cuts(options.seed, count=options.cuts,
                            draws=options.draws)
+    matrix.load_endings(options.seed, count=options.ends)
     return run_chosen(options, 'crash')

@@ -7,6 +7,7 @@ from typing import Callable, Collection, Iterator, Optional
 from dev.rig.basics import TestFailure, require
 from dev.rig.scene import Scene
 from tests.crash.cuts import cut_everywhere, migrate
+from tests.crash.endings import destination_lost, end_cuts
 from tests.crash.moments import AFTER_GO, BEFORE_GO, Moment
 from tests.crash.whose import OWNERS
 from tests.crash.setting import CUT_VARIANTS, VARIANTS, Setting, Variant
@@ -17,8 +18,10 @@ Death = Callable[[Setting, WayOut], None]
 DEATHS: dict[str, Death] = {}
 # Of each moment and death so many variants, each in its turn
 EACH = 2
+ENDS = 20               # of cuts of each kind that are brought to an end
 # What is not synced, so that the power cuts must find it
 LIE_CUTS = 100
+LIE_ENDS = 4
 LIES = {'image': '.raw', 'map': '.wsm.map', 'record': '/b'}
 
 
@@ -115,6 +118,25 @@ def power_cut(variant: Variant, seed: int, count: Optional[int],
     return function
 
 
+def power_cut_end(variant: Variant, seed: int,
+                  count: int) -> Callable[[Scene], None]:
+    """Cut the power, and bring that to an end."""
+    def function(scene: Scene) -> None:
+        moved = migrate(scene, variant, seed)
+        ways = end_cuts(moved, seed, scene.folder / 'cut', count)
+        print(f'# ways out: {dict(ways)}', flush=True)
+    function.__doc__ = f'{count} power cuts are brought to their ends.'
+    return function
+
+
+def power_cut_alive(variant: Variant, seed: int) -> Callable[[Scene], None]:
+    """The destination's host loses power."""
+    def function(scene: Scene) -> None:
+        destination_lost(scene, variant, seed)
+    function.__doc__ = (destination_lost.__doc__ or '').split('\n')[0]
+    return function
+
+
 def expect_found(find: Callable[[], object], *shown: str) -> None:
     """A lie is found, and the failure says so."""
     try:
@@ -137,6 +159,17 @@ def lie(skipped: str, seed: int) -> Callable[[Scene], None]:
     return function
 
 
+def lie_to_the_end(skipped: str, seed: int) -> Callable[[Scene], None]:
+    """The same, seen in images that were finished."""
+    def function(scene: Scene) -> None:
+        moved = migrate(scene, CUT_VARIANTS['raw'], seed, skipped)
+        expect_found(lambda: end_cuts(
+            moved, seed, scene.folder / 'cut', LIE_ENDS, lost=True),
+            'LOST or STALE', 'wsm-finish')
+    function.__doc__ = f'Finished images show that "{skipped}" was not synced.'
+    return function
+
+
 def load_power_cuts(seed: int = 0, prefix: str = '',
                     count: Optional[int] = None, draws: int = 1) -> None:
     """Register those that are looked at."""
@@ -146,6 +179,19 @@ def load_power_cuts(seed: int = 0, prefix: str = '',
     for what, skipped in LIES.items():
         add(f'{prefix}power-cut-lie.{what}', lie(skipped, seed),
             CUT_VARIANTS['raw'].config)
+
+
+def load_endings(seed: int = 0, prefix: str = '', count: int = ENDS,
+                 names: Collection[str] = tuple(CUT_VARIANTS)) -> None:
+    """Register those that are brought to an end."""
+    for name in names:
+        variant = CUT_VARIANTS[name]
+        add(f'{prefix}power-cut-end.{name}',
+            power_cut_end(variant, seed, count), variant.config)
+        add(f'{prefix}power-cut-alive.{name}',
+            power_cut_alive(variant, seed), variant.config)
+    add(f'{prefix}power-cut-end-lie', lie_to_the_end(LIES['image'], seed),
+        CUT_VARIANTS['raw'].config)
 
 
 def load(seed: int = 0, prefix: str = '',

@@ -14,7 +14,6 @@ from dev.rig.image import Image
 from dev.rig.qmp import QmpClosed
 from dev.rig.scene import disk_total, query, wait_phase
 from dev.rig.vm import Vm
-from tests.crash.flushed import Verdict
 from tests.crash.images import expect_flushed
 from tests.crash.whose import DESTINATION, SOURCE, owner, words
 from tests.crash.setting import Setting
@@ -43,21 +42,25 @@ class WayOut:
         self.setting = setting
         self.scene = setting.scene
         self.source, self.destination = setting.source, setting.destination
-        self.names = 0
+        self.source_images = setting.source.images
+        self.destination_images = setting.destination.images
         self.twice = False              # the next one dies, too
         self.taken: list[str] = []      # what was done, for the report
 
     # What must hold
 
-    def judge(self, images: list[Image]) -> Verdict:
+    def judge(self, images: list[Image]) -> None:
         """All that was flushed is there."""
-        return expect_flushed(self.setting.plan, self.scene.guest.rounds(),
-                              images, self.scene.folder)
+        expect_flushed(self.setting.plan, self.scene.guest.rounds(), images,
+                       self.scene.folder)
+
+    def check(self, image: Image) -> None:
+        """An image is well formed."""
+        image.check()
 
     def reopened(self, images: list[Image]) -> Vm:
         """A new QEMU whose guest stands still."""
-        self.names += 1
-        return self.scene.reopen(f'again-{self.names}', images,
+        return self.scene.reopen(f'again-{len(self.scene.vms)}', images,
                                  self.scene.other_guest(), paused=True)
 
     def expect_stale(self, images: list[Image]) -> None:
@@ -82,22 +85,22 @@ class WayOut:
     def at_source(self) -> None:
         """The source's images are the guest's disk; nobody has them open."""
         self.taken.append('at the source')
-        self.judge(self.source.images)
-        found = words(self.source.images)
+        self.judge(self.source_images)
+        found = words(self.source_images)
         require(set(found) <= {'current', 'leaving'}, f'source: {found}')
-        self.expect_stale(self.destination.images)
-        self.run(self.source.images, adopt='leaving' in found)
+        self.expect_stale(self.destination_images)
+        self.run(self.source_images, adopt='leaving' in found)
 
     def at_destination(self) -> None:
         """The destination's are."""
         self.taken.append('at the destination')
-        self.judge(self.destination.images)
-        require(set(words(self.destination.images)) == {'current'},
-                f'{words(self.destination.images)}')
-        for image in self.destination.images:
-            image.check()
-        self.expect_stale(self.source.images)
-        self.run(self.destination.images)
+        self.judge(self.destination_images)
+        require(set(words(self.destination_images)) == {'current'},
+                f'{words(self.destination_images)}')
+        for image in self.destination_images:
+            self.check(image)
+        self.expect_stale(self.source_images)
+        self.run(self.destination_images)
 
     def lives_on(self, vm: Vm) -> None:
         """The guest works there, all is as it wrote it, and it ends well."""
@@ -149,7 +152,7 @@ class WayOut:
     def serve(self) -> Serving:
         """Begin to serve the source's images."""
         self.taken.append('wsm-serve')
-        return Serving(self.source.images, *self.setting.tls_options)
+        return Serving(self.source_images, *self.setting.tls_options)
 
     def all_comes(self) -> None:
         """The destination runs the guest, and gets the rest."""
@@ -206,8 +209,8 @@ class WayOut:
 
     def both_dead(self) -> None:
         """Images tell."""
-        destination = words(self.destination.images)
-        whose = owner(words(self.source.images), destination)
+        destination = words(self.destination_images)
+        whose = owner(words(self.source_images), destination)
         if whose == SOURCE:
             self.at_source()
         elif whose == DESTINATION:
@@ -219,15 +222,15 @@ class WayOut:
 
     def arriving(self, found: list[str]) -> None:
         """What the maps do not name is there, all else at the source."""
-        self.expect_stale(self.source.images)
-        self.expect_stale(self.destination.images)
+        self.expect_stale(self.source_images)
+        self.expect_stale(self.destination_images)
         self.judge_merged(found)
         if self.twice:
             with self.rejoined() as vm, self.serve():
                 wait_missing(vm, disk_total(vm, 'missing'))
                 vm.kill()
-            self.judge_merged(words(self.destination.images))
-        if 'arriving' not in words(self.destination.images):
+            self.judge_merged(words(self.destination_images))
+        if 'arriving' not in words(self.destination_images):
             pass
         elif self.setting.seed % 3 == 1:
             self.finish()
@@ -244,8 +247,8 @@ class WayOut:
         """Both images together have all of it already."""
         self.taken.append('maps')
         whole = []
-        for state, image, source in zip(found, self.destination.images,
-                                        self.source.images):
+        for state, image, source in zip(found, self.destination_images,
+                                        self.source_images):
             if state == 'arriving':
                 copy = self.scene.folder / f'merged-{image.path.name}.raw'
                 image = merged(read_map(map_path(image)), image.path, source,
@@ -257,7 +260,7 @@ class WayOut:
     def rejoined(self) -> Iterator[Vm]:
         """A new destination, which the source's images are served to."""
         self.taken.append('wsm-rejoin')
-        vm = self.reopened(self.destination.images)
+        vm = self.reopened(self.destination_images)
         if self.setting.variant.tls:
             use_x509(vm, self.scene.folder / 'tls', 'server')
         self.setting.relay.target_port = free_port()
@@ -273,7 +276,7 @@ class WayOut:
         self.taken.append('wsm-finish')
         tls = self.scene.folder / 'tls' if self.setting.variant.tls else None
         self.setting.relay.target_port = port = free_port()
-        crashed = Crashed(self.source, self.destination.images, [],
+        crashed = Crashed(self.source, self.destination_images, [],
                           f'tcp:127.0.0.1:{port}', tls)
         with Finishing(crashed) as finishing, self.serve() as serving:
             serving.wait(0)

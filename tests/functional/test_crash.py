@@ -44,3 +44,4 @@ matrix.load(prefix='crash.', names=(
     'both.pull.qcow2', 'source-then-destination.have.direct',
     'destination-twice.guest-works.qcow2'))
 matrix.load_power_cuts(prefix='crash.', count=20)
+matrix.load_endings(prefix='crash.', count=3, names=('two-disks',))
