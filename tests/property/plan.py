@@ -68,7 +68,7 @@ def draw_crash(rng: random.Random) -> CrashPlan:
         committed=rng.random() < 0.8, rounds=rng.choice((0, 1, 2, 4)),
         loose=rng.random() < 0.6, give_up=rng.random() < 0.15,
         lives=lives[:number],
-        mischief=[rng.sample(MISCHIEF, rng.choice((0, 1, 2)))
+        mischief=[rng.sample(MISCHIEF, rng.choice((1, 2, 3)))
                   for _ in range(LIVES)])
 
 
