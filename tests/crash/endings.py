@@ -32,7 +32,7 @@ from tests.functional.lib.rescue import Serving
 
 LOOKED_AT = 5               # places for each that is brought to an end,
 LEAST = 30                  # but so many
-RATE = 1 << 20              # bytes a second
+RATE = 128 << 10            # bytes a second, until the guest writes
 WORKING = 3                 # every third time a guest writes while blocks come
 
 
@@ -80,7 +80,6 @@ class Ending(WayOut):
             with self.rejoined() as vm, self.serve() as serving:
                 self.work(vm)
                 serving.wait(0)
-            self.setting.relay.edit = None
         else:
             self.finish()
         self.at_destination()
@@ -93,6 +92,7 @@ class Ending(WayOut):
         begin_rounds(vm.guest, plan, PACE)
         if disk_total(vm, 'missing'):
             self.taken.append('writes while blocks come')
+        self.setting.relay.edit = None
         if self.source.alive():
             self.setting.hurry()
         wait_phase(vm, 'completed')
@@ -114,7 +114,7 @@ class Ending(WayOut):
 
 
 def slowly(_kind: str, data: bytes) -> bytes:
-    """What comes through the relay comes no faster than that."""
+    """What comes through the relay comes no faster than RATE."""
     time.sleep(len(data) / RATE)
     return data
 
@@ -160,7 +160,7 @@ def end_cuts(moved: Migrated, seed: int, folder: Path, count: int,
     for number, cut in enumerate(chosen(moved, hosts, seed, count, lost)):
         ending = Ending(moved.setting, hosts, cut,
                         moved.heard.at(cut.entry.time))
-        ending.working = number % WORKING == WORKING - 1
+        ending.working = number % WORKING == 1
         end(ending, cut)
         ways[', '.join(ending.taken)] += 1
     return ways
@@ -188,3 +188,4 @@ def destination_lost(scene: Scene, variant: Variant, seed: int) -> None:
         setting.source.wait_migration('completed')
         setting.source.quit()
         ending.at_destination()
+        print(f'# {cut}: {", ".join(ending.taken)}', flush=True)
