@@ -13,7 +13,10 @@ T = TypeVar('T')
 
 # Every wait ends after this many seconds.  No test asserts a duration: this
 # only keeps a test that hangs from hanging for ever.
-TIMEOUT = float(os.environ.get('WSM_TIMEOUT', '120'))
+USUAL_TIMEOUT = 120
+TIMEOUT = float(os.environ.get('WSM_TIMEOUT', USUAL_TIMEOUT))
+# How much longer than usual all takes, where that is set
+SLOWNESS = max(TIMEOUT / USUAL_TIMEOUT, 1)
 POLL_SECONDS = 0.02
 
 GUEST_BUILD = BUILD / 'guest'

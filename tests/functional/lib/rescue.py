@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Optional, Self
 
 from dev.common import ROOT
-from dev.rig.basics import TIMEOUT, TestFailure, require, tool, wait_until
+from dev.rig.basics import (SLOWNESS, TIMEOUT, TestFailure, require, tool,
+                            wait_until)
 from dev.rig.image import Image
 from dev.rig.relay import Relay
 from dev.rig.scene import Scene, begin, disk_total, query, wait_phase
@@ -17,7 +18,8 @@ from tests.functional.lib.moves import LOAD, loaded_source
 from tests.functional.lib.setups import Setup, nothing
 
 TOOL = ROOT / 'scripts/wsm-serve'
-LONG_POSTCOPY: dict[str, Any] = {'x_push_delay': 200, 'max_residue': 30000}
+LONG_POSTCOPY: dict[str, Any] = {'x_push_delay': round(200 * SLOWNESS),
+                                 'max_residue': 30000}
 
 
 @dataclass
