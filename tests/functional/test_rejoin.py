@@ -268,8 +268,10 @@ def rejoin_wrong_maps(scene: Scene) -> None:
     for path, content in zip(maps, data):
         path.write_bytes(content)
     config = scene.config
-    scene.config = replace(config, disks=config.disks[:1])
-    vm = scene.reopen('one', crashed.images[:1], paused=True)
+    # Alone, one that lacks nothing is a good disk
+    lacks = next(i for i, path in enumerate(maps) if read_map(path).missing)
+    scene.config = replace(config, disks=config.disks[lacks:lacks + 1])
+    vm = scene.reopen('one', crashed.images[lacks:lacks + 1], paused=True)
     refuse(vm, 'tcp:127.0.0.1:0', 'had 2 disks')
     vm.quit()
     scene.config = replace(config, extra=('-incoming', 'defer'))
