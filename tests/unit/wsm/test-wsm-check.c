@@ -294,7 +294,7 @@ static void test_begun(void)
 static void write_map(unsigned session, uint64_t generation, bool is_void,
                       int broken)
 {
-    g_autofree uint8_t *map = g_malloc0(8 * WSM_MAP_PAGE);
+    g_autofree uint8_t *map = g_malloc0(WSM_MAP_FILE_BYTES);
     g_autofree char *file = wsm_map_path(path[0]);
     uint8_t *list = map + 2 * WSM_MAP_PAGE;
     WsmMapHead head = {
@@ -318,7 +318,7 @@ static void write_map(unsigned session, uint64_t generation, bool is_void,
     wsm_map_head_encode(&head, map + wsm_map_head_at(1));
     wsm_map_head_encode(&head, map + wsm_map_head_at(generation));
     list[1] ^= broken;
-    g_assert_true(g_file_set_contents(file, (char *)map, 8 * WSM_MAP_PAGE,
+    g_assert_true(g_file_set_contents(file, (char *)map, WSM_MAP_FILE_BYTES,
                                       NULL));
 }
 
