@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from dev.rig.basics import wait_until
+from dev.rig.basics import SLOWNESS, wait_until
 from dev.rig.image import MIB
 from dev.rig.scene import Scene, begin, wait_phase
 from dev.rig.vm import DiskConfig, MachineConfig
@@ -22,7 +22,8 @@ HERE = Path(__file__).parent
 SIZE = 16 * MIB
 WRITES, PACE = 8, 100
 LONG_POSTCOPY: dict[str, Any] = {'bandwidth': 16 * MIB, 'x_push_delay': 1000,
-                                 'max_residue': 30000}
+                                 'max_residue': 30000,
+                                 'switchover_timeout': round(10000 * SLOWNESS)}
 
 
 def disks(*formats: str, size: int = SIZE, **options: Any) -> MachineConfig:
