@@ -21,7 +21,8 @@ from tests.functional.lib.tls import NAME
 HERE = Path(__file__).parent
 SIZE = 16 * MIB
 WRITES, PACE = 8, 100
-LONG_POSTCOPY: dict[str, Any] = {'bandwidth': 16 * MIB, 'x_push_delay': 1000,
+LONG_POSTCOPY: dict[str, Any] = {'bandwidth': 16 * MIB,
+                                 'x_push_delay': round(1000 * SLOWNESS),
                                  'max_residue': 30000,
                                  'switchover_timeout': round(10000 * SLOWNESS)}
 
