@@ -133,7 +133,7 @@ def power_cut_alive(variant: Variant, seed: int) -> Callable[[Scene], None]:
     """The destination's host loses power."""
     def function(scene: Scene) -> None:
         destination_lost(scene, variant, seed)
-    function.__doc__ = (destination_lost.__doc__ or '').split('\n')[0]
+    function.__doc__ = (destination_lost.__doc__ or '').split('\n', 1)[0]
     return function
 
 

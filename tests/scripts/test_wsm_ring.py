@@ -62,6 +62,7 @@ class VerbTest(unittest.TestCase):
     """load and ring-check."""
 
     def setUp(self) -> None:
+        # pylint: disable-next=consider-using-with
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         pages = [b"%04d" % number * 1024 for number in range(PAGES)]
         by_hash = {hashlib.sha256(page).digest(): page for page in pages}

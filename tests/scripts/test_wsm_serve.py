@@ -137,14 +137,13 @@ class SpeechTest(unittest.TestCase):
         """The examples of the protocol."""
         self.assertEqual(
             Message(Kind.ZERO, epoch=0, offset=0x1000,
-                    count=0x4000000).encode().hex(),
-            "57534d31" "0005" "0000" "00000000" "00000000"
-            "0000000000001000" "0000000004000000")
+                    count=0x4000000).encode(),
+            bytes.fromhex("57534d31 0005 0000 00000000 00000000"
+                          "0000000000001000 0000000004000000"))
         self.assertEqual(
-            Message(Kind.SYNC, epoch=0, offset=0x0123456789abcdef)
-            .encode().hex(),
-            "57534d31" "0008" "0000" "00000000" "00000000"
-            "0123456789abcdef" "0000000000000000")
+            Message(Kind.SYNC, epoch=0, offset=0x0123456789abcdef).encode(),
+            bytes.fromhex("57534d31 0008 0000 00000000 00000000"
+                          "0123456789abcdef 0000000000000000"))
         self.assertEqual(
             hello(SESSION, 4, 2, 3, 0x80000001).encode().hex(),
             "57534d31" "0001" "0000" "00000000" "00000018"

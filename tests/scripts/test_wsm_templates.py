@@ -40,6 +40,7 @@ class ProgramTest(unittest.TestCase):
     """Tests that run the program in a folder of their own."""
 
     def setUp(self) -> None:
+        # pylint: disable-next=consider-using-with
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def run_program(self, *words: object, status: int = 0) -> str:

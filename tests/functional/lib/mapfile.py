@@ -40,9 +40,9 @@ def runs(data: bytes) -> Iterator[range]:
     """Runs of blocks."""
     pairs = numbers(data)
     end = 0
-    for gap in pairs:
+    for gap, count in zip(pairs, pairs, strict=True):
         first = end + gap
-        end = first + next(pairs)
+        end = first + count
         yield range(first, end)
 
 
