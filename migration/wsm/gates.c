@@ -63,10 +63,6 @@ const char *wsm_others_bitmap_name(const BdrvDirtyBitmap *bitmap)
     return wsm_points_is_ours(bitmap) ? NULL : bdrv_dirty_bitmap_name(bitmap);
 }
 
-/*
- * Snapshots
- */
-
 bool wsm_is_idle(Wsm *w, Error **errp)
 {
     GLOBAL_STATE_CODE();
@@ -77,6 +73,10 @@ bool wsm_is_idle(Wsm *w, Error **errp)
     }
     return true;
 }
+
+/*
+ * Snapshots
+ */
 
 /* What both sides agreed on, and what is there of it, must stay as it is */
 static bool wsm_has_ended(const char *what, Error **errp)

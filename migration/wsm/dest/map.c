@@ -315,9 +315,10 @@ static void coroutine_fn wsm_dest_maps_renew_co(void *opaque)
 bool wsm_dest_maps_renew(WsmDestMaps *maps, Error **errp)
 {
     WsmDestRenew renew = { .maps = maps };
+    bool ran = wsm_loop_await(maps->loop, wsm_dest_maps_renew_co, &renew);
 
     GLOBAL_STATE_CODE();
-    wsm_loop_await(maps->loop, wsm_dest_maps_renew_co, &renew);
+    assert(ran);        /* it is new */
     if (renew.ret < 0) {
         error_setg_errno(errp, -renew.ret, "cannot write the map of disk '%s'",
                          renew.failed->name);
