@@ -20,6 +20,7 @@ from dev.common import run as run_command
 from dev.common import say
 from dev.results import NOT_OK
 from dev.rig import guest_image
+from dev.rig.basics import shared_library
 
 FOLDER = BUILD / "kvm"
 TREE = FOLDER / "root"
@@ -86,14 +87,6 @@ def make_tree(kernel: Path) -> None:
     run_command(roots.command(TREE, "depmod", modules.name))
 
 
-def compiled(source: Path) -> Path:
-    """Return a library made of one C file, to be preloaded."""
-    library = FOLDER / source.with_suffix(".so").name
-    run_command(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library),
-                 str(source)])
-    return library
-
-
 class Initramfs:
     """An initramfs under construction."""
 
@@ -134,8 +127,9 @@ def make_initramfs(target: Path, options: list[str]) -> None:
                      "build/guest/firmware"):
             initramfs.add_below((ROOT / name).resolve(), f"wsm/{name}/")
         for name in PRELOADED:
-            path = compiled(ROOT / name)
-            initramfs.add(path, f"wsm/build/preload/{path.name}")
+            library = f"{Path(name).stem}.so"
+            initramfs.add(shared_library(ROOT / name, FOLDER / library),
+                          f"wsm/build/preload/{library}")
         for name in TOOLS:
             initramfs.add(ROOT / "scripts" / name, f"wsm/scripts/{name}")
         for name in ("vmlinuz", "initrd.img"):

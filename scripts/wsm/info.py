@@ -30,7 +30,6 @@ from wsm.programs import find_program
 from wsm.record import (COUNTS, BadRecord, find_record, runs_bytes,
                         stamp_of)
 
-# Where scripts/build puts its qemu-img, if this lies in its repository
 QCOW2_MAGIC = b"QFI\xfb"
 QCOW2_SIZE_OFFSET = 24
 # Linux's open file description locks, with which QEMU marks an image that it

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Optional
 
+# scripts/build puts them there, if this lies in its repository
 TREE = Path(__file__).resolve().parents[2]
 
 

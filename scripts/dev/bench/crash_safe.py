@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Callable
 
 from dev.bench.apps import PROBLEMS, milliseconds, rate
@@ -23,6 +24,7 @@ from dev.bench.workloads import GuestClock, Postgresql
 from dev.common import BUILD
 from dev.demo.network import make_network
 from dev.rig.basics import require
+from dev.rig.qmp import Json
 from dev.rig.scene import Scene, begin, disk_total, finish, wait_phase
 from dev.rig.vm import Vm
 
@@ -35,24 +37,21 @@ BEFORE_SECONDS, SETTLE_SECONDS = 8.0, 5.0
 NO_CLOCK = GuestClock(0, 0, 0)
 
 
-def freeze_once(settings: Settings, kind: str) -> Sample:
-    """Move a guest that writes, and see how long it was down."""
-    plan = Plan(machine(settings.disk), settings, BUSY, limited=False,
-                data=((0, settings.crash_data),))
+def move_once(plan: Plan, kind: str, load: Json,
+              work: Callable[[Stage, Sample], None]) -> Sample:
+    """Let @work move a guest, and verify that it has moved well."""
     sample = Sample(WSM, kind, load_average=os.getloadavg()[0])
     scene = Scene(plan.config)
     try:
+        if plan.limited:
+            scene.make_link(plan.rate)
         source = prepare(scene, plan)
         source.set_params(max_bandwidth=NO_LIMIT)
         source.set_caps('events')
+        if load:
+            scene.guest.start(**load)
         destination = scene.destination(crash_safe=OPTION[kind])
-        stage = Stage(scene, source, destination, settings.give_up)
-        stage.begin()
-        begin(source, stage.uri())
-        sample.synchronised = stage.wait_both() - stage.start
-        sample.stopped = (stage.wait(destination, 'RESUME')
-                          - stage.wait(source, 'STOP'))
-        sample.wsm = final_query(source)
+        work(Stage(scene, source, destination, plan.settings.give_up), sample)
         verify(scene, plan, sample)
         source.quit()
         destination.quit()
@@ -61,6 +60,23 @@ def freeze_once(settings: Settings, kind: str) -> Sample:
     finally:
         scene.close()
     return sample
+
+
+def freeze(stage: Stage, sample: Sample) -> None:
+    """See how long the guest is down."""
+    stage.begin()
+    begin(stage.source, stage.uri())
+    sample.synchronised = stage.wait_both() - stage.start
+    sample.stopped = (stage.wait(stage.destination, 'RESUME')
+                      - stage.wait(stage.source, 'STOP'))
+    sample.wsm = final_query(stage.source)
+
+
+def freeze_once(settings: Settings, kind: str) -> Sample:
+    """A guest that writes."""
+    plan = Plan(machine(settings.disk), settings, BUSY, limited=False,
+                data=((0, settings.crash_data),))
+    return move_once(plan, kind, {}, freeze)
 
 
 # Each write with a flush of its own, to blocks that are nearly all missing
@@ -85,32 +101,19 @@ def flush_in_postcopy(stage: Stage, settings: Settings,
                                          'worst_flush_us')
 
 
-def flushes_once(settings: Settings, kind: str) -> Sample:
+def flushes(stage: Stage, sample: Sample, settings: Settings) -> None:
     """As fast as it can, with next to nothing that is pushed."""
+    hand_over(stage, settings)
+    flush_in_postcopy(stage, settings, sample)
+    stage.source.qmp.cmd('wsm-set-options', x_push_delay=0, bandwidth=0)
+    sample.synchronised = stage.wait_both() - stage.start
+
+
+def flushes_once(settings: Settings, kind: str) -> Sample:
+    """A guest that has just written nearly all of its disk anew."""
     plan = Plan(machine(settings.pull_data), settings,
                 data=((0, settings.pull_data),))
-    sample = Sample(WSM, kind, load_average=os.getloadavg()[0])
-    scene = Scene(plan.config)
-    try:
-        scene.make_link(plan.rate)
-        source = prepare(scene, plan)
-        source.set_params(max_bandwidth=NO_LIMIT)
-        source.set_caps('events')
-        scene.guest.start(**WRITERS)
-        destination = scene.destination(crash_safe=OPTION[kind])
-        stage = Stage(scene, source, destination, settings.give_up)
-        hand_over(stage, settings)
-        flush_in_postcopy(stage, settings, sample)
-        source.qmp.cmd('wsm-set-options', x_push_delay=0, bandwidth=0)
-        sample.synchronised = stage.wait_both() - stage.start
-        verify(scene, plan, sample)
-        source.quit()
-        destination.quit()
-    except PROBLEMS as err:
-        sample.failure = f'{type(err).__name__}: {err}'
-    finally:
-        scene.close()
-    return sample
+    return move_once(plan, kind, WRITERS, partial(flushes, settings=settings))
 
 
 class Commits(Postgresql):

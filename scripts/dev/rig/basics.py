@@ -31,6 +31,13 @@ class Skip(Exception):
     """The test cannot run here."""
 
 
+def shared_library(source: Path, library: Path) -> Path:
+    """Compile a C file, to be preloaded."""
+    run('gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', str(library),
+        str(source))
+    return library
+
+
 def tool(name: str) -> str:
     """qemu-img or qemu-io: that beside the tested QEMU, or the one we built.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dev.rig.basics import require, run
+from dev.rig.basics import require, shared_library
 from dev.rig.image import Image
 from dev.rig.scene import Scene
 from dev.rig.vm import MachineConfig, Vm
@@ -37,9 +37,7 @@ def close_folder(scene: Scene) -> None:
 
 def without_attributes(scene: Scene, config: MachineConfig) -> MachineConfig:
     """QEMU believes that the file system has none."""
-    library = scene.folder / 'no_attributes.so'
-    run('gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', str(library),
-        str(NO_ATTRIBUTES))
+    library = shared_library(NO_ATTRIBUTES, scene.folder / 'no_attributes.so')
     return replace(config, environment=(('LD_PRELOAD', str(library)),))
 
 

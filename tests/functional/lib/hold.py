@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from dev.rig.basics import run
+from dev.rig.basics import shared_library
 from dev.rig.vm import MachineConfig
 from dev.rig.wire import Type
 
@@ -17,8 +17,7 @@ def preloaded(name: str, folder: Path, where: Path = HERE) -> Path:
     """Compile NAME.c to be preloaded, unless $WSM_PRELOAD is where it is."""
     library = Path(os.environ.get('WSM_PRELOAD', folder)) / f'{name}.so'
     if not library.exists():
-        run('gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', str(library),
-            str(where / f'{name}.c'))
+        shared_library(where / f'{name}.c', library)
     return library
 
 
