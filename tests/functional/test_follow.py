@@ -149,8 +149,10 @@ def late_main_stream(name: str, summary: str, setup: Setup) -> None:
         expect_follower(destination)
         relay.hold_main = False
         relay.of_kind(MAIN)[0].resume()
-        complete(scene, source, destination)
+        wait_phase(source, 'disk-precopy')
+        # Before the end: after it a source that is slow connects once more
         require(relay.count(BLOCK) == 3, 'a channel was opened twice')
+        complete(scene, source, destination)
 
     function.__doc__ = summary
     add(name, function)

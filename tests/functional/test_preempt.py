@@ -29,9 +29,10 @@ def preempt(name: str, summary: str, *groups: tuple[str, ...]) -> None:
         wait_phase(source, 'ram-precopy')
         source.qmp.cmd('migrate-start-postcopy')
         wait_phase(source, 'postcopy')
-        complete(scene, source, destination)
+        # Before the end: after it a source that is slow connects once more
         kinds = [connection.kind for connection in relay.connections]
         require(kinds == [MAIN] + 3 * [BLOCK], f'there were {kinds}')
+        complete(scene, source, destination)
         require('postcopy-preempt' in source.stderr(), 'nothing was said')
 
     function.__doc__ = summary

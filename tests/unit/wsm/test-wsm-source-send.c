@@ -545,8 +545,9 @@ static void test_bandwidth(void)
     qatomic_set(&origin_max_bandwidth, 1 * GiB);
     origin_begin_pass(&o);
     expect_limited();
-    origin_set(&o, bandwidth, 1 * GiB);
+    /* In this order: the lower one is never high in between */
     qatomic_set(&origin_max_bandwidth, 1);
+    origin_set(&o, bandwidth, 1 * GiB);
     expect_limited();
     qatomic_set(&origin_max_bandwidth, 1 * GiB);
     serve_pass();
