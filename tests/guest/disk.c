@@ -37,8 +37,7 @@ uint64_t now_ns(void)
     return ts.tv_sec * 1000000000ull + ts.tv_nsec;
 }
 
-static void __attribute__((format(printf, 1, 2)))
-disk_error(const char *fmt, ...)
+void disk_error(const char *fmt, ...)
 {
     va_list ap;
 

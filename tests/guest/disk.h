@@ -86,6 +86,9 @@ void *disk_buffer_new(void);
 /* Text of the first error, or "" */
 void disk_first_error(char *text, size_t size);
 
+/* Counts an error, and keeps the text if it is the first */
+void __attribute__((format(printf, 1, 2))) disk_error(const char *fmt, ...);
+
 uint64_t now_ns(void);
 
 #endif

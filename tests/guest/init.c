@@ -49,7 +49,9 @@ static void load_modules(void)
 int main(void)
 {
     mkdir("/dev", 0755);
+    mkdir("/sys", 0755);
     mount("dev", "/dev", "devtmpfs", 0, NULL);
+    mount("sys", "/sys", "sysfs", 0, NULL);
     freopen("/dev/console", "r", stdin);
     freopen("/dev/console", "w", stdout);
     freopen("/dev/console", "w", stderr);

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #define LINK_ETHERTYPE 0x88b5
+/* "beat_ms=N" on the kernel's line is another, for where this is too often */
 #define LINK_HEARTBEAT_MS 5
 #define LINK_TEXT_MAX 1024
 

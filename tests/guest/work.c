@@ -9,11 +9,15 @@
 #include "disk.h"
 #include "rounds.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MAX_THREADS 32
 #define MAX_BURST_NS 100000000ull
@@ -36,6 +40,7 @@ typedef struct Load {
     long disk;          /* only this disk, -1: all that are writable */
     long mem;           /* MiB of RAM to fill with noise and to dirty */
     long mrate;         /* pages dirtied per second */
+    long fpu;           /* not 0: keep an SSE register, when all else idles */
     long rounds;        /* writes in each round, see rounds.h; 0: no rounds */
     long seed;          /* of rounds */
     long pace;          /* rounds per second */
@@ -209,6 +214,30 @@ static void *memory_run(void *opaque)
     return NULL;
 }
 
+/* Most of the time it is this that runs, with the value in the register */
+static void *fpu_run(void *opaque)
+{
+    struct sched_param param = {};
+    uint64_t wanted[2] = { 0x0123456789abcdef, 0xfedcba9876543210 }, seen[2];
+
+    pthread_setschedparam(pthread_self(), SCHED_IDLE, &param);
+    while (!__atomic_load_n(&stopping, __ATOMIC_RELAXED)) {
+        asm volatile("movdqu %1, %%xmm7\n\t"
+                     "movl $10000, %%ecx\n"
+                     "1:\n\t"
+                     "decl %%ecx\n\t"
+                     "jnz 1b\n\t"
+                     "movdqu %%xmm7, %0"
+                     : "=m" (seen) : "m" (wanted) : "ecx", "xmm7", "cc");
+        if (memcmp(seen, wanted, sizeof(seen))) {
+            disk_error("bad register: %016llx %016llx",
+                       (unsigned long long)seen[0],
+                       (unsigned long long)seen[1]);
+        }
+    }
+    return NULL;
+}
+
 static void *rounds_run(void *opaque)
 {
     Worker *w = opaque;
@@ -265,6 +294,7 @@ static bool parse_load(const char *words, Load *load)
         { "zero", &load->zero },       { "disk", &load->disk },
         { "rblocks", &load->rblocks },
         { "mem", &load->mem },         { "mrate", &load->mrate },
+        { "fpu", &load->fpu },
         { "rounds", &load->rounds },   { "seed", &load->seed },
         { "pace", &load->pace },
     };
@@ -316,6 +346,9 @@ static void work_start(const char *words, char *answer, size_t size)
     }
     if (load.mem) {
         worker_add(&load, load.mrate, memory_run);
+    }
+    if (load.fpu) {
+        worker_add(&load, 0, fpu_run);
     }
     if (load.rounds) {
         worker_add(&load, load.pace, rounds_run);
@@ -516,6 +549,39 @@ static void whole_disk_regions(void)
     }
 }
 
+static void answer_clocksource(char *answer, size_t size)
+{
+    FILE *f = fopen("/sys/devices/system/clocksource/clocksource0/"
+                    "current_clocksource", "r");
+    char name[32];
+
+    if (f && fscanf(f, "%31s", name) == 1) {
+        snprintf(answer, size, "ok %s", name);
+    } else {
+        snprintf(answer, size, "bad: sysfs has no clocksource");
+    }
+    if (f) {
+        fclose(f);
+    }
+}
+
+static void msr_command(const char *line, char *answer, size_t size)
+{
+    int fd = open("/dev/cpu/0/msr", O_RDWR | O_CLOEXEC);
+    unsigned long number;
+    uint64_t value;
+    int words = sscanf(line, "%lx %" SCNx64, &number, &value);
+    bool done = words == 2 ? pwrite(fd, &value, 8, number) == 8 :
+                words == 1 && pread(fd, &value, 8, number) == 8;
+
+    if (done) {
+        snprintf(answer, size, "ok %" PRIx64, value);
+    } else {
+        snprintf(answer, size, "bad: msr %s: %s", line, strerror(errno));
+    }
+    close(fd);
+}
+
 void work_command(const char *line, char *answer, size_t size)
 {
     whole_disk_regions();
@@ -537,6 +603,10 @@ void work_command(const char *line, char *answer, size_t size)
         work_kept(answer, size);
     } else if (!strcmp(line, "flush")) {
         work_flush(answer, size);
+    } else if (!strcmp(line, "clocksource")) {
+        answer_clocksource(answer, size);
+    } else if (!strncmp(line, "msr ", 4)) {
+        msr_command(line + 4, answer, size);
     } else if (!strcmp(line, "error")) {
         answer_error(answer, size);
     } else if (!range_command(line, answer, size)) {

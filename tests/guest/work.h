@@ -25,6 +25,9 @@
  *   keep DISK SECTOR COUNT     reads and checks one range, and keeps it in RAM
  *   kept                       checks what is kept; "ok" or "bad TEXT"
  *   flush                      flushes all disks; "ok" or "bad TEXT"
+ *   clocksource                "ok NAME" of what the guest reads the time from
+ *   msr NUMBER [VALUE]         reads or writes this register of the first CPU;
+ *                              all in hex; "ok VALUE" or "bad TEXT"
  *   error                      "ok", or "bad TEXT" of the first error
  */
 void work_command(const char *line, char *answer, size_t size);

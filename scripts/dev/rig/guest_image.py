@@ -29,7 +29,7 @@ FIRMWARE = {
 # In the order they are loaded
 MODULES = ['virtio_ring', 'virtio', 'virtio_pci_legacy_dev',
            'virtio_pci_modern_dev', 'virtio_pci', 'failover', 'net_failover',
-           'virtio_net', 'virtio_blk']
+           'virtio_net', 'virtio_blk', 'msr']
 UNPACKERS = {'.ko': None, '.xz': ['xz', '-dc'], '.zst': ['zstd', '-dc']}
 
 

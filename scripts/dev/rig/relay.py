@@ -85,6 +85,8 @@ class Relay:
         self.capture = False    # keep what comes from the source
         # What becomes of data from the source, by the kind of the connection
         self.edit: Optional[Callable[[str, bytes], bytes]] = None
+        # And of data from the destination
+        self.edit_answer: Optional[Callable[[str, bytes], bytes]] = None
         self.buffer = 1         # read on while less than that waits to be sent
         self.hold: frozenset[int] = frozenset()     # see hold_at()
         self.hold_main = False  # keep back all of main streams
@@ -243,11 +245,12 @@ class Relay:
                 connection.ended.add(sock)
                 self._pass_on_end(connection, sock)
                 return
+            edit = self.edit_answer
             if sock is connection.source:
                 self._account(connection, data)
                 edit = self.edit
-                if edit is not None:
-                    data = edit(connection.kind, data)
+            if edit is not None:
+                data = edit(connection.kind, data)
             connection.pending[other] += self._hold_back(connection, sock,
                                                          data)
             if connection.pending[other]:

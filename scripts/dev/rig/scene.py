@@ -162,7 +162,8 @@ class Scene:
 def template(config: MachineConfig) -> Path:
     """The saved state of a booted guest with these devices."""
     inputs = [repr((config.iothreads, config.controllers, config.memory,
-                    config.smp, config.machine, config.accel, config.extra))]
+                    config.smp, config.machine, config.accel, config.cpu,
+                    config.kernel_line, config.extra))]
     inputs += [repr((disk.id, disk.anonymous, disk.size, disk.device,
                      disk.read_only, disk.extra)) for disk in config.disks]
     for name in ('vmlinuz', 'initrd.img'):

@@ -49,6 +49,8 @@ class MachineConfig:
     smp: int = 1
     machine: str = 'pc'
     accel: str = ACCEL
+    cpu: str = 'qemu64'
+    kernel_line: str = ''               # behind KERNEL_LINE
     extra: tuple[str, ...] = ()         # options of QEMU
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -107,12 +109,13 @@ class Vm:
             str(self.binary), '-L', str(GUEST_BUILD / 'firmware'),
             '-name', f'{self.name},debug-threads=on',
             '-nodefaults', '-display', 'none',
-            '-machine', config.machine, '-cpu', 'qemu64',
+            '-machine', config.machine, '-cpu', config.cpu,
             '-accel', config.accel,
             '-m', str(config.memory), '-smp', str(config.smp),
             '-kernel', str(GUEST_BUILD / 'vmlinuz'),
             '-initrd', str(GUEST_BUILD / 'initrd.img'),
-            '-append', KERNEL_LINE, '-no-reboot',
+            '-append', f'{KERNEL_LINE} {config.kernel_line}'.strip(),
+            '-no-reboot',
             '-serial', f'file:{self.folder / "serial.log"}',
             '-chardev', f'socket,id=qmp,path={self.folder / "qmp"}',
             '-mon', 'chardev=qmp,mode=control',

@@ -13,7 +13,8 @@ from typing import Optional
 PREAMBLE = b'WSMB'
 MAGIC = 0x57534d31
 VERSION = 4
-FEATURES = 0x20                 # of a source without options: LACK
+TCG, KVM = 0x40, 0x80            # features: what runs the guest
+FEATURES = 0x20 | TCG | KVM     # of a source without options: LACK too
 HEADER = struct.Struct('>IHHIIQQ')
 HELLO = struct.Struct('>16sHBBI')
 
@@ -104,6 +105,22 @@ class NewerSource:
             changed[place + 4:place + 8] = self._features
             self.hellos += 1
         return bytes(changed)
+
+
+class OtherAccelerator:
+    """What a relay makes of WELCOME: the destination has KVM, not TCG."""
+
+    def __init__(self) -> None:
+        self.welcomes = 0       # how many were changed
+
+    def __call__(self, _kind: str, data: bytes) -> bytes:
+        place = data.find(struct.pack('>IH', MAGIC, Type.WELCOME))
+        if place < 0:
+            return data
+        self.welcomes += 1
+        place += HEADER.size
+        features = int.from_bytes(data[place:place + 4], 'big') ^ TCG ^ KVM
+        return data[:place] + struct.pack('>I', features) + data[place + 4:]
 
 
 class Parser:
