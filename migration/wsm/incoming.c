@@ -14,6 +14,7 @@
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
+#include "migration/wsm/clock.h"
 #include "migration/wsm/multifd.h"
 #include "migration/wsm/progress.h"
 #include "migration/wsm/state.h"
@@ -149,7 +150,8 @@ void wsm_incoming_schedule_run(QEMUBHFunc *cb, void *opaque)
     }
     if (!d) {
         error_setg(&err, "the guest's state came without the section 'wsm'");
-    } else if (wsm_dest_loaded(d, cb, opaque, &err)) {
+    } else if (wsm_clock_loaded(wsm_get(), &err) &&
+               wsm_dest_loaded(d, cb, opaque, &err)) {
         return;
     }
     error_report_err(err);

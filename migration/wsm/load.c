@@ -11,6 +11,7 @@
 #include "qemu/units.h"
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
+#include "migration/wsm/clock.h"
 #include "migration/wsm/dest/dest.h"
 #include "migration/wsm/give-up.h"
 #include "migration/wsm/multifd.h"
@@ -84,6 +85,7 @@ int wsm_load_start(QEMUFile *f, Wsm *w)
         return -EINVAL;
     }
 
+    wsm_clock_incoming(w, &start);
     /* Block nodes can be changed only outside of coroutines */
     WsmLoadStart ls = {
         .w = w, .start = &start, .co = qemu_coroutine_self(),

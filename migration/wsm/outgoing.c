@@ -12,6 +12,7 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
+#include "migration/wsm/clock.h"
 #include "migration/wsm/link/block-channel.h"
 #include "migration/wsm/link/refusal.h"
 #include "migration/wsm/memory/worth.h"
@@ -49,6 +50,7 @@ bool wsm_outgoing_start(const MigrationAddress *addr, bool resume,
     assert(!w->source);
     w->source = wsm_source_new(&w->session, &w->options, &w->images, w->peer,
                                target);
+    wsm_clock_outgoing(w);
     if (w->source->memory && w->templates) {
         wsm_source_memory_set_templates(w->source->memory, w->templates);
     }

@@ -9,6 +9,7 @@
 #include "migration/qemu-file.h"
 #include "migration/vmstate.h"
 #include "system/runstate.h"
+#include "migration/wsm/clock.h"
 #include "migration/wsm/section.h"
 #include "migration/wsm/source/phases.h"
 
@@ -148,6 +149,7 @@ void wsm_sections_register(Wsm *w)
     vmstate_register(NULL, 0, &wsm_vmstate_start, w);
     register_savevm_live("wsm", 0, WSM_SECTION_VERSION, &wsm_handlers, w);
     vmstate_register(NULL, 0, &wsm_vmstate_freeze, w);
+    wsm_clock_register(w);
     migration_add_notifier(&w->notifier, wsm_notify);
     qemu_add_vm_change_state_handler(wsm_vm_change_state, w);
 }

@@ -11,6 +11,7 @@
 
 #include "qemu/notify.h"
 #include "migration/wsm.h"
+#include "migration/wsm/accel/clock.h"
 #include "migration/wsm/core/options.h"
 #include "migration/wsm/core/session.h"
 #include "migration/wsm/dest/dest.h"
@@ -49,6 +50,9 @@ typedef struct Wsm {
     WsmScan *scan;             /* of the guest's memory; NULL: never begun */
 
     void (*end_transport)(void *opaque);    /* QEMU's, for a listener */
+
+    WsmClock clock;             /* of the guest that is saved or loaded */
+    bool has_clock;             /* that has come, and is not set yet */
 
     bool follows;               /* the capability is on as the source has it */
     bool source_lacks_it;       /* what loads comes from one without it */

@@ -16,6 +16,7 @@ ROOF, BLOCK = "roof", "block"
 # What a layer may use besides itself
 MAY = {
     "wire": "",
+    "accel": "",
     "policy": "wire",
     "core": "wire policy",
     "link": "wire core",
@@ -24,7 +25,7 @@ MAY = {
     "memory": "wire",
     "source": "wire policy core link image memory",
     "dest": "wire policy core link map image memory block",
-    ROOF: "wire policy core link map image memory source dest block",
+    ROOF: "wire policy core link map image memory accel source dest block",
     BLOCK: "",
 }
 # The only header of the block layer that is for other layers

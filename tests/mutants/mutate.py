@@ -23,12 +23,13 @@ from pathlib import Path
 from dev import qemu
 from dev.common import Failure
 from dev.qemu import Variant
+from tests.mutants.accel_mutants import ACCEL
 from tests.mutants.memory_mutants import MEMORY
 from tests.mutants.mutants import MAP, Mutant
 from tests.mutants.pull_mutants import PULL
 from tests.mutants.rejoin_mutants import REJOIN
 
-MUTANTS = [*MAP, *MEMORY, *PULL, *REJOIN]
+MUTANTS = [*ACCEL, *MAP, *MEMORY, *PULL, *REJOIN]
 SECONDS = 300
 
 

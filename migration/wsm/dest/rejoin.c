@@ -187,6 +187,8 @@ static void wsm_left_set_start(WsmLeft *left)
         .version = head->protocol,
         .oldest = head->protocol,
         .features = head->features,
+        /* No guest comes any more */
+        .unused = WSM_FEATURES_ACCEL,
         .channels = head->channels,
         .granularity = head->granularity,
         .ndisks = left->disks->len,

@@ -344,6 +344,34 @@ static bool coroutine_fn wsm_source_message(WsmSourceChannel *c,
  * Channels
  */
 
+static const char *wsm_source_accel_name(uint32_t feature)
+{
+    return feature & WSM_FEATURE_KVM ? "KVM" : "TCG";
+}
+
+/* Can the destination run the guest?  Nothing was copied yet. */
+static bool wsm_source_check_accel(WsmSource *s, uint32_t features)
+{
+    uint32_t there = features & WSM_FEATURES_ACCEL;
+    Error *err = NULL;
+
+    qatomic_set(&s->accel_there, there);
+    if (!there && s->paced) {
+        error_setg(&err, "The guest's time stamp counter has not the frequency "
+                   "of this host's, and the destination has too old a QEMU to "
+                   "be told; use a newer one there");
+    } else if (there && !(there & s->accel) && s->only_here) {
+        error_setg(&err, "The guest runs on %s and the destination on %s, "
+                   "where it cannot go: %s", wsm_source_accel_name(s->accel),
+                   wsm_source_accel_name(there), s->only_here);
+    }
+    if (err) {
+        wsm_fail(&s->milestones, err);
+        return false;
+    }
+    return true;
+}
+
 /* What the channel carried when it broke is sent again */
 static void coroutine_fn wsm_source_up(WsmSourceChannel *c)
 {
@@ -357,7 +385,8 @@ static void coroutine_fn wsm_source_up(WsmSourceChannel *c)
             wsm_source_memory_up(s->memory, c->features & WSM_FEATURE_ZSTD);
         }
     }
-    if (c->connection == 1 && ++s->nwelcome == s->start.channels) {
+    if (c->connection == 1 && wsm_source_check_accel(s, c->features) &&
+        ++s->nwelcome == s->start.channels) {
         wsm_reach(&s->milestones, WSM_WELCOME);
     }
     wsm_loop_wake(&s->loop);

@@ -181,7 +181,8 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     s->start.features = WSM_FEATURE_LACK;
     kinds = wsm_option(options, WSM_OPT_MEMORY_REFERENCES);
     if (kinds) {
-        s->start.features = WSM_FEATURES & ~WSM_FEATURE_PACKING;
+        s->start.features = WSM_FEATURES & ~(WSM_FEATURE_PACKING |
+                                             WSM_FEATURES_ACCEL);
         if (!(kinds & BIT(WSM_MEMORY_KIND_IMAGE))) {
             s->start.features &= ~WSM_FEATURE_IMAGE;
         }
@@ -203,6 +204,24 @@ WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
     wsm_source_add_channels(s);
     wsm_session_begin(session, WSM_ROLE_SOURCE, &s->start.session);
     return s;
+}
+
+void wsm_source_set_accel(WsmSource *s, uint32_t accel, char *only_here,
+                          bool paced)
+{
+    s->accel = accel;
+    s->only_here = only_here;
+    s->paced = paced;
+    if (accel) {
+        s->start.features |= WSM_FEATURES_ACCEL;
+    }
+}
+
+bool wsm_source_tells_clock(const WsmSource *s)
+{
+    uint32_t there = qatomic_read(&s->accel_there);
+
+    return there && (s->paced || !(there & s->accel));
 }
 
 void wsm_source_set_target(WsmSource *s, SocketAddress *target)
@@ -300,6 +319,7 @@ void wsm_source_free(WsmSource *s)
 {
     assert(s->released);
     wsm_loop_destroy(&s->loop);
+    g_free(s->only_here);
     for (unsigned i = 0; i < s->nchannels; i++) {
         wsm_source_channel_destroy(&s->channel[i]);
     }

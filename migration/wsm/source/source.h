@@ -50,6 +50,9 @@ struct WsmSource {
     WsmWork *work;              /* NULL: there is no thread */
     WsmMilestones milestones;   /* has a lock of its own */
     WsmSourceMemory *memory;    /* as is; NULL: none goes by reference */
+    uint32_t accel;             /* feature of what runs the guest here, or 0 */
+    char *only_here;            /* why nothing else can run it, or NULL */
+    bool paced;                 /* its counter is none that others have */
 
     /* IOThread */
     WsmControl control;
@@ -58,6 +61,7 @@ struct WsmSource {
     bool opened;                /* atomic: channels were asked for, */
     bool answered;              /* atomic: and one of them was welcome */
     bool anew;                  /* atomic: the guest needs no memory of ours */
+    uint32_t accel_there;       /* atomic: as @accel, at the destination */
     WsmBuffers buffers;         /* for what is read */
     RateLimit limit;            /* has a lock of its own */
     RateLimit compare_limit;    /* likewise */
@@ -90,6 +94,17 @@ bool wsm_source_check(const WsmOptionsStore *options, WsmImages *images,
 WsmSource *wsm_source_new(WsmSession *session, WsmOptionsStore *options,
                           WsmImages *images, const char *peer,
                           SocketAddress *target);
+
+/*
+ * Before the start: the guest runs on the accelerator of the feature @accel,
+ * and, because of @only_here (which is taken) unless that is NULL, on no other.
+ * If @paced, whoever takes the guest has to be told its counter.
+ */
+void wsm_source_set_accel(WsmSource *s, uint32_t accel, char *only_here,
+                          bool paced);
+
+/* Does the destination have to be told the guest's counter? */
+bool wsm_source_tells_clock(const WsmSource *s);
 
 /*
  * The main stream goes elsewhere from now on.  @target is taken.  Records are

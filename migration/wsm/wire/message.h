@@ -23,14 +23,18 @@
 #define WSM_FEATURE_TEMPLATE    (1u << 3)       /* also to sets of templates */
 #define WSM_FEATURE_PACKING     (1u << 4)       /* DATA made smaller */
 #define WSM_FEATURE_LACK        (1u << 5)       /* D can say what it lacks */
+#define WSM_FEATURE_TCG         (1u << 6)       /* the guest may come from, */
+#define WSM_FEATURE_KVM         (1u << 7)       /* or go to, this accelerator */
+#define WSM_FEATURES_ACCEL      (WSM_FEATURE_TCG | WSM_FEATURE_KVM)
 #ifdef CONFIG_ZSTD
 #define WSM_FEATURES            /* known here */ \
     (WSM_FEATURE_MEMORY | WSM_FEATURE_ZSTD | WSM_FEATURE_IMAGE | \
-     WSM_FEATURE_TEMPLATE | WSM_FEATURE_PACKING | WSM_FEATURE_LACK)
+     WSM_FEATURE_TEMPLATE | WSM_FEATURE_PACKING | WSM_FEATURE_LACK | \
+     WSM_FEATURES_ACCEL)
 #else
 #define WSM_FEATURES \
     (WSM_FEATURE_MEMORY | WSM_FEATURE_IMAGE | WSM_FEATURE_TEMPLATE | \
-     WSM_FEATURE_LACK)
+     WSM_FEATURE_LACK | WSM_FEATURES_ACCEL)
 #endif
 
 /* What a block channel sends first, in clear, even if TLS follows */

@@ -459,7 +459,7 @@ void wsm_start_destroy(WsmStart *start)
 
 uint32_t wsm_features_in_use(const WsmStart *start)
 {
-    return start->features & WSM_FEATURES;
+    return start->features & WSM_FEATURES & ~start->unused;
 }
 
 void wsm_welcome_encode(uint32_t features, uint8_t *buf)

@@ -38,6 +38,7 @@ typedef struct WsmStart {
     uint16_t oldest;            /* that it can speak as well; of this START */
     uint32_t features;          /* bits of what the source can do */
     uint32_t required;          /* those of it without which it cannot go on */
+    uint32_t unused;            /* not sent: what the destination has not */
     uint16_t channels;          /* as in WsmHello: 2..WSM_MAX_CHANNELS */
     uint32_t granularity;
     unsigned ndisks;
@@ -55,9 +56,9 @@ bool wsm_start_decode(const uint8_t *buf, size_t size, WsmStart *start,
 void wsm_start_destroy(WsmStart *start);
 
 /*
- * What both sides can do, of what START has.  It is the payload of WELCOME, of
- * WSM_WELCOME_SIZE bytes; decoding fails, naming the features, unless it is
- * possible as an answer to @start.
+ * What both sides can do, of what START has, without what is unused.  It is the
+ * payload of WELCOME, of WSM_WELCOME_SIZE bytes; decoding fails, naming the
+ * features, unless it is possible as an answer to @start.
  */
 uint32_t wsm_features_in_use(const WsmStart *start);
 void wsm_welcome_encode(uint32_t features, uint8_t *buf);

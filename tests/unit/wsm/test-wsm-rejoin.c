@@ -39,7 +39,8 @@ static WsmMapHead head_of(unsigned disk, unsigned disks)
 {
     WsmMapHead head = {
         .session = uuid_of(1), .disk = disk, .disks = disks, .channels = 3,
-        .protocol = WSM_PROTOCOL_VERSION, .features = 5, .granularity = BLOCK,
+        .protocol = WSM_PROTOCOL_VERSION, .features = 0xe5,
+        .granularity = BLOCK,
         .size = DISK_SIZE,
     };
 
@@ -226,7 +227,9 @@ static void test_start(void)
     g_assert_true(qemu_uuid_is_equal(&start->session, &id));
     g_assert_cmpuint(start->version, ==, WSM_PROTOCOL_VERSION);
     g_assert_cmpuint(start->oldest, ==, WSM_PROTOCOL_VERSION);
-    g_assert_cmpuint(start->features, ==, 5);
+    g_assert_cmphex(start->features, ==, 0xe5);
+    /* It has the accelerators no more: no guest comes */
+    g_assert_cmphex(wsm_features_in_use(start), ==, 0x25);
     g_assert_cmpuint(start->channels, ==, 3);
     g_assert_cmpuint(start->granularity, ==, BLOCK);
     g_assert_cmpuint(start->ndisks, ==, 2);

@@ -144,6 +144,78 @@ static void freeze(void)
  * Channels
  */
 
+/* START as from TCG or KVM; the destination answers with @features */
+static void accel_set_up(uint32_t accel, const char *only_here, bool paced,
+                         uint32_t features)
+{
+    origin_add_disk(&disk, "vda", BLOCKS * BLOCK);
+    origin_init(&o);
+    origin_new(&o, CHANNELS - 1);
+    wsm_source_set_accel(o.s, accel, g_strdup(only_here), paced);
+    g_assert_true(wsm_source_start(o.s, &error_abort));
+    target_init(&o.s->start, o.s->disk_size);
+    wsm_source_open_channels(o.s);
+    for (unsigned i = 0; i < CHANNELS; i++) {
+        WsmHello hello;
+        int new = target_accept(&hello);
+
+        g_assert_cmphex(hello.features & WSM_FEATURES_ACCEL, ==,
+                        accel ? WSM_FEATURES_ACCEL : 0);
+        fd[hello.channel] = new;
+        target_say_welcome(new, features);
+    }
+    for (unsigned i = 0; i < CHANNELS; i++) {
+        target_poll_until(qatomic_read(&o.s->channel[i].up));
+    }
+}
+
+/*
+ * It goes on wherever the guest can; to where it cannot, nothing is copied.
+ * The counter is told if the two differ, or if it is one of the guest's own.
+ */
+static void test_accel(void)
+{
+    static const struct {
+        uint32_t here, there;
+        const char *only_here, *fatal;
+        bool tells, paced;
+    } rows[] = {
+        { 0, 0, NULL, NULL, false },
+        { WSM_FEATURE_TCG, 0, "lame", NULL, false },
+        { WSM_FEATURE_KVM, 0, "lame", NULL, false },
+        { WSM_FEATURE_TCG, WSM_FEATURE_TCG, "lame", NULL, false },
+        { WSM_FEATURE_KVM, WSM_FEATURE_KVM, "lame", NULL, false },
+        { WSM_FEATURE_TCG, WSM_FEATURE_KVM, NULL, NULL, true },
+        { WSM_FEATURE_KVM, WSM_FEATURE_TCG, NULL, NULL, true },
+        { WSM_FEATURE_TCG, WSM_FEATURE_KVM, "it is lame",
+          "The guest runs on TCG and the destination on KVM, where it cannot "
+          "go: it is lame", true },
+        { WSM_FEATURE_KVM, WSM_FEATURE_TCG, "it is lame",
+          "The guest runs on KVM and the destination on TCG, where it cannot "
+          "go: it is lame", true },
+        { WSM_FEATURE_TCG, WSM_FEATURE_TCG, "lame", NULL, true, true },
+        { WSM_FEATURE_TCG, WSM_FEATURE_KVM, NULL, NULL, true, true },
+        { WSM_FEATURE_TCG, 0, "lame",
+          "The guest's time stamp counter has not the frequency of this "
+          "host's, and the destination has too old a QEMU", false, true },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(rows); i++) {
+        accel_set_up(rows[i].here, rows[i].only_here, rows[i].paced,
+                     rows[i].there);
+        if (rows[i].fatal) {
+            target_poll_until(origin_has_fatal(&o));
+            origin_expect_fatal(&o, rows[i].fatal);
+            g_assert_false(wsm_has_reached(&o.s->milestones, WSM_WELCOME));
+        } else {
+            origin_await(&o, WSM_WELCOME);
+            g_assert_false(origin_has_fatal(&o));
+        }
+        g_assert_cmpint(wsm_source_tells_clock(o.s), ==, rows[i].tells);
+        tear_down();
+    }
+}
+
 /* All of them are or were up: who comes twice counts once */
 static void test_welcome(void)
 {
@@ -685,6 +757,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wsm/source-ops/all-there", test_all_there);
     g_test_add_func("/wsm/source-ops/order", test_order);
     g_test_add_func("/wsm/source-ops/kept", test_kept);
+    g_test_add_func("/wsm/source-ops/accel", test_accel);
     ret = g_test_run();
     disks_cleanup();
     return ret;
