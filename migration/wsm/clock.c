@@ -86,7 +86,7 @@ static const VMStateDescription wsm_vmstate_clock = {
 void wsm_clock_register(Wsm *w)
 {
     vmstate_register(NULL, 0, &wsm_vmstate_clock, w);
-    wsm_accel_register();
+    wsm_accel_register(&w->has_clock);
 }
 
 void wsm_clock_outgoing(Wsm *w)
@@ -94,6 +94,7 @@ void wsm_clock_outgoing(Wsm *w)
     uint32_t feature = wsm_accel_feature[wsm_accel()];
 
     GLOBAL_STATE_CODE();
+    wsm_accel_outgoing();
     wsm_source_set_accel(w->source, feature,
                          feature ? wsm_accel_obstacle() : NULL,
                          wsm_accel_is_paced());
@@ -102,6 +103,7 @@ void wsm_clock_outgoing(Wsm *w)
 void wsm_clock_incoming(Wsm *w, WsmStart *start)
 {
     GLOBAL_STATE_CODE();
+    wsm_accel_incoming();
     w->has_clock = false;
     start->unused = WSM_FEATURES_ACCEL & ~wsm_accel_feature[wsm_accel()];
 }

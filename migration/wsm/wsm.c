@@ -8,7 +8,6 @@
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
-#include "migration/wsm/accel/guest.h"
 #include "migration/wsm/give-up.h"
 #include "migration/wsm/kept.h"
 #include "migration/wsm/section.h"
@@ -43,7 +42,6 @@ void wsm_mig_init(void)
     wsm_set(w);
     wsm_give_up_init();
     wsm_hmp_init();
-    wsm_accel_init();
 
     if (migrate_whole_system()) {
         wsm_sections_register(w);

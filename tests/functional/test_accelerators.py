@@ -316,6 +316,7 @@ def accel_told(scene: Scene) -> None:
     relay = says_kvm(scene, destination)
     move_through(scene, source, destination, relay)
     require(told(relay), 'the clock was not sent')
+    require('wsm_clock_load' in destination.stderr(), 'it was not taken')
 
 
 class HalfSpeed:

@@ -44,6 +44,8 @@ ACCEL = [
     of_clock("cut-off", "a frequency is rounded", " + 0.5", ""),
     of_clock("any-frequency", "one that cannot be is not known",
              "khz < UINT32_MAX ? khz : 0", "(uint32_t)(uint64_t)khz"),
+    of_section("not-first", "it is there before what is refused without it",
+               "    .priority = MIG_PRI_MAX,\n", ""),
     of_section("always-there", "it is sent to who has to know", "return "
                "w->source && wsm_source_tells_clock(w->source);",
                "return w->source;"),

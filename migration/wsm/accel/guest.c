@@ -15,11 +15,6 @@
 #include "system/kvm.h"
 #include "system/tcg.h"
 
-void wsm_accel_init(void)
-{
-    wsm_tcg_init();
-}
-
 WsmAccel wsm_accel(void)
 {
     if (tcg_enabled()) {
@@ -29,10 +24,23 @@ WsmAccel wsm_accel(void)
     return kvm_enabled() ? WSM_ACCEL_KVM : WSM_ACCEL_OTHER;
 }
 
-void wsm_accel_register(void)
+void wsm_accel_register(const bool *told)
 {
     if (wsm_accel() == WSM_ACCEL_TCG) {
-        wsm_tcg_register();
+        wsm_tcg_register(told);
+    }
+}
+
+void wsm_accel_outgoing(void)
+{
+    wsm_tcg_measure();
+}
+
+void wsm_accel_incoming(void)
+{
+    wsm_tcg_measure();
+    if (wsm_accel() == WSM_ACCEL_TCG) {
+        wsm_tcg_reset();
     }
 }
 
@@ -70,16 +78,20 @@ bool wsm_accel_load(const WsmClock *clock, Error **errp)
 
 #else /* !TARGET_I386: other targets have no common ground yet */
 
-void wsm_accel_init(void)
-{
-}
-
 WsmAccel wsm_accel(void)
 {
     return WSM_ACCEL_OTHER;
 }
 
-void wsm_accel_register(void)
+void wsm_accel_register(const bool *told)
+{
+}
+
+void wsm_accel_outgoing(void)
+{
+}
+
+void wsm_accel_incoming(void)
 {
 }
 

@@ -19,17 +19,21 @@ typedef enum WsmAccel {
     WSM_ACCEL_KVM,
 } WsmAccel;
 
-/* At QEMU's start: from now on the frequency of the host's counter is known */
-void wsm_accel_init(void);
-
 /* Any thread */
 WsmAccel wsm_accel(void);
 
 /*
  * Under TCG, QEMU takes and ignores what KVM sends even of guests that do not
- * use it.  Once.
+ * use it, if *@told: the guest's clock has come.  Once.
  */
-void wsm_accel_register(void);
+void wsm_accel_register(const bool *told);
+
+/*
+ * A guest is about to go, or to come: from 10 ms later on the frequency of the
+ * host's counter is known.  One that comes has no pace of its own yet.
+ */
+void wsm_accel_outgoing(void);
+void wsm_accel_incoming(void);
 
 /*
  * Is the guest's counter one of its own, which even the same accelerator has to

@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "cpu.h"
+#include CONFIG_DEVICES
 #include "hw/i386/apic_internal.h"
 #include "hw/timer/i8254.h"
 #include "hw/timer/i8254_internal.h"
@@ -74,6 +75,22 @@ static void wsm_kvm_get_khz(CPUState *cs, run_on_cpu_data data)
     *(int *)data.host_ptr = kvm_vcpu_ioctl(cs, KVM_GET_TSC_KHZ);
 }
 
+/* The frequency of the counter of @cs, in kHz; else 0 */
+static int wsm_kvm_khz(CPUState *cs)
+{
+    int khz;
+
+    run_on_cpu(cs, wsm_kvm_get_khz, RUN_ON_CPU_HOST_PTR(&khz));
+    return MAX(khz, 0);
+}
+
+static void wsm_kvm_put_khz(CPUState *cs, run_on_cpu_data data)
+{
+    int *khz = data.host_ptr;
+
+    *khz = kvm_vcpu_ioctl(cs, KVM_SET_TSC_KHZ, *khz);
+}
+
 /*
  * Save
  */
@@ -98,9 +115,14 @@ static void wsm_kvm_save_apic(CPUState *cs, run_on_cpu_data unused)
     left = ldl_le_p(lapic.regs + (WSM_APIC_COUNT_REG << 4));
     /* It may have expired and the interrupt be lost: then once too often */
     left = MAX(left, 1);
-    s->initial_count_load_time =
-        now - ((int64_t)(s->initial_count - left) << s->count_shift);
-    apic_next_timer(s, now);
+    if (s->initial_count) {
+        s->initial_count_load_time =
+            now - ((int64_t)(s->initial_count - left) << s->count_shift);
+        apic_next_timer(s, now);
+    }
+    /* Here it is KVM that knows; ours is as it once came */
+    s->wait_for_sipi = cpu_env(cs)->mp_state == WSM_MP_UNINITIALIZED ||
+                       cpu_env(cs)->mp_state == WSM_MP_INIT_RECEIVED;
 }
 
 /*
@@ -109,6 +131,7 @@ static void wsm_kvm_save_apic(CPUState *cs, run_on_cpu_data unused)
  */
 static void wsm_kvm_save_pit(void)
 {
+#ifdef CONFIG_I8254
     Object *pit = object_resolve_path_type("", TYPE_PIT_COMMON, NULL);
     PITChannelState *timer;
 
@@ -117,13 +140,17 @@ static void wsm_kvm_save_pit(void)
         timer->next_transition_time = pit_get_next_transition_time(
             timer, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL));
     }
+#endif
 }
 
 void wsm_kvm_save(WsmClock *clock)
 {
     CPUState *cs;
 
-    *clock = (WsmClock) { .khz = cpu_env(first_cpu)->tsc_khz };
+    /* QEMU keeps what it was told, even where KVM could not do that */
+    *clock = (WsmClock) {
+        .khz = wsm_kvm_khz(first_cpu) ?: cpu_env(first_cpu)->tsc_khz,
+    };
     CPU_FOREACH(cs) {
         cpu_synchronize_state(cs);
         /* They were read one after the other; none may go back */
@@ -160,24 +187,26 @@ static void wsm_kvm_leave_tsc(CPUState *cs, uint64_t tsc)
 static bool wsm_kvm_set_khz(CPUState *cs, uint32_t khz, Error **errp)
 {
     CPUX86State *env = cpu_env(cs);
-    int here = -ENOTSUP;
+    int here = wsm_kvm_khz(cs), set = khz;
 
-    run_on_cpu(cs, wsm_kvm_get_khz, RUN_ON_CPU_HOST_PTR(&here));
-    if (here <= 0 || !khz) {
+    if (!here) {
         return true;
     }
-    if (wsm_khz_alike(khz, here)) {
+    if (!khz || wsm_khz_alike(khz, here)) {
         env->tsc_khz = here;
         return true;
     }
-    if (env->user_tsc_khz ||
-        !kvm_check_extension(kvm_state, KVM_CAP_TSC_CONTROL)) {
+    if (!env->user_tsc_khz) {
+        run_on_cpu(cs, wsm_kvm_put_khz, RUN_ON_CPU_HOST_PTR(&set));
+    }
+    if (env->user_tsc_khz || set < 0) {
         error_setg(errp, "The guest's time stamp counter has %u kHz, but %s "
                    "%d kHz; %s", khz,
                    env->user_tsc_khz ? "'tsc-frequency' here says"
-                                     : "this host, which cannot scale it, has",
+                                     : "this host, which cannot scale to "
+                                       "that, has",
                    here,
-                   env->user_tsc_khz ? "leave that away"
+                   env->user_tsc_khz ? "leave that out"
                                      : "move it to another host");
         return false;
     }
@@ -207,6 +236,9 @@ static void wsm_kvm_load_cpu(CPUState *cs)
     env->mp_state = kvm_irqchip_in_kernel() && apic &&
                     APIC_COMMON(apic)->wait_for_sipi && cs->halted ?
                     WSM_MP_INIT_RECEIVED : WSM_MP_RUNNABLE;
+    if (kvm_irqchip_in_kernel() && apic) {
+        APIC_COMMON(apic)->wait_for_sipi = 0;
+    }
     /* Else KVM takes the FPU to be as after a reset */
     env->xstate_bv |= XSTATE_FP_MASK | XSTATE_SSE_MASK | env->xcr0;
     /* TCG has the descriptor as it was before the task; Intel insists */

@@ -6,6 +6,7 @@
 #include "qemu/osdep.h"
 #include "cpu.h"
 #include "hw/core/cpu.h"
+#include "hw/xen/xen.h"
 #include "migration/wsm/accel/guest.h"
 #include "migration/wsm/accel/kvm.h"
 #include "migration/wsm/accel/obstacle.h"
@@ -53,6 +54,14 @@ static char *wsm_features_obstacle(X86CPU *cpu)
                                "the guest with '-cpu ...%s' on both hosts",
                                names->str, without->str);
     }
+    if (cpu->enable_pmu) {
+        return g_strdup("its CPU has a PMU, which TCG lacks; start the guest "
+                        "with '-cpu ...,pmu=off' on both hosts");
+    }
+    if (xen_mode != XEN_DISABLED) {
+        return g_strdup("it was started as one of Xen, which TCG cannot run; "
+                        "start it without 'xen-version'");
+    }
     if (cpu->hyperv_features) {
         return g_strdup("it was started with Hyper-V's enlightenments, which "
                         "TCG lacks; start it without 'hv-...' in '-cpu'");
@@ -77,9 +86,6 @@ static const struct {
 /* The first of these that is in use, or NULL */
 static const char *wsm_uses_pv(CPUState *cs)
 {
-    if (cpu_env(cs)->system_time_msr & 1) {
-        return wsm_pv_msr[0].name;
-    }
     for (int i = 0; kvm_enabled() && i < ARRAY_SIZE(wsm_pv_msr); i++) {
         if (wsm_kvm_read_msr(cs, wsm_pv_msr[i].msr) & 1) {
             return wsm_pv_msr[i].name;

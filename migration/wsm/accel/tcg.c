@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "cpu.h"
 #include "hw/i386/apic.h"
 #include "hw/i386/apic_internal.h"
@@ -25,8 +26,8 @@ typedef struct WsmInstant {
     int64_t ticks, ns;
 } WsmInstant;
 
-/* At QEMU's start */
-static WsmInstant wsm_start_of;
+/* When this migration began */
+static WsmInstant wsm_begun;
 
 /*
  * Under TCG the guest's counter is the host's plus an offset.  A guest that
@@ -39,7 +40,7 @@ static struct {
     int64_t since;              /* both counters were equal then */
 } wsm_pace;
 
-static WsmInstant wsm_now(void)
+static WsmInstant wsm_read_clocks(void)
 {
     WsmInstant best = {};
     int64_t apart = INT64_MAX;
@@ -57,9 +58,9 @@ static WsmInstant wsm_now(void)
     return best;
 }
 
-void wsm_tcg_init(void)
+void wsm_tcg_measure(void)
 {
-    wsm_start_of = wsm_now();
+    wsm_begun = wsm_read_clocks();
 }
 
 /*
@@ -67,6 +68,7 @@ void wsm_tcg_init(void)
  */
 
 typedef struct WsmIgnored {
+    const bool *told;           /* did wsm-clock come? */
     uint64_t clock;
     bool reliable;
 } WsmIgnored;
@@ -87,12 +89,26 @@ static const VMStateDescription wsm_vmstate_reliable = {
     },
 };
 
+/* Else nothing of the guest would be put into our terms */
+static int wsm_kvmclock_pre_load(void *opaque)
+{
+    WsmIgnored *ignored = opaque;
+
+    if (!*ignored->told) {
+        error_report("The guest comes from KVM, and not by a whole-system "
+                     "migration of a QEMU that knows how it can go to TCG");
+        return -EINVAL;
+    }
+    return 0;
+}
+
 /* Machines have it under KVM, whether their guest uses it or not */
 static const VMStateDescription wsm_vmstate_kvmclock = {
     .name = "kvmclock",
     .version_id = 1,
     .minimum_version_id = 1,
     .needed = wsm_never,
+    .pre_load = wsm_kvmclock_pre_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT64(clock, WsmIgnored),
         VMSTATE_END_OF_LIST()
@@ -103,10 +119,11 @@ static const VMStateDescription wsm_vmstate_kvmclock = {
     },
 };
 
-void wsm_tcg_register(void)
+void wsm_tcg_register(const bool *told)
 {
     static WsmIgnored ignored;
 
+    ignored.told = told;
     vmstate_register(NULL, 0, &wsm_vmstate_kvmclock, &ignored);
 }
 
@@ -116,10 +133,10 @@ void wsm_tcg_register(void)
 
 static uint32_t wsm_host_khz(void)
 {
-    WsmInstant now = wsm_now();
+    WsmInstant now = wsm_read_clocks();
 
-    return wsm_khz_of(now.ticks - wsm_start_of.ticks,
-                      now.ns - wsm_start_of.ns);
+    return wsm_khz_of(now.ticks - wsm_begun.ticks,
+                      now.ns - wsm_begun.ns);
 }
 
 static int64_t wsm_paced_ticks(void)
@@ -228,22 +245,33 @@ static void wsm_tcg_load_pic(void)
     }
 }
 
+/* QEMU's callback has no argument, so what it needs is not in an object */
+static void wsm_tcg_set_pace(uint32_t khz, uint32_t host_khz, int64_t since)
+{
+    ObjectClass *tcg = object_class_by_name(ACCEL_OPS_NAME("tcg"));
+
+    wsm_pace.khz = khz;
+    wsm_pace.host_khz = host_khz;
+    wsm_pace.since = since;
+    ACCEL_OPS_CLASS(tcg)->get_elapsed_ticks = khz ? wsm_paced_ticks : NULL;
+}
+
+void wsm_tcg_reset(void)
+{
+    wsm_tcg_set_pace(0, 0, 0);
+}
+
 void wsm_tcg_load(const WsmClock *clock)
 {
     CPUState *cs;
-    ObjectClass *tcg = object_class_by_name(ACCEL_OPS_NAME("tcg"));
-    AccelOpsClass *ops = ACCEL_OPS_CLASS(tcg);
     uint32_t host_khz = wsm_host_khz();
-    bool paced;
+    bool paced = clock->khz && host_khz &&
+                 !wsm_khz_alike(clock->khz, host_khz);
 
     CPU_FOREACH(cs) {
         wsm_tcg_load_cpu(cs);
     }
     wsm_tcg_load_pic();
     wsm_tcg_set_ticks(clock->tsc);
-    paced = clock->khz && host_khz && !wsm_khz_alike(clock->khz, host_khz);
-    wsm_pace.since = clock->tsc;
-    wsm_pace.khz = paced ? clock->khz : 0;
-    wsm_pace.host_khz = host_khz;
-    ops->get_elapsed_ticks = paced ? wsm_paced_ticks : NULL;
+    wsm_tcg_set_pace(paced ? clock->khz : 0, host_khz, clock->tsc);
 }

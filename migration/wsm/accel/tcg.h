@@ -10,8 +10,9 @@
 
 #include "migration/wsm/accel/clock.h"
 
-void wsm_tcg_init(void);
-void wsm_tcg_register(void);
+void wsm_tcg_register(const bool *told);
+void wsm_tcg_measure(void);
+void wsm_tcg_reset(void);
 bool wsm_tcg_is_paced(void);
 void wsm_tcg_save(WsmClock *clock);
 void wsm_tcg_load(const WsmClock *clock);

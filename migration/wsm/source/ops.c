@@ -357,9 +357,9 @@ static bool wsm_source_check_accel(WsmSource *s, uint32_t features)
 
     qatomic_set(&s->accel_there, there);
     if (!there && s->paced) {
-        error_setg(&err, "The guest's time stamp counter has not the frequency "
-                   "of this host's, and the destination has too old a QEMU to "
-                   "be told; use a newer one there");
+        error_setg(&err, "The guest's time stamp counter does not have the "
+                   "frequency of this host's, and the destination cannot be "
+                   "told: its QEMU is too old, or has neither TCG nor KVM");
     } else if (there && !(there & s->accel) && s->only_here) {
         error_setg(&err, "The guest runs on %s and the destination on %s, "
                    "where it cannot go: %s", wsm_source_accel_name(s->accel),

@@ -52,7 +52,7 @@ struct WsmSource {
     WsmSourceMemory *memory;    /* as is; NULL: none goes by reference */
     uint32_t accel;             /* feature of what runs the guest here, or 0 */
     char *only_here;            /* why nothing else can run it, or NULL */
-    bool paced;                 /* its counter is none that others have */
+    bool paced;                 /* whoever takes it has to be told its TSC */
 
     /* IOThread */
     WsmControl control;

@@ -18,7 +18,7 @@ static struct {
     const char *obstacle;
     bool paced, registered, fails;
     WsmClock clock;
-    unsigned saves, loads;
+    unsigned saves, loads, outgoing, incoming;
     char *error;                /* of QEMU's migration */
 } here;
 
@@ -37,9 +37,20 @@ WsmAccel wsm_accel(void)
     return here.accel;
 }
 
-void wsm_accel_register(void)
+void wsm_accel_register(const bool *told)
 {
+    g_assert_true(told == &wsm.has_clock);
     here.registered = true;
+}
+
+void wsm_accel_outgoing(void)
+{
+    here.outgoing++;
+}
+
+void wsm_accel_incoming(void)
+{
+    here.incoming++;
 }
 
 char *wsm_accel_obstacle(void)
@@ -129,6 +140,21 @@ static void tear_down(void)
     wsm_session_destroy(&wsm.session);
 }
 
+/* As docs/protocol.md has it; first of all, as others ask whether it came */
+static void test_layout(void)
+{
+    set_up(WSM_ACCEL_TCG, 0);
+    g_assert_cmpstr(section->name, ==, "wsm-clock");
+    g_assert_cmpint(section->version_id, ==, 1);
+    g_assert_cmpint(section->priority, ==, MIG_PRI_MAX);
+    g_assert_true(section->fields[0].offset == offsetof(Wsm, clock.tsc) &&
+                  section->fields[0].info == &vmstate_info_uint64);
+    g_assert_true(section->fields[1].offset == offsetof(Wsm, clock.khz) &&
+                  section->fields[1].info == &vmstate_info_uint32);
+    g_assert_null(section->fields[2].name);
+    tear_down();
+}
+
 /* It is in the stream only of a migration whose destination has to know */
 static void test_needed(void)
 {
@@ -215,6 +241,7 @@ static void test_incoming(void)
         set_up(i, 0);
         section->post_load(&wsm, 1);
         wsm_clock_incoming(&wsm, &start);
+        g_assert_cmpint(here.incoming, ==, 1);
         g_assert_cmphex(start.unused, ==, unused[i]);
         g_assert_true(wsm_clock_loaded(&wsm, &error_abort));
         g_assert_cmpint(here.loads, ==, 0);
@@ -231,6 +258,7 @@ static void test_outgoing(void)
     g_assert_cmphex(told.accel, ==, WSM_FEATURE_KVM);
     g_assert_cmpstr(told.only_here, ==, "it is lame");
     g_assert_true(told.paced);
+    g_assert_cmpint(here.outgoing, ==, 1);
     g_free(told.only_here);
     tear_down();
 
@@ -246,6 +274,7 @@ static void test_outgoing(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/wsm/clock-section/layout", test_layout);
     g_test_add_func("/wsm/clock-section/needed", test_needed);
     g_test_add_func("/wsm/clock-section/save", test_save);
     g_test_add_func("/wsm/clock-section/obstacle", test_obstacle);

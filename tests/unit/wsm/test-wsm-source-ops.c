@@ -196,8 +196,8 @@ static void test_accel(void)
         { WSM_FEATURE_TCG, WSM_FEATURE_TCG, "lame", NULL, true, true },
         { WSM_FEATURE_TCG, WSM_FEATURE_KVM, NULL, NULL, true, true },
         { WSM_FEATURE_TCG, 0, "lame",
-          "The guest's time stamp counter has not the frequency of this "
-          "host's, and the destination has too old a QEMU", false, true },
+          "The guest's time stamp counter does not have the frequency of this "
+          "host's, and the destination cannot be told", false, true },
     };
 
     for (int i = 0; i < ARRAY_SIZE(rows); i++) {
