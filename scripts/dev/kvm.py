@@ -58,7 +58,7 @@ TESTS = """
     accel-refused-pv accel-refused-deadline accel-refused-hyperv
     accel-refused-kvmclock accel-refused-svm
 """.split()
-# Each takes as long as some of those
+# Two to seven minutes each, and half an hour for ten times there and back
 SLOW_TESTS = """
     accel-hpet accel-smp accel-q35 accel-postcopy-ram accel-old accel-ten-times
 """.split()
@@ -171,7 +171,7 @@ def machine(initramfs: Path, disk: Path) -> list[str]:
 
 
 def run_tests(run: stages.Run) -> None:
-    """Run TESTS, or those that --only names."""
+    """Run TESTS, with --slow SLOW_TESTS too, or those that --only names."""
     qemu.build()
     guest_image.build(GUEST)
     chosen = TESTS + SLOW_TESTS if run.slow else TESTS

@@ -17,7 +17,7 @@ from dev.rig.relay import MAIN, Relay
 from dev.rig.scene import (Scene, begin, disk_total, finish, template,
                            wait_phase)
 from dev.rig.vm import ACCEL, MachineConfig, Vm
-from dev.rig.wire import OtherAccelerator
+from dev.rig.wire import other_accelerator
 from tests.functional.lib.moves import (LOAD, SLOW_DISK, SLOW_PUSH, end,
                                         expect_moved, expect_unharmed,
                                         fill_half, second_try)
@@ -51,7 +51,6 @@ def boot(scene: Scene) -> Vm:
     """
     needs_kvm()
     config = scene.config
-    scene.config = replace(config, accel=KVM)
     probe = scene.reopen('probe', scene.new_images('probe'), paused=True)
     cpu = probe.qmp.cmd('query-cpus-fast')[0]['qom-path']
     hertz = probe.qmp.cmd('qom-get', path=cpu, property='tsc-frequency')
@@ -271,7 +270,7 @@ refused('svm', 'qemu64,kvm=off,-x2apic,+svm',
 def says_kvm(scene: Scene, destination: Vm) -> Relay:
     """The way to @destination, which is TCG, as if that were KVM."""
     relay = scene.make_relay(destination)
-    relay.edit_answer = OtherAccelerator()
+    relay.edit_answer = other_accelerator
     return relay
 
 

@@ -106,6 +106,9 @@ static void wsm_kvm_save_apic(CPUState *cs, run_on_cpu_data unused)
     struct kvm_lapic_state lapic;
     uint32_t left;
 
+    /* Here it is KVM that knows; ours is as it once came */
+    s->wait_for_sipi = cpu_env(cs)->mp_state == WSM_MP_UNINITIALIZED ||
+                       cpu_env(cs)->mp_state == WSM_MP_INIT_RECEIVED;
     if (kvm_vcpu_ioctl(cs, KVM_GET_LAPIC, &lapic) < 0) {
         warn_report("KVM does not tell the state of the guest's APIC; its "
                     "timer may be late");
@@ -120,9 +123,6 @@ static void wsm_kvm_save_apic(CPUState *cs, run_on_cpu_data unused)
             now - ((int64_t)(s->initial_count - left) << s->count_shift);
         apic_next_timer(s, now);
     }
-    /* Here it is KVM that knows; ours is as it once came */
-    s->wait_for_sipi = cpu_env(cs)->mp_state == WSM_MP_UNINITIALIZED ||
-                       cpu_env(cs)->mp_state == WSM_MP_INIT_RECEIVED;
 }
 
 /*

@@ -210,9 +210,7 @@ static void wsm_tcg_load_cpu(CPUState *cs)
 
     wsm_tcg_requeue(env, apic ? APIC_COMMON(apic) : NULL);
     wsm_tcg_requeue_nmi(cs);
-    if (apic && (env->mp_state == WSM_MP_UNINITIALIZED ||
-                 env->mp_state == WSM_MP_INIT_RECEIVED)) {
-        APIC_COMMON(apic)->wait_for_sipi = 1;
+    if (apic && APIC_COMMON(apic)->wait_for_sipi) {
         cs->halted = 1;
     }
     env->mp_state = WSM_MP_RUNNABLE;

@@ -107,20 +107,14 @@ class NewerSource:
         return bytes(changed)
 
 
-class OtherAccelerator:
+def other_accelerator(_kind: str, data: bytes) -> bytes:
     """What a relay makes of WELCOME: the destination has KVM, not TCG."""
-
-    def __init__(self) -> None:
-        self.welcomes = 0       # how many were changed
-
-    def __call__(self, _kind: str, data: bytes) -> bytes:
-        place = data.find(struct.pack('>IH', MAGIC, Type.WELCOME))
-        if place < 0:
-            return data
-        self.welcomes += 1
-        place += HEADER.size
-        features = int.from_bytes(data[place:place + 4], 'big') ^ TCG ^ KVM
-        return data[:place] + struct.pack('>I', features) + data[place + 4:]
+    place = data.find(struct.pack('>IH', MAGIC, Type.WELCOME))
+    if place < 0:
+        return data
+    place += HEADER.size
+    features = int.from_bytes(data[place:place + 4], 'big') ^ TCG ^ KVM
+    return data[:place] + struct.pack('>I', features) + data[place + 4:]
 
 
 class Parser:
